@@ -1,0 +1,1 @@
+"""The report: records -> view -> charts, HTML, text."""

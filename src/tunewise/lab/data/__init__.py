@@ -1,0 +1,1 @@
+"""From files to token examples: sources, rendering, splits, the audit."""

@@ -1,0 +1,1 @@
+"""Scores: per example, the sufficient statistics of every metric."""

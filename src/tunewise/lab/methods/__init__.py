@@ -1,0 +1,1 @@
+"""Ways to tune. A method never changes the loop."""

@@ -1,0 +1,160 @@
+"""What happened: the record of one run, its scores, and the summary of the prepared data. Plain data, never torch."""
+
+from typing import Literal
+
+import pyarrow as pa
+
+from tunewise.spec import Device, Frozen, Inputs, Precision, RunSpec, Split, Task
+
+SCHEMA_VERSION = 1
+
+# scores.parquet: one row per scored example (or per window of general text); the sufficient statistics of every metric.
+SCORES_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),  # valid, test, or general (the forgetting text)
+        ("example", pa.string()),  # id of the row, the same in every run of the study
+        ("unit", pa.string()),  # rows of one unit are not independent
+        ("nll", pa.float64()),  # nats, summed over the example's supervised tokens (classify: of the label)
+        ("num_tokens", pa.int64()),  # supervised tokens (classify: 1)
+        ("num_bytes", pa.int64()),  # UTF-8 bytes of the supervised text (classify: 0)
+        ("label", pa.int64()),  # -1: not a classification
+        ("prediction", pa.int64()),  # -1: not a classification
+        ("class_log_probabilities", pa.list_(pa.float64())),  # empty: not a classification
+    ]
+)
+
+# <split>.parquet of the prepared data: one row per example, ready for the loop.
+EXAMPLES_SCHEMA = pa.schema(
+    [
+        ("example", pa.string()),
+        ("unit", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("supervised", pa.list_(pa.bool_())),  # True: this token is predicted and trained on (classify: all False)
+        ("num_bytes", pa.int64()),  # UTF-8 bytes of the supervised text
+        ("label", pa.int64()),  # -1: not a classification
+        ("prompt", pa.string()),  # as rendered, for samples (lm: the start of the document)
+        ("reference", pa.string()),  # the completion, label or continuation, for samples
+    ]
+)
+
+
+class Environment(Frozen):
+    """Where a run ran."""
+
+    python: str
+    system: str
+    device: Device
+    device_name: str
+    num_cores: int
+    threads: int
+    memory_bytes: int
+    versions: dict[str, str]  # full versions of the libraries that decide numbers
+
+
+class Memory(Frozen):
+    """Peak resident (CPU) or allocated (CUDA) bytes of one phase; None where the system cannot say."""
+
+    peak_bytes: int | None
+    above_start_bytes: int | None  # above what the process held before the model was loaded
+
+
+class Usage(Frozen):
+    """What a run cost. Seconds are wall-clock."""
+
+    load_seconds: float
+    train_seconds: float | None  # optimizer steps only; None: nothing was trained
+    evaluate_seconds: float  # valid during training, valid/test/general at the end, samples
+    num_tokens: int  # processed by training, padding excluded
+    num_supervised_tokens: int  # of these, trained on
+    load_memory: Memory
+    train_memory: Memory | None
+    evaluate_memory: Memory
+    saved_bytes: int | None  # None: nothing was saved
+
+
+class Evaluation(Frozen):
+    """Means over the valid split after `step` optimizer steps."""
+
+    step: int
+    nll: float  # nats per supervised token (classify: per example)
+    accuracy: float | None  # None: not a classification
+
+
+class Sample(Frozen):
+    """What a model writes (or which label it gives) for one test prompt."""
+
+    example: str
+    prompt: str
+    output: str
+    reference: str
+
+
+class Tuned(Frozen):
+    """What learned."""
+
+    trainable_parameters: int
+    total_parameters: int
+    scale: float | None  # effective LoRA scale; None: not LoRA
+    num_target_modules: int | None  # None: no target modules
+    linear_share: float | None  # share of the base's linear parameters inside the targets
+    parameter_groups: tuple[str, ...]  # one line each: names, count, rate, decay
+
+
+class RunRecord(Frozen):
+    """What one run produced. `record.json` is written last: where it exists, the run is done."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    spec: RunSpec
+    status: Literal["done", "diverged", "failed"]
+    message: str | None = None  # why it diverged or failed
+    tuned: Tuned | None = None
+    num_steps: int = 0
+    evaluations: tuple[Evaluation, ...] = ()
+    selected_step: int | None = None  # the evaluation whose weights were scored
+    samples: tuple[Sample, ...] = ()
+    usage: Usage | None = None
+    environment: Environment | None = None
+    warnings: tuple[str, ...] = ()
+    files: dict[str, str] = {}  # SHA-256 of every file of the run that must stay as it is
+    weights: dict[str, str] = {}  # SHA-256 of the saved weights, which `keep` may delete later
+
+
+class SplitSummary(Frozen):
+    """One split as it is trained on or scored."""
+
+    split: Split
+    source: str
+    rows_read: int
+    rows: int
+    units: int
+    tokens: int
+    supervised_tokens: int
+    truncated_rows: int
+    truncated_tokens: int
+    duplicates_dropped: int
+
+
+class DataSummary(Frozen):
+    """data.json: what became of the user's data, model and machine before anything was trained."""
+
+    key: str  # names the folder of the prepared data
+    task: Task
+    labels: tuple[str, ...]  # classify: the class names in order of their ids
+    splits: tuple[SplitSummary, ...]
+    example_prompt: str  # the first training example: what is read ...
+    example_supervised: str  # ... and what is trained on
+    notes: tuple[str, ...]  # what the report must say: splits made, rows dropped, rows cut
+    near_duplicates: int  # test inputs that are nearly a training input
+    inputs: Inputs
+    existing: dict[str, str] = {}  # arm -> SHA-256 of the weights it brings
+    model_type: str
+    hidden_size: int
+    num_new_parameters: int  # weights the checkpoint did not provide (a new head)
+    device: Device
+    precision: Precision
+    threads: int
+
+    def split(self, name: Split) -> SplitSummary:
+        """The summary of one split."""
+        return next(s for s in self.splits if s.split == name)

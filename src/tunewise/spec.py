@@ -1,0 +1,416 @@
+"""What to do: a study as its author writes it, and the frozen specification of one run.
+
+Nothing here imports torch. Every default of the product lives in this file and nowhere else.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tunewise.errors import SpecError
+from tunewise.registry import near_miss
+
+Task = Literal["sft", "lm", "classify"]
+Split = Literal["train", "valid", "test"]
+Precision = Literal["bf16", "fp32"]
+Device = Literal["cpu", "cuda", "mps"]
+
+# Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
+NUMERICS = 1
+
+
+class Frozen(BaseModel):
+    """A frozen pydantic model: unknown keys are errors, and `replace` validates again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes`, validated like a new one. Raises pydantic.ValidationError."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+# --- methods: one per way to tune ---------------------------------------------------------------
+
+
+class Tuned(Frozen):
+    """What every trained method has in common."""
+
+    learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: a rule by model and method")
+
+
+class FullMethod(Tuned):
+    """Full fine-tuning: every parameter learns."""
+
+    method: Literal["full"] = "full"
+
+
+class LoraMethod(Tuned):
+    """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, B and A of the given rank."""
+
+    method: Literal["lora"] = "lora"
+    rank: int = Field(8, ge=1)
+    # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
+    # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"
+    variant: Literal["plain", "rslora"] = "plain"
+
+    @property
+    def scale(self) -> float:
+        """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732)."""
+        return self.alpha / (math.sqrt(self.rank) if self.variant == "rslora" else self.rank)
+
+
+class HeadMethod(Tuned):
+    """Only the classification head learns: what the frozen base already knows."""
+
+    method: Literal["head"] = "head"
+
+
+class PeftMethod(Tuned):
+    """Any other method of the peft library, by its type and the options of its config class."""
+
+    method: Literal["peft"] = "peft"
+    type: str
+    options: dict[str, Any] = {}
+
+
+class ExistingMethod(Frozen):
+    """An adapter or a model that was trained elsewhere: scored, never trained."""
+
+    method: Literal["existing"] = "existing"
+    path: str
+
+
+class BaseMethod(Frozen):
+    """The untouched base, scored like an arm. Every study has it; it is not written in the study file."""
+
+    method: Literal["base"] = "base"
+
+
+ArmMethod = Annotated[FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod, Field(discriminator="method")]
+Method = Annotated[
+    FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod | BaseMethod, Field(discriminator="method")
+]
+METHOD_NAMES = ("full", "lora", "head", "peft", "existing")
+
+
+# --- the sections of a study ----------------------------------------------------------------------
+
+
+class Limits(Frozen):
+    """At most this many rows of each split, drawn evenly over the file; None: all."""
+
+    train: int | None = Field(None, ge=1)
+    valid: int | None = Field(None, ge=1)
+    test: int | None = Field(None, ge=1)
+
+
+class SplitShares(Frozen):
+    """Shares of the units that become valid and test where the data has no such file."""
+
+    valid: float = Field(0.1, gt=0, lt=0.5)
+    test: float = Field(0.1, gt=0, lt=0.5)
+
+
+class DataSpec(Frozen):
+    """Where the examples are and how they become text.
+
+    A source is a file (jsonl, json, csv, parquet, txt, or gz of one), a hub id, or `builtin:stdlib`.
+    """
+
+    train: str
+    valid: str | None = None
+    test: str | None = None
+    columns: dict[str, str] = Field({}, description="our name -> the file's: {prompt: question, completion: answer}")
+    template: str = Field("{prompt}", description="the prompt, from the row's columns")
+    separator: str = Field("\n", description="between prompt and completion; not trained on")
+    chat_template: str | None = Field(None, description="a Jinja file; None: the tokenizer's own")
+    document_separator: str = Field("\n\n\n", min_length=1, description="between documents of a txt file")
+    group: str | None = Field(None, description="column whose equal values are not independent (the unit)")
+    split: SplitShares = SplitShares()
+    limit: Limits = Limits()
+    max_length: int = Field(512, ge=8, description="tokens; longer examples are cut, and counted")
+    max_truncated: float = Field(0.05, ge=0, le=1, description="share of rows that may be cut before it is an error")
+    duplicates: Literal["drop", "error", "keep"] = "drop"
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        known = ("prompt", "completion", "messages", "text", "label")
+        for name in columns:
+            if name not in known:
+                raise ValueError(f"unknown column '{name}'.{near_miss(name, known)} Known: {', '.join(known)}.")
+        return columns
+
+
+class TrainSpec(Frozen):
+    """The training of every arm alike: batches, schedule, optimizer (AdamW, Loshchilov & Hutter 2019)."""
+
+    epochs: int = Field(2, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides epochs")
+    batch_size: int = Field(16, ge=1, description="examples per optimizer step, whatever the micro-batches")
+    micro_batch_tokens: int = Field(4096, ge=1, description="padded tokens held in memory at once")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps; the first step's rate is above 0")
+    weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases and norms")
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    clip_norm: float = Field(1.0, gt=0, description="of the whole gradient")
+    evaluations: int = Field(4, ge=1, description="on valid, evenly spaced, the last one at the end")
+    head_learning_rate: float | None = Field(None, gt=0, description="of new weights; None: tuned on the head arm")
+
+
+class TuningSpec(Frozen):
+    """The same search for every arm: rates around the centre, extended while the best is at an edge."""
+
+    rates: int = Field(3, ge=1, description="learning rates to begin with")
+    spacing: float = Field(3.0, gt=1, description="factor between neighbours")
+    cap: int = Field(7, ge=1, description="full-length trials per arm at most")
+
+    @model_validator(mode="after")
+    def _cap_covers_grid(self) -> Self:
+        if self.cap < self.rates:
+            raise ValueError(f"tuning.cap must be at least tuning.rates, but got {self.cap} < {self.rates}")
+        return self
+
+
+class ForgettingSpec(Frozen):
+    """General text on which tuned models are compared with the base (causal language models only)."""
+
+    text: str = Field("builtin:pydoc-topics", description="a text file, or builtin:pydoc-topics")
+    tokens: int = Field(20_000, ge=0, description="0: not measured")
+
+
+class SamplesSpec(Frozen):
+    """Outputs of base and arms shown side by side (greedy decoding)."""
+
+    count: int = Field(4, ge=0)
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class MachineSpec(Frozen):
+    """Where and in which precision to run; None: found out once and written into every run."""
+
+    device: Device | None = None
+    precision: Precision | None = None
+    threads: int | None = Field(None, ge=1)
+
+
+ARM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class StudySpec(Frozen):
+    """One question: a base model, data, arms, a protocol."""
+
+    name: str = Field(pattern=ARM_NAME)
+    model: str = Field("tiny", min_length=1, description="a bundled name, a folder, or a hub id")
+    trust_remote_code: bool = False
+    task: Task | None = Field(None, description="None: told by the columns of the data")
+    data: DataSpec
+    arms: dict[str, ArmMethod] = Field(min_length=1)
+    train: TrainSpec = TrainSpec()
+    tuning: TuningSpec = TuningSpec()
+    looks: tuple[int, ...] = Field((5,), min_length=1, max_length=1, description="seeds at which the verdict is read")
+    seed: int = Field(0, ge=0, description="other numbers give other search and confirmation seeds")
+    checkpoint: Literal["best", "last"] = "best"
+    margin: str | None = Field(None, description="'0.02' (in the metric), '1pp', or '5% of gain'; None: by metric")
+    forgetting: ForgettingSpec = ForgettingSpec()
+    samples: SamplesSpec = SamplesSpec()
+    machine: MachineSpec = MachineSpec()
+    keep: Literal["best", "all", "none"] = Field("best", description="which tuned weights stay on disk")
+
+    @field_validator("arms")
+    @classmethod
+    def _arm_names(cls, arms: dict[str, Any]) -> dict[str, Any]:
+        for name in arms:
+            if not re.match(ARM_NAME, name) or name == "base":
+                raise ValueError(f"arm name '{name}' is not allowed: letters, digits, '.', '_', '-', and not 'base'")
+        return arms
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _margin_text(cls, value: object) -> object:
+        text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        if isinstance(text, str):
+            parse_margin(text)
+        return text
+
+    def search_seed(self) -> int:
+        """The seed of all learning-rate trials; never a confirmation seed."""
+        return 1_000_000 + self.seed
+
+    def confirmation_seeds(self) -> tuple[int, ...]:
+        """Fresh seeds, the same in every arm; disjoint for different `seed`."""
+        return tuple(1000 * self.seed + i + 1 for i in range(self.looks[-1]))
+
+
+class Margin(Frozen):
+    """The declared acceptable loss of quality; where both parts are given, both must pass."""
+
+    absolute: float | None = Field(None, gt=0, description="in units of the metric")
+    share_of_gain: float | None = Field(None, gt=0, lt=1, description="of full's gain over the base")
+
+
+DEFAULT_MARGINS = {"nll": Margin(absolute=0.02, share_of_gain=0.05), "accuracy": Margin(absolute=0.01)}
+
+
+def parse_margin(text: str) -> Margin:
+    """'0.02' -> absolute 0.02; '1pp' -> absolute 0.01; '5% of gain' -> share 0.05. Raises ValueError."""
+    if match := re.fullmatch(r"\s*([0-9.]+)\s*%\s*of\s*gain\s*", text):
+        return Margin(share_of_gain=float(match[1]) / 100)
+    if match := re.fullmatch(r"\s*([0-9.]+(?:e-?\d+)?)\s*(pp)?\s*", text):
+        return Margin(absolute=float(match[1]) / (100 if match[2] else 1))
+    raise ValueError(f"margin '{text}' is not understood. Write '0.02' (in the metric), '1pp' or '5% of gain'.")
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+class Inputs(Frozen):
+    """SHA-256 fingerprints of everything a run reads, and the versions that decide its numbers."""
+
+    base: str
+    tokenizer: str
+    data: str
+    general: str | None  # None: forgetting is not measured
+    existing: str | None  # of the weights an `existing` arm brings
+    versions: dict[str, str]  # minor versions of torch, transformers, peft
+
+
+class RunSpec(Frozen):
+    """One training of one arm at one learning rate with one seed (or one scoring, for base and existing)."""
+
+    arm: str
+    role: Literal["base", "tune", "confirm"]
+    model: str
+    trust_remote_code: bool
+    task: Task
+    method: Method
+    train: TrainSpec
+    learning_rate: float | None  # None: nothing is trained
+    head_learning_rate: float | None  # None: no new weights, or nothing is trained
+    seed: int
+    checkpoint: Literal["best", "last"]
+    score_splits: tuple[Split, ...]
+    samples: SamplesSpec
+    device: Device
+    precision: Precision
+    threads: int
+    inputs: Inputs
+    numerics: int = NUMERICS
+
+    @property
+    def run_id(self) -> str:
+        """16 hex digits: a hash of everything that can change the result (so not of names, and not of paths)."""
+        content = self.model_dump(mode="json", exclude={"arm", "role", "model"})
+        content["method"].pop("learning_rate", None)  # only the centre of a search; the rate itself is hashed
+        content["method"].pop("path", None)  # its contents are in inputs.existing
+        content["train"].pop("head_learning_rate", None)
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
+
+
+def canonical_json(value: object) -> str:
+    """The one text form of plain data that hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """The study in a YAML file, relative data and model paths taken from the file's folder.
+
+    `overrides` maps dotted keys to values (`{"train.epochs": 1}`). Raises SpecError.
+    """
+    if not path.is_file():
+        raise SpecError(f"no such study file: {path}. `tunewise init` writes one.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: a study is a mapping of keys, but this is {type(content).__name__}.")
+    for key, value in (overrides or {}).items():
+        set_key(content, key, value)
+    content.setdefault("name", path.stem)
+    return resolve_paths(parse_study(content, str(path)), path.parent)
+
+
+def parse_study(content: Mapping[str, Any], origin: str) -> StudySpec:
+    """A StudySpec from plain data. Raises SpecError with one line per mistake, each with the nearest key."""
+    try:
+        return StudySpec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError("\n".join(explain(item, origin) for item in error.errors())) from error
+
+
+def set_key(content: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `a.b.c` in nested plain mappings. Raises SpecError where the way there is no mapping."""
+    *parents, last = dotted.split(".")
+    for name in parents:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise SpecError(f"--set {dotted}: '{name}' holds a value, not keys.")
+    content[last] = value
+
+
+def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
+    """File names that exist beside the study file become paths that work from anywhere."""
+
+    def beside(name: str | None) -> str | None:
+        if name is None or name.startswith("builtin:"):
+            return name
+        return str((folder / name).resolve()) if (folder / name).exists() else name
+
+    data = {key: beside(getattr(study.data, key)) for key in ("train", "valid", "test", "chat_template")}
+    arms = {
+        name: arm.replace(path=beside(arm.path)) if isinstance(arm, ExistingMethod) else arm
+        for name, arm in study.arms.items()
+    }
+    return study.replace(
+        model=study.model if study.model == "tiny" else beside(study.model),
+        data=study.data.replace(**data),
+        arms={name: arm.model_dump() for name, arm in arms.items()},
+        forgetting=study.forgetting.replace(text=beside(study.forgetting.text)),
+    )
+
+
+def explain(item: Any, origin: str) -> str:
+    """One line for one pydantic error: where, what was given, what is allowed."""
+    location = [str(part) for part in item["loc"]]
+    if len(location) > 2 and location[0] == "arms" and location[2] in METHOD_NAMES:
+        del location[2]  # pydantic puts the tag of the union into the path
+    dotted = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        return f"{origin}: unknown key '{dotted}'.{near_miss(location[-1], _keys_at(item['loc']))}"
+    if item["type"] == "missing":
+        return f"{origin}: '{dotted}' is missing."
+    if item["type"] == "union_tag_invalid":
+        given = item["ctx"]["tag"]
+        return f"{origin}: unknown method '{given}' in '{dotted}'.{near_miss(given, METHOD_NAMES)} Known: {', '.join(METHOD_NAMES)}."
+    if item["type"] == "union_tag_not_found":
+        return f"{origin}: '{dotted}' needs a 'method'. Known: {', '.join(METHOD_NAMES)}."
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{origin}: '{dotted}': {message}, but got {item['input']!r}." if item["type"] != "value_error" else f"{origin}: '{dotted}': {message}"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    methods = {"full": FullMethod, "lora": LoraMethod, "head": HeadMethod, "peft": PeftMethod, "existing": ExistingMethod}
+    if location[0] == "arms" and len(location) > 3:
+        return list(methods[location[2]].model_fields)
+    model: type[BaseModel] = StudySpec
+    for part in location[:-1]:
+        inner = model.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
