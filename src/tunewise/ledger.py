@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from tunewise.errors import StudyError
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import RunSpec, StudySpec, parse_study
+from tunewise.spec import RunSpec, StudySpec
+from tunewise.study_file import parse_study
 
 RECORD = "record.json"
 
@@ -32,7 +33,7 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def file_hash(path: Path) -> str:
@@ -56,22 +57,33 @@ class Ledger:
     def open(cls, folder: Path) -> "Ledger":
         """The ledger of an existing study. Raises StudyError where `folder` holds none."""
         if not (folder / "study.yaml").is_file():
-            raise StudyError(f"no study in {folder}: it has no study.yaml. `tunewise list` shows the studies there are.")
+            raise StudyError(
+                f"no study in {folder}: it has no study.yaml. `tunewise list` shows the studies there are."
+            )
         return cls(folder)
 
-    def create(self, study: StudySpec, reserve_bytes: int) -> None:
-        """Make the folder and write the resolved study. Raises StudyError without room or permission."""
+    def create(self, study: StudySpec) -> None:
+        """Make the folder and write the study into it. Raises StudyError without permission."""
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
-            if free < reserve_bytes:
-                raise StudyError(
-                    f"not enough disk space for {self.folder}: {free / 2**20:,.0f} MiB free, about "
-                    f"{reserve_bytes / 2**20:,.0f} MiB needed. Free some, set `keep: none`, or choose another --out."
-                )
-            write_atomically(self.folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+            self.store_study(study)
         except OSError as error:
-            raise StudyError(f"cannot write the study folder {self.folder}: {error.strerror}. Choose another --out.") from error
+            raise StudyError(
+                f"cannot write the study folder {self.folder}: {error.strerror}. Choose another with --out."
+            ) from error
+
+    def store_study(self, study: StudySpec) -> None:
+        """Write study.yaml, every default written out."""
+        write_atomically(self.folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+
+    def require_space(self, num_bytes: int) -> None:
+        """Raises StudyError where the disk has less than `num_bytes` left."""
+        free = shutil.disk_usage(self.folder).free
+        if free < num_bytes:
+            raise StudyError(
+                f"not enough disk space for {self.folder}: {free / 2**20:,.0f} MiB free, about "
+                f"{num_bytes / 2**20:,.0f} MiB needed. Free some, set `keep: none`, or choose another with --out."
+            )
 
     def study(self) -> StudySpec:
         """The resolved study as stored."""
@@ -117,7 +129,9 @@ class Ledger:
         try:
             record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
-            raise StudyError(f"{path} is damaged or of another version. Delete {path.parent} to run it again.") from error
+            raise StudyError(
+                f"{path} is damaged or of another version. Delete {path.parent} to run it again."
+            ) from error
         for name, expected in record.files.items():
             file = path.parent / name
             if not file.is_file() or file_hash(file) != expected:
@@ -140,7 +154,9 @@ class Ledger:
         """Store a record, which makes its run done: hashes first, record.json last."""
         folder = self.run_folder(record.run_id)
         weights = folder / "weights"
-        files = {n: file_hash(folder / n) for n in ("spec.json", "steps.jsonl", "scores.parquet") if (folder / n).is_file()}
+        files = {
+            n: file_hash(folder / n) for n in ("spec.json", "steps.jsonl", "scores.parquet") if (folder / n).is_file()
+        }
         saved = {str(p.relative_to(weights)): file_hash(p) for p in files_below(weights)}
         complete = record.replace(files=files, weights=saved)
         write_atomically(folder / RECORD, complete.model_dump_json(indent=1))
@@ -151,14 +167,17 @@ class Ledger:
         """The deliverable of one arm."""
         return self.folder / "best" / arm
 
-    def promote(self, arm: str, run_id: str) -> None:
+    def promote(self, arm: str, run_id: str, keep_in_run: bool) -> None:
         """Make the weights of `run_id` the deliverable of `arm`, if they still lie in the run's folder."""
         weights, best = self.run_folder(run_id) / "weights", self.best_folder(arm)
         if not weights.is_dir():
             return
         shutil.rmtree(best, ignore_errors=True)
         best.parent.mkdir(exist_ok=True)
-        os.replace(weights, best)
+        if keep_in_run:
+            shutil.copytree(weights, best)
+        else:
+            weights.replace(best)
 
     def drop_weights(self, run_id: str) -> None:
         """Delete the weights of a run that is not the deliverable."""

@@ -79,6 +79,14 @@ class Evaluation(Frozen):
     nll: float  # nats per supervised token (classify: per example)
     accuracy: float | None  # None: not a classification
 
+    @property
+    def selection_loss(self) -> float:
+        """What selection minimises: the NLL; for a classification the error rate, ties decided by NLL."""
+        if self.accuracy is None:
+            return self.nll
+        # One example more or less outweighs any NLL: the second term stays far below 1 / rows.
+        return (1 - self.accuracy) + 1e-7 * min(self.nll, 100.0)
+
 
 class Sample(Frozen):
     """What a model writes (or which label it gives) for one test prompt."""
@@ -151,6 +159,7 @@ class DataSummary(Frozen):
     model_type: str
     hidden_size: int
     num_new_parameters: int  # weights the checkpoint did not provide (a new head)
+    arms: dict[str, Tuned]  # what each arm will train; no parameter groups yet
     device: Device
     precision: Precision
     threads: int

@@ -7,14 +7,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tunewise.errors import SpecError
 from tunewise.registry import near_miss
 
 Task = Literal["sft", "lm", "classify"]
@@ -39,19 +35,19 @@ class Frozen(BaseModel):
 # --- methods: one per way to tune ---------------------------------------------------------------
 
 
-class Tuned(Frozen):
+class TrainedMethod(Frozen):
     """What every trained method has in common."""
 
-    learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: a rule by model and method")
+    learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: by model and method")
 
 
-class FullMethod(Tuned):
+class FullMethod(TrainedMethod):
     """Full fine-tuning: every parameter learns."""
 
     method: Literal["full"] = "full"
 
 
-class LoraMethod(Tuned):
+class LoraMethod(TrainedMethod):
     """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, B and A of the given rank."""
 
     method: Literal["lora"] = "lora"
@@ -69,13 +65,13 @@ class LoraMethod(Tuned):
         return self.alpha / (math.sqrt(self.rank) if self.variant == "rslora" else self.rank)
 
 
-class HeadMethod(Tuned):
+class HeadMethod(TrainedMethod):
     """Only the classification head learns: what the frozen base already knows."""
 
     method: Literal["head"] = "head"
 
 
-class PeftMethod(Tuned):
+class PeftMethod(TrainedMethod):
     """Any other method of the peft library, by its type and the options of its config class."""
 
     method: Literal["peft"] = "peft"
@@ -100,7 +96,13 @@ ArmMethod = Annotated[FullMethod | LoraMethod | HeadMethod | PeftMethod | Existi
 Method = Annotated[
     FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod | BaseMethod, Field(discriminator="method")
 ]
-METHOD_NAMES = ("full", "lora", "head", "peft", "existing")
+METHOD_SPECS: dict[str, type[Frozen]] = {
+    "full": FullMethod,
+    "lora": LoraMethod,
+    "head": HeadMethod,
+    "peft": PeftMethod,
+    "existing": ExistingMethod,
+}
 
 
 # --- the sections of a study ----------------------------------------------------------------------
@@ -234,6 +236,13 @@ class StudySpec(Frozen):
         for name in arms:
             if not re.match(ARM_NAME, name) or name == "base":
                 raise ValueError(f"arm name '{name}' is not allowed: letters, digits, '.', '_', '-', and not 'base'")
+        seen: dict[str, str] = {}
+        for name, arm in arms.items():
+            # the centre of the search makes no other arm
+            content = canonical_json(arm.model_dump(mode="json", exclude={"learning_rate"}))
+            if content in seen:
+                raise ValueError(f"arms '{seen[content]}' and '{name}' are the same: remove one.")
+            seen[content] = name
         return arms
 
     @field_validator("margin", mode="before")
@@ -321,96 +330,3 @@ class RunSpec(Frozen):
 def canonical_json(value: object) -> str:
     """The one text form of plain data that hashes are taken of."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
-    """The study in a YAML file, relative data and model paths taken from the file's folder.
-
-    `overrides` maps dotted keys to values (`{"train.epochs": 1}`). Raises SpecError.
-    """
-    if not path.is_file():
-        raise SpecError(f"no such study file: {path}. `tunewise init` writes one.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise SpecError(f"{path}: a study is a mapping of keys, but this is {type(content).__name__}.")
-    for key, value in (overrides or {}).items():
-        set_key(content, key, value)
-    content.setdefault("name", path.stem)
-    return resolve_paths(parse_study(content, str(path)), path.parent)
-
-
-def parse_study(content: Mapping[str, Any], origin: str) -> StudySpec:
-    """A StudySpec from plain data. Raises SpecError with one line per mistake, each with the nearest key."""
-    try:
-        return StudySpec.model_validate(content)
-    except ValidationError as error:
-        raise SpecError("\n".join(explain(item, origin) for item in error.errors())) from error
-
-
-def set_key(content: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set `a.b.c` in nested plain mappings. Raises SpecError where the way there is no mapping."""
-    *parents, last = dotted.split(".")
-    for name in parents:
-        content = content.setdefault(name, {})
-        if not isinstance(content, dict):
-            raise SpecError(f"--set {dotted}: '{name}' holds a value, not keys.")
-    content[last] = value
-
-
-def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
-    """File names that exist beside the study file become paths that work from anywhere."""
-
-    def beside(name: str | None) -> str | None:
-        if name is None or name.startswith("builtin:"):
-            return name
-        return str((folder / name).resolve()) if (folder / name).exists() else name
-
-    data = {key: beside(getattr(study.data, key)) for key in ("train", "valid", "test", "chat_template")}
-    arms = {
-        name: arm.replace(path=beside(arm.path)) if isinstance(arm, ExistingMethod) else arm
-        for name, arm in study.arms.items()
-    }
-    return study.replace(
-        model=study.model if study.model == "tiny" else beside(study.model),
-        data=study.data.replace(**data),
-        arms={name: arm.model_dump() for name, arm in arms.items()},
-        forgetting=study.forgetting.replace(text=beside(study.forgetting.text)),
-    )
-
-
-def explain(item: Any, origin: str) -> str:
-    """One line for one pydantic error: where, what was given, what is allowed."""
-    location = [str(part) for part in item["loc"]]
-    if len(location) > 2 and location[0] == "arms" and location[2] in METHOD_NAMES:
-        del location[2]  # pydantic puts the tag of the union into the path
-    dotted = ".".join(location)
-    if item["type"] == "extra_forbidden":
-        return f"{origin}: unknown key '{dotted}'.{near_miss(location[-1], _keys_at(item['loc']))}"
-    if item["type"] == "missing":
-        return f"{origin}: '{dotted}' is missing."
-    if item["type"] == "union_tag_invalid":
-        given = item["ctx"]["tag"]
-        return f"{origin}: unknown method '{given}' in '{dotted}'.{near_miss(given, METHOD_NAMES)} Known: {', '.join(METHOD_NAMES)}."
-    if item["type"] == "union_tag_not_found":
-        return f"{origin}: '{dotted}' needs a 'method'. Known: {', '.join(METHOD_NAMES)}."
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{origin}: '{dotted}': {message}, but got {item['input']!r}." if item["type"] != "value_error" else f"{origin}: '{dotted}': {message}"
-
-
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    methods = {"full": FullMethod, "lora": LoraMethod, "head": HeadMethod, "peft": PeftMethod, "existing": ExistingMethod}
-    if location[0] == "arms" and len(location) > 3:
-        return list(methods[location[2]].model_fields)
-    model: type[BaseModel] = StudySpec
-    for part in location[:-1]:
-        inner = model.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)

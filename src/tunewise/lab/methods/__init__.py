@@ -1,1 +1,34 @@
 """Ways to tune. A method never changes the loop."""
+
+import torch
+
+from tunewise.lab.methods.base import Method
+from tunewise.lab.methods.full import Full, Head
+from tunewise.lab.methods.peft_methods import AnyPeft, Lora
+from tunewise.records import Tuned
+from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Task
+from tunewise.spec import Method as MethodSpec
+
+
+def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
+    """The method that `spec` describes (not for base and existing, which train nothing)."""
+    if isinstance(spec, FullMethod):
+        return Full()
+    if isinstance(spec, HeadMethod):
+        return Head()
+    if isinstance(spec, LoraMethod):
+        return Lora(spec, task)
+    assert isinstance(spec, PeftMethod), f"{spec.method} trains nothing"
+    return AnyPeft(spec, task, num_steps)
+
+
+def describe(model: torch.nn.Module, method: Method) -> Tuned:
+    """What learns in a prepared model. Totals count adapters too, as peft does; tied weights count once."""
+    return Tuned(
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        total_parameters=sum(p.numel() for p in model.parameters()),
+        scale=method.scale,
+        num_target_modules=None if method.targets is None else len(method.targets.names),
+        linear_share=None if method.targets is None else method.targets.linear_share,
+        parameter_groups=(),
+    )

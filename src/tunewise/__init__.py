@@ -1,0 +1,62 @@
+"""Is LoRA as good as full fine-tuning for your model, your data, your machine?
+
+    import tunewise as tw
+    result = tw.compare(tw.read_study("study.yaml"))
+    print(result.report.verdicts)
+
+Names are resolved on first use (PEP 562), so that importing costs nothing and never imports torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunewise.desk.report.view import Report
+    from tunewise.desk.verdict import Verdict
+    from tunewise.errors import DataError, ModelError, SpecError, StudyError, TunewiseError, UserError
+    from tunewise.spec import (
+        DataSpec,
+        ExistingMethod,
+        ForgettingSpec,
+        FullMethod,
+        HeadMethod,
+        Limits,
+        LoraMethod,
+        MachineSpec,
+        PeftMethod,
+        SamplesSpec,
+        SplitShares,
+        StudySpec,
+        TrainSpec,
+        TuningSpec,
+    )
+    from tunewise.study import StudyResult, check, compare, report
+    from tunewise.study_file import parse_study, read_study
+
+_HOMES = {
+    "tunewise.desk.report.view": ("Report",),
+    "tunewise.desk.verdict": ("Verdict",),
+    "tunewise.errors": ("DataError", "ModelError", "SpecError", "StudyError", "TunewiseError", "UserError"),
+    "tunewise.spec": (
+        *("DataSpec", "ExistingMethod", "ForgettingSpec", "FullMethod", "HeadMethod", "Limits", "LoraMethod"),
+        *("MachineSpec", "PeftMethod", "SamplesSpec", "SplitShares", "StudySpec", "TrainSpec", "TuningSpec"),
+    ),
+    "tunewise.study": ("StudyResult", "check", "compare", "report"),
+    "tunewise.study_file": ("parse_study", "read_study"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [  # noqa: PLE0604 - the names are strings
+    *sorted(_HOME_OF)
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'tunewise' has no attribute '{name}'")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

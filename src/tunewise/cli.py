@@ -1,0 +1,174 @@
+"""The command line: parse, call, print. No logic, and nothing slow is imported before it is needed."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="tunewise",
+    help="Is LoRA as good as full fine-tuning for your model, your data, your machine? Trains both, fairly, and says.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+StudyFile = Annotated[Path | None, typer.Argument(help="a study file (YAML)", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="instead of a study file: a bundled name, a folder, or a hub id")]
+Data = Annotated[
+    str | None, typer.Option(help="a file, a folder with train/valid/test files, a hub id, builtin:stdlib")
+]
+Arms = Annotated[list[str] | None, typer.Option("--arm", help="NAME=METHOD,key=value,... (repeatable)")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="override a key of the study: train.epochs=1 (repeatable)")
+]
+Out = Annotated[Path | None, typer.Option(help="the study folder [default: runs/<name of the study>]")]
+Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quickstart")]
+
+
+@app.command()
+def quickstart(sets: Sets = None, out: Out = None) -> None:
+    """A real comparison in a few minutes: bundled base, offline data, no arguments."""
+    from tunewise.study_file import parse_options, read_study
+
+    study = Path(__file__).parent / "assets" / "studies" / "quickstart.yaml"
+    _run(read_study(study, parse_options(sets or [])), out)
+
+
+@app.command()
+def compare(  # noqa: PLR0913 - every parameter is an option of the command
+    study: StudyFile = None,
+    model: Model = None,
+    data: Data = None,
+    arm: Arms = None,
+    sets: Sets = None,
+    out: Out = None,
+) -> None:
+    """Run what is missing of a study; verdict, report, tuned models."""
+    _run(_study(study, model, data, arm, sets), out)
+
+
+@app.command()
+def train(  # noqa: PLR0913 - every parameter is an option of the command
+    study: StudyFile = None,
+    only: Annotated[str | None, typer.Option("--only", help="the arm of the study file to train")] = None,
+    model: Model = None,
+    data: Data = None,
+    arm: Arms = None,
+    sets: Sets = None,
+    out: Out = None,
+) -> None:
+    """Tune one arm only: search its learning rate, confirm it, keep the best model."""
+    from tunewise.study_file import keep_one_arm
+
+    _run(keep_one_arm(_study(study, model, data, arm, sets), only), out)
+
+
+@app.command()
+def check(  # noqa: PLR0913 - every parameter is an option of the command
+    study: StudyFile = None,
+    model: Model = None,
+    data: Data = None,
+    arm: Arms = None,
+    sets: Sets = None,
+    out: Out = None,
+) -> None:
+    """Validate everything before training, and show what would be trained on."""
+    from rich.console import Console
+
+    from tunewise.desk.report.check import print_check
+    from tunewise.study import check as check_study
+
+    print_check(check_study(_study(study, model, data, arm, sets), out), Console())
+
+
+@app.command()
+def init(
+    model: Annotated[str, typer.Option(help="a bundled name, a folder, or a hub id")] = "tiny",
+    data: Annotated[
+        str, typer.Option(help="a file, a folder with train/valid/test files, a hub id")
+    ] = "builtin:stdlib",
+    to: Annotated[Path, typer.Option(help="the study file to write")] = Path("study.yaml"),
+) -> None:
+    """Write a commented study file to start from."""
+    from tunewise.study_file import write_template
+
+    write_template(model, data, to)
+    typer.echo(f"wrote {to}. Next: tunewise check {to}, then tunewise compare {to}")
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Build the report of a study folder again; reads only, trains nothing."""
+    from tunewise.study import report as build
+
+    _show(build(folder))
+
+
+@app.command(name="list")
+def list_studies(root: Annotated[Path, typer.Argument(help="where study folders lie")] = Path("runs")) -> None:
+    """The studies below a folder, each with its verdicts."""
+    from rich.console import Console
+
+    from tunewise.desk.report.listing import print_listing
+
+    print_listing(root, Console())
+
+
+@app.command()
+def generate(
+    folder: Folder,
+    prompt: Annotated[str, typer.Option(help="the prompt (or the text to classify)")],
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """What base and tuned models answer to a prompt, side by side."""
+    from tunewise.study import answers
+
+    for arm, text in answers(folder, prompt, max_new_tokens).items():
+        typer.echo(f"--- {arm}\n{text}")
+
+
+def main() -> None:
+    """Exit status 0: good; 2: the user's mistake, told in one message; 1: ours; 130: interrupted."""
+    from tunewise.errors import TunewiseError, UserError
+
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except TunewiseError as error:
+        print(f"internal error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted. Finished runs are kept: the same command continues.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _study(
+    study: Path | None, model: str | None, data: str | None, arm: list[str] | None, sets: list[str] | None
+) -> Any:
+    from tunewise.study_file import study_from_options
+
+    return study_from_options(study, model, data, arm or [], sets or [])
+
+
+def _run(study: Any, out: Path | None) -> None:
+    from rich.console import Console
+
+    from tunewise.progress import StudyProgress
+    from tunewise.study import compare as run_study
+
+    with StudyProgress(Console()) as progress:
+        result = run_study(study, out, progress)
+    _show(result)
+
+
+def _show(result: Any) -> None:
+    from rich.console import Console
+
+    from tunewise.desk.report.text import print_report
+
+    print_report(result.report, Console(), result.folder)

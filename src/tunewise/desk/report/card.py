@@ -1,0 +1,90 @@
+"""The model card of a deliverable: what it is, its own figures, and how to load it."""
+
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from tunewise.desk.metrics import METRICS, compute, metrics_of, read_scores
+from tunewise.ledger import Ledger, write_atomically
+from tunewise.records import RunRecord
+from tunewise.spec import StudySpec
+
+CARD = """---
+base_model: {{ base }}
+library_name: {{ library }}
+tags: [tunewise, {{ tags }}]
+pipeline_tag: {{ pipeline }}
+---
+# {{ arm }} of the study {{ study }}
+
+{{ method }} on `{{ base }}`, trained by tunewise. Of the confirmed runs of this arm it has the best validation score.
+Run `{{ run_id }}`, learning rate {{ rate }}, seed {{ seed }}, weights of step {{ step }} of {{ steps }}.
+
+| on the test split, fp32 | this model |
+| --- | --- |
+{% for name, value in figures -%}
+| {{ name }} | {{ value }} |
+{% endfor %}
+These are the figures of this one run. The comparison with the other arms, over all seeds, is in the study's report.
+
+## Load it
+
+```python
+{{ snippet }}
+```
+"""
+
+ADAPTER = """from peft import PeftModel
+from transformers import {auto}, AutoTokenizer
+
+base = {auto}.from_pretrained({base!r}, dtype="float32"{labels})
+model = PeftModel.from_pretrained(base, {folder!r})
+tokenizer = AutoTokenizer.from_pretrained({folder!r})"""
+
+WHOLE = """from transformers import {auto}, AutoTokenizer
+
+model = {auto}.from_pretrained({folder!r})
+tokenizer = AutoTokenizer.from_pretrained({folder!r})"""
+
+
+def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
+    """Write README.md into the deliverable of the record's arm."""
+    folder = ledger.best_folder(record.spec.arm)
+    is_adapter = (folder / "adapter_config.json").is_file()
+    classifies = record.spec.task == "classify"
+    labels = len(ledger.data_summary().labels)
+    test = read_scores(ledger.scores_path(record.run_id), "test")
+    base = base_path(study.model)
+    snippet = (ADAPTER if is_adapter else WHOLE).format(
+        auto="AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM",
+        base=base,
+        folder=str(folder.resolve()),
+        labels=f", num_labels={labels}" if classifies else "",
+    )
+    content = (
+        Environment(undefined=StrictUndefined, autoescape=False)
+        .from_string(CARD)
+        .render(
+            base=base,
+            library="peft" if is_adapter else "transformers",
+            tags=record.spec.method.method,
+            pipeline="text-classification" if classifies else "text-generation",
+            arm=record.spec.arm,
+            study=study.name,
+            method=record.spec.method.method,
+            run_id=record.run_id,
+            rate=f"{record.spec.learning_rate:g}",
+            seed=record.spec.seed,
+            step=record.selected_step,
+            steps=record.num_steps,
+            figures=[(METRICS[name].label, f"{compute(name, test):.6g}") for name in metrics_of(record.spec.task)],
+            snippet=snippet,
+        )
+    )
+    write_atomically(folder / "README.md", content)
+
+
+def base_path(model: str) -> str:
+    """What transformers loads the base by: the folder of a bundled model, else the model's own name."""
+    bundled = Path(__file__).parents[2] / "assets" / model
+    return str(bundled) if bundled.is_dir() else model

@@ -1,0 +1,77 @@
+"""What `tunewise check` shows: data, what is trained on, what each arm trains, what the study can resolve."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tunewise.desk.metrics import primary_metric
+from tunewise.desk.schedule import centre, grid_rate, num_steps
+from tunewise.desk.verdict import ASSUMED_UNIT_SD, smallest_margin
+from tunewise.records import DataSummary
+from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, LoraMethod, StudySpec, parse_margin
+
+
+def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> None:
+    """Print a resolved study and its prepared data."""
+    study, data = checked
+    console.print(
+        f"[bold]{study.name}[/bold]: model {study.model} ({data.model_type}), task {data.task}, "
+        f"{data.device} {data.precision}, {data.threads} threads"
+    )
+    console.print(_splits(data))
+    for note in data.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
+    if data.near_duplicates:
+        console.print(f"- {data.near_duplicates} test inputs nearly stand in train (not dropped)", highlight=False)
+    console.print("\nThe first training example (what is trained on is green):")
+    console.print(f"{escape(data.example_prompt)}[green]{escape(data.example_supervised)}[/green]", highlight=False)
+    console.print(_arms(study, data))
+    console.print(resolution(study, data), markup=False, highlight=False)
+
+
+def _splits(data: DataSummary) -> Table:
+    names = ("split", "rows", "units", "tokens", "supervised", "rows cut", "tokens cut", "duplicates dropped")
+    table = Table(*names, title="data")
+    for s in data.splits:
+        figures = (s.rows, s.units, s.tokens, s.supervised_tokens, s.truncated_rows, s.truncated_tokens)
+        table.add_row(s.split, *(f"{figure:,}" for figure in figures), f"{s.duplicates_dropped:,}")
+    return table
+
+
+def _arms(study: StudySpec, data: DataSummary) -> Table:
+    table = Table("arm", "trainable", "of", "%", "linear layers covered", "scale", "first rates", title="arms")
+    for name, method in study.arms.items():
+        if isinstance(method, ExistingMethod | BaseMethod) or name not in data.arms:
+            table.add_row(name, "-", "-", "-", "-", "-", "scored only" if method.method == "existing" else "-")
+            continue
+        tuned, middle = data.arms[name], centre(study, data, method)
+        half = (study.tuning.rates - 1) // 2
+        rates = [grid_rate(study.tuning, middle, i - half) for i in range(study.tuning.rates)]
+        table.add_row(
+            name,
+            f"{tuned.trainable_parameters:,}",
+            f"{tuned.total_parameters:,}",
+            f"{100 * tuned.trainable_parameters / tuned.total_parameters:.4f}",
+            "-" if tuned.linear_share is None else f"{tuned.num_target_modules} modules, {tuned.linear_share:.0%}",
+            f"{method.scale:g}" if isinstance(method, LoraMethod) else "-",
+            " ".join(f"{rate:g}" for rate in rates),
+        )
+    table.caption = f"{num_steps(study, data):,} optimizer steps a run"
+    return table
+
+
+def resolution(study: StudySpec, data: DataSummary) -> str:
+    """One sentence: the smallest margin that this test set and these seeds can resolve, and the declared one."""
+    metric = primary_metric(data.task)
+    units, seeds = data.split("test").units, study.looks[-1]
+    smallest = smallest_margin(units, seeds, ASSUMED_UNIT_SD[metric])
+    declared = DEFAULT_MARGINS[metric] if study.margin is None else parse_margin(study.margin)
+    sentence = (
+        f"Smallest margin that {units:,} test units and {seeds} seeds resolve (80 % power, if the arms are truly equal, "
+        f"assuming a standard deviation of {ASSUMED_UNIT_SD[metric]:g} between units): {smallest:.3g} in {metric}."
+    )
+    if declared.absolute is None:
+        return sentence
+    if smallest > declared.absolute:
+        return f"{sentence} Your margin is {declared.absolute:g}: 'as good' will be rare. Add test data, or widen it."
+    return f"{sentence} Your margin is {declared.absolute:g}."

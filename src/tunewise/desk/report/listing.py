@@ -1,0 +1,33 @@
+"""The studies below a folder, a line each."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tunewise.desk.report.view import Report
+from tunewise.errors import StudyError
+from tunewise.ledger import find_studies
+
+
+def print_listing(root: Path, console: Console) -> None:
+    """Print name, model, arms and outcomes of every study. Raises StudyError where there is none."""
+    folders = find_studies(root)
+    if not folders:
+        raise StudyError(
+            f"no studies below {root}. `tunewise quickstart` makes one; `tunewise list DIR` looks elsewhere."
+        )
+    table = Table("study", "model", "task", "arms", "outcomes against full")
+    for folder in folders:
+        table.add_row(str(folder), *_cells(folder))
+    console.print(table)
+
+
+def _cells(folder: Path) -> tuple[str, str, str, str]:
+    path = folder / "report.json"
+    if not path.is_file():
+        return "-", "-", "-", "no report yet: run the same command again"
+    report = Report.model_validate_json(path.read_text(encoding="utf-8"))
+    outcomes = "; ".join(f"{verdict.arm}: {verdict.outcome}" for verdict in report.verdicts)
+    arms = ", ".join(arm.name for arm in report.arms)
+    return report.study.model, report.study.task, arms, outcomes or "-"

@@ -1,0 +1,85 @@
+"""The other end of the server: hand it jobs, pass on what they report, return what they made."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tunewise.errors import USER_ERRORS, TunewiseError
+from tunewise.ledger import Ledger
+from tunewise.records import RunRecord
+from tunewise.spec import RunSpec, StudySpec
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class LabServer:
+    """A started server. One job at a time, so that timed runs never share the machine."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # asking for CUDA must not initialise it
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tunewise.executors.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            start_new_session=True,  # a Ctrl-C reaches us alone; we end the server
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            os.killpg(self.process.pid, 9)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def prepare(self, study: StudySpec, root: Path) -> str:
+        """The key of the prepared data below `root`. Raises UserError for whatever is wrong with the study."""
+        key = ""
+        for event in self._do({"job": "prepare", "study": study.model_dump(mode="json"), "root": str(root)}):
+            if event["event"] == "prepared":
+                key = event["key"]
+            elif event["event"] == "error":
+                raise USER_ERRORS[event["kind"]](event["message"])
+            elif event["event"] == "crash":
+                raise TunewiseError(f"preparing the data failed: {event['message']} (all of it: {event['log']})")
+        if not key:
+            raise TunewiseError("preparing the data ended without a result: the process was killed, likely for memory.")
+        return key
+
+    def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener) -> RunRecord:
+        """The record of the run, which is stored; a run that crashed has status `failed`, never an exception."""
+        folder = ledger.begin(spec)
+        message = "the process ended without a word, likely killed for memory"
+        for event in self._do({"job": "run", "folder": str(folder), "data": str(data_folder)}):
+            if event["event"] in ("error", "crash"):
+                message = event["message"]
+            listener({"run": spec.run_id, **event})
+        record = ledger.record(spec.run_id)
+        if record is None:
+            ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status="failed", message=message))
+            record = ledger.record(spec.run_id)
+        assert record is not None, "a finished run has a record"
+        return record
+
+    def _do(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == "end":
+                return
+            yield event
+        raise TunewiseError(f"the lab process ended (exit status {self.process.wait()}); what it printed stands above.")

@@ -1,0 +1,107 @@
+"""A small server that has torch, transformers and peft loaded, and forks a process for every job.
+
+`python -m tunewise.executors.server` reads one JSON request a line from standard input and writes one JSON event a
+line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean, in
+hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
+
+Requests: {"job": "prepare", "study": {...}, "root": "..."} and {"job": "run", "folder": "...", "data": "..."}.
+Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
+          and last {"event": "end", "code"}: the exit status, negative for a signal.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from tunewise.errors import UserError
+from tunewise.records import RunRecord
+from tunewise.spec import RunSpec, StudySpec
+
+CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
+PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run")
+
+
+def serve() -> None:
+    """Answer requests until standard input ends."""
+    if CAN_FORK:
+        for name in PRELOADED:
+            importlib.import_module(name)
+    send({"event": "ready"})
+    for line in sys.stdin:
+        code = _in_fork(line) if CAN_FORK else _in_fresh_process(line)
+        send({"event": "end", "code": code})
+
+
+def send(event: dict[str, Any]) -> None:
+    """One event to whoever started the server; one write, so that lines never mix."""
+    os.write(EVENTS, (json.dumps(event) + "\n").encode())
+
+
+def _in_fork(line: str) -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(do(json.loads(line)))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _in_fresh_process(line: str) -> int:
+    command = [sys.executable, "-m", "tunewise.executors.server", "--job", line]
+    return subprocess.run(
+        command, check=False, stdout=EVENTS, pass_fds=(EVENTS,) if os.name == "posix" else ()
+    ).returncode
+
+
+def do(request: dict[str, Any]) -> int:
+    """Do one job in this process; returns the exit status. What it prints goes to the log of the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started the server decides what a Ctrl-C means
+    is_run = request["job"] == "run"
+    log = Path(request["folder"]) / "log.txt" if is_run else Path(request["root"]) / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            run_job(request) if is_run else prepare_job(request)
+        except UserError as error:
+            send({"event": "error", "kind": type(error).__name__, "message": str(error)})
+            return 2
+        except Exception as error:  # the executor boundary: a crash costs this job only
+            traceback.print_exc()
+            send({"event": "crash", "message": f"{type(error).__name__}: {error}"[:1000], "log": str(log)})
+            return 1
+    return 0
+
+
+def prepare_job(request: dict[str, Any]) -> None:
+    """Prepare the data of a study."""
+    from tunewise.lab.prepare import prepare
+
+    key = prepare(StudySpec.model_validate(request["study"]), Path(request["root"]))
+    send({"event": "prepared", "key": key})
+
+
+def run_job(request: dict[str, Any]) -> None:
+    """Execute one run."""
+    from tunewise.lab.run import Run
+
+    folder = Path(request["folder"])
+    spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
+    record: RunRecord = Run(spec, folder, Path(request["data"]), send).execute()
+    send({"event": "done", "run": record.run_id})
+
+
+# Events leave through a descriptor of their own, so that nothing a library prints can mix with them.
+EVENTS = 1
+
+if __name__ == "__main__":
+    EVENTS = os.dup(1)
+    os.dup2(2, 1)
+    if sys.argv[1:2] == ["--job"]:
+        sys.exit(do(json.loads(sys.argv[2])))
+    serve()

@@ -1,0 +1,41 @@
+"""Answers of base and tuned models to one prompt, read the way they were trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from tunewise.lab.data.examples import prompt_ids
+from tunewise.lab.evaluate.generate import continue_text
+from tunewise.lab.models import load_base, load_config, load_tokenizer, load_tuned
+from tunewise.records import DataSummary
+from tunewise.spec import StudySpec
+
+
+def answer(
+    study: StudySpec, data: DataSummary, folders: Mapping[str, Path], prompt: str, max_new_tokens: int
+) -> dict[str, str]:
+    """Arm -> its text (classification: its label and probability); the base first where it can answer."""
+    config = load_config(study.model, data.task, study.trust_remote_code)
+    tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
+    ids = prompt_ids(study, data.task, tokenizer, prompt)
+    answers = {}
+    for arm, folder in {"base": None, **folders}.items():
+        torch.manual_seed(0)
+        base = load_base(study.model, data.task, data.labels, tokenizer, study.trust_remote_code)
+        if folder is None and base.new_parameters:
+            continue  # a head that was never trained has nothing to say
+        model = base.model if folder is None else load_tuned(base, folder, study.trust_remote_code)
+        if data.task == "classify":
+            answers[arm] = _label(model, ids, data.labels)
+        else:
+            answers[arm] = continue_text(model, tokenizer, ids, max_new_tokens)
+    return answers
+
+
+@torch.no_grad()
+def _label(model: torch.nn.Module, ids: list[int], labels: tuple[str, ...]) -> str:
+    inputs = torch.tensor([ids])
+    probabilities = model(input_ids=inputs, attention_mask=torch.ones_like(inputs)).logits[0].softmax(0)
+    best = int(probabilities.argmax())
+    return f"{labels[best]} ({float(probabilities[best]):.1%})"

@@ -1,0 +1,53 @@
+"""Scores: per example the sufficient statistics of every metric, streamed, so that memory does not grow with rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tunewise.lab.data.batching import Example, cut, make_batch
+from tunewise.lab.train.loss import example_losses
+from tunewise.lab.train.precision import autocast
+from tunewise.records import Evaluation
+from tunewise.spec import Device, Precision
+
+
+@torch.no_grad()
+def score(
+    model: torch.nn.Module, examples: Sequence[Example], max_tokens: int, padding: int, where: tuple[Device, Precision]
+) -> list[dict[str, Any]]:
+    """Rows of records.SCORES_SCHEMA (without `split`), in the order of `examples`; dropout is off.
+
+    `max_tokens`: padded tokens of a batch; it changes speed and memory, not the scores.
+    """
+    device, precision = where
+    rows: list[dict[str, Any]] = [{}] * len(examples)
+    model.eval()
+    for piece in cut(examples, range(len(examples)), max_tokens):
+        batch = make_batch(examples, piece, padding).to(device)
+        with autocast(device, precision):
+            losses = example_losses(model, batch)
+        classes = losses.class_log_probabilities_BC
+        for b, row in enumerate(piece):
+            example = examples[row]
+            rows[row] = {
+                "example": example.example,
+                "unit": example.unit,
+                "nll": float(losses.nll_B[b]),
+                "num_tokens": example.num_targets,
+                "num_bytes": example.num_bytes,
+                "label": example.label,
+                "prediction": -1 if classes is None else int(classes[b].argmax()),
+                "class_log_probabilities": [] if classes is None else classes[b].tolist(),
+            }
+    return rows
+
+
+def summarise(rows: Sequence[dict[str, Any]], step: int) -> Evaluation:
+    """Means over all examples: sums divided by counts, never a mean of means."""
+    labelled = [row for row in rows if row["label"] >= 0]
+    return Evaluation(
+        step=step,
+        nll=sum(row["nll"] for row in rows) / sum(row["num_tokens"] for row in rows),
+        accuracy=sum(row["prediction"] == row["label"] for row in labelled) / len(labelled) if labelled else None,
+    )

@@ -1,0 +1,76 @@
+"""SHA-256 fingerprints of models, tokenizers and versions: what decides that a record may be used again."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from tunewise.errors import ModelError
+from tunewise.lab.models import model_source
+from tunewise.ledger import file_hash, files_below, write_atomically
+
+VERSIONED = ("torch", "transformers", "peft")
+WEIGHTS = (".safetensors", ".safetensors.index.json")
+
+
+def minor_versions() -> dict[str, str]:
+    """Minor versions of the libraries that decide numbers: {'torch': '2.13', ...}."""
+    return {name: ".".join(version(name).split(".")[:2]) for name in VERSIONED}
+
+
+def text_fingerprint(*parts: str) -> str:
+    """Of some texts, each apart from the next."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of everything that turns text into ids: the tokenizer's own JSON, its special tokens, its chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    special = json.dumps({key: str(value) for key, value in sorted(tokenizer.special_tokens_map.items())})
+    return text_fingerprint(content, special, str(tokenizer.chat_template))
+
+
+class FileHashes:
+    """Hashes of large files, remembered by path, size and time of change in one small JSON file."""
+
+    def __init__(self, memory: Path) -> None:
+        self.memory = memory
+        self.known: dict[str, str] = json.loads(memory.read_text()) if memory.is_file() else {}
+
+    def of(self, path: Path) -> str:
+        """SHA-256 of one file."""
+        status = path.stat()
+        key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        if key not in self.known:
+            self.known[key] = file_hash(path)
+            write_atomically(self.memory, json.dumps(self.known, indent=0))
+        return self.known[key]
+
+    def of_model(self, name: str, config: PreTrainedConfig) -> str:
+        """Of a model's configuration and weights; a model from the hub is known by its commit."""
+        folder = Path(model_source(name))
+        if folder.is_dir():
+            return text_fingerprint(*self._files(folder, name))
+        commit = getattr(config, "_commit_hash", None)
+        if not commit:
+            raise ModelError(f"the hub did not say which commit of '{name}' it gave. Download it into a folder first.")
+        return text_fingerprint(name, str(commit))
+
+    def of_weights(self, folder: Path) -> str:
+        """Of an adapter's or a model's folder. Raises ModelError where there are no safetensors."""
+        if not folder.is_dir():
+            raise ModelError(f"no such folder: {folder}. An 'existing' arm needs the folder of an adapter or a model.")
+        return text_fingerprint(*self._files(folder, str(folder)))
+
+    def _files(self, folder: Path, name: str) -> list[str]:
+        weights = [path for path in files_below(folder) if path.name.endswith(WEIGHTS)]
+        if not weights:
+            raise ModelError(
+                f"'{name}' holds no safetensors. Pickled weights are not loaded, because a pickle can run code: "
+                "load them where you trust them and call `model.save_pretrained(folder)`."
+            )
+        configs = [folder / n for n in ("config.json", "adapter_config.json") if (folder / n).is_file()]
+        return [f"{path.relative_to(folder)} {self.of(path)}" for path in [*configs, *weights]]

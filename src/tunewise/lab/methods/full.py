@@ -1,0 +1,27 @@
+"""Methods that train weights of the base itself: all of them, or the classification head alone."""
+
+import torch
+
+from tunewise.errors import SpecError
+from tunewise.lab.methods.base import WholeModel, learn_only
+from tunewise.lab.models import Base
+
+
+class Full(WholeModel):
+    """Full fine-tuning."""
+
+    def prepare(self, base: Base) -> torch.nn.Module:
+        """The base, everything learns."""
+        base.model.requires_grad_(True)
+        return base.model
+
+
+class Head(WholeModel):
+    """Only the modules that are new, or that give the labels, learn."""
+
+    def prepare(self, base: Base) -> torch.nn.Module:
+        """The base with a frozen body. Raises SpecError where there is no head."""
+        if not base.head_modules:
+            raise SpecError("method 'head' needs a classification head: use it with data of text and label.")
+        learn_only(base.model, (p for name in base.head_modules for p in base.model.get_submodule(name).parameters()))
+        return base.model

@@ -1,0 +1,84 @@
+"""From a target name (`qkv`, `all-linear`, module names, a regex) to the full names of linear modules."""
+
+import re
+from dataclasses import dataclass
+
+from tunewise.errors import SpecError
+from tunewise.lab.models import LINEAR, Base
+from tunewise.registry import near_miss
+
+KEYWORDS = ("qkv", "attention", "mlp", "all-linear")
+ATTENTION_PARTS = {"attn", "attention", "self_attn", "self_attention", "self", "mixer_attn"}
+QKV_NAMES = {
+    *("q_proj", "k_proj", "v_proj", "qkv_proj"),  # Llama, Qwen, Mistral, Gemma, OPT; Phi-3
+    *("c_attn", "query_key_value", "Wqkv", "qkv"),  # GPT-2; GPT-NeoX, Bloom, Falcon; ModernBERT, MPT
+    *("query", "key", "value", "query_proj", "key_proj", "value_proj"),  # BERT, RoBERTa; DeBERTa
+    *("q_lin", "k_lin", "v_lin"),  # DistilBERT
+}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Linear modules to adapt, and how much of the base they are."""
+
+    names: tuple[str, ...]
+    linear_share: float  # of the parameters in the base's linear modules, heads apart
+
+
+def resolve_targets(base: Base, targets: str | tuple[str, ...]) -> Targets:
+    """Full names of the modules that `targets` means. Raises SpecError if one of its names matches nothing."""
+    sizes = linear_modules(base)
+    if not sizes:
+        raise SpecError(f"{type(base.model).__name__} has no linear modules that LoRA could adapt.")
+    wanted = (targets,) if isinstance(targets, str) else targets
+    chosen: set[str] = set()
+    for target in wanted:
+        matches = _matches(target, list(sizes))
+        if not matches:
+            raise SpecError(_no_match(target, list(sizes)))
+        chosen.update(matches)
+    names = tuple(name for name in sizes if name in chosen)
+    return Targets(names, sum(sizes[name] for name in names) / sum(sizes.values()))
+
+
+def linear_modules(base: Base) -> dict[str, int]:
+    """Full name -> parameters of every Linear or Conv1D of the base, in model order; heads are left out."""
+    heads = tuple(base.head_modules)
+    output = base.model.get_output_embeddings()
+    return {
+        name: sum(p.numel() for p in module.parameters())
+        for name, module in base.model.named_modules()
+        if isinstance(module, LINEAR) and module is not output and not _inside(name, heads)
+    }
+
+
+def _inside(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name == module or name.startswith(module + ".") for module in modules)
+
+
+def _matches(target: str, names: list[str]) -> list[str]:
+    in_blocks = [n for n in names if any(part.isdigit() for part in n.split("."))]
+    attention = [n for n in in_blocks if ATTENTION_PARTS & set(n.split(".")[:-1])]
+    if target == "all-linear":
+        return names
+    if target == "attention":
+        return attention
+    if target == "mlp":
+        return [n for n in in_blocks if n not in attention]
+    if target == "qkv":
+        return [n for n in attention if n.rpartition(".")[2] in QKV_NAMES]
+    if re.fullmatch(r"[\w.]+", target):
+        return [n for n in names if n == target or n.endswith("." + target)]
+    try:
+        return [n for n in names if re.fullmatch(target, n)]
+    except re.error as error:
+        raise SpecError(f"targets '{target}' is no valid regular expression: {error}.") from error
+
+
+def _no_match(target: str, names: list[str]) -> str:
+    endings = sorted({n.rpartition(".")[2] for n in names})
+    return (
+        f"targets '{target}' matches no linear module of this model.{near_miss(target, [*endings, *KEYWORDS])} "
+        f"Allowed: {', '.join(KEYWORDS)}, module names ({', '.join(endings)}), or a regex over full names such as "
+        f"'{names[0]}'."
+    )

@@ -1,0 +1,115 @@
+"""Everything that can be known before training: data, model, machine, and what each arm will train.
+
+Whatever is wrong with them is said here, in the first seconds of a study.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from tunewise.errors import SpecError
+from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
+from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
+from tunewise.lab.methods import build_method, describe
+from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
+from tunewise.lab.train.meters import pick_device
+from tunewise.lab.train.precision import pick_precision
+from tunewise.ledger import write_atomically
+from tunewise.records import DataSummary, Tuned
+from tunewise.spec import ExistingMethod, Inputs, Method, StudySpec, Task, canonical_json
+
+
+def prepare(study: StudySpec, root: Path) -> str:
+    """The key of the prepared data: `root/<key>` then holds data.json and the examples of every split.
+
+    Nothing is done twice: the key is a hash of all that goes in. Raises UserError for whatever is wrong.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    hashes = FileHashes(root / "hashes.json")
+    config = load_config(study.model, study.task, study.trust_remote_code)
+    tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
+    tokens_by = tokenizer_fingerprint(tokenizer)
+    base_hash = hashes.of_model(study.model, config)
+    existing = {
+        name: hashes.of_weights(Path(arm.path)) for name, arm in study.arms.items() if isinstance(arm, ExistingMethod)
+    }
+    arms = {name: arm.model_dump(mode="json") for name, arm in study.arms.items()}
+    asked = canonical_json([arms, existing, study.machine.model_dump(), study.model, study.task, minor_versions()])
+    key = text_fingerprint(asked, base_hash, data_key(study, tokens_by))[:16]
+    folder = root / key
+    if (folder / "data.json").is_file():
+        os.utime(folder / "data.json")  # the newest is the one in use
+        return key
+    folder.mkdir(exist_ok=True)
+    examples = prepare_examples(study, tokenizer, context_length(config), folder)
+    load_config(study.model, examples.task, study.trust_remote_code)  # now that the task is known
+    inputs = Inputs(
+        base=base_hash,
+        tokenizer=tokens_by,
+        data=examples.data,
+        general=examples.general,
+        existing=None,
+        versions=minor_versions(),
+    )
+    summary = _summary(study, config, tokenizer, examples, inputs)
+    write_atomically(folder / "data.json", summary.replace(key=key, existing=existing).model_dump_json(indent=1))
+    return key
+
+
+def _summary(
+    study: StudySpec,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: PreparedExamples,
+    inputs: Inputs,
+) -> DataSummary:
+    set_seed(0)
+    base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
+    device = study.machine.device or pick_device()
+    return DataSummary(
+        key="",
+        task=examples.task,
+        labels=examples.labels,
+        splits=examples.splits,
+        example_prompt=examples.example_prompt,
+        example_supervised=examples.example_supervised,
+        notes=examples.notes,
+        near_duplicates=examples.near_duplicates,
+        inputs=inputs,
+        model_type=config.model_type,
+        hidden_size=int(config.get_text_config().hidden_size),
+        num_new_parameters=sum(base.model.get_parameter(name).numel() for name in base.new_parameters),
+        arms=describe_arms(study, config, base, examples.task),
+        device=device,
+        precision=study.machine.precision or pick_precision(device),
+        threads=study.machine.threads or torch.get_num_threads(),
+    )
+
+
+def describe_arms(study: StudySpec, config: PreTrainedConfig, base: Base, task: Task) -> dict[str, Tuned]:
+    """What each arm will train, found on a model without storage. Raises SpecError for what cannot be built."""
+    return {
+        name: _describe_arm(method, config, base, task)
+        for name, method in study.arms.items()
+        if not isinstance(method, ExistingMethod)
+    }
+
+
+def _describe_arm(method: Method, config: PreTrainedConfig, base: Base, task: Task) -> Tuned:
+    if method.method == "head" and task != "classify":
+        raise SpecError("method 'head' needs a classification head: use it with data of text and label.")
+    auto = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
+    config = type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()})
+    with torch.device("meta"):
+        empty = auto.from_config(config)
+        built = build_method(method, task, num_steps=1)
+        model = built.prepare(Base(empty, base.head_modules, base.new_parameters))
+    return describe(model, built)

@@ -1,0 +1,240 @@
+"""A run on one screen: from its spec to its record. Nobody else knows all stages."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
+from tunewise.lab.evaluate.generate import continue_text
+from tunewise.lab.evaluate.score import score, summarise
+from tunewise.lab.methods import Method, build_method, describe
+from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
+from tunewise.lab.train.loop import DivergedError, Loop, Step, train
+from tunewise.lab.train.meters import MemoryMeter, describe_environment
+from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
+from tunewise.lab.train.precision import assert_masters, store_frozen_weights
+from tunewise.ledger import Ledger, files_below
+from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Tuned, Usage
+from tunewise.spec import BaseMethod, ExistingMethod, RunSpec
+
+SELECTED = "selected.safetensors"  # the learned weights of the best evaluation so far
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Training:
+    """What the training of one run leaves behind; grows while it runs."""
+
+    tuned: Tuned | None = None
+    num_steps: int = 0
+    evaluations: list[Evaluation] = field(default_factory=list)
+    selected_step: int | None = None  # None: the untrained model
+    valid_rows: list[dict[str, Any]] = field(default_factory=list)
+    num_tokens: int = 0
+    num_supervised_tokens: int = 0
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    diverged: str | None = None
+
+
+class Run:
+    """One run: its spec, its data, its model."""
+
+    def __init__(self, spec: RunSpec, folder: Path, data_folder: Path, listener: Listener) -> None:
+        self.spec, self.folder, self.listener = spec, folder, listener
+        self.data = DataSummary.model_validate_json((data_folder / "data.json").read_text(encoding="utf-8"))
+        self.data_folder = data_folder
+        self.where = (spec.device, spec.precision)
+
+    def execute(self) -> RunRecord:
+        """Load, train, score, save; returns the record, already stored."""
+        spec = self.spec
+        torch.set_num_threads(spec.threads)
+        meter = MemoryMeter(spec.device)
+        start = time.perf_counter()
+        set_seed(spec.seed)  # before anything random: new heads and adapters are drawn from it
+        self.tokenizer = self._tokenizer()
+        base = self._load_base()
+        load_seconds, load_memory = time.perf_counter() - start, meter.phase_ends()
+
+        training = Training()
+        train_memory = None
+        saved_bytes = None
+        if isinstance(spec.method, BaseMethod):
+            model: torch.nn.Module = base.model
+        elif isinstance(spec.method, ExistingMethod):
+            model = load_tuned(base, Path(spec.method.path), spec.trust_remote_code)
+        else:
+            model, method = self._train(base, training)
+            train_memory = meter.phase_ends()
+            if spec.role == "confirm":
+                saved_bytes = self._save(model, method)
+                # what is scored is what the user gets: read back from disk, onto a fresh fp32 base
+                model = load_tuned(self._load_base(), self.folder / "weights", spec.trust_remote_code)
+        model.to(spec.device)
+        evaluate_start = time.perf_counter()
+        samples = self._score(model, training)
+        usage = Usage(
+            load_seconds=load_seconds,
+            train_seconds=training.train_seconds if training.num_steps else None,
+            evaluate_seconds=training.evaluate_seconds + time.perf_counter() - evaluate_start,
+            num_tokens=training.num_tokens,
+            num_supervised_tokens=training.num_supervised_tokens,
+            load_memory=load_memory,
+            train_memory=train_memory,
+            evaluate_memory=meter.phase_ends(),
+            saved_bytes=saved_bytes,
+        )
+        return self._store(training, usage, samples)
+
+    # --- stages
+
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        config = load_config(self.spec.model, self.spec.task, self.spec.trust_remote_code)
+        return load_tokenizer(self.spec.model, config, self.spec.trust_remote_code)
+
+    def _load_base(self) -> Base:
+        spec = self.spec
+        return load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code)
+
+    def _train(self, base: Base, training: Training) -> tuple[torch.nn.Module, Method]:
+        spec = self.spec
+        assert spec.learning_rate is not None, "an arm that trains has a learning rate"
+        examples, valid = self._examples("train"), self._examples("valid")
+        num_steps = spec.train.max_steps or math.ceil(len(examples) / spec.train.batch_size) * spec.train.epochs
+        method = build_method(spec.method, spec.task, num_steps)
+        model = method.prepare(base).to(spec.device)
+        store_frozen_weights(model, spec.precision)
+        assert_masters(model)
+        groups = parameter_groups(model, base.head_modules, spec.train, spec.learning_rate, spec.head_learning_rate)
+        optimizer = make_optimizer(groups, spec.train, spec.device)
+        training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
+        loop = Loop(
+            optimizer=optimizer,
+            rate_factors=rate_factors(spec.train, num_steps),
+            clip_norm=spec.train.clip_norm,
+            device=spec.device,
+            precision=spec.precision,
+            after_step=method.after_step,
+        )
+        evaluate_at = {round(num_steps * (i + 1) / spec.train.evaluations) for i in range(spec.train.evaluations)}
+        try:
+            with (self.folder / "steps.jsonl").open("w", encoding="utf-8") as log:
+                for step in train(model, self._batches(examples, num_steps), loop):
+                    self._note(step, training, num_steps, log)
+                    if step.step in evaluate_at:
+                        self._evaluate(model, valid, training)
+        except DivergedError as error:
+            training.diverged = str(error)
+        return self._selected(model, method, training), method
+
+    def _selected(self, model: torch.nn.Module, method: Method, training: Training) -> torch.nn.Module:
+        """The model with the weights that the checkpoint rule selected; the untrained one if there are none."""
+        if training.selected_step is None:
+            set_seed(self.spec.seed)
+            return method.prepare(self._load_base()).to(self.spec.device)
+        model.load_state_dict(load_file(self.folder / SELECTED, device=self.spec.device), strict=False)
+        (self.folder / SELECTED).unlink()
+        return model
+
+    def _batches(self, examples: list[Example], num_steps: int) -> Iterator[list[Batch]]:
+        train_spec, padding = self.spec.train, padding_id(self.tokenizer)
+        for rows in step_rows(len(examples), train_spec.batch_size, num_steps, self.spec.seed):
+            pieces = cut(examples, rows, train_spec.micro_batch_tokens)
+            yield [make_batch(examples, piece, padding) for piece in pieces]
+
+    def _note(self, step: Step, training: Training, num_steps: int, log: Any) -> None:
+        training.num_steps = step.step
+        training.train_seconds += step.seconds
+        training.num_tokens += step.num_tokens
+        training.num_supervised_tokens += step.num_targets
+        row = asdict(step)
+        log.write(_json_line(row))
+        self.listener({"event": "step", "num_steps": num_steps, **row})
+
+    def _evaluate(self, model: torch.nn.Module, valid: list[Example], training: Training) -> None:
+        start = time.perf_counter()
+        rows = score(model, valid, self.spec.train.micro_batch_tokens, padding_id(self.tokenizer), self.where)
+        evaluation = summarise(rows, training.num_steps)
+        training.evaluate_seconds += time.perf_counter() - start
+        if not math.isfinite(evaluation.nll):
+            raise DivergedError(f"step {training.num_steps}: loss on valid is {evaluation.nll}")
+        best = next((e for e in training.evaluations if e.step == training.selected_step), None)
+        training.evaluations.append(evaluation)
+        if self.spec.checkpoint == "last" or best is None or evaluation.selection_loss < best.selection_loss:
+            training.selected_step, training.valid_rows = evaluation.step, rows
+            learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+            # on disk, because a copy in memory would count as memory that full fine-tuning needs
+            save_file(learned, self.folder / SELECTED)
+
+    def _save(self, model: torch.nn.Module, method: Method) -> int:
+        weights = self.folder / "weights"
+        method.save(model, weights)
+        saved_bytes = sum(path.stat().st_size for path in files_below(weights))
+        self.tokenizer.save_pretrained(weights)
+        return saved_bytes
+
+    def _score(self, model: torch.nn.Module, training: Training) -> tuple[Sample, ...]:
+        """Write scores.parquet: valid as the selection saw it, test and general text in fp32."""
+        spec, padding = self.spec, padding_id(self.tokenizer)
+        splits = [name for name in spec.score_splits if not (name == "valid" and training.valid_rows)]
+        if spec.role == "tune":
+            splits = []  # its selected evaluation is all that a trial is for
+        rows = [{"split": "valid", **row} for row in training.valid_rows]
+        for split in [*splits, *(["general"] if spec.inputs.general else [])]:
+            found = score(model, self._examples(split), spec.train.micro_batch_tokens, padding, (spec.device, "fp32"))
+            rows += [{"split": split, **row} for row in found]
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), self.folder / "scores.parquet")
+        return tuple(self._samples(model, rows))
+
+    def _samples(self, model: torch.nn.Module, rows: list[dict[str, Any]]) -> Iterator[Sample]:
+        if not self.spec.samples.count:
+            return
+        predicted = {row["example"]: row["prediction"] for row in rows if row["split"] == "test"}
+        for example in self._examples("test")[: self.spec.samples.count]:
+            if self.spec.task == "classify":
+                output = self.data.labels[predicted[example.example]]
+            else:
+                prompt_ids = _prompt_ids(example)
+                output = continue_text(model, self.tokenizer, prompt_ids, self.spec.samples.max_new_tokens)
+            yield Sample(example=example.example, prompt=example.prompt, output=output, reference=example.reference)
+
+    def _store(self, training: Training, usage: Usage, samples: tuple[Sample, ...]) -> RunRecord:
+        record = RunRecord(
+            run_id=self.spec.run_id,
+            spec=self.spec,
+            status="diverged" if training.diverged else "done",
+            message=training.diverged,
+            tuned=training.tuned,
+            num_steps=training.num_steps,
+            evaluations=tuple(training.evaluations),
+            selected_step=training.selected_step,
+            samples=samples,
+            usage=usage,
+            environment=describe_environment(self.spec.device),
+        )
+        Ledger(self.folder.parent.parent).finish(record)
+        return record
+
+    def _examples(self, split: str) -> list[Example]:
+        return read_examples(self.data_folder / f"{split}.parquet")
+
+
+def _prompt_ids(example: Example) -> list[int]:
+    """The tokens before the first supervised one: what the model reads before it writes."""
+    return example.input_ids[: example.supervised.index(True)]
+
+
+def _json_line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

@@ -1,0 +1,82 @@
+"""The one training loop: a generator that yields a Step per optimizer step, the same for every arm."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from tunewise.lab.data.batching import Batch
+from tunewise.lab.train.loss import example_losses
+from tunewise.lab.train.precision import autocast
+from tunewise.spec import Device, Precision
+
+
+class DivergedError(Exception):
+    """The loss or the gradient is no longer a number; raised before the update that would have used it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step."""
+
+    step: int  # from 1
+    loss: float  # nats per target of the step, before the update
+    learning_rate: float
+    gradient_norm: float  # before clipping
+    num_targets: int
+    num_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What the loop needs beside the model and the batches."""
+
+    optimizer: torch.optim.Optimizer
+    rate_factors: Iterable[float]
+    clip_norm: float
+    device: Device
+    precision: Precision
+    after_step: Callable[[torch.nn.Module, int], None]
+
+
+def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> Iterator[Step]:
+    """Train on `steps`, each a list of micro-batches; yields after every optimizer step.
+
+    The gradient is that of the mean over all targets of the step, however the step was cut.
+    Raises DivergedError before an update with a loss or gradient that is not finite.
+    """
+    parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
+    first_rates = [group["lr"] for group in loop.optimizer.param_groups]
+    for index, (micro_batches, factor) in enumerate(zip(steps, loop.rate_factors, strict=False)):
+        start = time.perf_counter()
+        model.train()
+        for group, rate in zip(loop.optimizer.param_groups, first_rates, strict=True):
+            group["lr"] = rate * factor
+        num_targets = sum(batch.num_targets for batch in micro_batches)
+        loss = sum(_backward(model, batch, num_targets, loop) for batch in micro_batches)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm)
+        loss_value, norm_value = float(loss), float(norm)
+        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
+            raise DivergedError(f"step {index + 1}: loss {loss_value}, gradient norm {norm_value}")
+        loop.optimizer.step()
+        loop.after_step(model, index)
+        loop.optimizer.zero_grad(set_to_none=True)
+        yield Step(
+            step=index + 1,
+            loss=loss_value,
+            learning_rate=first_rates[0] * factor,
+            gradient_norm=norm_value,
+            num_targets=num_targets,
+            num_tokens=sum(batch.num_tokens for batch in micro_batches),
+            seconds=time.perf_counter() - start,
+        )
+
+
+def _backward(model: torch.nn.Module, batch: Batch, num_targets: int, loop: Loop) -> torch.Tensor:
+    with autocast(loop.device, loop.precision):
+        loss = example_losses(model, batch.to(loop.device)).nll_B.sum() / num_targets
+    loss.backward()
+    return loss.detach()

@@ -1,0 +1,86 @@
+"""What a run costs: peak memory per phase, and where it runs."""
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+
+from tunewise.records import Environment, Memory
+from tunewise.spec import Device
+
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "tunewise")
+
+
+class MemoryMeter:
+    """Peak memory of one phase after the other. A run has a process of its own, so nothing else is in it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.start_bytes = self._current()
+        self._reset()
+
+    def phase_ends(self) -> Memory:
+        """The peak since the last phase ended (or since the start); the next phase begins."""
+        peak = self._peak()
+        self._reset()
+        above = None if peak is None or self.start_bytes is None else peak - self.start_bytes
+        return Memory(peak_bytes=peak, above_start_bytes=above)
+
+    def _current(self) -> int | None:
+        if self.device == "cuda":
+            return int(torch.cuda.memory_allocated())
+        return int(psutil.Process().memory_info().rss)
+
+    def _reset(self) -> None:
+        self.can_reset = True
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to the current size
+        except OSError:
+            self.can_reset = False
+
+    def _peak(self) -> int | None:
+        if self.device == "cuda":
+            return int(torch.cuda.max_memory_allocated())
+        if not self.can_reset:
+            return None  # elsewhere the system only knows the peak of the whole process
+        status = Path("/proc/self/status").read_text()
+        kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(kilobytes) * 1024
+
+
+def pick_device() -> Device:
+    """The accelerator if there is one."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def describe_environment(device: Device) -> Environment:
+    """Where this process runs."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return Environment(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        device=device,
+        device_name=name,
+        num_cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        memory_bytes=psutil.virtual_memory().total,
+        versions={library: version(library) for library in LIBRARIES},
+    )
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,43 @@
+"""The precision policy: what learns is fp32 in every arm, and every arm computes the same function at step 0.
+
+Every arm loads the base in fp32. In mixed precision only *frozen* weights of Linear / Conv1D modules are stored in
+bf16; the same autocast runs in every arm and rounds the fp32 weights of the full arm to the same bf16 values.
+"""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from tunewise.lab.models import LINEAR
+from tunewise.spec import Device, Precision
+
+
+def pick_precision(device: Device) -> Precision:
+    """bf16 where the machine multiplies it fast, else fp32."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device == "cpu":
+        has_fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if has_fast_bf16 else "fp32"
+    return "fp32"
+
+
+def autocast(device: Device, precision: Precision) -> AbstractContextManager[object]:
+    """The autocast that training and the scores on valid run under; does nothing in fp32."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
+def store_frozen_weights(model: torch.nn.Module, precision: Precision) -> None:
+    """Store frozen linear weights in bf16, those tied to an embedding excepted; nothing to do in fp32."""
+    if precision == "fp32":
+        return
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    for module in model.modules():
+        if isinstance(module, LINEAR) and not module.weight.requires_grad and id(module.weight) not in embeddings:
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+
+
+def assert_masters(model: torch.nn.Module) -> None:
+    """What learns is fp32."""
+    wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
+    assert not wrong, f"these learn but are not fp32: {wrong[:3]}"

@@ -1,0 +1,85 @@
+"""The progress of a study in the terminal: what runs, how far it is, loss, speed, time left."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tunewise.spec import RunSpec
+
+ROLES = {"base": "scoring the base", "tune": "searching the learning rate", "confirm": "confirming"}
+
+
+class StudyProgress:
+    """A listener for `compare` that draws two bars: the study, and the run that is going on."""
+
+    def __init__(self, console: Console) -> None:
+        self.bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=not console.is_interactive,
+        )
+        self.console = console
+        self.study = self.bars.add_task("study", total=None, detail="")
+        self.run = self.bars.add_task("run", total=None, detail="", visible=False)
+        self.started = time.monotonic()
+        self.done_before = None
+        self.tokens = self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event of the study."""
+        if event["event"] == "preparing":
+            self.bars.update(self.study, detail="loading model and data")
+        elif event["event"] == "begin":
+            self._begin(event["spec"], event["done"], event["expected"])
+        elif event["event"] == "step":
+            self._step(event)
+        elif event["event"] in ("error", "crash"):
+            self.console.print(f"[red]run failed:[/red] {event['message']}", markup=True, highlight=False)
+
+    def _begin(self, spec: RunSpec, done: int, expected: int) -> None:
+        if self.done_before is None:
+            self.done_before = done
+            if done:
+                self.console.print(f"continuing: {done} runs are done already")
+        fresh = done - self.done_before
+        left = (time.monotonic() - self.started) / fresh * (expected - done) if fresh else None
+        detail = f"about {_duration(left)} left" if left is not None else ""
+        self.bars.update(self.study, completed=done, total=expected, detail=detail)
+        rate = f", learning rate {spec.learning_rate:g}, seed {spec.seed}" if spec.learning_rate else ""
+        self.tokens = self.seconds = 0.0
+        name = spec.arm if spec.role != "base" else "base"
+        self.bars.reset(self.run, description=name, total=None, visible=True, detail=f"{ROLES[spec.role]}{rate}")
+        if not self.console.is_interactive:
+            self.console.print(
+                f"[{done + 1}/{expected}] {name}: {ROLES[spec.role]}{rate}", markup=False, highlight=False
+            )
+
+    def _step(self, event: dict[str, Any]) -> None:
+        self.tokens += event["num_tokens"]
+        self.seconds += event["seconds"]
+        detail = f"loss {event['loss']:.3f}  {self.tokens / self.seconds:,.0f} tokens/s"
+        self.bars.update(self.run, completed=event["step"], total=event["num_steps"], detail=detail)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,143 @@
+"""The driver: ask the desk what to run next, hand it to the lab, store the records, write the report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewise.desk import schedule
+from tunewise.desk.report.card import write_card
+from tunewise.desk.report.html import write_report
+from tunewise.desk.report.view import Report
+from tunewise.errors import StudyError
+from tunewise.executors.client import LabServer
+from tunewise.ledger import Ledger
+from tunewise.records import DataSummary, RunRecord
+from tunewise.spec import StudySpec
+
+DEFAULT_ROOT = Path("runs")
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study: its report as typed objects, and where everything lies."""
+
+    folder: Path
+    report: Report
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per arm, ready for `pandas.DataFrame`."""
+        flat = []
+        for arm in self.report.arms:
+            row = {k: v for k, v in arm.model_dump().items() if isinstance(v, str | int | float | None)}
+            for name, metric in arm.metrics.items():
+                row |= {name: metric.mean, f"{name}_low": metric.low, f"{name}_high": metric.high}
+            flat.append(row)
+        return flat
+
+
+def compare(study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None) -> StudyResult:
+    """Run what is missing of `study`, write its report, return both.
+
+    `out` is the study folder (default `runs/<name>`). The same call continues where an earlier one stopped.
+    `listener` hears of every step. Raises UserError before anything is trained where the study cannot run.
+    """
+    ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
+    ledger.create(study)
+    with LabServer() as lab:
+        listener({"event": "preparing"})
+        data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+        resolved = schedule.resolve(study, data)
+        ledger.require_space(disk_needed(resolved, data))
+        ledger.store_study(resolved)
+        records = [r for r in ledger.records() if r.status != "failed"]  # a lost run gets another chance, once
+        while runs := schedule.next_runs(resolved, data, schedule.current(resolved, data, records)):
+            for spec in runs:
+                progress = outlook(resolved, data, schedule.current(resolved, data, records))
+                listener({"event": "begin", "spec": spec, **progress})
+                records.append(lab.run(spec, ledger, ledger.data_folder(data.key), listener))
+                tidy(ledger, resolved, schedule.current(resolved, data, records))
+    deliver(ledger, resolved, schedule.current(resolved, data, records))
+    return StudyResult(ledger.folder, write_report(ledger))
+
+
+def load_data(ledger: Ledger, key: str) -> DataSummary:
+    """The summary of the data prepared under `key`."""
+    return DataSummary.model_validate_json((ledger.data_folder(key) / "data.json").read_text(encoding="utf-8"))
+
+
+def outlook(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> dict[str, Any]:
+    """How many runs are done, and about how many there will be if no search is extended."""
+    trained = [arm for arm in study.arms.values() if arm.method != "existing"]
+    expected = 1 + len(trained) * (study.tuning.rates + study.looks[-1]) + (len(study.arms) - len(trained))
+    return {"done": len(records), "expected": max(expected, len(records) + 1)}
+
+
+def disk_needed(study: StudySpec, data: DataSummary) -> int:
+    """Bytes of tuned weights that lie on disk at once, at most, and as much again for one being written."""
+    sizes = [
+        4 * (tuned.trainable_parameters if study.arms[name].method not in ("full", "head") else tuned.total_parameters)
+        for name, tuned in data.arms.items()
+        if name in study.arms
+    ]
+    kept = sum(sizes) * (study.looks[-1] if study.keep == "all" else 1)
+    return kept + 2 * max(sizes, default=0)
+
+
+def tidy(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
+    """Delete the weights that `keep` does not keep."""
+    if study.keep == "all":
+        return
+    for arm, runs in _deliverable_runs(study, records).items():
+        best = _best(runs)
+        for record in runs:
+            if study.keep == "none" or record is not best:
+                ledger.drop_weights(record.run_id)
+        assert arm in study.arms
+
+
+def deliver(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
+    """Put the confirmed run with the best valid score of every arm into best/<arm>, with its model card."""
+    if study.keep == "none":
+        return
+    for arm, runs in _deliverable_runs(study, records).items():
+        record = _best(runs)
+        ledger.promote(arm, record.run_id, keep_in_run=study.keep == "all")
+        write_card(ledger, study, record)
+
+
+def _deliverable_runs(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    chosen = schedule.confirmed(study, records)
+    return {arm: runs for arm, runs in chosen.items() if study.arms[arm].method != "existing" and runs}
+
+
+def _best(runs: Sequence[RunRecord]) -> RunRecord:
+    return min(runs, key=schedule.selection_loss)
+
+
+def check(study: StudySpec, out: Path | str | None = None) -> tuple[StudySpec, DataSummary]:
+    """The resolved study and what became of its data, before anything is trained. Raises UserError like `compare`."""
+    ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
+    ledger.create(study)
+    with LabServer() as lab:
+        data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+    return schedule.resolve(study, data), data
+
+
+def report(folder: Path | str) -> StudyResult:
+    """The report of a study folder, built again from its records; trains nothing. Raises StudyError."""
+    ledger = Ledger.open(Path(folder))
+    return StudyResult(ledger.folder, write_report(ledger))
+
+
+def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, str]:
+    """What the base and every deliverable of a study answer to `prompt` (classification: the label)."""
+    from tunewise.lab.evaluate.answer import answer  # torch, which only this function needs in this process
+
+    ledger = Ledger.open(Path(folder))
+    study, data = ledger.study(), ledger.data_summary()
+    folders = {arm: ledger.best_folder(arm) for arm in study.arms if ledger.best_folder(arm).is_dir()}
+    if not folders:
+        raise StudyError(f"{folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
+    return answer(study, data, folders, prompt, max_new_tokens)

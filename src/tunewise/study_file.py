@@ -1,0 +1,224 @@
+"""From a YAML file, plain data or command-line words to a StudySpec; every mistake is one line with the nearest key."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tunewise.errors import SpecError
+from tunewise.registry import lookup, near_miss
+from tunewise.spec import METHOD_SPECS, ExistingMethod, StudySpec
+
+
+def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """The study in a YAML file, relative data and model paths taken from the file's folder.
+
+    `overrides` maps dotted keys to values (`{"train.epochs": 1}`). Raises SpecError.
+    """
+    if not path.is_file():
+        raise SpecError(f"no such study file: {path}. `tunewise init` writes one.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: a study is a mapping of keys, but this is {type(content).__name__}.")
+    for key, value in (overrides or {}).items():
+        set_key(content, key, value)
+    content.setdefault("name", path.stem)
+    return resolve_paths(parse_study(content, str(path)), path.parent)
+
+
+def parse_study(content: Mapping[str, Any], origin: str) -> StudySpec:
+    """A StudySpec from plain data. Raises SpecError with one line per mistake, each with the nearest key."""
+    try:
+        return StudySpec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError("\n".join(explain(item, origin) for item in error.errors())) from error
+
+
+def set_key(content: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `a.b.c` in nested plain mappings. Raises SpecError where the way there is no mapping."""
+    *parents, last = dotted.split(".")
+    for name in parents:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise SpecError(f"--set {dotted}: '{name}' holds a value, not keys.")
+    content[last] = value
+
+
+def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
+    """File names that exist beside the study file become paths that work from anywhere."""
+
+    def beside(name: str | None) -> str | None:
+        if name is None or name.startswith("builtin:"):
+            return name
+        return str((folder / name).resolve()) if (folder / name).exists() else name
+
+    data = {key: beside(getattr(study.data, key)) for key in ("train", "valid", "test", "chat_template")}
+    arms = {
+        name: arm.replace(path=beside(arm.path)) if isinstance(arm, ExistingMethod) else arm
+        for name, arm in study.arms.items()
+    }
+    return study.replace(
+        model=study.model if study.model == "tiny" else beside(study.model),
+        data=study.data.replace(**data),
+        arms={name: arm.model_dump() for name, arm in arms.items()},
+        forgetting=study.forgetting.replace(text=beside(study.forgetting.text)),
+    )
+
+
+def explain(item: Any, origin: str) -> str:
+    """One line for one pydantic error: where, what was given, what is allowed."""
+    location = [str(part) for part in item["loc"]]
+    if len(location) > 2 and location[0] == "arms" and location[2] in METHOD_SPECS:
+        del location[2]  # pydantic puts the tag of the union into the path
+    dotted = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        return f"{origin}: unknown key '{dotted}'.{near_miss(location[-1], _keys_at(item['loc']))}"
+    if item["type"] == "missing":
+        return f"{origin}: '{dotted}' is missing."
+    if item["type"] == "union_tag_invalid":
+        given = item["ctx"]["tag"]
+        known = f"{near_miss(given, METHOD_SPECS)} Known: {', '.join(METHOD_SPECS)}."
+        return f"{origin}: unknown method '{given}' in '{dotted}'.{known}"
+    if item["type"] == "union_tag_not_found":
+        return f"{origin}: '{dotted}' needs a 'method'. Known: {', '.join(METHOD_SPECS)}."
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":  # our own validators: the message says what was given
+        return f"{origin}: {dotted + ': ' if dotted else ''}{message}"
+    return f"{origin}: '{dotted}': {message}, but got {shorten(repr(item['input']), 80)}."
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    if location[0] == "arms" and len(location) > 3:
+        return list(METHOD_SPECS[location[2]].model_fields)
+    model: type[BaseModel] = StudySpec
+    for part in location[:-1]:
+        inner = model.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+# --- from the command line
+
+
+def study_from_options(
+    file: Path | None, model: str | None, data: str | None, arms: Sequence[str], sets: Sequence[str]
+) -> StudySpec:
+    """The study that `tunewise compare` was asked for: a file, or --model and --data. Raises SpecError."""
+    overrides = parse_options(sets)
+    for text in arms:
+        name, method = parse_arm(text)
+        overrides[f"arms.{name}"] = method
+    if file is not None:
+        if model or data:
+            raise SpecError("give either a study file or --model and --data; in a file, --set model=... replaces one.")
+        return read_study(file, overrides)
+    if not model or not data:
+        raise SpecError("what should be compared? Give a study file, or --model and --data. `tunewise init` helps.")
+    content: dict[str, Any] = {"name": study_name(model, data), "model": model, "data": data_sources(data)}
+    content["arms"] = {} if arms else {name: dict(method) for name, method in DEFAULT_ARMS.items()}
+    for key, value in overrides.items():
+        set_key(content, key, value)
+    return resolve_paths(parse_study(content, "command line"), Path())
+
+
+DEFAULT_ARMS = {
+    "full": {"method": "full"},
+    "lora-r8": {"method": "lora", "rank": 8, "targets": "all-linear"},
+}
+
+
+def parse_options(sets: Sequence[str]) -> dict[str, Any]:
+    """['train.epochs=1'] -> {'train.epochs': 1}; values are YAML. Raises SpecError."""
+    overrides = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise SpecError(f"--set takes key=value, such as train.epochs=1, but got '{text}'.")
+        overrides[key.strip()] = _yaml_value(value)
+    return overrides
+
+
+def parse_arm(text: str) -> tuple[str, dict[str, Any]]:
+    """'lora-r4=lora,rank=4,targets=qkv' -> ('lora-r4', {'method': 'lora', 'rank': 4, 'targets': 'qkv'}).
+
+    Commas inside brackets belong to the value: `targets=[q_proj,v_proj]`. Raises SpecError.
+    """
+    name, equals, rest = text.partition("=")
+    parts = re.split(r",(?![^\[{]*[\]}])", rest)
+    if not equals or not name or not parts[0] or "=" in parts[0]:
+        raise SpecError(f"--arm takes NAME=METHOD,key=value,..., such as lora-r4=lora,rank=4, but got '{text}'.")
+    return name, {"method": parts[0], **parse_options(parts[1:])}
+
+
+def data_sources(data: str) -> dict[str, str]:
+    """The train, valid and test sources that --data means: a folder's files of these names, or one source."""
+    folder = Path(data)
+    if not folder.is_dir():
+        return {"train": data}
+    found = {split: sorted(folder.glob(f"{split}.*")) for split in ("train", "valid", "test")}
+    if not found["train"]:
+        names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise SpecError(f"--data {data}: the folder has no file named train.* (it holds {names}).")
+    return {split: str(files[0].resolve()) for split, files in found.items() if files}
+
+
+def study_name(model: str, data: str) -> str:
+    """A folder name from what is compared: 'trec6-minilm'."""
+    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name.split(".")[0]) for source in (data, model)]
+    return "-".join(stem.strip("-.") or "study" for stem in stems)[:64]
+
+
+def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
+    """The study with one arm left. Raises SpecError where `only` does not say which."""
+    if only is None and len(study.arms) > 1:
+        raise SpecError(f"which arm should be trained? Say --only NAME. Arms: {', '.join(study.arms)}.")
+    name = only or next(iter(study.arms))
+    return study.replace(arms={name: lookup(study.arms, name, "arm").model_dump()})
+
+
+def _yaml_value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"'{text}' is not a YAML value: {error}") from error
+    # YAML 1.1 reads 1e-4 as text; everybody who writes it means a number
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+TEMPLATE = """\
+# A tunewise study: which arms, on which data, read how. `tunewise check {name}` shows what it means.
+# Every key and its default: docs/03-implementation.md. Unknown keys are errors.
+model: {model}          # tiny (bundled), a folder, or a hub id
+data:
+{data}
+  # columns: {{prompt: question, completion: answer}}   # where your columns have other names
+  # limit: {{train: 1000}}                              # a quick look first
+  # max_length: 512                                   # tokens; longer examples are cut, and counted
+arms:
+  full: {{method: full}}
+  lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha is 32 unless you say otherwise
+  lora-r16-all: {{method: lora, rank: 16, targets: all-linear}}
+train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step
+tuning: {{rates: 3, cap: 7}}           # learning rates tried per arm; more where the best is at an edge
+looks: [5]                           # seeds after which the verdict is read
+# margin: 5% of gain                 # the loss of quality you accept; or 0.02 (in the metric), or 1pp
+"""
+
+
+def write_template(model: str, data: str, path: Path) -> None:
+    """Write a commented study file. Raises SpecError where one is there already."""
+    if path.exists():
+        raise SpecError(f"{path} exists already. Choose another name with --to.")
+    sources = "\n".join(f"  {split}: {source}" for split, source in data_sources(data).items())
+    path.write_text(TEMPLATE.format(name=path, model=model, data=sources), encoding="utf-8")
