@@ -29,7 +29,7 @@ class StudyProgress:
         self.study = self.bars.add_task("study", total=None, detail="")
         self.run = self.bars.add_task("run", total=None, detail="", visible=False)
         self.started = time.monotonic()
-        self.done_before = None
+        self.done_before: int | None = None
         self.tokens = self.seconds = 0.0
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ from tunewise.registry import near_miss
 
 Task = Literal["sft", "lm", "classify"]
 Split = Literal["train", "valid", "test"]
+Role = Literal["base", "tune", "confirm"]
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]
 
@@ -160,7 +161,7 @@ class TrainSpec(Frozen):
     epochs: int = Field(2, ge=1)
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides epochs")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step, whatever the micro-batches")
-    micro_batch_tokens: int = Field(4096, ge=1, description="padded tokens held in memory at once")
+    micro_batch_tokens: int = Field(2048, ge=1, description="padded tokens held in memory at once")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps; the first step's rate is above 0")
     weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases and norms")
@@ -268,6 +269,12 @@ class Margin(Frozen):
     absolute: float | None = Field(None, gt=0, description="in units of the metric")
     share_of_gain: float | None = Field(None, gt=0, lt=1, description="of full's gain over the base")
 
+    @model_validator(mode="after")
+    def _has_a_part(self) -> Self:
+        if self.absolute is None and self.share_of_gain is None:
+            raise ValueError("a margin needs an absolute part, a share of the gain, or both")
+        return self
+
 
 DEFAULT_MARGINS = {"nll": Margin(absolute=0.02, share_of_gain=0.05), "accuracy": Margin(absolute=0.01)}
 
@@ -299,7 +306,7 @@ class RunSpec(Frozen):
     """One training of one arm at one learning rate with one seed (or one scoring, for base and existing)."""
 
     arm: str
-    role: Literal["base", "tune", "confirm"]
+    role: Role
     model: str
     trust_remote_code: bool
     task: Task

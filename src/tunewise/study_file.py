@@ -130,7 +130,7 @@ def study_from_options(
     return resolve_paths(parse_study(content, "command line"), Path())
 
 
-DEFAULT_ARMS = {
+DEFAULT_ARMS: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
     "lora-r8": {"method": "lora", "rank": 8, "targets": "all-linear"},
 }

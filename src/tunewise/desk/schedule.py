@@ -17,6 +17,7 @@ from tunewise.spec import (
     HeadMethod,
     LoraMethod,
     Method,
+    Role,
     RunSpec,
     StudySpec,
     TuningSpec,
@@ -262,7 +263,7 @@ class _Drafts:
         return self._run(arm, "confirm", method, seed, rate, head_rate)
 
     def _run(  # noqa: PLR0913 - the one place where a run spec is put together
-        self, arm: str, role: str, method: Method, seed: int, rate: float | None, head_rate: float | None
+        self, arm: str, role: Role, method: Method, seed: int, rate: float | None, head_rate: float | None
     ) -> RunSpec:
         study, data = self.study, self.data
         if isinstance(method, HeadMethod) or not data.num_new_parameters:

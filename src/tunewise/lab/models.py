@@ -69,7 +69,7 @@ def load_config(name: str, task: Task | None, trust_remote_code: bool) -> PreTra
             f"model '{name}' ({config.model_type}) is an encoder-decoder. tunewise tunes decoders (GPT-2, Llama, "
             "Qwen, Mistral, Gemma, ...) and, for classification, encoders (BERT, RoBERTa, ...)."
         )
-    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
+    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     is_remote = trust_remote_code and getattr(config, "auto_map", None)
     generates = is_remote or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not is_encoder)
     if task in ("sft", "lm") and not generates:
@@ -84,7 +84,8 @@ def load_tokenizer(name: str, config: PreTrainedConfig, trust_remote_code: bool)
     """The model's tokenizer; special tokens that only the model's configuration names are filled in."""
     with _readable_errors(name, "the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model_source(name), trust_remote_code=trust_remote_code)
-    if not len(tokenizer):
+    # where the files are missing, transformers makes up a tokenizer of special tokens alone
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
         raise ModelError(f"model '{name}' has no tokenizer. Put its tokenizer.json into the folder.")
     for role in ("bos", "eos"):
         token_id = getattr(config, f"{role}_token_id", None)
@@ -140,8 +141,14 @@ def load_base(
         raise ModelError(
             f"the weights of model '{name}' lack {len(new)} tensors, such as {new[0]}. Complete the folder."
         )
-    heads = {parameter.rpartition(".")[0] for parameter in new} | set(_label_layers(model, len(labels), task))
-    return Base(model.eval(), tuple(sorted(heads)), new)
+    layers = [parameter.rpartition(".")[0] for parameter in new] + list(_label_layers(model, len(labels), task))
+    return Base(model.eval(), tuple(sorted({_whole_head(model, layer) for layer in layers})), new)
+
+
+def _whole_head(model: PreTrainedModel, layer: str) -> str:
+    """The layer itself within the body, else the whole module that holds it: peft trains and saves heads whole, and
+    cannot load again what was saved in parts (RoBERTa's `classifier.dense` and `classifier.out_proj`)."""
+    return layer if layer.startswith(model.base_model_prefix + ".") else layer.partition(".")[0]
 
 
 def _label_layers(model: PreTrainedModel, num_labels: int, task: Task) -> Iterator[str]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
+from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.generate import continue_text
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import Method, build_method, describe
@@ -206,7 +207,7 @@ class Run:
             if self.spec.task == "classify":
                 output = self.data.labels[predicted[example.example]]
             else:
-                prompt_ids = _prompt_ids(example)
+                prompt_ids = example.input_ids[: prompt_length(self.spec.task, example.supervised)]
                 output = continue_text(model, self.tokenizer, prompt_ids, self.spec.samples.max_new_tokens)
             yield Sample(example=example.example, prompt=example.prompt, output=output, reference=example.reference)
 
@@ -229,11 +230,6 @@ class Run:
 
     def _examples(self, split: str) -> list[Example]:
         return read_examples(self.data_folder / f"{split}.parquet")
-
-
-def _prompt_ids(example: Example) -> list[int]:
-    """The tokens before the first supervised one: what the model reads before it writes."""
-    return example.input_ids[: example.supervised.index(True)]
 
 
 def _json_line(row: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def resolution(study: StudySpec, data: DataSummary) -> str:
     smallest = smallest_margin(units, seeds, ASSUMED_UNIT_SD[metric])
     declared = DEFAULT_MARGINS[metric] if study.margin is None else parse_margin(study.margin)
     sentence = (
-        f"Smallest margin that {units:,} test units and {seeds} seeds resolve (80 % power, if the arms are truly equal, "
+        f"Smallest margin that {units:,} test units and {seeds} seeds resolve (80 % power, arms truly equal, "
         f"assuming a standard deviation of {ASSUMED_UNIT_SD[metric]:g} between units): {smallest:.3g} in {metric}."
     )
     if declared.absolute is None:

@@ -12,7 +12,7 @@ def continue_text(
     model.eval()
     device = next(model.parameters()).device
     ids = torch.tensor([prompt_ids], device=device)
-    output = model.generate(  # type: ignore[operator]
+    output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=max_new_tokens,

@@ -2,7 +2,7 @@
 
 import torch
 
-from tunewise.lab.methods.base import Method
+from tunewise.lab.methods.base import Method as Method
 from tunewise.lab.methods.full import Full, Head
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora
 from tunewise.records import Tuned

@@ -47,4 +47,4 @@ class WholeModel:
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         """A standard transformers folder, fp32 safetensors."""
-        model.save_pretrained(folder)  # type: ignore[operator]
+        model.save_pretrained(folder)

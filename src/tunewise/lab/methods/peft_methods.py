@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, PeftType, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.lora import LoraLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD
 from transformers.pytorch_utils import Conv1D
 
 from tunewise.errors import SpecError
@@ -70,9 +71,14 @@ class AnyPeft(_Adapter):
     def prepare(self, base: Base) -> torch.nn.Module:
         """The base with the method's modules. Raises SpecError for what peft refuses."""
         config = self._config(base)
+        if config.is_prompt_learning and self.task == "classify":
+            raise SpecError(
+                f"peft {self.spec.type} puts virtual tokens before the text, so that a classification head would read "
+                "the wrong place. Choose another type, or method 'lora'."
+            )
         try:
             return get_peft_model(base.model, config)
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise SpecError(f"peft refuses {self.spec.type} with {self.spec.options}: {error}") from error
 
     def _config(self, base: Base) -> Any:
@@ -86,6 +92,10 @@ class AnyPeft(_Adapter):
         if "target_modules" in fields:
             self.targets = resolve_targets(base, options.get("target_modules", "all-linear"))
             options["target_modules"] = list(self.targets.names)
+        if "feedforward_modules" in fields:  # IA3: those of the targets whose input is scaled, not their output
+            named = options.get("feedforward_modules") or IA3_FEEDFORWARD.get(base.model.config.model_type, ())
+            feedforward = resolve_targets(base, named).names if named else ()
+            options["feedforward_modules"] = [name for name in feedforward if name in options["target_modules"]]
         if "modules_to_save" in fields and base.head_modules:
             options.setdefault("modules_to_save", list(base.head_modules))
         if self.spec.type.upper() == PeftType.ADALORA.value:

@@ -33,11 +33,14 @@ def example_losses(model: torch.nn.Module, batch: Batch) -> Losses:
 
 def _supervised_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Logits (N, V) in fp32, of the supervised positions only: the head is a large share of a small model."""
+    assert batch.columns_K is not None, "a language model's batch"
     inputs = {"input_ids": batch.input_ids_BT, "attention_mask": batch.attention_mask_BT, "use_cache": False}
+    # counted from the end, because prompt tuning puts virtual tokens in front
+    columns_K = batch.columns_K - batch.input_ids_BT.shape[1]
     if _selects_logits(model):
-        logits_BKV = model(**inputs, logits_to_keep=batch.columns_K).logits
+        logits_BKV = model(**inputs, logits_to_keep=columns_K).logits
     else:
-        logits_BKV = model(**inputs).logits[:, batch.columns_K]
+        logits_BKV = model(**inputs).logits[:, columns_K]
     return logits_BKV.flatten(0, 1)[batch.places_N].float()
 
 

@@ -4,8 +4,6 @@ Every arm loads the base in fp32. In mixed precision only *frozen* weights of Li
 bf16; the same autocast runs in every arm and rounds the fp32 weights of the full arm to the same bf16 values.
 """
 
-from contextlib import AbstractContextManager
-
 import torch
 
 from tunewise.lab.models import LINEAR
@@ -22,7 +20,7 @@ def pick_precision(device: Device) -> Precision:
     return "fp32"
 
 
-def autocast(device: Device, precision: Precision) -> AbstractContextManager[object]:
+def autocast(device: Device, precision: Precision) -> torch.autocast:
     """The autocast that training and the scores on valid run under; does nothing in fp32."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 

@@ -1,0 +1,365 @@
+"""Paired differences of arms per seed and test unit, and intervals for their mean over new seeds and new units.
+
+All seeds of all arms are scored on the same units, so seeds and units are crossed, and both are a sample: of the
+trainings that could have been, and of the rows that the model will meet. An interval over seeds alone speaks of
+this very test set, one over units alone of these very trainings.
+
+Shapes: S seeds, U units, N columns of a table (U, and for proportions the pseudo-units).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import optimize, special
+
+from tunewise.desk.metrics import METRICS, Floats, Integers, Metric, Scores, Texts, compute
+from tunewise.errors import StudyError
+from tunewise.registry import lookup
+from tunewise.spec import Frozen
+
+# Spread that is only rounding: far above the 1e-16 of float64, far below any difference that a model makes.
+ROUNDING = 1e-12
+
+
+class Estimate(Frozen):
+    """A number and the ends of its interval; an end is None where it cannot be given."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Components:
+    """Where the variance of a mean comes from: three parts that sum to the squared standard error."""
+
+    seed: float
+    unit: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its two-sided interval. The ends are None where the data cannot give any."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+    degrees_of_freedom: float | None
+    standard_error: float | None
+    components: Components | None
+    num_seeds: int
+    num_units: int
+
+    def as_estimate(self) -> Estimate:
+        """The mean and its ends alone."""
+        return Estimate(estimate=self.estimate, low=self.low, high=self.high)
+
+
+# --- the two-way interval
+
+
+def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
+    """Interval of the mean of x[seed, unit] = mean + seed + unit + rest, for new seeds and new units.
+
+    With the mean squares of the two-way table, a = max(MS_seed - MS_rest, 0), b = max(MS_unit - MS_rest, 0): the
+    variance of the mean is (a + b + MS_rest) / (S N); a t quantile with Satterthwaite's degrees of freedom where a
+    and b are positive, else S - 1 (b = 0), N - 1 (a = 0) or (S - 1)(N - 1) (both 0). Sources: Satterthwaite 1946
+    (Biometrics 2); Searle, Casella & McCulloch 1992, Variance Components, chapter 4.
+
+    The ends are None with one seed or one unit, whose part of the variance cannot be estimated, and where all
+    differences are equal: that is no evidence of certainty.
+    """
+    num_seeds, num_units = differences_SN.shape
+    assert np.isfinite(differences_SN).all(), "scores are finite"
+    mean = float(differences_SN.mean())
+    if min(num_seeds, num_units) < 2 or _all_equal(differences_SN):
+        return Interval(mean, None, None, None, None, None, num_seeds, num_units)
+    squares = _mean_squares(differences_SN, differences_SN)
+    spread = _spread(squares, num_seeds, num_units)
+    half = float(special.stdtrit(spread.freedom, (1 + confidence) / 2) * np.sqrt(spread.variance))
+    cells = num_seeds * num_units
+    return Interval(
+        estimate=mean,
+        low=mean - half,
+        high=mean + half,
+        degrees_of_freedom=float(spread.freedom),
+        standard_error=math.sqrt(spread.variance),
+        components=Components(
+            seed=max(float(squares.seed - squares.rest), 0.0) / cells,
+            unit=max(float(squares.unit - squares.rest), 0.0) / cells,
+            rest=float(squares.rest) / cells,
+        ),
+        num_seeds=num_seeds,
+        num_units=num_units,
+    )
+
+
+def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
+    """Interval of the mean for new units and these very runs: a t interval over the units' means, N - 1 degrees.
+
+    For what has no seeds (the base, an adapter from elsewhere), and for what one or two seeds lean to.
+    The ends are None with one unit and where all units are equal.
+    """
+    num_seeds, num_units = differences_SN.shape
+    by_unit = differences_SN.mean(axis=0)
+    mean = float(by_unit.mean())
+    if num_units < 2 or _all_equal(by_unit):
+        return Interval(mean, None, None, None, None, None, num_seeds, num_units)
+    error = float(by_unit.std(ddof=1)) / math.sqrt(num_units)
+    half = float(special.stdtrit(num_units - 1, (1 + confidence) / 2)) * error
+    return Interval(mean, mean - half, mean + half, num_units - 1, error, None, num_seeds, num_units)
+
+
+def _all_equal(values: Floats) -> bool:
+    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
+
+
+class _MeanSquares(NamedTuple):
+    seed: Floats
+    unit: Floats
+    rest: Floats
+
+
+class _Spread(NamedTuple):
+    variance: Floats  # of the mean
+    freedom: Floats
+
+
+def _mean_squares(x_SN: Floats, y_SN: Floats) -> _MeanSquares:
+    """Mean squares of a two-way table where x is y, else mean cross products (so that squares are bilinear)."""
+    num_seeds, num_units = x_SN.shape
+
+    def parts(table: Floats) -> tuple[Floats, Floats, Floats]:
+        by_seed, by_unit, mean = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True), table.mean()
+        return by_seed - mean, by_unit - mean, table - by_seed - by_unit + mean
+
+    seed, unit, rest = (np.sum(x * y) for x, y in zip(parts(x_SN), parts(y_SN), strict=True))
+    return _MeanSquares(
+        seed=num_units * seed / (num_seeds - 1),
+        unit=num_seeds * unit / (num_units - 1),
+        rest=rest / ((num_seeds - 1) * (num_units - 1)),
+    )
+
+
+def _spread(squares: _MeanSquares, num_seeds: int, num_units: int) -> _Spread:
+    """Variance of the mean and its degrees of freedom, elementwise over arrays of mean squares."""
+    seed, unit = np.maximum(squares.seed - squares.rest, 0), np.maximum(squares.unit - squares.rest, 0)
+    freedom_seed, freedom_unit = num_seeds - 1, num_units - 1
+    freedom_rest = freedom_seed * freedom_unit
+    total = squares.seed + squares.unit - squares.rest
+    error = squares.seed**2 / freedom_seed + squares.unit**2 / freedom_unit + squares.rest**2 / freedom_rest
+    both = (seed > 0) & (unit > 0)
+    satterthwaite = total**2 / np.where(both, error, 1)
+    freedom = np.select([both, seed > 0, unit > 0], [satterthwaite, freedom_seed, freedom_unit], freedom_rest)
+    return _Spread((seed + unit + squares.rest) / (num_seeds * num_units), np.asarray(freedom, dtype=np.float64))
+
+
+# --- from scores to x[seed, unit]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of arms, per seed and unit: the table that intervals are made of."""
+
+    estimate: float  # of the metric itself, as a reader recomputes it
+    values_SN: Floats  # the first U columns are `units`, the others pseudo-units
+    units: Texts  # U
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """The two-way interval, around the metric's own estimate. Pseudo-units are not counted as units."""
+        found = two_way_interval(self.values_SN, confidence)
+        return replace(found, estimate=self.estimate, num_units=len(self.units))
+
+    def unit_means(self) -> Floats:
+        """The mean over seeds of every real unit, U long."""
+        means: Floats = self.values_SN[:, : len(self.units)].mean(axis=0)
+        return means
+
+
+class PairedRuns:
+    """The runs of several arms on the same rows, collapsed to units once, from which any contrast can be made.
+
+    `runs` maps an arm to its scores by seed, the same seeds in the same order in every arm; an arm with one
+    record among arms with several is deterministic (the base) and stands for every seed.
+    Raises StudyError where the runs were not scored on the same rows.
+    """
+
+    def __init__(self, metric: Metric, runs: Mapping[str, Sequence[Scores]]) -> None:
+        assert metric.form != "exponential", "perplexities are compared through nll"
+        _check_same_rows(runs)
+        first = next(iter(runs.values()))[0]
+        self.num_seeds = max(len(of_arm) for of_arm in runs.values())
+        assert all(len(of_arm) in (1, self.num_seeds) for of_arm in runs.values()), "arms share their seeds"
+        self.units, unit_of_row = np.unique(first.units, return_inverse=True)
+        self._form = metric.form
+        self._values: dict[str, float] = {}  # the metric itself, mean over seeds
+        self._tables: dict[str, Floats] = {}  # (seeds of the arm, U): numerators, or pseudo-values
+        for arm, of_arm in runs.items():
+            sums_SUK = np.stack([_sum_by_unit(metric.sums(scores), unit_of_row) for scores in of_arm])
+            self._values[arm] = float(metric.value(sums_SUK.sum(axis=1)).mean())
+            self._tables[arm] = _pseudo_values(metric, sums_SUK) if metric.form == "nonlinear" else sums_SUK[:, :, 0]
+        self._denominators_U = _sum_by_unit(metric.sums(first), unit_of_row)[:, 1]
+
+    def contrast(self, weights: Mapping[str, float]) -> Contrast:
+        """A comparison of arms: weights that sum to 0, such as {arm: 1, full: -1}.
+
+        To a proportion two pseudo-units are added, +1 and -1 in every seed, so that few disagreeing rows, or none,
+        do not pass for certainty: after Agresti & Min 2005 (Statistics in Medicine 24), who add half a row to each
+        cell of the table of pairs, here as two whole units.
+        """
+        assert abs(sum(weights.values())) < ROUNDING, "a comparison's weights sum to 0"
+        return self._combine(weights, (1.0, -1.0))
+
+    def mean(self, arm: str) -> Contrast:
+        """One arm by itself. To a proportion four pseudo-units are added, two right and two wrong in every seed.
+
+        Source of the four: Agresti & Coull 1998 (The American Statistician 52).
+        """
+        return self._combine({arm: 1.0}, (1.0, 1.0, 0.0, 0.0))
+
+    def _combine(self, weights: Mapping[str, float], pseudo_units: tuple[float, ...]) -> Contrast:
+        estimate = sum(weight * self._values[arm] for arm, weight in weights.items())
+        table_SU: Floats = np.zeros((self.num_seeds, len(self.units)))
+        for arm, weight in weights.items():
+            table_SU = table_SU + weight * self._tables[arm]
+        if self._form == "nonlinear":
+            return Contrast(estimate, table_SU, self.units)
+        denominators_U = self._denominators_U
+        if self._form == "proportion":
+            table_SU, denominators_U = _with_pseudo_units(table_SU, denominators_U, pseudo_units)
+        return Contrast(estimate, linearise(table_SU, denominators_U), self.units)
+
+
+def linearise(numerators_SN: Floats, denominators_N: Floats) -> Floats:
+    """x[s, i] = R + (d[s, i] - R t[i]) / mean t, R = sum d / sum t: rows whose mean over i is the seed's ratio.
+
+    The variance of x is that of the ratio by the delta method (Cochran 1977, Sampling Techniques, section 6.3).
+    """
+    ratio = numerators_SN.sum() / (len(numerators_SN) * denominators_N.sum())
+    values_SN: Floats = ratio + (numerators_SN - ratio * denominators_N) / denominators_N.mean()
+    return values_SN
+
+
+def _with_pseudo_units(
+    numerators_SN: Floats, denominators_N: Floats, values: tuple[float, ...]
+) -> tuple[Floats, Floats]:
+    """Units with these values in every seed, each as large as the mean unit."""
+    size = denominators_N.mean()
+    added = np.tile(np.array(values) * size, (len(numerators_SN), 1))
+    return np.concatenate([numerators_SN, added], axis=1), np.append(denominators_N, [size] * len(values))
+
+
+def _pseudo_values(metric: Metric, sums_SUK: Floats) -> Floats:
+    """N T - (N - 1) T_(-i) of every seed and unit i: the jackknife (Efron & Tibshirani 1993, section 11.5)."""
+    total_SK, num_units = sums_SUK.sum(axis=1, keepdims=True), sums_SUK.shape[1]
+    if num_units < 2:
+        return metric.value(sums_SUK)
+    pseudo: Floats = num_units * metric.value(total_SK) - (num_units - 1) * metric.value(total_SK - sums_SUK)
+    return pseudo
+
+
+def _sum_by_unit(sums_NK: Floats, unit_of_row: Integers) -> Floats:
+    by_unit = np.zeros((unit_of_row.max() + 1, sums_NK.shape[1]))
+    np.add.at(by_unit, unit_of_row, sums_NK)
+    return by_unit
+
+
+def _check_same_rows(runs: Mapping[str, Sequence[Scores]]) -> None:
+    flat = [(arm, scores) for arm, of_arm in runs.items() for scores in of_arm]
+    first_arm, first = flat[0]
+    for arm, scores in flat[1:]:
+        for column in ("examples", "units", "num_tokens", "num_bytes", "labels"):
+            if not np.array_equal(getattr(first, column), getattr(scores, column)):
+                raise StudyError(
+                    f"runs of '{first_arm}' and '{arm}' were not scored on the same rows: their {column} differ. "
+                    "Delete the study's runs folder and run it again."
+                )
+
+
+# --- one arm's own metric
+
+
+class MetricSummary(Frozen):
+    """One metric of one arm: over all seeds with a 95 % interval for new seeds and units, and by seed.
+
+    None: cannot be given (an interval from one seed; a perplexity too large to write).
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    per_seed: tuple[float | None, ...]
+
+
+def mean_interval(
+    name: str, runs: Sequence[Scores], seeds: Literal["drawn", "fixed"] = "drawn", confidence: float = 0.95
+) -> MetricSummary:
+    """One arm's metric with its interval by the two-way method; ends lie within the metric's range.
+
+    `seeds="fixed"` is for what was not trained from a seed (the base, an adapter from elsewhere): the interval is
+    over units only. Perplexity is exp of the NLL, of its mean and of its ends. Raises SpecError, StudyError.
+    """
+    metric = lookup(METRICS, name, "metric")
+    if metric.form == "exponential":
+        inner = mean_interval("nll", runs, seeds, confidence)
+        mean, low, high, *per_seed = (finite_exp(x) for x in (inner.mean, inner.low, inner.high, *inner.per_seed))
+        return MetricSummary(mean=mean, low=low, high=high, per_seed=tuple(per_seed))
+    contrast = PairedRuns(metric, {"arm": runs}).mean("arm")
+    interval = (two_way_interval if seeds == "drawn" else unit_interval)(contrast.values_SN, confidence)
+    highest = 1.0 if metric.higher_is_better else math.inf
+    return MetricSummary(
+        mean=contrast.estimate,
+        low=None if interval.low is None else max(interval.low, 0.0),
+        high=None if interval.high is None else min(interval.high, highest),
+        per_seed=tuple(compute(name, scores) for scores in runs),
+    )
+
+
+def finite_exp(value: float | None) -> float | None:
+    """exp(value); None for None, and where float64 cannot hold it."""
+    if value is None or value > math.log(np.finfo(np.float64).max):
+        return None
+    return math.exp(value)
+
+
+# --- the share of the gain that an arm keeps
+
+
+def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: float = 0.95) -> Estimate:
+    """(arm - base) / (full - base) with its Fieller set (Fieller 1954, J. Royal Statistical Society B 16).
+
+    The set of all rho for which the two-way interval of arm - rho full - (1 - rho) base contains 0; its smallest
+    and largest member. Meaningful only where full's gain is measurable; an end is None where the set has none.
+    """
+    at_none, at_full = arm_minus_base.values_SN, arm_minus_full.values_SN
+    gain_SN = at_none - at_full  # full - base; the contrast is affine in rho: at_none - rho gain
+    num_seeds, num_columns = gain_SN.shape
+    squares = [_mean_squares(x, y) for x, y in ((at_none, at_none), (at_none, gain_SN), (gain_SN, gain_SN))]
+
+    def outside(rho: Floats) -> Floats:
+        """Above 0 where the interval of the contrast at rho does not contain 0."""
+        quadratic = (np.maximum(a - 2 * rho * b + rho**2 * c, 0) for a, b, c in zip(*squares, strict=True))
+        spread = _spread(_MeanSquares(*quadratic), num_seeds, num_columns)
+        half = special.stdtrit(spread.freedom, (1 + confidence) / 2) * np.sqrt(spread.variance)
+        return np.asarray(np.abs(at_none.mean() - rho * gain_SN.mean()) - half)
+
+    centre = at_none.mean() / gain_SN.mean()
+    width = -float(outside(np.array(centre))) / abs(gain_SN.mean()) or 1.0
+    # Equal angles reach from the centre to both infinities; the degrees of freedom jump where a component vanishes,
+    # so that the set is no exact quadratic and is looked for all over.
+    grid = centre + width * np.tan(np.linspace(-1, 1, 4001) * (math.pi / 2 - 1e-6))
+    members = np.flatnonzero(outside(grid) <= 0)
+    estimate = arm_minus_base.estimate / (arm_minus_base.estimate - arm_minus_full.estimate)
+    if len(members) == 0:  # no spread at all but rounding
+        return Estimate(estimate=estimate, low=None, high=None)
+
+    def end(inner: int, outer: int) -> float | None:
+        if not 0 <= outer < len(grid):
+            return None
+        return float(optimize.brentq(lambda rho: float(outside(np.array(rho))), grid[inner], grid[outer]))
+
+    return Estimate(estimate=estimate, low=end(members[0], members[0] - 1), high=end(members[-1], members[-1] + 1))

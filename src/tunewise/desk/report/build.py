@@ -1,0 +1,337 @@
+"""From a study folder to its report: reads records and scores, asks the desk, and puts the answers together."""
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+
+import yaml
+
+from tunewise.desk import schedule
+from tunewise.desk.fairness import Finding, check
+from tunewise.desk.frontier import cost_of, ratios
+from tunewise.desk.metrics import METRICS, Scores, metrics_of, primary_metric, read_scores
+from tunewise.desk.paired import Estimate, MetricSummary, PairedRuns, mean_interval, unit_interval
+from tunewise.desk.report.view import (
+    ArmView,
+    LearningCurve,
+    RatePoint,
+    Report,
+    SampleView,
+    StudyView,
+    TrainPoint,
+    ValidPoint,
+    VerdictView,
+)
+from tunewise.desk.verdict import ArmScores, Verdict, decide, sentence
+from tunewise.ledger import Ledger
+from tunewise.records import DataSummary, RunRecord
+from tunewise.spec import (
+    DEFAULT_MARGINS,
+    BaseMethod,
+    ExistingMethod,
+    FullMethod,
+    HeadMethod,
+    LoraMethod,
+    Method,
+    PeftMethod,
+    StudySpec,
+    parse_margin,
+)
+
+MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
+
+# Findings that decide() weighs itself; any other that blocks leaves nothing to decide.
+WEIGHED_BY_VERDICT = ("optimum-at-edge", "few-units")
+
+
+class _Folder:
+    """A study folder as read once: the current records, by arm and role, and their scores."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.data: DataSummary = ledger.data_summary()
+        self.study: StudySpec = schedule.resolve(ledger.study(), self.data)
+        self.records = schedule.current(self.study, self.data, ledger.records())
+        self.confirmed = schedule.confirmed(self.study, self.records)
+        self.base = next((r for r in self.records if r.spec.role == "base" and r.status == "done"), None)
+        self.full = next((name for name, arm in self.study.arms.items() if isinstance(arm, FullMethod)), None)
+        self._scores: dict[tuple[str, str], Scores] = {}
+
+    def scores(self, runs: Iterable[RunRecord], split: str = "test") -> list[Scores]:
+        """One Scores per run, in order; each file is read once."""
+        return [self._read(run.run_id, split) for run in runs]
+
+    def _read(self, run_id: str, split: str) -> Scores:
+        if (run_id, split) not in self._scores:
+            self._scores[run_id, split] = read_scores(self.ledger.scores_path(run_id), split)
+        return self._scores[run_id, split]
+
+
+def build_report(ledger: Ledger) -> Report:
+    """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
+    folder = _Folder(ledger)
+    findings = check(folder.study, folder.data, folder.records)
+    is_complete = not schedule.next_runs(folder.study, folder.data, folder.records)
+    no_verdict = _why_no_verdict(folder, findings, is_complete)
+    verdicts = () if no_verdict else _verdicts(folder)
+    return Report(
+        tunewise_version=version("tunewise"),
+        study=_study_view(folder, verdicts),
+        headline=no_verdict or headline([v for v in verdicts if v.arm in asked(folder.study, folder.full)]),
+        is_complete=is_complete,
+        no_verdict=no_verdict,
+        arms=_arms(folder),
+        verdicts=tuple(VerdictView(**dict(verdict), sentence=sentence(verdict)) for verdict in verdicts),
+        samples=_samples(folder),
+        data=folder.data,
+        environment=next((r.environment for r in folder.records if r.environment), None),
+        warnings=(*findings, *_run_warnings(folder.records)),
+    )
+
+
+# --- the study and its verdicts
+
+
+def _study_view(folder: _Folder, verdicts: Sequence[Verdict]) -> StudyView:
+    study, path = folder.study, folder.ledger.folder
+    again = ["tunewise", "compare", str(path / "study.yaml"), "--out", f"{path}-again"]
+    usages = [record.usage for record in folder.records if record.usage]
+    return StudyView(
+        name=study.name,
+        model=study.model,
+        task=folder.data.task,
+        sources={s.split: s.source for s in folder.data.splits},
+        question=_question(study, folder.full),
+        primary_metric=primary_metric(folder.data.task),
+        full_arm=folder.full,
+        margin=verdicts[0].margin if verdicts else study.margin,
+        seeds=tuple(sorted({run.spec.seed for runs in folder.confirmed.values() for run in runs})),
+        planned_seeds=study.confirmation_seeds(),
+        finished_runs=len(folder.records),
+        run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
+        command=shlex.join(again),
+        resolved=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
+    )
+
+
+def _question(study: StudySpec, full: str | None) -> str:
+    others = asked(study, full)
+    if full is None or not others:
+        return f"What does {listed(list(study.arms))} make of {study.model} on {study.data.train}?"
+    verb = "Is" if len(others) == 1 else "Are"
+    return f"{verb} {listed(others)} as good as full fine-tuning of {study.model} on {study.data.train}?"
+
+
+def asked(study: StudySpec, full: str | None) -> list[str]:
+    """The arms that the question is about: all but full, and but the reference of gain unless it is the only one."""
+    others = [name for name in study.arms if name != full]
+    return [name for name in others if name != schedule.reference_arm(study)] or others
+
+
+def _why_no_verdict(folder: _Folder, findings: Sequence[Finding], is_complete: bool) -> str | None:
+    """The reason why no outcome may be read, in a sentence; None: it may."""
+    if folder.full is None:
+        return "No verdict: this study has no full fine-tuning arm to compare with."
+    if len(folder.study.arms) == 1:
+        return "No verdict: full fine-tuning is the only arm."
+    if not is_complete:
+        planned = folder.study.looks[-1]
+        return (
+            f"No verdict yet: {len(folder.records)} runs are done, and the verdict is read once every arm is "
+            f"confirmed with {planned} seeds. The same command continues."
+        )
+    if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
+        return "No verdict: too few runs finished to compare any arm with full fine-tuning."
+    blocking = [f for f in findings if f.severity == "blocks" and f.id not in WEIGHED_BY_VERDICT]
+    return f"No verdict: {blocking[0].sentence}" if blocking else None
+
+
+def _verdicts(folder: _Folder) -> tuple[Verdict, ...]:
+    study, full = folder.study, folder.full
+    assert full is not None, "checked by _why_no_verdict"
+    assert folder.base is not None, "checked by _why_no_verdict"
+    metric = primary_metric(folder.data.task)
+    margin = parse_margin(study.margin) if study.margin else DEFAULT_MARGINS[metric]
+    reference = folder.confirmed.get(schedule.reference_arm(study)) or [folder.base]
+
+    def verdict(arm: str) -> Verdict:
+        runs = ArmScores(
+            arm=tuple(folder.scores(folder.confirmed[arm])),
+            full=tuple(folder.scores(folder.confirmed[full])),
+            base=tuple(folder.scores(reference)),
+            against=full,
+        )
+        edges = [name for name in (arm, full) if not schedule.is_bracketed(study, folder.records, name)]
+        return decide(arm, runs, metric, margin, edges)
+
+    return tuple(verdict(arm) for arm in folder.confirmed if arm != full)
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """All outcomes in one sentence."""
+    clauses = {
+        "better": "better than full fine-tuning",
+        "as good": "as good as full fine-tuning within the margin",
+        "undecided": "undecided against full fine-tuning",
+        "worse": "worse than full fine-tuning",
+    }
+    arms = {outcome: [v.arm for v in verdicts if v.outcome == outcome] for outcome in clauses}
+    said = [f"{listed(of)} {'is' if len(of) == 1 else 'are'} {clauses[o]}" for o, of in arms.items() if of]
+    return "; ".join(said) + "."
+
+
+def listed(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _run_warnings(records: Sequence[RunRecord]) -> tuple[Finding, ...]:
+    """What runs themselves warned of, each sentence once."""
+    arms: dict[str, list[str]] = {}
+    for record in records:
+        for warning in record.warnings:
+            arms.setdefault(warning, []).append(record.spec.arm)
+    return tuple(
+        Finding(id="run-warning", severity="warns", sentence=text, evidence=f"in runs of {listed(sorted(set(of)))}")
+        for text, of in arms.items()
+    )
+
+
+# --- arms
+
+
+def _arms(folder: _Folder) -> tuple[ArmView, ...]:
+    ordered = sorted(folder.study.arms, key=lambda name: name != folder.full)
+    base = ("base", BaseMethod(), [folder.base] if folder.base else [])
+    tuned = [(name, folder.study.arms[name], folder.confirmed.get(name, [])) for name in ordered]
+    return tuple(_arm(folder, name, method, runs) for name, method, runs in [base, *tuned])
+
+
+def _arm(folder: _Folder, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
+    tuned = runs[0].tuned if runs else None
+    cost = cost_of([] if isinstance(method, BaseMethod) else runs)
+    full = cost_of(folder.confirmed.get(folder.full, [])) if folder.full else None
+    trained = [run for run in runs if run.spec.learning_rate is not None]
+    return ArmView(
+        name=name,
+        method=describe(method),
+        learning_rate=schedule.selected_rates(folder.study, folder.records).get(name),
+        **dict(cost),
+        total_parameters=tuned.total_parameters if tuned else None,
+        trainable_percent=100 * tuned.trainable_parameters / tuned.total_parameters if tuned else None,
+        scale=tuned.scale if tuned else None,
+        linear_share=tuned.linear_share if tuned else None,
+        ratio_to_full=ratios(cost, full),
+        metrics=_metrics(folder, method, runs),
+        forgetting=_forgetting(folder, method, runs),
+        num_steps=trained[0].num_steps if trained else None,
+        selected_steps=tuple(run.selected_step for run in trained),
+        learning_rate_curve=_rate_curve(folder, name),
+        learning_curves=tuple(_learning_curve(folder, run) for run in trained),
+    )
+
+
+def describe(method: Method) -> str:
+    """A method in words: 'LoRA r=8, alpha=32 (scale 4), qkv'."""
+    if isinstance(method, LoraMethod):
+        kind = "rsLoRA" if method.variant == "rslora" else "LoRA"
+        targets = method.targets if isinstance(method.targets, str) else ", ".join(method.targets)
+        dropout = f", dropout {method.dropout:g}" if method.dropout else ""
+        return f"{kind} r={method.rank}, alpha={method.alpha:g} (scale {method.scale:.4g}){dropout}, {targets}"
+    if isinstance(method, PeftMethod):
+        options = ", ".join(f"{key}={value}" for key, value in method.options.items())
+        return f"peft {method.type}" + (f" ({options})" if options else "")
+    if isinstance(method, ExistingMethod):
+        return f"trained elsewhere: {method.path}"
+    if isinstance(method, HeadMethod):
+        return "classification head only"
+    return "full fine-tuning" if isinstance(method, FullMethod) else "the untouched pretrained model"
+
+
+def _has_seeds(method: Method) -> bool:
+    return not isinstance(method, BaseMethod | ExistingMethod)
+
+
+def _metrics(folder: _Folder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
+    names = metrics_of(folder.data.task)
+    if not runs:
+        return {}
+    if _has_seeds(method):
+        scores = folder.scores(runs)
+        return {name: mean_interval(name, scores) for name in names}
+    scores = folder.scores(runs[:1])
+    return {name: mean_interval(name, scores, seeds="fixed") for name in names}
+
+
+def _forgetting(folder: _Folder, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
+    """The change of the mean NLL on general text against the base: positive is forgotten."""
+    measured = [run for run in runs if run.spec.inputs.general]
+    if folder.base is None or not measured or isinstance(method, BaseMethod):
+        return None
+    scores = folder.scores(measured if _has_seeds(method) else measured[:1], "general")
+    base = folder.scores([folder.base], "general")
+    change = PairedRuns(METRICS["nll"], {"arm": scores, "base": base}).contrast({"arm": 1, "base": -1})
+    interval = change.interval() if _has_seeds(method) else unit_interval(change.values_SN)
+    return Estimate(estimate=change.estimate, low=interval.low, high=interval.high)
+
+
+def _rate_curve(folder: _Folder, arm: str) -> tuple[RatePoint, ...]:
+    chosen = schedule.selected_rates(folder.study, folder.records).get(arm)
+    return tuple(
+        RatePoint(
+            learning_rate=trial.rate,
+            valid_nll=trial.evaluation.nll if trial.evaluation else None,
+            valid_accuracy=trial.evaluation.accuracy if trial.evaluation else None,
+            selected=trial.rate == chosen,
+        )
+        for trial in schedule.trials(folder.records, arm)
+    )
+
+
+def _learning_curve(folder: _Folder, run: RunRecord) -> LearningCurve:
+    planned = schedule.num_steps(folder.study, folder.data)
+    return LearningCurve(
+        seed=run.spec.seed,
+        train=thinned(folder.ledger.steps(run.run_id), planned),
+        valid=tuple(ValidPoint(step=e.step, nll=e.nll, accuracy=e.accuracy) for e in run.evaluations),
+        selected_step=run.selected_step,
+    )
+
+
+def thinned(steps: Sequence[Mapping[str, float]], num_steps: int) -> tuple[TrainPoint, ...]:
+    """At most MAX_TRAIN_POINTS points: the summed losses of neighbouring steps over what they trained on.
+
+    Cut at the same steps in every run of `num_steps`; steps whose loss is not finite (a run that diverged) are out.
+    """
+    width = math.ceil(num_steps / MAX_TRAIN_POINTS)
+    groups: dict[int, list[Mapping[str, float]]] = {}
+    for step in steps:
+        if math.isfinite(step["loss"]):
+            groups.setdefault((int(step["step"]) - 1) // width, []).append(step)
+
+    def mean_loss(group: Sequence[Mapping[str, float]]) -> float:
+        return sum(s["loss"] * s["num_targets"] for s in group) / sum(s["num_targets"] for s in group)
+
+    return tuple(
+        TrainPoint(step=min((index + 1) * width, num_steps), nll=mean_loss(group)) for index, group in groups.items()
+    )
+
+
+# --- samples
+
+
+def _samples(folder: _Folder) -> tuple[SampleView, ...]:
+    """What base and arms write, for the prompts that the base and every confirmed arm answered."""
+    first = {arm: next((run for run in runs if run.samples), None) for arm, runs in folder.confirmed.items()}
+    runs = {"base": folder.base, **first}
+    outputs = {arm: {s.example: s.output for s in run.samples} for arm, run in runs.items() if run}
+    return tuple(
+        SampleView(
+            example=sample.example,
+            prompt=sample.prompt,
+            reference=sample.reference,
+            outputs={arm: of_arm[sample.example] for arm, of_arm in outputs.items() if sample.example in of_arm},
+        )
+        for sample in (folder.base.samples if folder.base else ())
+    )

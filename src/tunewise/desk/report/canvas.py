@@ -1,0 +1,126 @@
+"""What all charts share: colours, type, axes, and the way to SVG.
+
+Ink and grid have fixed colours that nothing else uses (THEME), so that a style sheet can exchange them: the page
+does it for its own dark mode, and every file in figures/ carries a rule for the reader's.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from tunewise.desk.report.view import Report
+
+# Role -> (on light, on dark). The light colour is the one in the SVG.
+THEME = {
+    "ink": ("#1c2430", "#e6eaf0"),
+    "muted": ("#5b6675", "#9aa6b5"),
+    "axis": ("#b8c0cb", "#4a5563"),
+    "grid": ("#e6e9ee", "#262e39"),
+    "surface": ("#fefefe", "#151a21"),
+}
+INK, MUTED, AXIS, GRID, SURFACE = (light for light, _ in THEME.values())
+
+# Mid-tones with a contrast of at least 3 on white and on near-black, told apart with any colour vision
+# (hues after Okabe & Ito 2008). The base is grey, full comes first, the others in the order of the study.
+BASE_COLOUR = "#8a8f98"
+PALETTE = ("#3b82c9", "#d97321", "#1a9a76", "#b763c9", "#c9506e", "#8f8a1c", "#4fa3b5", "#9a6b4f")
+
+# Metrically the same everywhere, so that text takes the room that was measured when the chart was drawn.
+FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
+LONG_NUMBER = re.compile(r'(?<=[ ,("])-?\d+\.\d{3,}')
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where a chart is drawn: its outer width in pixels and the size of its text."""
+
+    width: int
+    font_size: int
+
+
+FULL_WIDTH, HALF_WIDTH, PHONE = Canvas(1040, 13), Canvas(500, 12), Canvas(350, 12)
+
+
+def colours(report: Report) -> dict[str, str]:
+    """Arm -> colour, the same in charts and page."""
+    tuned = [arm.name for arm in report.tuned_arms()]
+    return {"base": BASE_COLOUR, **{name: PALETTE[i % len(PALETTE)] for i, name in enumerate(tuned)}}
+
+
+def to_svg(chart: Any) -> str:
+    """The chart as SVG text; coordinates rounded to hundredths of a pixel."""
+    svg = str(vl_convert.vegalite_to_svg(chart.to_dict()))
+    return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", svg)
+
+
+def standalone(svg: str) -> str:
+    """An SVG file that follows the reader's light or dark mode by itself."""
+    rules = "".join(f'[fill="{a}"]{{fill:{b}}}[stroke="{a}"]{{stroke:{b}}}' for a, b in THEME.values())
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    return svg.replace(">", f">{style}", 1)
+
+
+def data(rows: Sequence[Row]) -> Any:
+    """Rows as inline chart data."""
+    return alt.Data(values=list(rows))
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    """The arms of `rows`, each once, in their order."""
+    return list(dict.fromkeys(row["arm"] for row in rows))
+
+
+def arm_colour(report: Report, shown: Sequence[str], legend: Any = alt.Undefined) -> Any:
+    """The colour channel of a chart that shows these arms."""
+    of = colours(report)
+    scale = alt.Scale(domain=list(shown), range=[of[name] for name in shown])
+    return alt.Color("arm:N", title=None, legend=legend, scale=scale)
+
+
+def styled(chart: Any, canvas: Canvas, height: int) -> Any:
+    """The chart at its size, in the one style of the report."""
+    size = canvas.font_size
+    return (
+        chart.properties(width=canvas.width, height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding"))
+        .configure(
+            font=FONT, background="transparent", aria=False, padding={"left": 6, "right": 14, "top": 6, "bottom": 4}
+        )
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=MUTED,
+            labelFontSize=size,
+            labelLimit=180,
+            labelPadding=6,
+            titleColor=MUTED,
+            titleFontSize=size,
+            titleFontWeight="normal",
+            titlePadding=10,
+            domainColor=AXIS,
+            tickColor=AXIS,
+            gridColor=GRID,
+        )
+        .configure_axisY(
+            domain=False, ticks=False, titleAngle=0, titleAlign="left", titleAnchor="start", titleY=-14, titleX=0
+        )
+        .configure_legend(
+            orient="top",
+            direction="horizontal",
+            columns=2 if canvas is PHONE else 4,
+            labelColor=INK,
+            labelFontSize=size + 1,
+            labelLimit=150,
+            symbolType="circle",
+            symbolSize=90,
+            symbolOpacity=1,
+            symbolStrokeWidth=0,
+            offset=34,
+            columnPadding=18,
+        )
+        .configure_text(font=FONT, fontSize=size)
+    )

@@ -1,0 +1,76 @@
+"""The report as files: report.json, figures/*.svg, and report.html, one page that loads nothing from anywhere."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tunewise.desk.frontier import COST_NAMES
+from tunewise.desk.metrics import METRICS
+from tunewise.desk.report import wording
+from tunewise.desk.report.build import build_report
+from tunewise.desk.report.canvas import THEME, colours, standalone
+from tunewise.desk.report.charts import Figure, figures
+from tunewise.desk.report.view import Report
+from tunewise.ledger import Ledger, write_atomically
+
+TEMPLATE = "report.html.j2"
+BADGES = {"as good": "✓", "better": "↑", "worse": "↓", "undecided": "?"}
+
+
+def write_report(ledger: Ledger) -> Report:
+    """The report of a study folder, after report.json, report.html and figures/ were written into it.
+
+    Raises StudyError where the folder holds no prepared data, or files that are damaged.
+    """
+    report = build_report(ledger)
+    drawn = figures(report)
+    folder = ledger.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    for figure in drawn:
+        write_atomically(folder / f"{figure.name}.svg", standalone(figure.wide))
+    for stale in {path.stem for path in folder.glob("*.svg")} - {figure.name for figure in drawn}:
+        (folder / f"{stale}.svg").unlink()
+    write_atomically(ledger.folder / "report.json", report.model_dump_json(indent=1))
+    write_atomically(ledger.folder / "report.html", to_html(report, drawn))
+    return report
+
+
+def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
+    """The page. Every text from study, data or models is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        primary=METRICS[report.study.primary_metric],
+        metrics=METRICS,
+        badges=BADGES,
+        colours=colours(report),
+        figures={figure.name: _inline(figure) for figure in drawn},
+        theme=THEME,
+        bars=_bars(report),
+        words=wording,
+    )
+
+
+def _inline(figure: Figure) -> dict[str, Any]:
+    """A figure for the page; its SVG is our own drawing, so it is not escaped."""
+    label = Markup('<svg role="img" aria-label="{}" ').format(f"{figure.title}. {figure.caption}")
+    sizes = {size: Markup(getattr(figure, size).replace("<svg ", label, 1)) for size in ("wide", "narrow")}
+    return {"title": figure.title, "caption": figure.caption, **sizes}
+
+
+def _bars(report: Report) -> dict[str, dict[str, float]]:
+    """Cost -> arm -> its share of the largest arm, in percent."""
+    found: dict[str, dict[str, float]] = {}
+    for name in COST_NAMES:
+        known = {arm.name: value for arm in report.tuned_arms() if (value := getattr(arm, name))}
+        largest = max(known.values(), default=1.0)
+        found[name] = {arm: 100 * value / largest for arm, value in known.items()}
+    return found

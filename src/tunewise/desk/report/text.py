@@ -1,0 +1,141 @@
+"""The report in the terminal: verdicts, arms, a sample, warnings, and where the page is. Fits 80 columns, or fewer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tunewise.desk.metrics import METRICS
+from tunewise.desk.report import wording
+from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
+
+OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
+SEVERITY_STYLES = {"blocks": "bold red", "warns": "yellow", "note": "dim"}
+MIN_TABLE_WIDTH = 78  # columns; below it every row becomes a block of lines
+TEXT_COLUMNS = ("arm", "verdict")
+MAX_SAMPLES = 1  # the page shows all
+MAX_SAMPLE_CHARACTERS = 400
+
+
+def print_report(report: Report, console: Console, folder: Path) -> None:
+    """Print the report of the study in `folder`. Text from data and models is printed as it is, never as markup."""
+    console.print(Text(f"\n{report.study.question}", style="dim"))
+    console.print(Text(report.headline, style="bold"))
+    if report.verdicts:
+        _print_verdicts(report, console)
+    if any(arm.metrics for arm in report.arms):
+        _print_arms(report, console)
+    for sample in report.samples[:MAX_SAMPLES]:
+        _print_sample(sample, console)
+    _print_warnings(report, console)
+    console.print(Text.assemble("\nreport: ", (str(folder / "report.html"), "bold")), soft_wrap=True)
+
+
+def _print_verdicts(report: Report, console: Console) -> None:
+    metric = METRICS[report.study.primary_metric]
+    columns = ("arm", "verdict", f"{metric.label} difference", "gain kept", "time", "disk")
+    rows = [_verdict_cells(verdict, report.arm(verdict.arm)) for verdict in report.verdicts]
+    better = "higher" if metric.higher_is_better else "lower"
+    caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
+    _print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
+
+
+def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:
+    reason = verdict.reason if verdict.reason != "interval" else None
+    kept = verdict.gain_kept.estimate if verdict.gain_kept else None
+    return (
+        Text(verdict.arm),
+        _cell(verdict.outcome, reason, f"bold {OUTCOME_STYLES[verdict.outcome]}"),
+        _cell(wording.difference(verdict.metric, verdict.difference), wording.signed_interval(verdict.metric, verdict)),
+        Text(wording.share(kept)),
+        Text(wording.ratio(arm.ratio_to_full["train_seconds"])),
+        Text(wording.ratio(arm.ratio_to_full["saved_bytes"])),
+    )
+
+
+def _print_arms(report: Report, console: Console) -> None:
+    name = report.study.primary_metric
+    columns = ("arm", METRICS[name].label, "trained", "time", "tokens/s", "memory", "disk")
+    rows = [_arm_cells(arm, name) for arm in report.arms]
+    quality = wording.metric_title(name, report.study.task)
+    caption = f"{quality} on test; peak memory; costs: medians of confirmed runs, ratio to full"
+    _print_rows(console, "arms", columns, rows, caption)
+
+
+def _arm_cells(arm: ArmView, metric: str) -> tuple[Text, ...]:
+    quality = arm.metrics.get(metric)
+
+    def cost(text: str, name: str) -> Text:
+        ratio = arm.ratio_to_full[name]
+        return _cell(text, None if ratio is None else wording.ratio(ratio))
+
+    percent = None if arm.trainable_percent is None else wording.percent(arm.trainable_percent)
+    return (
+        Text(arm.name),
+        Text(wording.figure(metric, quality.mean if quality else None), style="bold"),
+        _cell(wording.count(arm.trainable_parameters), percent),
+        cost(wording.duration(arm.train_seconds), "train_seconds"),
+        cost(wording.speed(arm.tokens_per_second).removesuffix(" /s"), "tokens_per_second"),
+        cost(wording.size(arm.peak_memory_bytes), "peak_memory_bytes"),
+        cost(wording.size(arm.saved_bytes), "saved_bytes"),
+    )
+
+
+def _cell(text: str, below: str | None, style: str = "") -> Text:
+    cell = Text(text, style=style)
+    return cell.append(f"\n{below}", style="not bold dim") if below else cell
+
+
+def _print_rows(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[tuple[Text, ...]], caption: str
+) -> None:
+    """A table where there is room for it, else every row as a block of lines."""
+    console.print()
+    if console.width < MIN_TABLE_WIDTH:
+        console.print(Text(title, style="italic"))
+        for first, *others in rows:
+            console.print(Text(first.plain, style="bold"))
+            for column, cell in zip(columns[1:], others, strict=True):
+                console.print(Text(f"  {column}: {', '.join(cell.plain.splitlines())}"))
+        console.print(Text(caption, style="dim"))
+        return
+    table = Table(
+        title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in columns:
+        is_name = column == columns[0]
+        justify: Literal["left", "right"] = "left" if column in TEXT_COLUMNS else "right"
+        table.add_column(
+            column, justify=justify, no_wrap=not is_name, overflow="fold", min_width=12 if is_name else None
+        )
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _print_sample(sample: SampleView, console: Console) -> None:
+    console.print(Text("\na test prompt, and what follows", style="italic"))
+    for name, text in {"prompt": sample.prompt, "reference": sample.reference, **sample.outputs}.items():
+        console.print(Text(name, style="bold"))
+        console.print(Padding(Text(_shortened(text.strip())), (0, 0, 0, 2)))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SAMPLE_CHARACTERS else f"{text[:MAX_SAMPLE_CHARACTERS]} …"
+
+
+def _print_warnings(report: Report, console: Console) -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for finding in report.warnings:
+        sentence = Text(finding.sentence).append(f" ({finding.evidence})", style="dim")
+        grid.add_row(Text(finding.severity, style=SEVERITY_STYLES[finding.severity]), sentence)
+    if report.warnings:
+        console.print()
+        console.print(grid)

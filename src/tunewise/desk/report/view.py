@@ -1,0 +1,143 @@
+"""report.json: everything that the report says, as plain typed data (built by desk/report/build.py).
+
+Charts, page and terminal read nothing else. Missing numbers are None. Costs are medians over the confirmed runs.
+"""
+
+import json
+
+from tunewise.desk.fairness import Finding
+from tunewise.desk.frontier import Cost
+from tunewise.desk.paired import Estimate, MetricSummary
+from tunewise.desk.verdict import Verdict
+from tunewise.records import DataSummary, Environment
+from tunewise.spec import Frozen, Task
+
+REPORT_VERSION = 1
+
+
+class StudyView(Frozen):
+    """The question, and how to ask it again."""
+
+    name: str
+    model: str
+    task: Task
+    sources: dict[str, str]  # split -> where its rows come from
+    question: str
+    primary_metric: str  # what the verdicts are about
+    full_arm: str | None  # what arms are compared with; None: the study has none
+    margin: str | None  # the declared acceptable loss of quality, in words; None: by metric, and no verdict yet
+    seeds: tuple[int, ...]  # confirmed in every arm so far
+    planned_seeds: tuple[int, ...]  # at which the verdict is read
+    finished_runs: int
+    run_seconds: float  # of all finished runs together: loading, training, evaluation
+    command: str  # makes the study again, beside this one
+    resolved: str  # study.yaml, every default written out
+
+
+class RatePoint(Frozen):
+    """One learning-rate trial."""
+
+    learning_rate: float
+    valid_nll: float | None  # None: it did not finish (it diverged or failed)
+    valid_accuracy: float | None  # None: also where it is not a classification
+    selected: bool
+
+
+class TrainPoint(Frozen):
+    """The training loss of a few neighbouring steps, weighted by what they trained on."""
+
+    step: int  # the last of them
+    nll: float
+
+
+class ValidPoint(Frozen):
+    """One evaluation on the validation split."""
+
+    step: int
+    nll: float
+    accuracy: float | None
+
+
+class LearningCurve(Frozen):
+    """One confirmed run while it trained."""
+
+    seed: int
+    train: tuple[TrainPoint, ...]  # at most MAX_TRAIN_POINTS
+    valid: tuple[ValidPoint, ...]
+    selected_step: int | None
+
+
+class ArmView(Frozen):
+    """One arm: what it is, how good it is, what it costs."""
+
+    name: str
+    method: str  # in words
+    learning_rate: float | None  # the chosen one; None: nothing is trained
+    trainable_parameters: int | None
+    total_parameters: int | None
+    trainable_percent: float | None
+    scale: float | None  # effective LoRA scale
+    linear_share: float | None  # share of the base's linear parameters inside the targets
+    train_seconds: float | None
+    tokens_per_second: float | None  # processed
+    supervised_tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    peak_memory_above_start_bytes: int | None
+    saved_bytes: int | None
+    ratio_to_full: dict[str, float | None]  # of each cost
+    metrics: dict[str, MetricSummary]  # on test; empty while nothing is confirmed
+    forgetting: Estimate | None  # change of the mean NLL on general text against the base; None: not measured
+    num_steps: int | None
+    selected_steps: tuple[int | None, ...]  # by seed
+    learning_rate_curve: tuple[RatePoint, ...]
+    learning_curves: tuple[LearningCurve, ...]
+
+    @property
+    def cost(self) -> Cost:
+        """The arm's cost figures by themselves."""
+        return Cost(**{name: getattr(self, name) for name in Cost.model_fields})
+
+
+class VerdictView(Verdict):
+    """A verdict with its sentence in words."""
+
+    sentence: str
+
+
+class SampleView(Frozen):
+    """What base and arms write for one test prompt."""
+
+    example: str
+    prompt: str
+    reference: str
+    outputs: dict[str, str]  # by arm
+
+
+class Report(Frozen):
+    """A finished or half-finished study, as report.json holds it (schema: docs/report.schema.json)."""
+
+    schema_version: int = REPORT_VERSION
+    tunewise_version: str
+    study: StudyView
+    headline: str
+    is_complete: bool
+    no_verdict: str | None  # why there are no verdicts; None: there are
+    arms: tuple[ArmView, ...]  # the base first, then full, then as the study names them
+    verdicts: tuple[VerdictView, ...]
+    samples: tuple[SampleView, ...]
+    data: DataSummary
+    environment: Environment | None  # of the first run; differences between arms are warnings
+    warnings: tuple[Finding, ...]  # blocking ones first
+
+    def arm(self, name: str) -> ArmView:
+        """The arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def tuned_arms(self) -> tuple[ArmView, ...]:
+        """All arms but the base."""
+        return tuple(arm for arm in self.arms if arm.name != "base")
+
+
+def schema_text() -> str:
+    """docs/report.schema.json: the JSON Schema of report.json."""
+    return json.dumps(Report.model_json_schema(mode="serialization"), indent=1, ensure_ascii=False) + "\n"

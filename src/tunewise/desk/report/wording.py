@@ -1,0 +1,99 @@
+"""Numbers as a reader sees them; a missing number is a dash, never a stand-in."""
+
+from tunewise.desk.metrics import METRICS
+from tunewise.desk.paired import Estimate, MetricSummary
+from tunewise.desk.verdict import Verdict
+from tunewise.spec import Task
+
+MISSING = "–"
+
+
+def count(value: int | None) -> str:
+    """294912 -> '294,912'."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def percent(value: float | None) -> str:
+    """0.23643 -> '0.236%' (the value is already in percent); 100 -> '100%'."""
+    return MISSING if value is None else f"{value:.3g}%"
+
+
+def share(value: float | None) -> str:
+    """A share of 1: 0.9942 -> '99.4%'."""
+    return MISSING if value is None else f"{100 * value:.1f}%"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that reads best: '840 ms', '27.4 s', '3 min 12 s', '2 h 05 min'."""
+    if seconds is None:
+        return MISSING
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(num_bytes: int | None) -> str:
+    """Bytes in powers of 1024: '900 B', '16.6 MiB'."""
+    if num_bytes is None:
+        return MISSING
+    value, unit = float(num_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
+
+
+def speed(tokens_per_second: float | None) -> str:
+    """'4,416 /s'."""
+    return MISSING if tokens_per_second is None else f"{tokens_per_second:,.0f} /s"
+
+
+def rate(learning_rate: float | None) -> str:
+    """A learning rate as it is written in a study: '0.00014', '5e-05'."""
+    return MISSING if learning_rate is None else f"{learning_rate:g}"
+
+
+def ratio(value: float | None) -> str:
+    """A ratio to full: '0.80×', '0.0076×'."""
+    if value is None:
+        return MISSING
+    return f"{value:.2f}×" if value >= 0.1 else f"{value:.2g}×"
+
+
+def figure(metric: str, value: float | None) -> str:
+    """A value of a metric as it is shown, without its unit."""
+    shown = METRICS[metric]
+    return MISSING if value is None else f"{value * shown.scale:.{shown.decimals}f}"
+
+
+def difference(metric: str, value: float | None) -> str:
+    """A signed difference of a metric, without its unit."""
+    shown = METRICS[metric]
+    return MISSING if value is None else f"{value * shown.scale:+.{shown.decimals}f}".replace("-", "−")
+
+
+def interval(metric: str, summary: MetricSummary | None) -> str:
+    """'2.4204 to 2.5234'; a dash where an end is missing."""
+    if summary is None or summary.low is None or summary.high is None:
+        return MISSING
+    return f"{figure(metric, summary.low)} to {figure(metric, summary.high)}"
+
+
+def signed_interval(metric: str, found: Estimate | Verdict | None) -> str:
+    """'−0.0112 to +0.0190'; a dash where an end is missing."""
+    if found is None or found.low is None or found.high is None:
+        return MISSING
+    return f"{difference(metric, found.low)} to {difference(metric, found.high)}"
+
+
+def metric_title(metric: str, task: Task) -> str:
+    """The axis or column title: 'NLL (nats per supervised token)', for a classification 'NLL (nats per example)'."""
+    shown = METRICS[metric]
+    unit = shown.unit.replace("supervised token", "example") if task == "classify" else shown.unit
+    return f"{shown.label} ({unit})" if unit and unit != shown.label else shown.label

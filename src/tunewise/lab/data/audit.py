@@ -1,0 +1,134 @@
+"""What would make the figures untrue: test inputs in train, answers cut off, splits left empty. Found and counted."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tunewise.errors import DataError
+from tunewise.lab.data.rows import Example, Row
+from tunewise.records import SplitSummary
+from tunewise.spec import DataSpec, Split, Task
+
+# Which splits may not hold an input of which others: always the training side gives way.
+GUARDED: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "test")), ("valid", ("test",)))
+
+
+@dataclass(frozen=True)
+class Separated:
+    """The rows that stay, how many were dropped, and what the report says."""
+
+    rows: dict[Split, list[Row]]
+    dropped: dict[Split, int]
+    notes: tuple[str, ...]
+
+
+def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separated:
+    """The rows without those of train that stand in valid or test, and those of valid that stand in test.
+
+    Rows are the same if their rendered inputs are, white space aside. `data.duplicates` decides: drop, error or keep.
+    Raises DataError for `error`, and where nothing is left.
+    """
+    kept = dict(rows)
+    dropped: dict[Split, int] = dict.fromkeys(rows, 0)
+    notes = []
+    for split, others in GUARDED:
+        held_out = {row.key for other in others for row in rows[other]}
+        same = [row for row in rows[split] if row.key in held_out]
+        if not same:
+            continue
+        finding = f"{len(same):,} of {len(rows[split]):,} rows of {split} have an input of {' or '.join(others)}"
+        if data.duplicates == "error":
+            raise DataError(
+                f"{finding}, the first is {same[0].example}: {same[0].text.prompt.strip()[:80]!r}. "
+                "Remove them, or set data.duplicates: drop."
+            )
+        if data.duplicates == "keep":
+            notes.append(
+                f"{finding} and were kept (data.duplicates: keep): scores may be of rows that were trained on."
+            )
+            continue
+        kept[split] = [row for row in rows[split] if row.key not in held_out]
+        dropped[split] = len(same)
+        notes.append(f"{finding} and were dropped from {split}.")
+        if not kept[split]:
+            raise DataError(f"{finding}, so nothing is left of {split}. Give {split} rows of its own.")
+    return Separated(kept, dropped, tuple(notes))
+
+
+def count_near_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
+    """Rows of test whose input has the same set of words as one of train, and is not the same input.
+
+    Case, order, repetition and punctuation do not count. Inputs without a word are left out.
+    """
+    keys = {row.key for row in train}
+    words = {_words(row) for row in train} - {""}
+    return sum(row.key not in keys and _words(row) in words for row in test)
+
+
+def _words(row: Row) -> str:
+    words = sorted(set(re.findall(r"\w+", row.text.prompt.lower())))
+    return hashlib.sha256(" ".join(words).encode()).hexdigest() if words else ""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The examples with something to train on, and what did not fit into the maximum length."""
+
+    examples: list[Example]
+    rows: int  # cut or dropped
+    tokens: int
+    notes: tuple[str, ...]
+
+
+def keep_fitting(split: Split, examples: Sequence[Example], task: Task, data: DataSpec, max_length: int) -> Fitted:
+    """The examples that still have something to train on; the others are dropped and counted with those cut.
+
+    Raises DataError where more than the share `data.max_truncated` was cut or dropped, or nothing is left.
+    """
+    cut = [example for example in examples if example.cut_tokens]
+    kept = [example for example in examples if task == "classify" or any(example.supervised)]
+    if len(cut) > data.max_truncated * len(examples):
+        raise DataError(_too_many(split, cut, len(examples), len(examples) - len(kept), data, max_length))
+    if not kept:
+        raise DataError(f"{split}: no row has anything to train on. Give longer texts.")
+    tokens = sum(example.cut_tokens for example in cut)
+    if not cut:
+        return Fitted(kept, 0, 0, ())
+    dropped = len(examples) - len(kept)
+    kind = "tokens" if task == "classify" else "answer tokens"
+    note = (
+        f"{len(cut):,} of {len(examples):,} rows of {split} do not fit into {max_length:,} tokens: "
+        f"{len(cut) - dropped:,} were cut at the end and {dropped:,} dropped, {tokens:,} {kind} lost."
+    )
+    return Fitted(kept, len(cut), tokens, (note,))
+
+
+def _too_many(
+    split: Split, cut: Sequence[Example], num_rows: int, dropped: int, data: DataSpec, max_length: int
+) -> str:
+    lost = f", {dropped:,} of them with the prompt alone" if dropped else ""
+    share = f"{len(cut) / num_rows:.1%}"
+    bound = "the model's context" if max_length < data.max_length else "data.max_length"
+    return (
+        f"{split}: {len(cut):,} of {num_rows:,} rows ({share}) do not fit into {max_length:,} tokens ({bound}){lost}; "
+        f"the first is {cut[0].example}. At most {data.max_truncated:.1%} may be cut (data.max_truncated). "
+        "Shorten or drop these rows, raise data.max_length (up to the model's context), or raise data.max_truncated."
+    )
+
+
+def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: Fitted, task: Task) -> SplitSummary:
+    """One split in figures. For `classify` each row's label counts as its one supervised token."""
+    examples = fitted.examples
+    return SplitSummary(
+        split=split,
+        source=source,
+        rows_read=rows_read,
+        rows=len(examples),
+        units=len({example.unit for example in examples}),
+        tokens=sum(len(example.input_ids) for example in examples),
+        supervised_tokens=len(examples) if task == "classify" else sum(sum(example.supervised) for example in examples),
+        truncated_rows=fitted.rows,
+        truncated_tokens=fitted.tokens,
+        duplicates_dropped=dropped,
+    )

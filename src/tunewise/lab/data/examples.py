@@ -1,0 +1,92 @@
+"""Which task a source is for, how its rows become examples, and how a new prompt is read the same way."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tunewise.errors import DataError
+from tunewise.lab.data.chat import Chat
+from tunewise.lab.data.classify import Labelled
+from tunewise.lab.data.lm import Documents, sample_length
+from tunewise.lab.data.rows import Format, runs
+from tunewise.lab.data.sft import Pairs
+from tunewise.lab.data.sources import first_row
+from tunewise.lab.data.tokens import TextTokenizer
+from tunewise.registry import near_miss
+from tunewise.spec import DataSpec, StudySpec, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Which columns make which task. A label makes text a classification, so plain text comes last.
+TASK_COLUMNS: tuple[tuple[Task, frozenset[str]], ...] = (
+    ("sft", frozenset({"messages"})),
+    ("sft", frozenset({"completion"})),
+    ("classify", frozenset({"text", "label"})),
+    ("lm", frozenset({"text"})),
+)
+
+
+def infer_task(columns: Collection[str], mapped: Mapping[str, str] | None = None) -> Task:
+    """The task that a source with these columns is for; columns mapped by the study decide before others.
+
+    Raises DataError where the columns make no task, or more than one.
+    """
+    mapped = mapped or {}
+    others = {*columns} - {*mapped.values()}
+    # text mapped alone says too little: with a label among the other columns it is a classification
+    found = [task for task in _tasks({*mapped}) if task != "lm"] or _tasks({*mapped, *others})
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(
+            f"the columns ({', '.join(map(str, columns))}) fit the tasks {' and '.join(found)}. "
+            f"Set {' or '.join(f'`task: {task}`' for task in found)}."
+        )
+    known = sorted({"prompt"}.union(*(needed for _, needed in TASK_COLUMNS)))
+    near = next(filter(None, (near_miss(column, known) for column in columns)), "")
+    raise DataError(
+        f"cannot tell the task from the columns ({', '.join(map(str, columns)) or 'none'}).{near} Needed are prompt "
+        "and completion, or messages, or text and label, or text. Map yours with data.columns, for example "
+        "columns: {prompt: question, completion: answer}."
+    )
+
+
+def _tasks(names: set[str]) -> list[Task]:
+    found = dict.fromkeys(task for task, needed in TASK_COLUMNS if needed <= names)
+    if "classify" in found:
+        del found["lm"]
+    return list(found)
+
+
+def choose_format(
+    task: Task, columns: Collection[str], data: DataSpec, tokenizer: TextTokenizer, max_length: int
+) -> Format:
+    """How rows with these columns become examples of `task`. Raises what the format raises for its settings."""
+    if task == "lm":
+        return Documents(tokenizer, max_length)
+    if task == "classify":
+        return Labelled(tokenizer, max_length)
+    is_chat = "messages" in {*columns, *data.columns} and "completion" not in data.columns
+    return Chat(data, tokenizer, max_length) if is_chat else Pairs(data, tokenizer, max_length)
+
+
+def prompt_ids(study: StudySpec, task: Task, tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
+    """The tokens that a tuned model reads for a new prompt: as in training, up to where its answer begins.
+
+    The source is looked at again, to see whether its prompts are conversations. Raises DataError.
+    """
+    data = study.data
+    columns = first_row(data.train, data.document_separator)
+    max_length = min(data.max_length, tokenizer.model_max_length)
+    form = choose_format(task, columns, data, TextTokenizer.of(tokenizer), max_length)
+    return form.read_prompt(prompt)
+
+
+def prompt_length(task: Task, supervised: Sequence[bool]) -> int:
+    """How many tokens of a prepared example a model reads before it writes its own, for samples: those before the
+    last answer (sft), the beginning of a window (lm), all of them (classify)."""
+    if task == "classify":
+        return len(supervised)
+    if task == "lm":
+        return sample_length(len(supervised))
+    return list(runs(supervised))[-1][0]

@@ -1,0 +1,231 @@
+"""A study's data, from the files to token examples that every run reads. Torch is not needed here.
+
+Order: read, tell the task, render, split off what is missing, drop duplicates, limit, tokenise, check, write.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tunewise.errors import DataError
+from tunewise.lab.data.audit import count_near_duplicates, drop_duplicates, keep_fitting, summarize
+from tunewise.lab.data.classify import number_labels
+from tunewise.lab.data.examples import choose_format, infer_task
+from tunewise.lab.data.general import general_examples
+from tunewise.lab.data.rows import Cells, Example, Format, Row, input_key, runs
+from tunewise.lab.data.sources import BUILTIN, Table, file_fingerprint, read_source, source_fingerprint
+from tunewise.lab.data.splits import SPLITS, Named, draw, split_off
+from tunewise.lab.data.tokens import TextTokenizer
+from tunewise.records import EXAMPLES_SCHEMA, SplitSummary
+from tunewise.spec import NUMERICS, DataSpec, Split, StudySpec, Task, canonical_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class PreparedExamples:
+    """What became of a study's data; the examples themselves lie in the folder's Parquet files."""
+
+    task: Task
+    labels: tuple[str, ...]  # classify: the class names in order of their ids
+    splits: tuple[SplitSummary, ...]
+    example_prompt: str  # the first training example, decoded from its tokens: what is read ...
+    example_supervised: str  # ... and what is trained on
+    notes: tuple[str, ...]  # what the report must say
+    near_duplicates: int  # test inputs with the same words as a training input
+    data: str  # SHA-256 of the content of train, valid and test
+    general: str | None  # SHA-256 of the forgetting text's windows; None: not measured
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The rows of the given splits as text, and what the report says of those left out."""
+
+    rows: dict[Split, list[Row]]
+    notes: tuple[str, ...]
+
+
+def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
+    """16 hex digits that name the prepared data of a study, found without preparing it.
+
+    A hash of the data's settings, the contents of its files, the tokenizer and the forgetting text, not of file names.
+    The model's context length is not in it: with another model the caller's key is another.
+    Raises DataError where a file is missing.
+    """
+    data = study.data
+    forgetting = study.forgetting
+    content = {
+        "settings": data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"}),
+        "task": study.task,
+        "sources": {split: source_fingerprint(source) for split, source in _sources(data).items()},
+        "chat_template": file_fingerprint(Path(data.chat_template)) if data.chat_template else None,
+        "forgetting": [forgetting.tokens, source_fingerprint(forgetting.text)] if forgetting.tokens else None,
+        "tokenizer": tokenizer_fingerprint,
+        "numerics": NUMERICS,
+    }
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
+
+
+def prepare_examples(
+    study: StudySpec, tokenizer: "PreTrainedTokenizerBase", context_length: int, folder: Path
+) -> PreparedExamples:
+    """The summary of the data, after writing train, valid, test and general.parquet (records.EXAMPLES_SCHEMA).
+
+    `context_length` is the most tokens that the model reads. `folder` is made; general.parquet is written for causal
+    language models only, if forgetting is measured. Raises DataError for data that cannot be used as it is, ModelError
+    for a tokenizer that cannot, SpecError for a bad template.
+    """
+    data = study.data
+    pieces = TextTokenizer.of(tokenizer)
+    max_length = min(data.max_length, context_length)
+    tables = {split: read_source(source, split, data.document_separator) for split, source in _sources(data).items()}
+    task = study.task or infer_task(tables["train"].rows[0], data.columns)
+    form = choose_format(task, tables["train"].rows[0], data, pieces, max_length)
+
+    rendered = _render(tables, form, data)
+    divided = split_off(rendered.rows, data, _unit_name(form, data))
+    separated = drop_duplicates(divided.rows, data)
+    drawn = {split: draw(rows, getattr(data.limit, split)) for split, rows in separated.rows.items()}
+    encoded = {split: form.encode(rows) for split, rows in drawn.items()}
+    # drawn again because a document becomes many windows; of other rows no more than the limit are left
+    taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
+    fitted = {split: keep_fitting(split, members, task, data, max_length) for split, members in taken.items()}
+    examples = {split: fitted[split].examples for split in SPLITS}
+    labels: tuple[str, ...] = ()
+    if task == "classify":
+        labels, examples = number_labels(examples)
+    general = general_examples(study, pieces, max_length) if _forgets(study, task) else []
+
+    read, learnt = _first_example(tokenizer, examples["train"][0])
+    return PreparedExamples(
+        task=task,
+        labels=labels,
+        splits=tuple(
+            summarize(
+                split, _source(data, split), len(divided.rows[split]), separated.dropped[split], fitted[split], task
+            )
+            for split in SPLITS
+        ),
+        example_prompt=read,
+        example_supervised=learnt,
+        notes=(
+            *rendered.notes,
+            *divided.notes,
+            *separated.notes,
+            *_drawn_notes("rows", separated.rows, drawn),
+            *_drawn_notes("windows", encoded, taken),
+            *(note for split in SPLITS for note in fitted[split].notes),
+            *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
+            *_remarks(data, max_length),
+        ),
+        near_duplicates=count_near_duplicates(drawn["test"], drawn["train"]),
+        data=write_examples(folder, examples.items()),
+        general=write_examples(folder, [("general", general)]) if general else None,
+    )
+
+
+def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[Example]]]) -> str:
+    """SHA-256 of the content of the tables, after writing each to `<folder>/<split>.parquet`.
+
+    It is taken of each table's name and, column by column, of the values as JSON, so not of how Parquet stores them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    for split, examples in splits:
+        columns = {name: [getattr(example, name) for example in examples] for name in EXAMPLES_SCHEMA.names}
+        pq.write_table(pa.table(columns, schema=EXAMPLES_SCHEMA), folder / f"{split}.parquet")
+        digest.update(split.encode())
+        for name, values in columns.items():
+            digest.update(canonical_json([name, values]).encode())
+    return digest.hexdigest()
+
+
+def _sources(data: DataSpec) -> dict[Split, str]:
+    return {split: source for split in SPLITS if (source := getattr(data, split)) is not None}
+
+
+def _source(data: DataSpec, split: Split) -> str:
+    return _sources(data).get(split, f"{data.train} (split off)")
+
+
+def _render(tables: Mapping[Split, Table], form: Format, data: DataSpec) -> Rendered:
+    """Every row as text with its id, unit and key. Raises DataError at the first row that cannot be used."""
+    rows: dict[Split, list[Row]] = {}
+    notes = []
+    group = _group(data)
+    for split, table in tables.items():
+        rows[split] = []
+        for index in range(len(table.rows)):
+            cells = Cells(table, index, data.columns)
+            text = form.render(cells)
+            if text is None:
+                continue
+            key = input_key(text.prompt)
+            unit = cells.filled(group, "data.group") if group else key
+            rows[split].append(Row(f"{split}:{index + 1}", unit, key, text))
+        left_out = len(table.rows) - len(rows[split])
+        if not rows[split]:
+            raise DataError(
+                f"{table.source}: {form.nothing} in all {left_out:,} rows, so there is nothing to train on."
+            )
+        if left_out:
+            notes.append(f"{left_out:,} of {len(table.rows):,} rows of {split} were left out: {form.nothing}.")
+    return Rendered(rows, tuple(notes))
+
+
+def _group(data: DataSpec) -> str | None:
+    return data.group or ("module" if data.train == f"{BUILTIN}stdlib" else None)
+
+
+def _unit_name(form: Format, data: DataSpec) -> str:
+    group = _group(data)
+    return f"same {group}" if group else form.unit
+
+
+def _forgets(study: StudySpec, task: Task) -> bool:
+    return task != "classify" and study.forgetting.tokens > 0
+
+
+def _first_example(tokenizer: "PreTrainedTokenizerBase", example: Example) -> tuple[str, str]:
+    """What is read and what is trained on, decoded from the tokens; stretches of each joined by ' ... '."""
+
+    def decoded(marks: Sequence[bool]) -> str:
+        return " ... ".join(tokenizer.decode(example.input_ids[start:stop]) for start, stop in runs(marks))
+
+    read = decoded([not mark for mark in example.supervised])
+    return read, example.reference if example.label >= 0 else decoded(example.supervised)
+
+
+def _drawn_notes(
+    what: str, before: Mapping[Split, Sequence[Named]], after: Mapping[Split, Sequence[Named]]
+) -> list[str]:
+    return [
+        f"{len(after[split]):,} of {len(before[split]):,} {what} of {split} were drawn (data.limit)."
+        for split in SPLITS
+        if len(after[split]) < len(before[split])
+    ]
+
+
+def _stop_notes(examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """A remark if whole answers do not end with the piece at which a model stops (a chat template may not write it)."""
+    whole = [example for example in examples if not example.cut_tokens and any(example.supervised)]
+    ends = [example.input_ids[list(runs(example.supervised))[-1][1] - 1] for example in whole]
+    endless = len(ends) - ends.count(tokenizer.eos_token_id)
+    if not endless or tokenizer.eos_token_id is None:
+        return []
+    return [
+        f"{endless:,} of {len(ends):,} whole answers of train do not end with the end-of-text piece "
+        f"{tokenizer.eos_token!r}, so a tuned model may not stop there. Write it in the chat template."
+    ]
+
+
+def _remarks(data: DataSpec, max_length: int) -> list[str]:
+    if max_length == data.max_length:
+        return []
+    return [f"Examples hold at most {max_length:,} tokens, the model's context (data.max_length: {data.max_length:,})."]

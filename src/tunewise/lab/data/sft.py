@@ -1,0 +1,95 @@
+"""Prompt and completion: the prompt is read, the completion and the end-of-text piece are trained on."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunewise.errors import DataError, SpecError
+from tunewise.lab.data.rows import Cells, Example, Row, Text
+from tunewise.lab.data.tokens import Encoding, TextTokenizer
+from tunewise.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a template: text, then the cell of a column if one is named."""
+
+    literal: str
+    column: str | None
+
+
+def parse_template(template: str) -> tuple[Part, ...]:
+    """The parts of a template such as 'Question: {question}'; '{{' is a brace. Raises SpecError."""
+    try:
+        fields = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise SpecError(f"data.template {template!r}: {error}. Write a brace that is just text twice: {{{{.") from error
+    for _, column, form, conversion in fields:
+        if column == "" or form or conversion:
+            raise SpecError(f"data.template {template!r}: a placeholder is a column in braces, such as {{prompt}}.")
+    return tuple(Part(literal, column) for literal, column, _, _ in fields)
+
+
+class Pairs:
+    """ids = [BOS] + tokens(template + separator) + tokens(completion) + [EOS]; completion and EOS are supervised.
+
+    Prompt and completion become tokens apart from each other, so no token lies across the boundary and the ids of the
+    prompt are those that the model reads in use. (A tokenizer that puts a space before every text, as Llama's did,
+    puts one before the completion, in training and in use alike.) An answer that is too long loses its end, EOS first.
+    """
+
+    unit = "same prompt"
+    nothing = "no completion"
+
+    def __init__(self, data: DataSpec, tokenizer: TextTokenizer, max_length: int) -> None:
+        self.data = data
+        self.tokenizer = tokenizer
+        self.end = tokenizer.end
+        self.max_length = max_length
+        self.template = parse_template(data.template)
+
+    def render(self, cells: Cells) -> Text:
+        """Template and separator as the prompt. Raises DataError for a missing column or text."""
+        parts = [
+            part.literal + (cells.text(part.column, "data.template") if part.column else "") for part in self.template
+        ]
+        prompt = "".join(parts)
+        if not prompt.strip():
+            raise DataError(f"{cells.place}: the prompt is empty. Fill it in, or drop the row.")
+        return Text(prompt + self.data.separator, cells.filled("completion", "the task sft"))
+
+    def encode(self, rows: Sequence[Row]) -> list[Example]:
+        """One example per row; without supervised tokens where the prompt alone leaves no room for an answer."""
+        prompts = self.tokenizer.ids([row.text.prompt for row in rows])
+        answers = self.tokenizer.encode([row.text.answer for row in rows])
+        return [self._join(*item) for item in zip(rows, prompts, answers, strict=True)]
+
+    def read_prompt(self, prompt: str) -> list[int]:
+        """The prompt in the template's one column; of a template with more columns, the prompt as rendered."""
+        columns = {part.column for part in self.template if part.column}
+        parts = [part.literal + (prompt if part.column else "") for part in self.template]
+        rendered = "".join(parts) if len(columns) == 1 else prompt
+        return self.tokenizer.begin(self.tokenizer.ids([rendered + self.data.separator])[0])
+
+    def _join(self, row: Row, prompt: list[int], answer: Encoding) -> Example:
+        read = self.tokenizer.begin(prompt)
+        if not read or not answer.ids:
+            raise DataError(
+                f"{row.example}: the tokenizer makes no tokens of {row.text.prompt + row.text.answer!r:.80}."
+            )
+        # a completion that already ends with the piece gets no second one
+        learnt = answer.ids if answer.ids[-1] == self.end else [*answer.ids, self.end]
+        room = max(0, self.max_length - len(read))
+        kept = min(room, len(answer.ids))
+        last = answer.offsets[kept - 1][1] if kept else 0
+        return Example(
+            example=row.example,
+            unit=row.unit,
+            input_ids=(read + learnt)[: self.max_length],
+            supervised=([False] * len(read) + [True] * len(learnt))[: self.max_length],
+            num_bytes=len(row.text.answer[:last].encode()),
+            label=-1,
+            prompt=row.text.prompt,
+            reference=row.text.answer,
+            cut_tokens=max(0, len(learnt) - room),
+        )

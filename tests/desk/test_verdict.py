@@ -1,0 +1,363 @@
+"""The verdict: every rule of the protocol, on planted studies whose truth is known."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tunewise.desk.metrics import METRICS, Scores, compute
+from tunewise.desk.paired import PairedRuns, two_way_interval
+from tunewise.desk.verdict import ArmScores, MarginTest, Verdict, decide, judge, sentence, smallest_margin
+from tunewise.errors import SpecError
+from tunewise.spec import Margin
+
+TWO_PARTS = Margin(absolute=0.02, share_of_gain=0.05)
+
+
+def text_run(nll_per_token: np.ndarray, tokens: np.ndarray) -> Scores:
+    examples = np.array([f"row-{i:05d}" for i in range(len(tokens))], dtype=object)
+    none = np.full(len(tokens), -1)
+    return Scores(examples, examples, nll_per_token * tokens, tokens, tokens, none, none, np.zeros((len(tokens), 0)))
+
+
+def text_study(  # noqa: PLR0913 - a planted truth has many parts
+    seed: int, harm: float, gain: float = 1.0, num_seeds: int = 5, num_units: int = 200, noise: float = 0.02
+) -> ArmScores:
+    """Runs in which full gains `gain` nats per token over the base, and the arm `harm` less."""
+    rng = np.random.default_rng(seed)
+    tokens = np.full(num_units, 8)
+    hard = rng.gamma(4, 0.5, num_units) + gain
+
+    def run(level: float) -> Scores:
+        return text_run(hard + level + rng.normal(0, noise / 10) + rng.normal(0, noise, num_units), tokens)
+
+    return ArmScores(
+        arm=tuple(run(harm - gain) for _ in range(num_seeds)),
+        full=tuple(run(-gain) for _ in range(num_seeds)),
+        base=(text_run(hard, tokens),),
+    )
+
+
+def class_study(seed: int, arm: float, full: float, num_units: int = 2000, num_seeds: int = 3) -> ArmScores:
+    """Classifiers that are right with these probabilities, on mostly the same rows; the reference has a half."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, num_units)
+    examples = np.array([f"row-{i:05d}" for i in range(num_units)], dtype=object)
+    hard, ones = rng.random(num_units), np.ones(num_units, dtype=int)
+
+    def run(skill: float) -> Scores:
+        predictions = np.where(hard + rng.normal(0, 0.002, num_units) < skill, labels, 1 - labels)
+        return Scores(examples, examples, -np.log(hard), ones, 0 * ones, labels, predictions, np.zeros((num_units, 2)))
+
+    runs = {name: tuple(run(skill) for _ in range(num_seeds)) for name, skill in (("arm", arm), ("full", full))}
+    return ArmScores(**runs, base=tuple(run(0.5) for _ in range(num_seeds)))
+
+
+def judged(low: float, high: float, margin: float) -> tuple[str, str | None]:
+    return tuple(judge(low, high, [MarginTest(low - margin, high - margin, low + margin)]))
+
+
+# --- the words
+
+
+EQUIVALENT, MEASURABLY = "equivalent", "measurably worse, within the margin"
+HOW_MUCH = "worse than full, by how much is open"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome", "remark"),
+    [  # the margin is 2; every place of L and U among -2, 0 and 2, and every tie
+        (-4, -3, "better", None),
+        (-4, -2, "better", None),
+        (-4, -1, "better", None),
+        (-2, -1, "better", None),
+        (-1.5, -1, "better", EQUIVALENT),
+        (-4, 0, "as good", None),
+        (-2, 0, "as good", None),
+        (-1, 0, "as good", EQUIVALENT),
+        (-4, 1, "as good", None),
+        (-2, 1, "as good", None),
+        (-1, 1, "as good", EQUIVALENT),
+        (0, 1, "as good", EQUIVALENT),
+        (1, 1.5, "as good", MEASURABLY),
+        (-4, 2, "undecided", None),
+        (-1, 2, "undecided", None),
+        (0, 2, "undecided", None),
+        (1, 2, "undecided", HOW_MUCH),
+        (-4, 3, "undecided", None),
+        (-2, 3, "undecided", None),
+        (-1, 3, "undecided", None),
+        (0, 3, "undecided", None),
+        (1, 3, "undecided", HOW_MUCH),
+        (2, 3, "undecided", HOW_MUCH),
+        (2.5, 3, "worse", None),
+    ],
+)
+def test_every_ordering_of_zero_margin_and_interval_has_its_word(low: float, high: float, outcome: str, remark: str):
+    assert judged(low, high, 2) == (outcome, remark)
+
+
+def test_both_parts_of_a_margin_must_pass_for_as_good_and_one_exceeded_is_enough_for_worse():
+    passes, fails, exceeded = MarginTest(-2, -1, 1), MarginTest(-1, 1, 1), MarginTest(1, 2, 1)
+    assert judge(-1, 1, [passes, passes]).outcome == "as good"
+    assert judge(-1, 1, [passes, fails]).outcome == judge(-1, 1, [fails, passes]).outcome == "undecided"
+    too_good_for_one = MarginTest(-3, -2, -1)
+    assert judge(-1, 1, [passes, passes]).remark == EQUIVALENT
+    assert judge(-1, 1, [passes, too_good_for_one]).remark is None
+    assert judge(1, 3, [passes, exceeded]).outcome == judge(1, 3, [exceeded, passes]).outcome == "worse"
+
+
+@pytest.mark.parametrize(
+    ("harm", "outcome", "remark"),
+    [(-0.05, "better", None), (0.0, "as good", EQUIVALENT), (0.01, "as good", MEASURABLY), (0.05, "worse", None)],
+)
+def test_a_planted_loss_gets_its_word(harm: float, outcome: str, remark: str | None):
+    found = decide("lora", text_study(1, harm), "nll", Margin(absolute=0.02))
+    assert (found.outcome, found.remark, found.reason, found.lean) == (outcome, remark, None, None)
+    assert found.difference == pytest.approx(harm, abs=0.005)
+
+
+def test_a_study_too_small_for_its_margin_is_undecided_because_of_its_interval():
+    found = decide("lora", text_study(2, 0.0, noise=0.4), "nll", Margin(absolute=0.02))
+    assert (found.outcome, found.reason) == ("undecided", "interval")
+    assert found.low < 0.02 < found.high
+
+
+@pytest.mark.parametrize(("arm", "outcome"), [(0.93, "better"), (0.9, "as good"), (0.86, "worse")])
+def test_of_a_score_higher_is_better_and_the_difference_keeps_its_sign(arm: float, outcome: str):
+    found = decide("lora", class_study(1, arm, 0.9), "accuracy", Margin(absolute=0.01))
+    assert found.outcome == outcome
+    assert found.difference == pytest.approx(arm - 0.9, abs=0.01)
+    assert found.low < found.difference < found.high
+    assert found.gain.low > 0.3
+
+
+def test_the_difference_is_the_one_that_a_reader_recomputes_from_the_scores():
+    runs = class_study(2, 0.9, 0.92)
+    for metric in ("accuracy", "macro_f1", "nll"):
+        found = decide("lora", runs, metric, Margin(absolute=0.01))
+        by_arm = [np.mean([compute(metric, run) for run in of_arm]) for of_arm in (runs.arm, runs.full)]
+        assert found.difference == pytest.approx(by_arm[0] - by_arm[1], abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["nll", "accuracy"])
+def test_swapping_the_arms_flips_the_interval_and_turns_better_into_worse(metric: str):
+    runs = text_study(3, 0.05) if metric == "nll" else class_study(3, 0.85, 0.9)
+    there = decide("a", runs, metric, Margin(absolute=0.01))
+    back = decide("b", replace(runs, arm=runs.full, full=runs.arm), metric, Margin(absolute=0.01))
+    assert (there.outcome, back.outcome) == ("worse", "better")
+    assert (back.difference, back.low, back.high) == pytest.approx((-there.difference, -there.high, -there.low))
+
+
+# --- what forbids a word
+
+
+def test_fewer_than_three_seeds_only_lean():
+    for harm, lean in ((-0.05, "leans better"), (0.0, "no lean"), (0.05, "leans worse")):
+        for num_seeds in (1, 2):
+            runs = text_study(3, harm, num_seeds=num_seeds, noise=0.002 if harm else 0.02)
+            found = decide("lora", runs, "nll", Margin(absolute=0.02))
+            assert (found.outcome, found.reason, found.remark, found.lean) == ("undecided", "seeds", None, lean)
+            assert (found.low is None) == (num_seeds == 1)
+
+
+def test_fewer_than_ten_units_get_no_word_however_clear_the_difference():
+    assert decide("lora", text_study(5, 0.5, num_units=9), "nll", Margin(absolute=0.02)).reason == "units"
+    assert decide("lora", text_study(5, 0.5, num_units=10), "nll", Margin(absolute=0.02)).outcome == "worse"
+
+
+def test_equal_differences_are_no_certainty():
+    runs = text_study(6, 0.0)
+    found = decide("lora", replace(runs, arm=runs.full), "nll", Margin(absolute=0.02))
+    assert (found.outcome, found.reason, found.low, found.high) == ("undecided", "identical", None, None)
+
+
+@pytest.mark.parametrize("harm", [-0.1, 0.0, 0.1])
+def test_an_optimum_that_is_not_bracketed_forbids_all_three_words(harm: float):
+    runs = text_study(7, harm)
+    assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome != "undecided"
+    found = decide("lora", runs, "nll", Margin(absolute=0.02), unbracketed=("full",))
+    assert (found.outcome, found.reason, found.remark) == ("undecided", "optimum not bracketed", None)
+
+
+def test_a_share_of_nothing_is_no_margin_but_an_absolute_margin_still_is():
+    runs = text_study(9, 0.0, gain=0.0)
+    found = decide("lora", runs, "nll", TWO_PARTS)
+    assert (found.outcome, found.reason) == ("undecided", "full gains nothing measurable here")
+    assert found.gain_kept is None
+    assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome == "as good"
+
+
+def test_harm_that_sits_in_a_few_units_caps_as_good_and_those_units_are_named():
+    runs = text_study(9, -0.001, num_units=400)
+    by_token = np.zeros(400)
+    by_token[[7, 77, 277]] = 0.5, 0.7, 0.6
+    tail = tuple(replace(run, nll=run.nll + by_token * run.num_tokens) for run in runs.arm)
+    assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome == "as good"
+    found = decide("lora", replace(runs, arm=tail), "nll", Margin(absolute=0.02))
+    assert (found.outcome, found.reason, found.remark) == ("undecided", "skew", None)
+    assert found.high < 0.02
+    assert found.harmful_units[:3] == ("row-00077", "row-00277", "row-00007")
+    assert len(found.harmful_units) == 10
+
+
+def test_a_tail_of_units_towards_benefit_caps_nothing():
+    runs = text_study(9, 0.004, num_units=400)
+    by_token = np.zeros(400)
+    by_token[[7, 77, 277]] = -0.5
+    tail = tuple(replace(run, nll=run.nll + by_token * run.num_tokens) for run in runs.arm)
+    assert decide("lora", replace(runs, arm=tail), "nll", Margin(absolute=0.02)).outcome == "as good"
+
+
+# --- the margin
+
+
+@pytest.mark.parametrize(
+    ("gain", "outcome"),
+    [(4.0, "as good"), (0.4, "undecided"), (0.1, "worse")],  # 5 % of it: 0.2, 0.02 and 0.005, of a harm of 0.02
+)
+def test_a_share_of_the_gain_is_held_against_the_harm(gain: float, outcome: str):
+    assert decide("lora", text_study(10, 0.02, gain), "nll", Margin(share_of_gain=0.05)).outcome == outcome
+
+
+def test_the_smaller_part_of_a_margin_binds_whichever_it_is():
+    small_share, small_absolute = text_study(11, 0.012, gain=0.1), text_study(11, 0.04, gain=4.0)
+    for runs, lone in ((small_share, Margin(absolute=0.02)), (small_absolute, Margin(share_of_gain=0.05))):
+        assert decide("lora", runs, "nll", lone).outcome == "as good"
+        assert decide("lora", runs, "nll", TWO_PARTS).outcome == "worse"
+
+
+def test_a_share_of_the_gain_is_one_contrast_so_that_the_error_of_the_gain_counts():
+    runs = text_study(12, 0.0, gain=1.0)
+    rng = np.random.default_rng(0)
+    uneven = rng.normal(0, 1, 200)  # the gain differs widely between units
+    moved = {
+        name: tuple(replace(run, nll=run.nll - uneven * run.num_tokens) for run in getattr(runs, name))
+        for name in ("arm", "full")
+    }
+    found = decide("lora", replace(runs, **moved), "nll", Margin(share_of_gain=0.05))
+    paired = PairedRuns(METRICS["nll"], {"a": moved["arm"], "f": moved["full"], "b": runs.base})
+    tables = {name: paired.contrast(w).values_SN for name, w in (("h", {"a": 1, "f": -1}), ("g", {"b": 1, "f": -1}))}
+    expected = two_way_interval(tables["h"] - 0.05 * tables["g"])
+    assert (found.share_excess.low, found.share_excess.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    as_constant = (found.high - found.low) / 2
+    assert (found.share_excess.high - found.share_excess.low) / 2 > 1.5 * as_constant
+
+
+def test_two_parts_halve_the_error_of_worse_in_each_and_leave_as_good_as_it_is():
+    runs = text_study(12, 0.05, gain=1.0)
+    found = decide("lora", runs, "nll", Margin(absolute=0.02))
+    just_below, just_above = found.low - 1e-5, found.high + 1e-5
+    assert decide("lora", runs, "nll", Margin(absolute=just_below)).outcome == "worse"
+    with_slack_share = decide("lora", runs, "nll", Margin(absolute=just_below, share_of_gain=0.9))
+    assert (with_slack_share.outcome, with_slack_share.remark) == ("undecided", HOW_MUCH)
+    assert decide("lora", runs, "nll", Margin(absolute=just_above, share_of_gain=0.9)).outcome == "as good"
+
+
+def test_at_the_edge_of_both_parts_each_word_is_wrong_in_few_studies():
+    wrong = dict.fromkeys(["as good", "worse"], 0)
+    for seed in range(300):
+        outcome = decide("lora", text_study(seed, 0.02, gain=0.4, num_units=60, noise=0.05), "nll", TWO_PARTS).outcome
+        if outcome in wrong:
+            wrong[outcome] += 1
+    # 2.5 % of 300 and three Monte Carlo errors
+    assert wrong["as good"] <= 15
+    assert wrong["worse"] <= 15
+
+
+def test_gain_kept_and_the_perplexity_ratio_speak_of_the_same_runs():
+    runs = text_study(13, 0.1, gain=1.0)
+    found = decide("lora", runs, "nll", TWO_PARTS)
+    assert found.gain.estimate == pytest.approx(1.0, abs=0.01)
+    assert found.gain_kept.estimate == pytest.approx(1 - found.difference / found.gain.estimate)
+    assert found.gain_kept.low < 0.9 < found.gain_kept.high
+    ratios = [compute("perplexity", run) for run in (runs.arm[0], runs.full[0])]
+    assert found.perplexity_ratio.estimate == pytest.approx(ratios[0] / ratios[1], rel=0.01)
+    assert (found.perplexity_ratio.low, found.perplexity_ratio.high) == (math.exp(found.low), math.exp(found.high))
+    assert decide("lora", class_study(4, 0.9, 0.9), "accuracy", Margin(absolute=0.01)).perplexity_ratio is None
+
+
+def test_a_wider_confidence_makes_a_wider_interval():
+    runs = text_study(14, 0.0)
+    wide = decide("lora", runs, "nll", TWO_PARTS, confidence=0.99)
+    narrow = decide("lora", runs, "nll", TWO_PARTS)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_an_unknown_metric_names_the_near_miss():
+    with pytest.raises(SpecError, match="Did you mean 'nll'"):
+        decide("lora", text_study(1, 0.0), "nlll", TWO_PARTS)
+
+
+# --- in words and on disk
+
+
+def test_the_sentence_names_arm_metric_margin_interval_seeds_and_units_for_every_outcome():
+    studies = [
+        decide("lora-r8", text_study(1, harm), "nll", TWO_PARTS) for harm in (-0.05, 0.0, 0.01, 0.05, 0.0195)
+    ] + [
+        decide("lora-r8", text_study(1, 0.0), "nll", TWO_PARTS, unbracketed=("full", "lora-r8")),
+        decide("lora-r8", text_study(1, 0.0, num_seeds=2), "nll", TWO_PARTS),
+        decide("lora-r8", text_study(1, 0.0, num_seeds=1), "nll", TWO_PARTS),
+        decide("lora-r8", text_study(1, 0.0, num_units=9), "nll", TWO_PARTS),
+        decide("lora-r8", text_study(9, 0.0, gain=0.0), "nll", TWO_PARTS),
+        decide("lora-r8", replace(text_study(1, 0.0), arm=text_study(1, 0.0).full), "nll", TWO_PARTS),
+    ]
+    assert {v.outcome for v in studies} == {"better", "as good", "worse", "undecided"}
+    for verdict in studies:
+        text = sentence(verdict)
+        for part in (
+            "lora-r8",
+            "full",
+            "NLL",
+            "0.02 nats per supervised token or 5% of full's gain, whichever is smaller",
+        ):
+            assert part in text
+        assert f"{verdict.num_seeds} seed" in text
+        assert f"{verdict.num_units} test units" in text
+        assert ("95% interval" in text) == (verdict.low is not None)
+        assert "None" not in text
+        assert text.endswith(".")
+        assert "\n" not in text
+
+
+def test_accuracies_are_spoken_of_in_percentage_points():
+    text = sentence(decide("lora", class_study(1, 0.86, 0.9), "accuracy", Margin(absolute=0.01)))
+    assert text.startswith("At the learning rates found, lora is worse than full by more than the margin")
+    assert "percentage points (95% interval -" in text
+    assert "(1 percentage point)" in text
+    assert "higher is better" in text
+
+
+def test_a_verdict_survives_json():
+    found = decide("lora", text_study(1, 0.0), "nll", TWO_PARTS)
+    assert Verdict.model_validate_json(found.model_dump_json()) == found
+
+
+# --- before training
+
+
+@pytest.mark.parametrize(("sd_per_margin", "num_seeds"), [(0.5, 5), (1.0, 10), (1.5, 20), (2.0, 34)])
+def test_the_smallest_margin_gives_the_known_numbers_of_seeds(sd_per_margin: float, num_seeds: int):
+    def resolved(seeds: int) -> bool:
+        return smallest_margin(10**6, seeds, unit_sd=1e-9, seed_sd=sd_per_margin) <= 1
+
+    assert resolved(num_seeds)
+    assert not resolved(num_seeds - 1)
+
+
+def test_at_the_smallest_margin_eighty_percent_of_simulated_studies_of_equal_arms_say_as_good():
+    margin = smallest_margin(150, 5, unit_sd=0.3)
+    assert margin == pytest.approx(math.sqrt(7.85 / 150) * 0.3, rel=0.01)
+    rng = np.random.default_rng(16)
+    hits = 0
+    for _ in range(1000):
+        units = rng.normal(0, 0.3, 150)
+        hits += two_way_interval(np.tile(units, (5, 1))).high < margin
+    assert 760 <= hits <= 840
+
+
+def test_too_few_seeds_or_units_resolve_no_margin():
+    assert smallest_margin(1000, 2, 0.1) == math.inf
+    assert smallest_margin(9, 5, 0.1) == math.inf
