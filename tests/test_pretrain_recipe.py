@@ -4,6 +4,7 @@ import importlib.util
 import math
 import random
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,15 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """A model of this size waits for more threads longer than it computes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def few_topics(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A single short topic, so that scoring the topics takes no time."""
@@ -49,7 +59,6 @@ def few_topics(recipe: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]
     return topics
 
 
-@pytest.mark.slow
 def test_the_saved_folder_loads_with_transformers_and_scores_what_was_printed(
     recipe: ModuleType, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,7 +85,6 @@ def test_the_saved_folder_loads_with_transformers_and_scores_what_was_printed(
     assert f"| {text} | {sum(losses) / len(losses):.3f} | {len(losses):,} |" in printed
 
 
-@pytest.mark.slow
 def test_the_same_text_and_seed_make_the_same_weights(recipe: ModuleType, text: Path, tmp_path: Path) -> None:
     small = recipe.Recipe(**SIZES)
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
@@ -119,6 +127,14 @@ def test_no_held_out_paragraph_and_no_pydoc_topic_is_trained_on(
     assert sorted(train + held_out) == sorted(own), "every other paragraph is on exactly one side"
     assert len(held_out) == 100, "one in a hundred: two blocks of fifty of the two hundred"
     assert texts.held_out["pydoc_data.topics"] == few_topics
+
+
+def test_every_block_ends_with_the_end_of_text_piece(recipe: ModuleType) -> None:
+    bpe = recipe.train_tokenizer(["owl owl owl"], 300)
+    ids = recipe.windows(bpe, ["owl", "owl owl", "owl"], context=2).flatten().tolist()
+    owl, spaced = bpe.encode("owl").ids, bpe.encode(" owl").ids
+    assert ids == [*owl, 0, *owl, *spaced, 0, *owl, 0][: len(ids)]
+    assert ids.count(0) >= 2
 
 
 def test_the_rate_warms_up_stays_and_falls_but_never_to_zero(recipe: ModuleType) -> None:

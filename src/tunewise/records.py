@@ -153,6 +153,7 @@ class DataSummary(Frozen):
     example_prompt: str  # the first training example: what is read ...
     example_supervised: str  # ... and what is trained on
     notes: tuple[str, ...]  # what the report must say: splits made, rows dropped, rows cut
+    chat_template: str | None = None  # the study's own; saved with the tuned models' tokenizer
     near_duplicates: int  # test inputs that are nearly a training input
     inputs: Inputs
     existing: dict[str, str] = {}  # arm -> SHA-256 of the weights it brings

@@ -109,6 +109,9 @@ METHOD_SPECS: dict[str, type[Frozen]] = {
 # --- the sections of a study ----------------------------------------------------------------------
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Limits(Frozen):
     """At most this many rows of each split, drawn evenly over the file; None: all."""
 
@@ -127,7 +130,8 @@ class SplitShares(Frozen):
 class DataSpec(Frozen):
     """Where the examples are and how they become text.
 
-    A source is a file (jsonl, json, csv, parquet, txt, or gz of one), a hub id, or `builtin:stdlib`.
+    A source is a file (jsonl, json, csv, parquet, txt, or gz of one), a folder or hub id of `datasets`
+    (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
     """
 
     train: str
@@ -165,18 +169,23 @@ class TrainSpec(Frozen):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps; the first step's rate is above 0")
     weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases and norms")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
     clip_norm: float = Field(1.0, gt=0, description="of the whole gradient")
     evaluations: int = Field(4, ge=1, description="on valid, evenly spaced, the last one at the end")
     head_learning_rate: float | None = Field(None, gt=0, description="of new weights; None: tuned on the head arm")
+
+    def num_steps(self, num_rows: int) -> int:
+        """Optimizer steps of a run on `num_rows` training examples."""
+        return self.max_steps or math.ceil(num_rows / self.batch_size) * self.epochs
 
 
 class TuningSpec(Frozen):
     """The same search for every arm: rates around the centre, extended while the best is at an edge."""
 
     rates: int = Field(3, ge=1, description="learning rates to begin with")
-    spacing: float = Field(3.0, gt=1, description="factor between neighbours")
+    # at least 1.1, because rates are rounded to 3 digits and must stay apart
+    spacing: float = Field(3.0, ge=1.1, description="factor between neighbours")
     cap: int = Field(7, ge=1, description="full-length trials per arm at most")
 
     @model_validator(mode="after")
@@ -208,13 +217,15 @@ class MachineSpec(Frozen):
     threads: int | None = Field(None, ge=1)
 
 
-ARM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  # no dot: in `--set arms.NAME.rank=4` it separates keys
+MAX_SEEDS = 999
 
 
 class StudySpec(Frozen):
     """One question: a base model, data, arms, a protocol."""
 
-    name: str = Field(pattern=ARM_NAME)
+    name: str = Field(pattern=STUDY_NAME)
     model: str = Field("tiny", min_length=1, description="a bundled name, a folder, or a hub id")
     trust_remote_code: bool = False
     task: Task | None = Field(None, description="None: told by the columns of the data")
@@ -222,8 +233,10 @@ class StudySpec(Frozen):
     arms: dict[str, ArmMethod] = Field(min_length=1)
     train: TrainSpec = TrainSpec()
     tuning: TuningSpec = TuningSpec()
-    looks: tuple[int, ...] = Field((5,), min_length=1, max_length=1, description="seeds at which the verdict is read")
-    seed: int = Field(0, ge=0, description="other numbers give other search and confirmation seeds")
+    looks: tuple[Annotated[int, Field(ge=1, le=MAX_SEEDS)], ...] = Field(
+        (5,), min_length=1, max_length=1, description="seeds at which the verdict is read"
+    )
+    seed: int = Field(0, ge=0, le=1_000_000, description="other numbers give other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
     margin: str | None = Field(None, description="'0.02' (in the metric), '1pp', or '5% of gain'; None: by metric")
     forgetting: ForgettingSpec = ForgettingSpec()
@@ -235,8 +248,8 @@ class StudySpec(Frozen):
     @classmethod
     def _arm_names(cls, arms: dict[str, Any]) -> dict[str, Any]:
         for name in arms:
-            if not re.match(ARM_NAME, name) or name == "base":
-                raise ValueError(f"arm name '{name}' is not allowed: letters, digits, '.', '_', '-', and not 'base'")
+            if not re.fullmatch(ARM_NAME, name) or name == "base":
+                raise ValueError(f"arm name '{name}' is not allowed: letters, digits, '_', '-', and not 'base'")
         seen: dict[str, str] = {}
         for name, arm in arms.items():
             # the centre of the search makes no other arm
@@ -255,8 +268,8 @@ class StudySpec(Frozen):
         return text
 
     def search_seed(self) -> int:
-        """The seed of all learning-rate trials; never a confirmation seed."""
-        return 1_000_000 + self.seed
+        """The seed of all learning-rate trials; never a confirmation seed of any `seed`."""
+        return 1_000_000 + 1000 * self.seed  # divisible by 1000, which no confirmation seed is
 
     def confirmation_seeds(self) -> tuple[int, ...]:
         """Fresh seeds, the same in every arm; disjoint for different `seed`."""
@@ -281,9 +294,9 @@ DEFAULT_MARGINS = {"nll": Margin(absolute=0.02, share_of_gain=0.05), "accuracy":
 
 def parse_margin(text: str) -> Margin:
     """'0.02' -> absolute 0.02; '1pp' -> absolute 0.01; '5% of gain' -> share 0.05. Raises ValueError."""
-    if match := re.fullmatch(r"\s*([0-9.]+)\s*%\s*of\s*gain\s*", text):
+    if match := re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*of\s*gain\s*", text):
         return Margin(share_of_gain=float(match[1]) / 100)
-    if match := re.fullmatch(r"\s*([0-9.]+(?:e-?\d+)?)\s*(pp)?\s*", text):
+    if match := re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp)?\s*", text):
         return Margin(absolute=float(match[1]) / (100 if match[2] else 1))
     raise ValueError(f"margin '{text}' is not understood. Write '0.02' (in the metric), '1pp' or '5% of gain'.")
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from tunewise.errors import SpecError
 from tunewise.registry import lookup, near_miss
-from tunewise.spec import METHOD_SPECS, ExistingMethod, StudySpec
+from tunewise.spec import ARM_NAME, METHOD_SPECS, ExistingMethod, StudySpec
 
 
 def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
@@ -57,7 +57,7 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
     def beside(name: str | None) -> str | None:
         if name is None or name.startswith("builtin:"):
             return name
-        return str((folder / name).resolve()) if (folder / name).exists() else name
+        return _absolute(folder / name) or name
 
     data = {key: beside(getattr(study.data, key)) for key in ("train", "valid", "test", "chat_template")}
     arms = {
@@ -70,6 +70,13 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
         arms={name: arm.model_dump() for name, arm in arms.items()},
         forgetting=study.forgetting.replace(text=beside(study.forgetting.text)),
     )
+
+
+def _absolute(path: Path) -> str | None:
+    try:
+        return str(path.resolve()) if path.exists() else None
+    except OSError:  # longer than any file name: somebody put the text itself where its file belongs
+        return None
 
 
 def explain(item: Any, origin: str) -> str:
@@ -113,10 +120,8 @@ def study_from_options(
     file: Path | None, model: str | None, data: str | None, arms: Sequence[str], sets: Sequence[str]
 ) -> StudySpec:
     """The study that `tunewise compare` was asked for: a file, or --model and --data. Raises SpecError."""
-    overrides = parse_options(sets)
-    for text in arms:
-        name, method = parse_arm(text)
-        overrides[f"arms.{name}"] = method
+    overrides: dict[str, Any] = {f"arms.{name}": method for name, method in map(parse_arm, arms)}
+    overrides |= parse_options(sets)  # last, so that they may change the arms
     if file is not None:
         if model or data:
             raise SpecError("give either a study file or --model and --data; in a file, --set model=... replaces one.")
@@ -152,18 +157,32 @@ def parse_arm(text: str) -> tuple[str, dict[str, Any]]:
 
     Commas inside brackets belong to the value: `targets=[q_proj,v_proj]`. Raises SpecError.
     """
-    name, equals, rest = text.partition("=")
-    parts = re.split(r",(?![^\[{]*[\]}])", rest)
-    if not equals or not name or not parts[0] or "=" in parts[0]:
-        raise SpecError(f"--arm takes NAME=METHOD,key=value,..., such as lora-r4=lora,rank=4, but got '{text}'.")
-    return name, {"method": parts[0], **parse_options(parts[1:])}
+    name, _, rest = text.partition("=")
+    method, *options = _split_outside_brackets(rest)
+    if not re.fullmatch(ARM_NAME, name) or not method or "=" in method or any("=" not in o for o in options):
+        raise SpecError(
+            "--arm takes NAME=METHOD,key=value,..., such as lora-r4=lora,rank=4, the name made of letters, digits, "
+            f"'_' and '-', but got '{text}'."
+        )
+    return name, {"method": method, **parse_options(options)}
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth = max(0, depth + (character in "[{") - (character in "]}"))
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def data_sources(data: str) -> dict[str, str]:
     """The train, valid and test sources that --data means: a folder's files of these names, or one source."""
     folder = Path(data)
     if not folder.is_dir():
-        return {"train": data}
+        return {"train": str(folder.resolve()) if folder.is_file() else data}
     found = {split: sorted(folder.glob(f"{split}.*")) for split in ("train", "valid", "test")}
     if not found["train"]:
         names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
@@ -174,7 +193,7 @@ def data_sources(data: str) -> dict[str, str]:
 def study_name(model: str, data: str) -> str:
     """A folder name from what is compared: 'trec6-minilm'."""
     stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name.split(".")[0]) for source in (data, model)]
-    return "-".join(stem.strip("-.") or "study" for stem in stems)[:64]
+    return "-".join(stem.strip("-._") or "study" for stem in stems)[:64]
 
 
 def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
@@ -221,4 +240,5 @@ def write_template(model: str, data: str, path: Path) -> None:
     if path.exists():
         raise SpecError(f"{path} exists already. Choose another name with --to.")
     sources = "\n".join(f"  {split}: {source}" for split, source in data_sources(data).items())
-    path.write_text(TEMPLATE.format(name=path, model=model, data=sources), encoding="utf-8")
+    base = model if model == "tiny" else _absolute(Path(model)) or model
+    path.write_text(TEMPLATE.format(name=path, model=base, data=sources), encoding="utf-8")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunewise.desk.schedule import confirmed, is_bracketed, selected_rates, trials
+from tunewise.desk.verdict import MIN_SEEDS, MIN_UNITS
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import ExistingMethod, Frozen, StudySpec
 
 Severity = Literal["blocks", "warns", "note"]
 
-MIN_SEEDS = 3  # below it an interval over seeds says next to nothing
-MIN_UNITS = 30  # independent test units below which coverage suffers
-FEWEST_UNITS = 10  # below it no outcome is read at all
+WANTED_UNITS = 30  # independent test units below which coverage suffers
 MIN_LINEAR_SHARE = 0.5  # of the base's linear parameters
 
 
@@ -93,15 +92,15 @@ def too_few_seeds(case: Case) -> Iterator[Finding]:
 def few_units(case: Case) -> Iterator[Finding]:
     """Few independent test units: intervals are unreliable, under 10 useless."""
     test = case.data.split("test")
-    if test.units >= MIN_UNITS:
+    if test.units >= WANTED_UNITS:
         return
-    few = test.units < FEWEST_UNITS
+    few = test.units < MIN_UNITS
     yield Finding(
         id="few-units",
         severity="blocks" if few else "warns",
         sentence="The test set has too few independent units "
         + ("for any verdict." if few else "for its intervals to be trusted fully."),
-        evidence=f"{_count(test.units, 'unit')} in {_count(test.rows, 'row')}; wanted: {MIN_UNITS} or more",
+        evidence=f"{_count(test.units, 'unit')} in {_count(test.rows, 'row')}; wanted: {WANTED_UNITS} or more",
     )
 
 

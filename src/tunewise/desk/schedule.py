@@ -47,8 +47,7 @@ def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
 
 def num_steps(study: StudySpec, data: DataSummary) -> int:
     """Optimizer steps of every run of the study."""
-    per_epoch = math.ceil(data.split("train").rows / study.train.batch_size)
-    return study.train.max_steps or per_epoch * study.train.epochs
+    return study.train.num_steps(data.split("train").rows)
 
 
 def centre(study: StudySpec, data: DataSummary, method: Method) -> float:
@@ -74,8 +73,28 @@ def grid_rate(tuning: TuningSpec, middle: float, index: int) -> float:
     return float(f"{middle * tuning.spacing**index:.3g}")
 
 
+class Search(NamedTuple):
+    """How far the search of an arm is."""
+
+    tried: dict[float, float | None]  # rate -> loss, of the trials that the rule asked for
+    waiting: list[float]  # rates to try next; empty when the search is over
+
+
+def search(tuning: TuningSpec, middle: float, losses: Mapping[float, float | None]) -> Search:
+    """The rule followed from its beginning, as far as `losses` (rate -> loss, None: diverged) reaches.
+
+    So trials left over from another centre or cap change nothing, and a lost trial is made again.
+    """
+    tried: dict[float, float | None] = {}
+    while wanted := next_rates(tuning, middle, tried):
+        tried |= {rate: losses[rate] for rate in wanted if rate in losses}
+        if missing := [rate for rate in wanted if rate not in losses]:
+            return Search(tried, missing)
+    return Search(tried, [])
+
+
 def next_rates(tuning: TuningSpec, middle: float, losses: Mapping[float, float | None]) -> list[float]:
-    """Rates to try next; empty when the search is over. `losses`: None for a diverged rate, lower is better."""
+    """Rates to try after those in `losses`; empty when the search is over. None: a diverged rate; lower is better."""
     half = (tuning.rates - 1) // 2
     begin = [grid_rate(tuning, middle, i - half) for i in range(tuning.rates)]
     if missing := [rate for rate in begin if rate not in losses]:
@@ -88,7 +107,7 @@ def next_rates(tuning: TuningSpec, middle: float, losses: Mapping[float, float |
     while grid_rate(tuning, middle, high + 1) in losses:
         high += 1
     finished = {rate: loss for rate, loss in losses.items() if loss is not None}
-    best = min(finished, key=lambda rate: finished[rate]) if finished else None
+    best = min(finished, key=lambda rate: (finished[rate], rate)) if finished else None
     if best is None or best == grid_rate(tuning, middle, low):
         return [grid_rate(tuning, middle, low - 1)]
     if best == grid_rate(tuning, middle, high):
@@ -105,12 +124,24 @@ def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -
     """The records that belong to this very study, under its names of the arms; stale ones are left out.
 
     A record belongs if its run, drafted anew from today's study and data, has the same id. With a new head it
-    must also have used the head rate that the `head` arm's trials chose.
+    must also have used the head rate that the `head` arm's trials chose; a trial must be one that the search makes.
     """
     draft = _Drafts(study, data)
     kept = [match for record in records if (match := draft.match(record))]
-    head, head_rate = reference_arm(study), shared_head_rate(study, data, kept)
-    return [r for r in kept if r.spec.arm in ("base", head) or r.spec.head_learning_rate in (None, head_rate)]
+    head = reference_arm(study)
+    head_rate = shared_head_rate(study, data, _searched(study, data, kept))
+    kept = [r for r in kept if r.spec.arm in ("base", head) or r.spec.head_learning_rate in (None, head_rate)]
+    return _searched(study, data, kept)
+
+
+def _searched(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records without trials that the search of their arm would not have made."""
+    tried = {
+        arm: search(study.tuning, centre(study, data, method), trial_losses(trials(records, arm))).tried
+        for arm, method in study.arms.items()
+        if not isinstance(method, ExistingMethod)
+    }
+    return [r for r in records if r.spec.role != "tune" or r.spec.learning_rate in tried[r.spec.arm]]
 
 
 def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
@@ -147,7 +178,7 @@ def selected_rates(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, 
     for arm in study.arms:
         finished = {r: v for r, v in trial_losses(trials(records, arm)).items() if v is not None}
         if finished:
-            chosen[arm] = min(finished, key=lambda rate: finished[rate])
+            chosen[arm] = min(finished, key=lambda rate: (finished[rate], rate))
     return chosen
 
 
@@ -214,8 +245,8 @@ def _search(draft: "_Drafts", records: Sequence[RunRecord], arm: str, head_rate:
     if isinstance(method, ExistingMethod):
         return []
     middle = centre(draft.study, draft.data, method)
-    rates = next_rates(draft.study.tuning, middle, trial_losses(trials(records, arm)))
-    return [draft.tune(arm, rate, head_rate) for rate in rates]
+    found = search(draft.study.tuning, middle, trial_losses(trials(records, arm)))
+    return [draft.tune(arm, rate, head_rate) for rate in found.waiting]
 
 
 def _confirmations(draft: "_Drafts", rates: Mapping[str, float], head_rate: float | None) -> list[RunSpec]:
@@ -238,6 +269,8 @@ class _Drafts:
     def match(self, record: RunRecord) -> RunRecord | None:
         """The record under today's name of its arm, None if no arm of the study makes this run."""
         old = record.spec
+        if old.role == "confirm" and old.seed not in self.study.confirmation_seeds():
+            return None
         for arm in self.study.arms if old.role != "base" else ("base",):
             if old.role == "base":
                 spec = self.base()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +39,8 @@ class LabServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            os.killpg(self.process.pid, 9)
+            with suppress(ProcessLookupError):  # it may be what failed
+                os.killpg(self.process.pid, 9)
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()

@@ -62,6 +62,8 @@ def _readable_errors(name: str, what: str) -> Iterator[None]:
 
 def load_config(name: str, task: Task | None, trust_remote_code: bool) -> PreTrainedConfig:
     """The configuration of a model that can do `task`. Raises ModelError for what cannot be tuned here."""
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise ModelError(f"model '{name}': no such folder. Allowed: {', '.join(BUNDLED)}, a folder, or a hub id.")
     with _readable_errors(name, "the configuration"):
         config = AutoConfig.from_pretrained(model_source(name), trust_remote_code=trust_remote_code)
     if config.is_encoder_decoder:

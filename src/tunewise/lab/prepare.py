@@ -15,16 +15,15 @@ from transformers import (
     set_seed,
 )
 
-from tunewise.errors import SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
-from tunewise.lab.methods import build_method, describe
+from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
 from tunewise.lab.train.meters import pick_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.ledger import write_atomically
 from tunewise.records import DataSummary, Tuned
-from tunewise.spec import ExistingMethod, Inputs, Method, StudySpec, Task, canonical_json
+from tunewise.spec import ExistingMethod, Inputs, StudySpec, Task, canonical_json
 
 
 def prepare(study: StudySpec, root: Path) -> str:
@@ -83,33 +82,37 @@ def _summary(
         example_supervised=examples.example_supervised,
         notes=examples.notes,
         near_duplicates=examples.near_duplicates,
+        chat_template=_own_template(study.data.chat_template),
         inputs=inputs,
         model_type=config.model_type,
         hidden_size=int(config.get_text_config().hidden_size),
         num_new_parameters=sum(base.model.get_parameter(name).numel() for name in base.new_parameters),
-        arms=describe_arms(study, config, base, examples.task),
+        arms=_describe_arms(study, config, base, examples),
         device=device,
         precision=study.machine.precision or pick_precision(device),
         threads=study.machine.threads or torch.get_num_threads(),
     )
 
 
-def describe_arms(study: StudySpec, config: PreTrainedConfig, base: Base, task: Task) -> dict[str, Tuned]:
+def _own_template(path: str | None) -> str | None:
+    return Path(path).read_text(encoding="utf-8") if path else None
+
+
+def _describe_arms(
+    study: StudySpec, config: PreTrainedConfig, base: Base, examples: PreparedExamples
+) -> dict[str, Tuned]:
     """What each arm will train, found on a model without storage. Raises SpecError for what cannot be built."""
+    num_steps = study.train.num_steps(next(split.rows for split in examples.splits if split.split == "train"))
+    config = type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()})
     return {
-        name: _describe_arm(method, config, base, task)
+        name: _describe_arm(build_method(method, examples.task, num_steps), config, base, examples.task)
         for name, method in study.arms.items()
         if not isinstance(method, ExistingMethod)
     }
 
 
 def _describe_arm(method: Method, config: PreTrainedConfig, base: Base, task: Task) -> Tuned:
-    if method.method == "head" and task != "classify":
-        raise SpecError("method 'head' needs a classification head: use it with data of text and label.")
     auto = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
-    config = type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()})
     with torch.device("meta"):
-        empty = auto.from_config(config)
-        built = build_method(method, task, num_steps=1)
-        model = built.prepare(Base(empty, base.head_modules, base.new_parameters))
-    return describe(model, built)
+        model = method.prepare(Base(auto.from_config(config), base.head_modules, base.new_parameters))
+    return describe(model, method)

@@ -113,7 +113,7 @@ class Run:
         spec = self.spec
         assert spec.learning_rate is not None, "an arm that trains has a learning rate"
         examples, valid = self._examples("train"), self._examples("valid")
-        num_steps = spec.train.max_steps or math.ceil(len(examples) / spec.train.batch_size) * spec.train.epochs
+        num_steps = spec.train.num_steps(len(examples))
         method = build_method(spec.method, spec.task, num_steps)
         model = method.prepare(base).to(spec.device)
         store_frozen_weights(model, spec.precision)
@@ -183,6 +183,8 @@ class Run:
         weights = self.folder / "weights"
         method.save(model, weights)
         saved_bytes = sum(path.stat().st_size for path in files_below(weights))
+        if self.data.chat_template is not None:
+            self.tokenizer.chat_template = self.data.chat_template
         self.tokenizer.save_pretrained(weights)
         return saved_bytes
 

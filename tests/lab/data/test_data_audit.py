@@ -9,7 +9,7 @@ from data_helpers import Prepared, make_row, make_study, write_rows
 
 from tunewise.errors import DataError
 from tunewise.lab.data.audit import count_near_duplicates, drop_duplicates, keep_fitting
-from tunewise.lab.data.rows import Example, Row
+from tunewise.lab.data.rows import EncodedRow, Row
 from tunewise.spec import DataSpec, Split
 
 
@@ -73,8 +73,8 @@ def test_near_duplicates_share_their_words() -> None:
     assert count_near_duplicates([make_row(text) for text in other], train) == 0
 
 
-def encoded(cut_tokens: int, supervised: int) -> Example:
-    return Example(
+def encoded(cut_tokens: int, supervised: int) -> EncodedRow:
+    return EncodedRow(
         "train:1", "u", [1] * 9, [False] * (9 - supervised) + [True] * supervised, 1, -1, "p", "r", cut_tokens
     )
 

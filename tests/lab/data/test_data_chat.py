@@ -11,7 +11,8 @@ from data_helpers import Prepared, make_study, write_rows
 from tunewise.errors import DataError
 from tunewise.lab.data.chat import GENERATION_MARK, Chat
 from tunewise.lab.data.examples import prompt_ids, prompt_length
-from tunewise.lab.data.rows import Example, Row, Text
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
+from tunewise.lab.data.sources import Table
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec
 
@@ -53,7 +54,7 @@ def unmarked(template: str) -> str:
 
 def encode(
     tokenizer: Any, template: str, conversations: list[Conversation], folder: Path, max_length: int = 100_000
-) -> list[Example]:
+) -> list[EncodedRow]:
     path = folder / f"{abs(hash(template))}.jinja"
     path.write_text(template)
     chat = Chat(DataSpec(train="t", chat_template=str(path)), TextTokenizer.of(tokenizer), max_length)
@@ -61,7 +62,7 @@ def encode(
     return chat.encode(rows)
 
 
-def supervised_text(tokenizer: Any, encoded: Example) -> str:
+def supervised_text(tokenizer: Any, encoded: EncodedRow) -> str:
     ids = [token for token, mark in zip(encoded.input_ids, encoded.supervised, strict=True) if mark]
     text: str = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     return text
@@ -205,11 +206,16 @@ def test_a_tokenizer_without_a_template_asks_for_one(
         prepare(make_study({"train": save(tmp_path, CONVERSATIONS)}), gpt2)
 
 
-def test_keys_that_a_table_fills_with_null_are_not_seen_by_the_template(
-    tmp_path: Path, prepare: Callable[..., Prepared], tiny: Any
-) -> None:
-    chats = [turns(f"question {i}", f"answer {i}") for i in range(40)]
-    padded = [[{**message, "tool_calls": None} for message in messages] for messages in chats]
-    assert prepare(make_study({"train": save(tmp_path, chats)})).summary.data == (
-        prepare(make_study({"train": save(tmp_path, padded)})).summary.data
-    )
+def test_keys_that_a_table_fills_with_null_are_not_seen_by_the_template(tiny: Any) -> None:
+    messages = turns("a", "b")
+    padded = [{**message, "tool_calls": None} for message in messages]
+    chat = Chat(DataSpec(train="t"), TextTokenizer.of(tiny), 100)
+    rendered = chat.render(Cells(Table("t.parquet", "row", [{"messages": padded}], [1]), 0, {}))
+    assert rendered is not None
+    assert list(rendered.messages) == messages
+
+
+def test_the_first_token_is_never_supervised(tiny: Any, tmp_path: Path) -> None:
+    bare = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    encoded = encode(tiny, bare, [turns("question", "answer")], tmp_path)[0]
+    assert encoded.supervised == [False] + [True] * (len(encoded.input_ids) - 1)

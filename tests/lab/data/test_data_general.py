@@ -9,11 +9,11 @@ from data_helpers import make_study
 from tunewise.errors import DataError
 from tunewise.lab.data.builtin import pydoc_topics
 from tunewise.lab.data.general import WINDOW_TOKENS, general_examples
-from tunewise.lab.data.rows import Example
+from tunewise.lab.data.rows import EncodedRow
 from tunewise.lab.data.tokens import TextTokenizer
 
 
-def general(tokenizer: Any, tokens: int, text: str = "builtin:pydoc-topics", max_length: int = 512) -> list[Example]:
+def general(tokenizer: Any, tokens: int, text: str = "builtin:pydoc-topics", max_length: int = 512) -> list[EncodedRow]:
     study = make_study({"train": "builtin:stdlib"}, forgetting={"tokens": tokens, "text": text})
     return general_examples(study, TextTokenizer.of(tokenizer), max_length)
 

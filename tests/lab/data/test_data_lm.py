@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tunewise.lab.data.examples import prompt_ids, prompt_length
 from tunewise.lab.data.lm import Documents
-from tunewise.lab.data.rows import Example
+from tunewise.lab.data.rows import EncodedRow
 from tunewise.lab.data.tokens import TextTokenizer
 
 
-def windows(tokenizer: Any, document: str, max_length: int) -> list[Example]:
+def windows(tokenizer: Any, document: str, max_length: int) -> list[EncodedRow]:
     return Documents(TextTokenizer.of(tokenizer), max_length).encode([make_row(document)])
 
 

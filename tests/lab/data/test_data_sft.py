@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tunewise.errors import ModelError
 from tunewise.lab.data.examples import prompt_ids, prompt_length
-from tunewise.lab.data.rows import Example
+from tunewise.lab.data.rows import EncodedRow
 from tunewise.lab.data.sft import Pairs
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec
@@ -22,12 +22,12 @@ SHARED_FIXTURE = settings(
 )
 
 
-def encode(tokenizer: Any, prompt: str, answer: str, max_length: int = 100_000) -> Example:
+def encode(tokenizer: Any, prompt: str, answer: str, max_length: int = 100_000) -> EncodedRow:
     pairs = Pairs(DataSpec(train="t"), TextTokenizer.of(tokenizer), max_length)
     return pairs.encode([make_row(prompt, answer)])[0]
 
 
-def supervised_ids(encoded: Example) -> list[int]:
+def supervised_ids(encoded: EncodedRow) -> list[int]:
     return [token for token, mark in zip(encoded.input_ids, encoded.supervised, strict=True) if mark]
 
 

@@ -47,11 +47,12 @@ def test_a_unit_stays_on_its_side_when_rows_are_added_or_moved() -> None:
     assert before.items() <= after.items()
 
 
-def test_a_given_test_file_leaves_the_valid_split_as_it_was() -> None:
+@pytest.mark.parametrize(("given", "made"), [("test", "valid"), ("valid", "test")])
+def test_giving_one_split_leaves_the_other_as_it_was(given: Split, made: Split) -> None:
     data, rows = DataSpec(train="t"), rows_of(list(range(900)))
-    valid = {unit for unit, split in sides(rows, data).items() if split == "valid"}
-    with_test = sides(rows, data, test=[make_row("another", "a", "test:1")])
-    assert {unit for unit, split in with_test.items() if split == "valid"} == valid
+    before = {unit for unit, split in sides(rows, data).items() if split == made}
+    after = sides(rows, data, **{given: [make_row("another", "a", f"{given}:1")]})
+    assert {unit for unit, split in after.items() if split == made} == before
 
 
 def test_a_smaller_draw_is_part_of_a_larger_one_in_the_order_of_the_source() -> None:

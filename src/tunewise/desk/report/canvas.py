@@ -44,7 +44,7 @@ class Canvas:
     font_size: int
 
 
-FULL_WIDTH, HALF_WIDTH, PHONE = Canvas(1040, 13), Canvas(500, 12), Canvas(350, 12)
+FULL_WIDTH, HALF_WIDTH, PHONE = Canvas(1040, 13), Canvas(460, 12), Canvas(350, 12)
 
 
 def colours(report: Report) -> dict[str, str]:

@@ -108,7 +108,7 @@ def training_loss(report: Report, canvas: Canvas) -> Any:
     ]
     shared = _by_step(report, rows)
     title = wording.metric_title("nll", report.study.task)
-    band = shared.mark_area(opacity=0.16, interpolate="monotone")
+    band = shared.mark_area(opacity=0.16)
     layers = [
         band.encode(y=_value_axis(title, "low"), y2="high:Q"),
         shared.mark_line(strokeWidth=1.8).encode(y=_value_axis(title)),

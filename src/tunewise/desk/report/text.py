@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -17,9 +16,10 @@ from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
 SEVERITY_STYLES = {"blocks": "bold red", "warns": "yellow", "note": "dim"}
 MIN_TABLE_WIDTH = 78  # columns; below it every row becomes a block of lines
-TEXT_COLUMNS = ("arm", "verdict")
+MAX_NAME_WIDTH = 14  # columns of an arm's name, where there is no room for more
 MAX_SAMPLES = 1  # the page shows all
 MAX_SAMPLE_CHARACTERS = 400
+MAX_SAMPLE_LINES = 6
 
 
 def print_report(report: Report, console: Console, folder: Path) -> None:
@@ -107,12 +107,11 @@ def _print_rows(
     table = Table(
         title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for column in columns:
-        is_name = column == columns[0]
-        justify: Literal["left", "right"] = "left" if column in TEXT_COLUMNS else "right"
-        table.add_column(
-            column, justify=justify, no_wrap=not is_name, overflow="fold", min_width=12 if is_name else None
-        )
+    longest = max(len(row[0].plain) for row in rows)
+    table.add_column(columns[0], overflow="fold", min_width=min(longest, MAX_NAME_WIDTH))
+    for column in columns[1:]:
+        is_text = column == "verdict"  # the reason below it may wrap, numbers may not
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -126,7 +125,8 @@ def _print_sample(sample: SampleView, console: Console) -> None:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_SAMPLE_CHARACTERS else f"{text[:MAX_SAMPLE_CHARACTERS]} …"
+    kept = "\n".join(text[:MAX_SAMPLE_CHARACTERS].splitlines()[:MAX_SAMPLE_LINES])
+    return kept if kept == text else f"{kept} …"
 
 
 def _print_warnings(report: Report, console: Console) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import Example, Row
+from tunewise.lab.data.rows import EncodedRow, Row
 from tunewise.records import SplitSummary
 from tunewise.spec import DataSpec, Split, Task
 
@@ -75,13 +75,13 @@ def _words(row: Row) -> str:
 class Fitted:
     """The examples with something to train on, and what did not fit into the maximum length."""
 
-    examples: list[Example]
+    examples: list[EncodedRow]
     rows: int  # cut or dropped
     tokens: int
     notes: tuple[str, ...]
 
 
-def keep_fitting(split: Split, examples: Sequence[Example], task: Task, data: DataSpec, max_length: int) -> Fitted:
+def keep_fitting(split: Split, examples: Sequence[EncodedRow], task: Task, data: DataSpec, max_length: int) -> Fitted:
     """The examples that still have something to train on; the others are dropped and counted with those cut.
 
     Raises DataError where more than the share `data.max_truncated` was cut or dropped, or nothing is left.
@@ -105,7 +105,7 @@ def keep_fitting(split: Split, examples: Sequence[Example], task: Task, data: Da
 
 
 def _too_many(
-    split: Split, cut: Sequence[Example], num_rows: int, dropped: int, data: DataSpec, max_length: int
+    split: Split, cut: Sequence[EncodedRow], num_rows: int, dropped: int, data: DataSpec, max_length: int
 ) -> str:
     lost = f", {dropped:,} of them with the prompt alone" if dropped else ""
     share = f"{len(cut) / num_rows:.1%}"
@@ -118,7 +118,10 @@ def _too_many(
 
 
 def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: Fitted, task: Task) -> SplitSummary:
-    """One split in figures. For `classify` each row's label counts as its one supervised token."""
+    """One split in figures. For `classify` each row's label counts as its one supervised token.
+
+    `rows_read` counts what has something to train on: rows, documents (of which `rows` counts the windows).
+    """
     examples = fitted.examples
     return SplitSummary(
         split=split,

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import Cells, Example, Row, Text, checked_text, runs
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, checked_text, runs
 from tunewise.lab.data.tokens import Encoding, TextTokenizer
 from tunewise.registry import near_miss
 from tunewise.spec import DataSpec
@@ -53,7 +53,7 @@ class Chat:
             raise DataError(f"{cells.place}: the chat template does not take this conversation: {error}.") from error
         return Text(prompt, messages[answers[-1]]["content"], messages)
 
-    def encode(self, rows: Sequence[Row]) -> list[Example]:
+    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """One example per conversation. Raises DataError if the template does not tell which tokens are answers."""
         texts = [self._render(row.text.messages) for row in rows]
         encodings = self.tokenizer.encode(texts)
@@ -102,7 +102,7 @@ class Chat:
             masks[row.example][start:stop] = [True] * (stop - start)
         return list(masks.values())
 
-    def _cut(self, row: Row, text: str, encoding: Encoding, supervised: list[bool]) -> Example:
+    def _cut(self, row: Row, text: str, encoding: Encoding, supervised: list[bool]) -> EncodedRow:
         if not any(supervised):
             raise DataError(
                 f"{row.example}: the chat template marks no token of this conversation as the assistant's. "
@@ -112,7 +112,7 @@ class Chat:
         kept = supervised[: self.max_length]
         spans = self._spoken(encoding, kept)
         first, last = spans[-1] if spans else (len(text), len(text))
-        return Example(
+        return EncodedRow(
             example=row.example,
             unit=row.unit,
             input_ids=encoding.ids[: self.max_length],

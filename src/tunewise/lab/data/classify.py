@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import Cells, Example, Row, Text
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, checked_text
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import Split
 
@@ -24,7 +24,7 @@ class Labelled:
         """The text, and the label's name. Raises DataError."""
         return Text(cells.filled("text", "the task classify"), label_name(cells))
 
-    def encode(self, rows: Sequence[Row]) -> list[Example]:
+    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """One example per row, label -1 until `number_labels`."""
         texts = self.tokenizer.ids([row.text.prompt for row in rows])
         return [self._example(row, ids) for row, ids in zip(rows, texts, strict=True)]
@@ -37,11 +37,11 @@ class Labelled:
         prefix, suffix = self.tokenizer.prefix, self.tokenizer.suffix
         return prefix + ids[: self.max_length - len(prefix) - len(suffix)] + suffix
 
-    def _example(self, row: Row, text_ids: list[int]) -> Example:
+    def _example(self, row: Row, text_ids: list[int]) -> EncodedRow:
         if not text_ids:
             raise DataError(f"{row.example}: the tokenizer makes no tokens of {row.text.prompt!r:.80}.")
         ids = self._framed(text_ids)
-        return Example(
+        return EncodedRow(
             example=row.example,
             unit=row.unit,
             input_ids=ids,
@@ -66,14 +66,14 @@ def label_name(cells: Cells) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str) and value.strip():
-        return value.strip()
+        return checked_text(value.strip(), f"{cells.place}: the label")
     raise DataError(
         f"{cells.place}: the label must be a text or a whole number, but is {value!r}. "
         "Write 1, not 1.0; drop rows without a label."
     )
 
 
-def number_labels(examples: Mapping[Split, list[Example]]) -> tuple[tuple[str, ...], dict[Split, list[Example]]]:
+def number_labels(examples: Mapping[Split, list[EncodedRow]]) -> tuple[tuple[str, ...], dict[Split, list[EncodedRow]]]:
     """The class names of train in order (whole numbers by value, else by alphabet), and the examples numbered by them.
 
     Raises DataError where train has a single class, or another split a class that train lacks.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tunewise.errors import DataError
 from tunewise.lab.data.lm import Documents
-from tunewise.lab.data.rows import Cells, Example, Row, input_key
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, input_key
 from tunewise.lab.data.sources import read_source
 from tunewise.lab.data.splits import position
 from tunewise.lab.data.tokens import TextTokenizer
@@ -16,7 +16,7 @@ from tunewise.spec import StudySpec
 WINDOW_TOKENS = 256
 
 
-def general_examples(study: StudySpec, tokenizer: TextTokenizer, max_length: int) -> list[Example]:
+def general_examples(study: StudySpec, tokenizer: TextTokenizer, max_length: int) -> list[EncodedRow]:
     """Windows with at most `forgetting.tokens` supervised tokens in all, at least one window.
 
     The first windows of all documents come first, in the order of the documents' hashes, then the second ones, and so
@@ -41,7 +41,7 @@ def general_examples(study: StudySpec, tokenizer: TextTokenizer, max_length: int
     return windows
 
 
-def _up_to(tokens: int, by_document: list[list[Example]]) -> Iterator[Example]:
+def _up_to(tokens: int, by_document: list[list[EncodedRow]]) -> Iterator[EncodedRow]:
     total = 0
     for window in itertools.chain.from_iterable(itertools.zip_longest(*by_document)):
         if window is None:

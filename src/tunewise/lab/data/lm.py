@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from tunewise.lab.data.rows import Cells, Example, Row, Text
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
 from tunewise.lab.data.tokens import Encoding, TextTokenizer
 
 SAMPLE_PROMPT_TOKENS = 32  # enough to set the scene, short enough for a report
@@ -26,7 +26,7 @@ class Documents:
         document = cells.text("text", "the task lm")
         return Text(document, "") if document.strip() else None
 
-    def encode(self, rows: Sequence[Row]) -> list[Example]:
+    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """The windows of all documents; none of a document of a single token."""
         encodings = self.tokenizer.encode([row.text.prompt for row in rows])
         return [
@@ -37,7 +37,7 @@ class Documents:
         """The beginning of a document."""
         return self.tokenizer.begin(self.tokenizer.ids([prompt])[0])
 
-    def _windows(self, row: Row, encoding: Encoding) -> Iterator[Example]:
+    def _windows(self, row: Row, encoding: Encoding) -> Iterator[EncodedRow]:
         text = row.text.prompt
         ids = self.tokenizer.begin(encoding.ids)
         before = len(ids) - len(encoding.ids)  # special tokens, which cover no text
@@ -50,7 +50,7 @@ class Documents:
             middle = start + sample_length(len(window))
             opening = ends[start - 1] if start else 0
             first, split, last = (ends[position - 1] for position in (start + 1, middle, start + len(window)))
-            yield Example(
+            yield EncodedRow(
                 example=f"{row.example}#{number}",
                 unit=row.unit,
                 input_ids=window,

@@ -17,7 +17,7 @@ from tunewise.lab.data.audit import count_near_duplicates, drop_duplicates, keep
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
-from tunewise.lab.data.rows import Cells, Example, Format, Row, input_key, runs
+from tunewise.lab.data.rows import Cells, EncodedRow, Format, Row, input_key, runs
 from tunewise.lab.data.sources import BUILTIN, Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, Named, draw, split_off
 from tunewise.lab.data.tokens import TextTokenizer
@@ -130,7 +130,7 @@ def prepare_examples(
     )
 
 
-def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[Example]]]) -> str:
+def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow]]]) -> str:
     """SHA-256 of the content of the tables, after writing each to `<folder>/<split>.parquet`.
 
     It is taken of each table's name and, column by column, of the values as JSON, so not of how Parquet stores them.
@@ -192,7 +192,7 @@ def _forgets(study: StudySpec, task: Task) -> bool:
     return task != "classify" and study.forgetting.tokens > 0
 
 
-def _first_example(tokenizer: "PreTrainedTokenizerBase", example: Example) -> tuple[str, str]:
+def _first_example(tokenizer: "PreTrainedTokenizerBase", example: EncodedRow) -> tuple[str, str]:
     """What is read and what is trained on, decoded from the tokens; stretches of each joined by ' ... '."""
 
     def decoded(marks: Sequence[bool]) -> str:
@@ -212,7 +212,7 @@ def _drawn_notes(
     ]
 
 
-def _stop_notes(examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+def _stop_notes(examples: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """A remark if whole answers do not end with the piece at which a model stops (a chat template may not write it)."""
     whole = [example for example in examples if not example.cut_tokens and any(example.supervised)]
     ends = [example.input_ids[list(runs(example.supervised))[-1][1] - 1] for example in whole]

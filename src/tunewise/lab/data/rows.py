@@ -31,7 +31,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Example:
+class EncodedRow:
     """One row of the prepared data (records.EXAMPLES_SCHEMA), and what was cut off it."""
 
     example: str
@@ -55,7 +55,7 @@ class Format(Protocol):
         """The row as text; None: there is nothing to train on. Raises DataError."""
         ...
 
-    def encode(self, rows: Sequence[Row]) -> list[Example]:
+    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """The rows as tokens, each at most the maximum length, in their order. Raises DataError."""
         ...
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewise.errors import DataError, SpecError
-from tunewise.lab.data.rows import Cells, Example, Row, Text
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
 from tunewise.lab.data.tokens import Encoding, TextTokenizer
 from tunewise.spec import DataSpec
 
@@ -58,7 +58,7 @@ class Pairs:
             raise DataError(f"{cells.place}: the prompt is empty. Fill it in, or drop the row.")
         return Text(prompt + self.data.separator, cells.filled("completion", "the task sft"))
 
-    def encode(self, rows: Sequence[Row]) -> list[Example]:
+    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """One example per row; without supervised tokens where the prompt alone leaves no room for an answer."""
         prompts = self.tokenizer.ids([row.text.prompt for row in rows])
         answers = self.tokenizer.encode([row.text.answer for row in rows])
@@ -71,7 +71,7 @@ class Pairs:
         rendered = "".join(parts) if len(columns) == 1 else prompt
         return self.tokenizer.begin(self.tokenizer.ids([rendered + self.data.separator])[0])
 
-    def _join(self, row: Row, prompt: list[int], answer: Encoding) -> Example:
+    def _join(self, row: Row, prompt: list[int], answer: Encoding) -> EncodedRow:
         read = self.tokenizer.begin(prompt)
         if not read or not answer.ids:
             raise DataError(
@@ -82,7 +82,7 @@ class Pairs:
         room = max(0, self.max_length - len(read))
         kept = min(room, len(answer.ids))
         last = answer.offsets[kept - 1][1] if kept else 0
-        return Example(
+        return EncodedRow(
             example=row.example,
             unit=row.unit,
             input_ids=(read + learnt)[: self.max_length],

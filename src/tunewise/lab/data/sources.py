@@ -290,8 +290,8 @@ def _read_dataset(source: str, split: Split) -> Table:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
         raise DataError(
-            f"{source}: is no file here, and cannot be loaded as a dataset of the hub: {reason}. "
-            "Check the name (owner/name, or owner/name:configuration) and the network."
+            f"{source}: is no file, and cannot be loaded as a dataset: {reason}. "
+            "Check the name (a folder, owner/name or owner/name:configuration) and the network."
         ) from error
     return _table(source, "row", list(enumerate(_with_label_names(dataset), start=1)))
 

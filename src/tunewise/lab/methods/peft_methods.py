@@ -18,6 +18,9 @@ from tunewise.spec import LoraMethod, PeftMethod, Task
 
 TASK_TYPES = {"sft": TaskType.CAUSAL_LM, "lm": TaskType.CAUSAL_LM, "classify": TaskType.SEQ_CLS}
 
+# Options that narrow the targets down. Ours are full names, of which peft ignores layers_to_transform and its pattern.
+SELECTORS = ("exclude_modules", "layers_to_transform", "layers_pattern")
+
 
 class _Adapter:
     """What all peft methods share: the adapter is saved in peft's own format."""
@@ -89,6 +92,8 @@ class AnyPeft(_Adapter):
         for name in options:
             if name not in fields:
                 raise SpecError(f"peft {self.spec.type} has no option '{name}'.{near_miss(name, fields)}")
+            if name in SELECTORS:
+                raise SpecError(f"peft option '{name}': say it with target_modules, which may be names or a regex.")
         if "target_modules" in fields:
             self.targets = resolve_targets(base, options.get("target_modules", "all-linear"))
             options["target_modules"] = list(self.targets.names)

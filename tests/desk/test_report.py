@@ -1,0 +1,370 @@
+"""What the report says is what the study folder holds, and nothing in it reaches out or breaks out."""
+
+import hashlib
+import json
+import math
+import shlex
+import statistics
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tunewise.desk.report.build import MAX_TRAIN_POINTS, build_report, thinned
+from tunewise.desk.report.charts import figures
+from tunewise.desk.report.html import to_html, write_report
+from tunewise.desk.report.view import Report, schema_text
+from tunewise.ledger import Ledger
+from tunewise.records import RunRecord
+from tunewise.study_file import read_study
+
+ROOT = Path(__file__).parents[2]
+REGENERATE = (
+    'python -c "from tunewise.desk.report.view import schema_text; print(schema_text(), end=str())"'
+    " > docs/report.schema.json"
+)
+
+
+@pytest.fixture(scope="module")
+def report(finished: Ledger) -> Report:
+    return write_report(finished)
+
+
+@pytest.fixture(scope="module")
+def page(finished: Ledger, report: Report) -> str:
+    return (finished.folder / "report.html").read_text(encoding="utf-8")
+
+
+# --- an outsider's arithmetic: json and parquet only
+
+
+def stored_runs(folder: Path, arm: str, role: str) -> list[dict[str, Any]]:
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("runs/*/record.json")]
+    chosen = [r for r in records if r["spec"]["arm"] == arm and r["spec"]["role"] == role]
+    return sorted(chosen, key=lambda record: int(record["spec"]["seed"]))
+
+
+def per_token_nll(folder: Path, run_id: str, split: str) -> float:
+    rows = pq.ParquetFile(folder / "runs" / run_id / "scores.parquet").read().to_pylist()
+    rows = [row for row in rows if row["split"] == split]
+    return math.fsum(row["nll"] for row in rows) / sum(row["num_tokens"] for row in rows)
+
+
+def test_every_quality_in_the_report_is_recomputed_from_the_scores(finished: Ledger, report: Report) -> None:
+    for arm in report.arms:
+        runs = stored_runs(finished.folder, arm.name, "base" if arm.name == "base" else "confirm")
+        nll = [per_token_nll(finished.folder, run["run_id"], "test") for run in runs]
+        assert arm.metrics["nll"].per_seed == pytest.approx(nll, rel=1e-12)
+        assert arm.metrics["nll"].mean == pytest.approx(statistics.mean(nll), rel=1e-12)
+        assert arm.metrics["perplexity"].mean == pytest.approx(math.exp(statistics.mean(nll)), rel=1e-12)
+
+
+def test_the_verdicts_difference_is_the_difference_of_the_arms_own_means(report: Report) -> None:
+    assert {verdict.arm for verdict in report.verdicts} == {"lora-r8", "lora-r16-all"}
+    for verdict in report.verdicts:
+        mean, full = report.arm(verdict.arm).metrics["nll"].mean, report.arm("full").metrics["nll"].mean
+        assert mean is not None
+        assert full is not None
+        assert verdict.difference == pytest.approx(mean - full, abs=1e-12)
+        assert verdict.low is not None
+        assert verdict.high is not None
+        assert verdict.low < verdict.difference < verdict.high
+
+
+def test_costs_are_medians_over_the_confirmed_runs_and_ratios_are_to_full(finished: Ledger, report: Report) -> None:
+    seconds = {}
+    for arm in report.tuned_arms():
+        usages = [run["usage"] for run in stored_runs(finished.folder, arm.name, "confirm")]
+        seconds[arm.name] = statistics.median(usage["train_seconds"] for usage in usages)
+        assert arm.train_seconds == pytest.approx(seconds[arm.name])
+        assert arm.saved_bytes == usages[0]["saved_bytes"]
+        assert arm.peak_memory_bytes == usages[0]["train_memory"]["peak_bytes"]
+        speeds = [usage["num_tokens"] / usage["train_seconds"] for usage in usages]
+        assert arm.tokens_per_second == pytest.approx(statistics.median(speeds))
+    for arm in report.tuned_arms():
+        assert arm.ratio_to_full["train_seconds"] == pytest.approx(seconds[arm.name] / seconds["full"])
+
+
+def test_forgetting_is_the_change_of_nll_on_general_text_against_the_base(finished: Ledger, report: Report) -> None:
+    (base,) = stored_runs(finished.folder, "base", "base")
+    before = per_token_nll(finished.folder, base["run_id"], "general")
+    for arm in report.tuned_arms():
+        runs = stored_runs(finished.folder, arm.name, "confirm")
+        after = [per_token_nll(finished.folder, run["run_id"], "general") for run in runs]
+        assert arm.forgetting is not None
+        assert arm.forgetting.estimate == pytest.approx(statistics.mean(after) - before, rel=1e-9)
+    assert report.arm("base").forgetting is None
+
+
+def test_the_trainable_percent_is_trainable_over_total(report: Report) -> None:
+    for arm in report.tuned_arms():
+        assert arm.trainable_parameters is not None
+        assert arm.total_parameters is not None
+        assert arm.trainable_percent == pytest.approx(100 * arm.trainable_parameters / arm.total_parameters)
+
+
+# --- files
+
+
+def test_the_published_schema_is_the_models_own() -> None:
+    published = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
+    assert published == schema_text(), f"regenerate it: {REGENERATE}"
+
+
+def test_report_json_fits_the_published_schema_and_reads_back_as_the_same_report(
+    finished: Ledger, report: Report
+) -> None:
+    text = (finished.folder / "report.json").read_text(encoding="utf-8")
+    schema = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(text), schema)
+    assert Report.model_validate_json(text) == report
+
+
+def test_writing_the_report_again_changes_no_byte_and_touches_no_run(finished: Ledger, report: Report) -> None:
+    def contents() -> dict[str, str]:
+        files = (path for path in sorted(finished.folder.rglob("*")) if path.is_file())
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    before = contents()
+    assert write_report(finished) == report
+    assert contents() == before
+
+
+def test_every_figure_is_well_formed_and_follows_the_readers_dark_mode(finished: Ledger, report: Report) -> None:
+    names = {path.stem for path in (finished.folder / "figures").glob("*.svg")}
+    expected = {"difference-to-full", "training-loss", "validation", "learning-rates", "quality-against-cost"}
+    assert names == expected
+    for name in names:
+        text = (finished.folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        ElementTree.fromstring(text)
+        assert "prefers-color-scheme: dark" in text
+        assert "NaN" not in text
+
+
+def test_a_figure_that_has_no_data_any_more_is_removed(make_study: Any) -> None:
+    ledger = make_study(max_runs=1)
+    (ledger.folder / "figures").mkdir()
+    (ledger.folder / "figures" / "difference-to-full.svg").write_text("<svg/>", encoding="utf-8")
+    write_report(ledger)
+    assert list((ledger.folder / "figures").iterdir()) == []
+
+
+# --- the page
+
+
+class Elements(HTMLParser):
+    """All tags with their attributes, and the text of style elements."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    elements = Elements(page)
+    loading = [a[k] for _, a in elements.tags for k in ("src", "href", "srcset", "data", "xlink:href") if k in a]
+    assert loading == ["data:,"]
+    assert not {"script", "iframe", "object", "embed", "img"} & {tag for tag, _ in elements.tags}
+    assert "url(" not in page.replace("url(#", "")
+    assert "@import" not in page
+
+
+def test_ids_on_the_page_are_unique(page: str) -> None:
+    ids = Counter(attributes["id"] for _, attributes in Elements(page).tags if "id" in attributes)
+    assert all(count == 1 for count in ids.values())
+
+
+def test_the_page_says_every_verdict_in_words_and_every_arm_by_name(report: Report, page: str) -> None:
+    for verdict in report.verdicts:
+        assert f"{verdict.outcome}</span>" in page
+    for arm in report.arms:
+        assert f"</span>{arm.name}" in page
+
+
+HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} [bold]x[/bold]"
+
+
+def hostile(record: RunRecord) -> RunRecord:
+    samples = [
+        {"example": s.example, "prompt": HOSTILE, "output": HOSTILE, "reference": HOSTILE} for s in record.samples
+    ]
+    return record.replace(samples=samples, warnings=[HOSTILE])
+
+
+def test_text_from_data_and_models_does_nothing_on_the_page(make_study: Any) -> None:
+    ledger = make_study(change=hostile, data={"example_prompt": HOSTILE, "notes": [HOSTILE]})
+    page = to_html(build_report(ledger), ())
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert not {"script", "img"} & {tag for tag, _ in Elements(page).tags}
+    assert "{{ 7 * 7 }}" in page
+
+
+def test_a_missing_number_is_none_in_the_file_and_a_dash_on_the_page(make_study: Any) -> None:
+    def without_memory(record: RunRecord) -> RunRecord:
+        usage = record.usage
+        assert usage is not None
+        return record.replace(usage={**usage.model_dump(), "train_memory": None, "saved_bytes": None})
+
+    report = build_report(make_study(change=without_memory))
+    arm = report.arm("full")
+    assert arm.peak_memory_bytes is None
+    assert arm.saved_bytes is None
+    assert arm.ratio_to_full["saved_bytes"] is None
+    page = to_html(report, ())
+    assert 'data-label="peak memory"><span class="value">–</span></td>' in page
+    assert "None" not in page
+    assert "nan" not in page
+
+
+# --- studies that are not finished, or have nothing to compare with
+
+
+@pytest.mark.parametrize("max_runs", [0, 1, 6, 14])
+def test_an_unfinished_study_has_a_report_that_says_so_and_no_outcome(make_study: Any, max_runs: int) -> None:
+    report = build_report(make_study(max_runs=max_runs))
+    assert not report.is_complete
+    assert report.verdicts == ()
+    assert report.headline.startswith("No verdict yet")
+    assert report.study.finished_runs == max_runs
+    page = to_html(report, figures(report) if max_runs == 14 else ())
+    assert "No verdict yet" in page
+    assert 'class="badge"' not in page
+
+
+def test_without_a_full_arm_there_is_no_verdict_and_the_report_says_why(make_study: Any) -> None:
+    arms = {"lora-r8": {"method": "lora", "targets": "qkv"}, "lora-r16-all": {"method": "lora", "rank": 16}}
+    report = build_report(make_study(study={"arms": arms}))
+    assert report.is_complete
+    assert report.verdicts == ()
+    assert "no full fine-tuning arm" in report.headline
+    assert report.arm("lora-r8").metrics
+    assert report.arm("lora-r8").ratio_to_full["train_seconds"] is None
+
+
+def test_full_alone_has_no_verdict(make_study: Any) -> None:
+    report = build_report(make_study(study={"arms": {"full": {"method": "full"}}}))
+    assert report.verdicts == ()
+    assert report.no_verdict is not None
+
+
+def test_a_blocking_finding_leaves_no_verdict(make_study: Any) -> None:
+    report = build_report(make_study(study={"data": {"train": "builtin:stdlib", "duplicates": "keep"}}))
+    assert report.verdicts == ()
+    assert "memory" in report.headline
+    assert report.warnings[0].severity == "blocks"
+
+
+def test_an_optimum_at_the_edge_leaves_every_verdict_undecided(make_study: Any) -> None:
+    report = build_report(make_study(study={"tuning": {"rates": 1}}))
+    assert [verdict.outcome for verdict in report.verdicts] == ["undecided", "undecided"]
+    assert {verdict.reason for verdict in report.verdicts} == {"optimum not bracketed"}
+
+
+def test_two_seeds_decide_nothing(make_study: Any) -> None:
+    report = build_report(make_study(study={"looks": [2]}))
+    assert {verdict.reason for verdict in report.verdicts} == {"seeds"}
+    assert report.study.seeds == (1, 2)
+
+
+def test_a_lost_seed_is_lost_in_every_arm(make_study: Any) -> None:
+    def lose(record: RunRecord) -> RunRecord:
+        is_lost = (record.spec.arm, record.spec.role, record.spec.seed) == ("full", "confirm", 2)
+        return record.replace(status="failed", message="out of memory") if is_lost else record
+
+    report = build_report(make_study(study={"looks": [4]}, change=lose))
+    assert report.is_complete
+    assert report.study.seeds == (1, 3, 4)
+    assert all(len(arm.metrics["nll"].per_seed) == 3 for arm in report.tuned_arms())
+    assert "confirmation-failed" in {finding.id for finding in report.warnings}
+
+
+def test_a_classification_is_judged_by_accuracy_and_measures_gain_over_the_head(make_study: Any) -> None:
+    ledger = make_study(data={"task": "classify"})
+    report = build_report(ledger)
+    assert {verdict.metric for verdict in report.verdicts} == {"accuracy"}
+    rows = pq.ParquetFile(ledger.scores_path(stored_runs(ledger.folder, "full", "confirm")[0]["run_id"])).read()
+    hits = [r["label"] == r["prediction"] for r in rows.to_pylist() if r["split"] == "test"]
+    assert report.arm("full").metrics["accuracy"].per_seed[0] == pytest.approx(np.mean(hits))
+    head = next(verdict for verdict in report.verdicts if verdict.arm == "head")
+    assert head.gain_kept is not None
+    assert head.gain_kept.estimate == pytest.approx(0.0)
+    assert "head" not in report.headline
+
+
+def test_an_arm_trained_elsewhere_is_scored_without_seeds_or_costs(make_study: Any) -> None:
+    arms = {"full": {"method": "full"}, "theirs": {"method": "existing", "path": "somewhere/adapter"}}
+    report = write_report(make_study(study={"arms": arms}, data={"existing": {"theirs": "e" * 64}}))
+    theirs = report.arm("theirs")
+    assert theirs.train_seconds is None
+    assert theirs.learning_rate is None
+    assert len(theirs.metrics["nll"].per_seed) == 1
+    assert [verdict.arm for verdict in report.verdicts] == ["theirs"]
+
+
+def test_a_confirmation_run_that_diverged_stays_in_the_comparison(make_study: Any) -> None:
+    def diverge(record: RunRecord) -> RunRecord:
+        if (record.spec.arm, record.spec.role, record.spec.seed) != ("lora-r8", "confirm", 2):
+            return record
+        return record.replace(status="diverged", evaluations=[e.model_dump() for e in record.evaluations[:1]])
+
+    report = build_report(make_study(change=diverge))
+    assert len(report.arm("lora-r8").metrics["nll"].per_seed) == 3
+    assert [f.evidence for f in report.warnings if f.id == "confirmation-diverged"] == ["lora-r8: 1"]
+
+
+# --- what the report is made of
+
+
+def test_the_command_of_the_report_names_a_study_file_that_reads_back_as_this_study(
+    finished: Ledger, report: Report
+) -> None:
+    words = shlex.split(report.study.command)
+    assert words[:2] == ["tunewise", "compare"]
+    assert read_study(Path(words[2])) == finished.study()
+    assert not Path(words[words.index("--out") + 1]).exists()
+
+
+def test_learning_curves_are_sums_over_what_was_trained_on_and_cut_at_the_same_steps() -> None:
+    long = [{"step": i, "loss": float(i), "num_targets": 1 + i % 3} for i in range(1, 1001)]
+    short = [{**step, "loss": math.nan if step["step"] == 40 else step["loss"]} for step in long[:50]]
+    points = thinned(long, 1000)
+    assert len(points) <= MAX_TRAIN_POINTS
+    width = points[0].step
+    first = long[:width]
+    expected = sum(s["loss"] * s["num_targets"] for s in first) / sum(s["num_targets"] for s in first)
+    assert points[0].nll == pytest.approx(expected)
+    assert [p.step for p in thinned(short, 1000)] == [p.step for p in points][: math.ceil(50 / width)]
+    assert points[-1].step == 1000
+
+
+def test_samples_stand_side_by_side_for_base_and_every_arm(report: Report) -> None:
+    assert len(report.samples) == 2
+    assert all(list(s.outputs) == ["base", "full", "lora-r8", "lora-r16-all"] for s in report.samples)
+
+
+def test_the_base_comes_first_and_has_no_costs(report: Report) -> None:
+    assert [arm.name for arm in report.arms] == ["base", "full", "lora-r8", "lora-r16-all"]
+    assert set(report.arms[0].ratio_to_full.values()) == {None}
+
+
+def test_methods_are_told_with_rank_alpha_and_effective_scale(report: Report) -> None:
+    assert report.arm("lora-r8").method == "LoRA r=8, alpha=32 (scale 4), qkv"
+    assert report.arm("full").method == "full fine-tuning"
+
+
+def test_an_arm_far_off_does_not_crush_the_others_in_the_forest_plot(make_study: Any) -> None:
+    arms = {"full": {"method": "full"}, "lora-r8": {"method": "lora", "targets": "qkv"}}
+    far = {**arms, "lora-r1-query": {"method": "lora", "rank": 1, "targets": "attention"}}
+    drawn = figures(build_report(make_study(study={"arms": far})))
+    forest = next(figure for figure in drawn if figure.name == "difference-to-full")
+    assert ">→</text>" in forest.wide

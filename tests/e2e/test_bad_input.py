@@ -1,0 +1,155 @@
+"""Every mistake of a user ends in one clear message and exit status 2, before anything is trained."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOOD = [{"prompt": f"say {i}", "completion": f"number {i}"} for i in range(60)]
+LABELLED = [{"text": f"text {i}", "label": "even" if i % 2 == 0 else "odd"} for i in range(60)]
+OFF = "--set=forgetting.tokens=0"
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def tunewise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tunewise", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+
+
+def said(folder: Path, *arguments: str) -> str:
+    """The one message that the command ends with; asserts exit status 2 and that it is no traceback."""
+    result = tunewise(*arguments, cwd=folder)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.stdout
+    return result.stderr
+
+
+# what is wrong with a study file -> words of the message; none of these needs torch, so they are fast
+STUDY_MISTAKES = {
+    "arms: {lora: {method: lora, rnak: 8}}": ["arms.lora.rnak", "Did you mean 'rank'"],
+    "arms: {lora: {method: lroa}}": ["unknown method 'lroa'", "Did you mean 'lora'"],
+    "arms: {lora: {method: lora, rank: 0}}": ["arms.lora.rank", "greater than or equal to 1", "got 0"],
+    "arms: {full: {method: full, learning_rate: -1.0e-4}}": ["arms.full.learning_rate", "greater than 0", "-0.0001"],
+    "arms: {full: {method: full}}\ntrain: {epoch: 3}": ["train.epoch", "Did you mean 'epochs'"],
+    "arms: {full: {method: full}}\nmargin: a bit": ["margin 'a bit'", "5% of gain"],
+    "arms: {a: {method: full}, b: {method: full}}": ["'a' and 'b' are the same"],
+    "arms: {base: {method: full}}": ["arm name 'base'"],
+    "arms: {}": ["arms"],
+    "arms: [full": ["not readable as YAML"],
+    "- just\n- a list": ["a study is a mapping"],
+}
+
+
+@pytest.mark.parametrize("mistake", STUDY_MISTAKES)
+def test_a_mistake_in_a_study_file_is_named_with_its_place(tmp_path: Path, mistake: str) -> None:
+    write(tmp_path / "train.jsonl", GOOD)
+    head = "" if mistake.startswith("-") else "data: {train: train.jsonl}\n"
+    (tmp_path / "study.yaml").write_text(head + mistake, encoding="utf-8")
+    message = said(tmp_path, "compare", "study.yaml")
+    for words in STUDY_MISTAKES[mistake]:
+        assert words in message
+
+
+OPTION_MISTAKES = {
+    ("compare",): ["Give a study file, or --model and --data"],
+    ("compare", "missing.yaml"): ["no such study file", "tunewise init"],
+    ("compare", "--model", "tiny", "--data", ".", "--arm", "lora"): ["NAME=METHOD"],
+    ("compare", "--model", "tiny", "--data", "."): ["no file named train.*"],
+    ("compare", "--model", "tiny", "--data", "x.jsonl", "--set", "train.epochs"): ["key=value"],
+    ("report", "nowhere"): ["no study in nowhere"],
+    ("list", "nowhere"): ["no studies below nowhere"],
+    ("generate", "nowhere", "--prompt", "x"): ["no study in nowhere"],
+}
+
+
+@pytest.mark.parametrize("arguments", OPTION_MISTAKES)
+def test_a_wrong_option_says_what_is_allowed(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    message = said(tmp_path, *arguments)
+    for words in OPTION_MISTAKES[arguments]:
+        assert words in message
+
+
+def test_an_unknown_arm_names_the_nearest(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", GOOD)
+    message = said(tmp_path, "train", "--model", "tiny", "--data", "train.jsonl", "--only", "lora-r9")
+    assert "unknown arm 'lora-r9'" in message
+    assert "lora-r8" in message
+
+
+def bad_data(folder: Path) -> dict[str, tuple[str, list[str]]]:
+    """Name -> data file and words of the message; each needs the model's tokenizer, so they run in one test each."""
+    (folder / "empty.jsonl").write_text("")
+    (folder / "broken.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
+    (folder / "binary.jsonl").write_bytes(bytes(range(256)) * 4)
+    (folder / "column.jsonl").write_text('{"prompt": "a", "compleshun": "b"}\n')
+    one_class = [{"text": f"text {i}", "label": "same"} for i in range(60)]
+    return {
+        "missing": ("missing.jsonl", ["no such file", "missing.jsonl"]),
+        "empty": ("empty.jsonl", ["empty"]),
+        "broken": ("broken.jsonl", ["line 2"]),
+        "binary": ("binary.jsonl", ["binary.jsonl"]),
+        "column": ("column.jsonl", ["completion"]),
+        "one class": (write(folder / "one.jsonl", one_class), ["single class"]),
+        "no text": (write(folder / "blank.jsonl", [{"prompt": "a", "completion": ""}] * 60), ["completion"]),
+        "long prompt": (
+            write(folder / "long.jsonl", [{"prompt": f"{i} " + "word " * 600, "completion": "x"} for i in range(60)]),
+            ["max_length"],
+        ),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["missing", "empty", "broken", "binary", "column", "one class", "no text", "long prompt"]
+)
+def test_bad_data_is_refused_with_its_file_and_place(tmp_path: Path, name: str) -> None:
+    data, words = bad_data(tmp_path)[name]
+    message = said(tmp_path, "check", "--model", "tiny", "--data", data, OFF)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.slow
+def test_a_label_unseen_in_train_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "train.jsonl", LABELLED)
+    write(folder / "valid.jsonl", [{"text": "another", "label": "even"}])
+    write(folder / "test.jsonl", [{"text": "one more", "label": "prime"}])
+    message = said(tmp_path, "check", "--model", "tiny", "--data", "data")
+    assert "prime" in message
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_tuned_is_refused_by_name(tmp_path: Path) -> None:
+    data = write(tmp_path / "train.jsonl", GOOD)
+    message = said(tmp_path, "check", "--model", str(tmp_path / "nothing"), "--data", data, OFF)
+    assert "nothing" in message
+    seq2seq = tmp_path / "seq2seq"
+    seq2seq.mkdir()
+    (seq2seq / "config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')
+    assert "encoder-decoder" in said(tmp_path, "check", "--model", str(seq2seq), "--data", data, OFF)
+
+
+@pytest.mark.slow
+def test_targets_that_match_nothing_list_the_candidates(tmp_path: Path) -> None:
+    data = write(tmp_path / "train.jsonl", GOOD)
+    arguments = ["--model", "tiny", "--data", data, "--arm", "l=lora,targets=c_atn", OFF]
+    message = said(tmp_path, "check", *arguments)
+    assert "c_atn" in message
+    assert "c_attn" in message
+
+
+@pytest.mark.slow
+def test_a_study_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    data = write(tmp_path / "train.jsonl", GOOD)
+    (tmp_path / "taken").write_text("a file, not a folder")
+    message = said(tmp_path, "compare", "--model", "tiny", "--data", data, "--out", "taken", OFF)
+    assert "cannot write the study folder" in message

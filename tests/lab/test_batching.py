@@ -1,0 +1,168 @@
+"""Laws of batches: what is trained on, once each; how steps and micro-batches are cut."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
+from tunewise.records import EXAMPLES_SCHEMA
+
+PADDING = 0
+Examples = Callable[..., list[Example]]
+
+
+def example(supervised: list[bool], label: int = -1) -> Example:
+    ids = list(range(100, 100 + len(supervised)))
+    return Example("e", "u", ids, supervised, 1, label, "prompt", "reference")
+
+
+def targets_of(batch: Batch) -> list[list[tuple[int, int]]]:
+    """Per example its (position that predicts, token id to be predicted), read through fake logits that name their
+    own place."""
+    assert batch.columns_K is not None
+    num_examples, width = batch.input_ids_BT.shape
+    place_BT = torch.arange(num_examples * width).reshape(num_examples, width)
+    places_N = place_BT[:, batch.columns_K].flatten()[batch.places_N]
+    found: list[list[tuple[int, int]]] = [[] for _ in range(num_examples)]
+    for place, target, owner in zip(
+        places_N.tolist(), batch.targets_N.tolist(), batch.example_of_N.tolist(), strict=True
+    ):
+        b, position = divmod(place, width)
+        assert b == owner, "a target belongs to the example whose logits predict it"
+        found[b].append((position, target))
+    return found
+
+
+masks = st.lists(st.booleans(), min_size=1, max_size=12).map(lambda tail: [False, *tail])
+
+
+@given(st.lists(masks.filter(any), min_size=1, max_size=7), st.integers(1, 40))
+def test_every_supervised_token_is_predicted_exactly_once_from_the_token_before_it(
+    supervised: list[list[bool]], max_tokens: int
+) -> None:
+    examples = [example(marks) for marks in supervised]
+    seen: Counter[tuple[int, int, int]] = Counter()
+    for piece in cut(examples, range(len(examples)), max_tokens):
+        batch = make_batch(examples, piece, PADDING)
+        assert batch.rows == tuple(piece)
+        for row, targets in zip(piece, targets_of(batch), strict=True):
+            seen.update((row, position + 1, target) for position, target in targets)
+    wanted = Counter(
+        (row, t, e.input_ids[t]) for row, e in enumerate(examples) for t, marked in enumerate(e.supervised) if marked
+    )
+    assert seen == wanted
+
+
+@given(st.lists(masks.filter(any), min_size=1, max_size=7))
+def test_logits_are_asked_for_in_no_column_that_nobody_needs(supervised: list[list[bool]]) -> None:
+    batch = make_batch([example(marks) for marks in supervised], range(len(supervised)), PADDING)
+    assert batch.columns_K is not None
+    needed = {t - 1 for marks in supervised for t, marked in enumerate(marks) if marked}
+    assert batch.columns_K.tolist() == sorted(needed)
+
+
+@given(st.lists(masks.filter(any), min_size=1, max_size=7))
+def test_padding_is_on_the_right_and_masked_and_counts_for_nothing(supervised: list[list[bool]]) -> None:
+    examples = [example(marks) for marks in supervised]
+    batch = make_batch(examples, range(len(examples)), PADDING)
+    width = max(len(e.input_ids) for e in examples)
+    assert batch.input_ids_BT.shape == batch.attention_mask_BT.shape == (len(examples), width)
+    for e, ids, mask in zip(examples, batch.input_ids_BT.tolist(), batch.attention_mask_BT.tolist(), strict=True):
+        length = len(e.input_ids)
+        assert ids == e.input_ids + [PADDING] * (width - length)
+        assert mask == [1] * length + [0] * (width - length)
+    assert batch.num_tokens == sum(len(e.input_ids) for e in examples)
+    assert batch.num_targets == sum(e.num_targets for e in examples)
+
+
+def test_a_first_token_that_should_be_predicted_is_our_mistake() -> None:
+    with pytest.raises(AssertionError, match="no context"):
+        make_batch([example([True, True])], [0], PADDING)
+
+
+def test_a_classification_has_one_target_per_example_the_label_even_class_zero() -> None:
+    examples = [example([False] * length, label) for length, label in ((3, 0), (5, 2), (2, 1))]
+    batch = make_batch(examples, [2, 0, 1], PADDING)
+    assert batch.columns_K is None
+    assert batch.targets_N.tolist() == [1, 0, 2]
+    assert batch.num_targets == 3
+    assert [e.num_targets for e in examples] == [1, 1, 1]
+
+
+def test_a_batch_moves_to_another_device_whole() -> None:
+    batch = make_batch([example([False, True])], [0], PADDING)
+    assert batch.to("cpu") is batch
+    moved = batch.to("meta")
+    tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 6
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (moved.rows, moved.num_tokens) == (batch.rows, batch.num_tokens)
+
+
+# --- cutting
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200), st.randoms(use_true_random=False))
+def test_a_cut_keeps_every_row_once_within_the_budget_of_padded_tokens(
+    lengths: list[int], max_tokens: int, order: object
+) -> None:
+    examples = [example([False] * length) for length in lengths]
+    rows = list(range(len(lengths)))
+    order.shuffle(rows)  # type: ignore[attr-defined]
+    pieces = cut(examples, rows, max_tokens)
+    assert sorted(row for piece in pieces for row in piece) == sorted(rows)
+    for piece in pieces:
+        width = max(lengths[row] for row in piece)
+        assert len(piece) == 1 or width * len(piece) <= max_tokens
+    assert pieces == cut(examples, sorted(rows), max_tokens), "the same rows are cut the same way in whatever order"
+
+
+def test_rows_of_like_length_share_a_micro_batch() -> None:
+    examples = [example([False] * length) for length in (2, 30, 3, 29, 1)]
+    assert cut(examples, range(5), 60) == [[1, 3], [2, 0, 4]]
+
+
+# --- the order of steps
+
+
+@given(num_rows=st.integers(1, 50), batch_size=st.integers(1, 20), num_steps=st.integers(0, 40), seed=st.integers(0, 9))
+def test_the_steps_run_through_each_epoch_exactly_once_before_the_next(
+    num_rows: int, batch_size: int, num_steps: int, seed: int
+) -> None:
+    steps = list(step_rows(num_rows, batch_size, num_steps, seed))
+    assert len(steps) == num_steps
+    per_epoch = -(-num_rows // batch_size)
+    for start in range(0, num_steps, per_epoch):
+        epoch = steps[start : start + per_epoch]
+        rows = [row for step in epoch for row in step]
+        assert len(set(rows)) == len(rows)
+        if len(epoch) == per_epoch:
+            assert sorted(rows) == list(range(num_rows))
+            assert all(len(step) == batch_size for step in epoch[:-1])
+
+
+def test_the_order_depends_on_the_seed_and_on_the_epoch_and_on_nothing_else() -> None:
+    first = list(step_rows(40, 8, 10, seed=1))
+    torch.manual_seed(123)
+    assert list(step_rows(40, 8, 10, seed=1)) == first
+    assert list(step_rows(40, 8, 3, seed=1)) == first[:3], "a shorter run begins alike"
+    assert list(step_rows(40, 8, 10, seed=2)) != first
+    assert first[:5] != first[5:], "each epoch has an order of its own"
+    assert [row for step in first[:5] for row in step] != list(range(40))
+
+
+# --- storage
+
+
+def test_prepared_examples_are_read_back_equal(tmp_path: Path, examples_of: Examples) -> None:
+    examples = [*examples_of([3, 7, 2]), *examples_of([4], classify=True)]
+    table = pa.Table.from_pylist([vars(e) for e in examples], schema=EXAMPLES_SCHEMA)
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert read_examples(tmp_path / "train.parquet") == examples

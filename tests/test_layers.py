@@ -1,0 +1,170 @@
+"""The shape of the package: who may import whom, what stays free of torch, and how large a piece may be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import tunewise
+
+ROOT = Path(tunewise.__file__).parent
+FILES = {
+    ".".join(("tunewise", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+# What a module of a layer may import of the package, itself and what stands inside its own layer apart.
+PLAIN = ("tunewise.errors", "tunewise.registry", "tunewise.spec", "tunewise.records", "tunewise.study_file")
+LAYERS: dict[str, tuple[str, ...]] = {
+    "tunewise.errors": (),
+    "tunewise.registry": ("tunewise.errors",),
+    "tunewise.spec": ("tunewise.errors", "tunewise.registry"),
+    "tunewise.study_file": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+    "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+    "tunewise.ledger": PLAIN,
+    "tunewise.desk": (*PLAIN, "tunewise.ledger"),
+    "tunewise.lab": (*PLAIN, "tunewise.ledger"),
+    "tunewise.executors": (*PLAIN, "tunewise.ledger", "tunewise.lab"),
+    "tunewise.progress": PLAIN,
+}
+SEE_EVERYTHING = {"tunewise", "tunewise.study", "tunewise.cli", "tunewise.__main__"}
+
+# Parameters beyond 6, `self` apart: name -> the reason.
+MANY_PARAMETERS = {
+    "tunewise.cli.train": "every parameter is an option of the command",
+}
+MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 6
+
+
+def imported(module: str, *, at_run_time: bool) -> set[str]:
+    """The modules of the package that `module` imports, those for type checkers alone left out."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    found = set()
+    for node in _statements(tree, into_functions=not at_run_time):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            # `from package import module` names the module
+            found |= {n if (n := f"{node.module}.{alias.name}") in FILES else str(node.module) for alias in node.names}
+    return {name for name in found if name.partition(".")[0] == "tunewise"}
+
+
+def _statements(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        is_typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        if is_typing or (is_function and not into_functions):
+            continue
+        yield child
+        yield from _statements(child, into_functions=into_functions)
+
+
+def layer_of(module: str) -> str:
+    return max((name for name in LAYERS if f"{module}.".startswith(f"{name}.")), key=len, default=module)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_module_imports_only_what_its_layer_may_see(module: str) -> None:
+    if module in SEE_EVERYTHING:
+        return
+    layer = layer_of(module)
+    assert layer in LAYERS, f"{module} is in no layer: say what it may import"
+    for name in imported(module, at_run_time=False):
+        assert layer_of(name) in (layer, *LAYERS[layer]), f"{module} imports {name}"
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    graph = {module: imported(module, at_run_time=True) for module in FILES}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_the_layers_exist_and_the_walk_sees_their_imports() -> None:
+    assert all(any(f"{module}.".startswith(f"{layer}.") for module in FILES) for layer in LAYERS)
+    assert {"tunewise.records", "tunewise.lab.methods"} <= imported("tunewise.lab.run", at_run_time=True)
+    assert "tunewise.lab.prepare" in imported("tunewise.executors.server", at_run_time=False)
+
+
+TORCH_FREE = [m for m in FILES if not m.startswith(("tunewise.lab", "tunewise.executors.server", "tunewise.__main__"))]
+
+
+def test_neither_the_package_nor_the_desk_nor_the_command_line_loads_torch() -> None:
+    code = f"""
+import importlib, sys
+for name in {TORCH_FREE!r}:
+    importlib.import_module(name)
+    heavy = sorted({{"torch", "transformers", "peft", "datasets"}} & set(sys.modules))
+    assert not heavy, f"{{name}} loads {{heavy}}"
+import tunewise
+for name in tunewise.__all__:
+    getattr(tunewise, name)
+assert "torch" not in sys.modules, "a public name loads torch"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_nothing_but_itself() -> None:
+    code = "import sys, tunewise; print([m for m in sys.modules if m.startswith(('tunewise.', 'pydantic', 'numpy'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_the_object_of_its_home() -> None:
+    for name in tunewise.__all__:
+        assert getattr(tunewise, name).__name__ == name
+    assert set(tunewise.__all__) <= set(dir(tunewise))
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        _ = tunewise.no_such_name
+
+
+# --- sizes
+
+
+def functions(module: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    def below(node: ast.AST, name: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{name}.{child.name}", child
+                yield from below(child, f"{name}.{child.name}")
+            else:
+                yield from below(child, f"{name}.{child.name}" if isinstance(child, ast.ClassDef) else name)
+
+    yield from below(ast.parse(FILES[module].read_text(encoding="utf-8")), module)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_files_functions_and_signatures_stay_small(module: str) -> None:
+    lines = len(FILES[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{module}: {lines} lines"
+    for name, function in functions(module):
+        assert function.end_lineno is not None
+        length = function.end_lineno - function.lineno + 1
+        assert length <= MOST_FUNCTION_LINES, f"{name}: {length} lines"
+        given = function.args
+        parameters = [
+            a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs) if a.arg not in ("self", "cls")
+        ]
+        assert len(parameters) <= MOST_PARAMETERS or name in MANY_PARAMETERS, f"{name}: {len(parameters)} parameters"
+
+
+def test_every_exception_is_still_needed() -> None:
+    there = {name: function.args for module in FILES for name, function in functions(module)}
+    for name in MANY_PARAMETERS:
+        assert len(there[name].args) > MOST_PARAMETERS, f"{name} needs no exception"
+
+
+def test_no_module_is_a_drawer_for_everything() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "misc", "common"}
+    assert not drawers & {part for module in FILES for part in module.split(".")}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_every_module_says_what_it_is(module: str) -> None:
+    if module == "tunewise.__main__":
+        return
+    assert ast.get_docstring(ast.parse(FILES[module].read_text(encoding="utf-8"))), module

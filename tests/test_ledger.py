@@ -1,0 +1,260 @@
+"""Laws of the study folder: a run is done when its record is there, and what it wrote stays as it was."""
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tunewise.errors import StudyError
+from tunewise.ledger import Ledger, files_below, find_studies, write_atomically
+from tunewise.records import DataSummary, RunRecord
+from tunewise.spec import FullMethod, Inputs, RunSpec, SamplesSpec, StudySpec, TrainSpec
+
+STUDY = StudySpec.model_validate(
+    {
+        "name": "s",
+        "data": {"train": "t"},
+        "arms": {"full": {"method": "full"}, "l": {"method": "lora", "targets": ["a"]}},
+    }
+)
+
+
+def run_spec(seed: int = 1) -> RunSpec:
+    return RunSpec(
+        arm="full",
+        role="confirm",
+        model="tiny",
+        trust_remote_code=False,
+        task="sft",
+        method=FullMethod(),
+        train=TrainSpec(),
+        learning_rate=1e-3,
+        head_learning_rate=None,
+        seed=seed,
+        checkpoint="best",
+        score_splits=("valid", "test"),
+        samples=SamplesSpec(),
+        device="cpu",
+        precision="fp32",
+        threads=2,
+        inputs=Inputs(base="b", tokenizer="t", data="d", general=None, existing=None, versions={}),
+    )
+
+
+def finish(ledger: Ledger, spec: RunSpec, **files: str) -> Path:
+    """A finished run with small files, weights/<name> among them."""
+    folder = ledger.begin(spec)
+    for name, text in {"scores.parquet": "scores", "steps.jsonl": '{"step": 1}\n', **files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status="done"))
+    return folder
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(tmp_path / "runs" / "s")
+    made.create(STUDY)
+    return made
+
+
+# --- atomic writes
+
+
+def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    write_atomically(path, "old")
+
+    def power_cut(*arguments: object, **options: object) -> NoReturn:
+        raise OSError("power cut")
+
+    for owner, step in ((Path, "open"), (os, "fsync"), (Path, "replace")):
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, step, power_cut)
+            with pytest.raises(OSError, match="power cut"):
+                write_atomically(path, "new")
+        assert path.read_text(encoding="utf-8") == "old"
+    write_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == "new"
+
+
+def test_the_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    replace, fsync = Path.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("replace"), replace(self, to))[1])
+    write_atomically(tmp_path / "x", "text")
+    assert order == ["fsync", "replace"]
+
+
+# --- the study
+
+
+def test_the_stored_study_is_read_back_equal(ledger: Ledger) -> None:
+    assert Ledger.open(ledger.folder).study() == STUDY
+    assert find_studies(ledger.folder.parent) == [ledger.folder]
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="it has no study.yaml"):
+        Ledger.open(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_refused_in_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(StudyError, match="cannot write the study folder .* --out"):
+        Ledger(tmp_path / "file" / "s").create(STUDY)
+
+
+def test_too_little_disk_space_is_refused_with_both_figures(ledger: Ledger) -> None:
+    ledger.require_space(1)
+    with pytest.raises(StudyError, match=r"not enough disk space .* MiB free, about 1,099,511,627,776 MiB needed"):
+        ledger.require_space(2**60)
+
+
+# --- runs
+
+
+def test_a_run_has_a_record_only_after_it_finished(ledger: Ledger) -> None:
+    spec = run_spec()
+    assert ledger.record(spec.run_id) is None
+    ledger.begin(spec)
+    assert ledger.record(spec.run_id) is None
+    assert ledger.records() == []
+    finish(ledger, spec)
+    record = ledger.record(spec.run_id)
+    assert record is not None
+    assert record.spec == spec
+    assert set(record.files) == {"spec.json", "steps.jsonl", "scores.parquet"}
+    assert ledger.steps(spec.run_id) == [{"step": 1}]
+
+
+def test_a_run_interrupted_while_it_is_recorded_is_not_done(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = run_spec()
+    (ledger.begin(spec) / "scores.parquet").write_text("scores", encoding="utf-8")
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", lambda self, to: (_ for _ in ()).throw(OSError("power cut")))
+        with pytest.raises(OSError, match="power cut"):
+            ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status="done"))
+    assert ledger.records() == []
+
+
+def test_a_run_that_starts_again_finds_no_leftovers(ledger: Ledger) -> None:
+    spec = run_spec()
+    finish(ledger, spec, **{"weights/model.safetensors": "w"})
+    folder = ledger.begin(spec)
+    assert [path.name for path in files_below(folder)] == ["spec.json"]
+    assert ledger.record(spec.run_id) is None
+
+
+def test_records_come_in_the_order_of_their_ids_whatever_the_order_of_the_runs(ledger: Ledger) -> None:
+    specs = [run_spec(seed) for seed in (5, 3, 9, 1)]
+    for spec in specs:
+        finish(ledger, spec)
+    assert [record.run_id for record in ledger.records()] == sorted(spec.run_id for spec in specs)
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "steps.jsonl", "spec.json"])
+@pytest.mark.parametrize("damage", ["a changed byte", "a missing file"])
+def test_a_file_that_changed_after_the_run_is_refused_by_name(ledger: Ledger, name: str, damage: str) -> None:
+    file = finish(ledger, run_spec()) / name
+    if damage == "a changed byte":
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    with pytest.raises(StudyError, match=rf"{name} is not what the run wrote\. Delete"):
+        ledger.record(run_spec().run_id)
+    with pytest.raises(StudyError, match=name):
+        ledger.records()
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"schema_version": 99}', b"\xff\xfe", b""])
+def test_a_damaged_record_is_refused_by_name(ledger: Ledger, content: bytes) -> None:
+    path = finish(ledger, run_spec()) / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=r"record\.json is damaged or of another version\. Delete"):
+        ledger.records()
+
+
+def test_what_may_change_after_the_run_is_not_refused(ledger: Ledger) -> None:
+    folder = finish(ledger, run_spec(), **{"weights/model.safetensors": "w", "log.txt": "hello"})
+    (folder / "log.txt").write_text("more", encoding="utf-8")
+    ledger.drop_weights(run_spec().run_id)
+    record = ledger.record(run_spec().run_id)
+    assert record is not None
+    assert list(record.weights) == ["model.safetensors"]
+    assert not (folder / "weights").exists()
+
+
+# --- deliverables
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in files_below(folder)}
+
+
+@pytest.mark.parametrize("keep_in_run", [True, False])
+def test_the_deliverable_is_the_weights_of_the_run_and_replaces_an_older_one(ledger: Ledger, keep_in_run: bool) -> None:
+    old, new = run_spec(1), run_spec(2)
+    finish(ledger, old, **{"weights/model.safetensors": "old", "weights/extra.json": "old"})
+    finish(ledger, new, **{"weights/model.safetensors": "new"})
+    ledger.promote("full", old.run_id, keep_in_run=keep_in_run)
+    ledger.promote("full", new.run_id, keep_in_run=keep_in_run)
+    assert weights_of(ledger.best_folder("full")) == {"model.safetensors": "new"}
+    assert (ledger.run_folder(new.run_id) / "weights").exists() == keep_in_run
+
+
+def test_promoting_a_run_whose_weights_were_moved_or_dropped_keeps_the_deliverable(ledger: Ledger) -> None:
+    spec = run_spec()
+    finish(ledger, spec, **{"weights/model.safetensors": "w"})
+    for _ in range(2):
+        ledger.promote("full", spec.run_id, keep_in_run=False)
+        assert weights_of(ledger.best_folder("full")) == {"model.safetensors": "w"}
+
+
+def test_dropping_weights_twice_or_of_an_unknown_run_does_nothing(ledger: Ledger) -> None:
+    ledger.drop_weights("0" * 16)
+    finish(ledger, run_spec())
+    ledger.drop_weights(run_spec().run_id)
+    assert len(ledger.records()) == 1
+
+
+# --- prepared data
+
+
+def test_a_study_without_prepared_data_says_what_to_do(ledger: Ledger) -> None:
+    with pytest.raises(StudyError, match="holds no prepared data yet"):
+        ledger.data_summary()
+
+
+def test_the_summary_in_use_is_the_newest(ledger: Ledger) -> None:
+    for age, key in enumerate(("newest", "older", "oldest")):
+        path = ledger.data_folder(key) / "data.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(summary(key).model_dump_json(), encoding="utf-8")
+        os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    assert ledger.data_summary().key == "newest"
+
+
+def summary(key: str) -> DataSummary:
+    return DataSummary(
+        key=key,
+        task="sft",
+        labels=(),
+        splits=(),
+        example_prompt="",
+        example_supervised="",
+        notes=(),
+        near_duplicates=0,
+        inputs=run_spec().inputs,
+        model_type="gpt2",
+        hidden_size=8,
+        num_new_parameters=0,
+        arms={},
+        device="cpu",
+        precision="fp32",
+        threads=1,
+    )
