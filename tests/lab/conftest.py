@@ -150,8 +150,9 @@ def classifier(model_folder: Callable[[str], Path], tokenizer: PreTrainedTokeniz
     """A fresh base for a classification in three classes, its head drawn from `seed`."""
 
     def load(name: str, seed: int = 0) -> Base:
+        folder = model_folder(name)
         torch.manual_seed(seed)
-        return load_base(str(model_folder(name)), "classify", LABELS, tokenizer, False)
+        return load_base(str(folder), "classify", LABELS, tokenizer, False)
 
     return load
 

@@ -1,7 +1,6 @@
 """Prepared examples, and the batches cut from them.
 
-Shapes: B examples of a micro-batch, T tokens of the longest one, K columns of which a logit is needed,
-N supervised tokens (classify: N = B labels).
+Shapes: B examples of a micro-batch, T tokens of the longest one, N supervised tokens (classify: N = B labels).
 """
 
 import random
@@ -43,18 +42,18 @@ def read_examples(path: Path) -> list[Example]:
 class Batch:
     """Right-padded examples; every index is known before the step, so that the step reads nothing back.
 
-    A language model needs logits in the columns `columns_K` only; of these B x K logits the supervised ones are
-    at `places_N` (flattened). Targets are token ids, or labels for a classification (`columns_K` is None then).
+    `places_N` are the places in the flattened B x T whose logits predict a target. Targets are token ids; for a
+    classification they are labels, one an example, and the places are the examples themselves.
     """
 
     rows: tuple[int, ...]
     input_ids_BT: torch.Tensor
     attention_mask_BT: torch.Tensor
-    columns_K: torch.Tensor | None
     places_N: torch.Tensor
     targets_N: torch.Tensor
     example_of_N: torch.Tensor  # which of the B examples a target belongs to
     num_tokens: int  # padding excluded
+    classifies: bool
 
     @property
     def num_targets(self) -> int:
@@ -76,26 +75,24 @@ def make_batch(examples: Sequence[Example], rows: Sequence[int], padding: int) -
     ids = [e.input_ids + [padding] * (width - len(e.input_ids)) for e in chosen]
     mask = [[1] * len(e.input_ids) + [0] * (width - len(e.input_ids)) for e in chosen]
     if chosen[0].label >= 0:
-        columns, places, targets = None, list(range(len(chosen))), [e.label for e in chosen]
-        owners = places
+        places = owners = list(range(len(chosen)))
+        targets = [e.label for e in chosen]
     else:
         # the logits at position t predict the token at t + 1
         predicted = [(b, t) for b, e in enumerate(chosen) for t, is_target in enumerate(e.supervised) if is_target]
         assert all(t > 0 for _, t in predicted), "the first token has no context to be predicted from"
-        columns = sorted({t - 1 for _, t in predicted})
-        column_of = {position: k for k, position in enumerate(columns)}
-        places = [b * len(columns) + column_of[t - 1] for b, t in predicted]
+        places = [b * width + t - 1 for b, t in predicted]
         targets = [ids[b][t] for b, t in predicted]
         owners = [b for b, _ in predicted]
     return Batch(
         rows=tuple(rows),
         input_ids_BT=torch.tensor(ids),
         attention_mask_BT=torch.tensor(mask),
-        columns_K=None if columns is None else torch.tensor(columns),
         places_N=torch.tensor(places, dtype=torch.long),
         targets_N=torch.tensor(targets, dtype=torch.long),
         example_of_N=torch.tensor(owners, dtype=torch.long),
         num_tokens=sum(len(e.input_ids) for e in chosen),
+        classifies=chosen[0].label >= 0,
     )
 
 

@@ -9,6 +9,7 @@ from tunewise.registry import near_miss
 
 KEYWORDS = ("qkv", "attention", "mlp", "all-linear")
 ATTENTION_PARTS = {"attn", "attention", "self_attn", "self_attention", "self", "mixer_attn"}
+OTHER_MIXERS = {"linear_attn", "mamba", "mixer", "conv"}  # of hybrid models: neither softmax attention nor MLP
 QKV_NAMES = {
     *("q_proj", "k_proj", "v_proj", "qkv_proj"),  # Llama, Qwen, Mistral, Gemma, OPT; Phi-3
     *("c_attn", "query_key_value", "Wqkv", "qkv"),  # GPT-2; GPT-NeoX, Bloom, Falcon; ModernBERT, MPT
@@ -64,7 +65,7 @@ def _matches(target: str, names: list[str]) -> list[str]:
     if target == "attention":
         return attention
     if target == "mlp":
-        return [n for n in in_blocks if n not in attention]
+        return [n for n in in_blocks if n not in attention and not OTHER_MIXERS & set(n.split("."))]
     if target == "qkv":
         return [n for n in attention if n.rpartition(".")[2] in QKV_NAMES]
     if re.fullmatch(r"[\w.]+", target):
@@ -77,8 +78,9 @@ def _matches(target: str, names: list[str]) -> list[str]:
 
 def _no_match(target: str, names: list[str]) -> str:
     endings = sorted({n.rpartition(".")[2] for n in names})
+    others = [name for name in (*endings, *KEYWORDS) if name != target]
     return (
-        f"targets '{target}' matches no linear module of this model.{near_miss(target, [*endings, *KEYWORDS])} "
+        f"targets '{target}' matches no linear module of this model.{near_miss(target, others)} "
         f"Allowed: {', '.join(KEYWORDS)}, module names ({', '.join(endings)}), or a regex over full names such as "
         f"'{names[0]}'."
     )

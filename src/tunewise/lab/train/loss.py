@@ -1,13 +1,13 @@
 """One formula for the loss of every task: NLL summed per example. Training and scoring both use it.
 
-Shapes: B examples, T tokens, K columns with logits, V vocabulary, C classes, N targets.
+Shapes: B examples, T tokens, D hidden size, V vocabulary, C classes, N targets.
 """
 
-import inspect
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 
 from tunewise.lab.data.batching import Batch
 
@@ -22,7 +22,7 @@ class Losses:
 
 def example_losses(model: torch.nn.Module, batch: Batch) -> Losses:
     """NLL of every example, summed over its targets."""
-    if batch.columns_K is None:
+    if batch.classifies:
         logits_BC = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits.float()
         log_probabilities_BC = F.log_softmax(logits_BC, dim=-1)
         return Losses(F.nll_loss(log_probabilities_BC, batch.targets_N, reduction="none"), log_probabilities_BC)
@@ -32,18 +32,21 @@ def example_losses(model: torch.nn.Module, batch: Batch) -> Losses:
 
 
 def _supervised_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits (N, V) in fp32, of the supervised positions only: the head is a large share of a small model."""
-    assert batch.columns_K is not None, "a language model's batch"
-    inputs = {"input_ids": batch.input_ids_BT, "attention_mask": batch.attention_mask_BT, "use_cache": False}
-    # counted from the end, because prompt tuning puts virtual tokens in front
-    columns_K = batch.columns_K - batch.input_ids_BT.shape[1]
-    if _selects_logits(model):
-        logits_BKV = model(**inputs, logits_to_keep=columns_K).logits
-    else:
-        logits_BKV = model(**inputs).logits[:, columns_K]
-    return logits_BKV.flatten(0, 1)[batch.places_N].float()
+    """Logits (N, V) in fp32 of the places with a target only: the head is a large share of a small model.
 
+    The model's own forward runs, so that whatever it does to logits stays; only the input of its head is cut down.
+    """
+    num_columns = batch.input_ids_BT.shape[1]
 
-def _selects_logits(model: torch.nn.Module) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # a peft wrapper hides the signature
-    return "logits_to_keep" in inspect.signature(base.forward).parameters
+    def keep_supervised(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        # the last columns, because prompt tuning puts virtual tokens in front
+        hidden_BTD = inputs[0][:, -num_columns:]
+        return hidden_BTD.flatten(0, 1).index_select(0, batch.places_N)[None], *inputs[1:]
+
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    hook = base.get_output_embeddings().register_forward_pre_hook(keep_supervised)
+    try:
+        logits_1NV = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits_1NV[0].float()

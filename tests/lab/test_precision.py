@@ -1,0 +1,146 @@
+"""Laws of the precision policy: what learns is fp32, and every arm computes the same function at step 0."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from tunewise.lab.data.batching import Example, make_batch
+from tunewise.lab.methods import build_method
+from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
+from tunewise.lab.train.loss import example_losses
+from tunewise.lab.train.precision import assert_masters, autocast, pick_precision, store_frozen_weights
+from tunewise.spec import FullMethod, HeadMethod, LoraMethod
+
+Load = Callable[..., Base]
+Examples = Callable[..., list[Example]]
+LENGTHS = (9, 4, 16, 5)
+LANGUAGE_MODELS = ("tiny", "llama", "gpt2", "gemma", "opt")
+CLASSIFIERS = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert", "gpt2", "llama")
+
+
+@pytest.fixture
+def load(language_model: Load) -> Load:
+    """A language model by name, the bundled one among them."""
+
+    def by_name(name: str) -> Base:
+        if name != "tiny":
+            return language_model(name)
+        config = load_config("tiny", "sft", False)
+        return load_base("tiny", "sft", (), load_tokenizer("tiny", config, False), False)
+
+    return by_name
+
+
+def arm(method: Any, base: Base, task: str, precision: str = "bf16") -> torch.nn.Module:
+    """The model as a run has it before its first step."""
+    model = build_method(method, task, 1).prepare(base)  # type: ignore[arg-type]
+    store_frozen_weights(model, precision)  # type: ignore[arg-type]
+    assert_masters(model)
+    return model.eval()
+
+
+@torch.no_grad()
+def outputs(model: torch.nn.Module, examples: list[Example], precision: str = "bf16") -> list[torch.Tensor]:
+    """The logits, and what training and scores make of them."""
+    batch = make_batch(examples, range(len(examples)), padding=0)
+    with autocast("cpu", precision):  # type: ignore[arg-type]
+        logits = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits
+        return [logits, example_losses(model, batch).nll_B]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+@pytest.mark.parametrize("targets", ["qkv", "all-linear"])
+def test_at_step_0_full_and_lora_are_bit_equal_in_mixed_precision(
+    name: str, targets: str, load: Load, examples_of: Examples
+) -> None:
+    examples = examples_of(LENGTHS)
+    full = outputs(arm(FullMethod(), load(name), "sft"), examples)
+    assert same(outputs(arm(LoraMethod(targets=targets), load(name), "sft"), examples), full)
+    in_fp32 = outputs(arm(FullMethod(), load(name), "sft"), examples, "fp32")
+    assert not same(in_fp32, full), "nothing was rounded: the test shows nothing"
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_at_step_0_every_arm_of_a_classification_is_bit_equal_in_mixed_precision(
+    name: str, classifier: Load, examples_of: Examples
+) -> None:
+    examples = examples_of(LENGTHS, classify=True)
+    full = outputs(arm(FullMethod(), classifier(name), "classify"), examples)
+    for method in (LoraMethod(), HeadMethod()):
+        assert same(outputs(arm(method, classifier(name), "classify"), examples), full)
+
+
+def test_a_base_stored_in_bf16_altogether_would_compute_another_function(load: Load, examples_of: Examples) -> None:
+    full = outputs(arm(FullMethod(), load("tiny"), "sft"), examples_of(LENGTHS))
+    careless = arm(LoraMethod(), load("tiny"), "sft", "fp32")
+    for p in careless.parameters():
+        if not p.requires_grad:
+            p.data = p.data.to(torch.bfloat16)
+    assert not same(outputs(careless, examples_of(LENGTHS)), full)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma", "opt"])
+def test_only_frozen_linear_weights_are_stored_in_bf16(name: str, load: Load) -> None:
+    base = load(name)
+    model = arm(LoraMethod(), base, "sft")
+    linear = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D)}
+    embedding = id(base.model.get_input_embeddings().weight)
+    halves = [p for p in model.parameters() if p.dtype == torch.bfloat16]
+    assert halves
+    for p in model.parameters():
+        should_be_half = id(p) in linear and id(p) != embedding and not p.requires_grad
+        assert p.dtype == (torch.bfloat16 if should_be_half else torch.float32)
+
+
+def test_a_head_that_is_tied_to_the_embedding_stays_with_it_in_fp32_and_an_untied_one_is_stored_in_bf16(
+    load: Load,
+) -> None:
+    for name, tied in (("gpt2", True), ("gemma", True), ("llama", False)):
+        base = load(name)
+        arm(LoraMethod(), base, "sft")
+        output, embedding = base.model.get_output_embeddings().weight, base.model.get_input_embeddings().weight
+        assert (output is embedding) == tied
+        assert embedding.dtype == torch.float32
+        assert output.dtype == (torch.float32 if tied else torch.bfloat16)
+
+
+def test_full_fine_tuning_keeps_every_weight_in_fp32(load: Load) -> None:
+    assert {p.dtype for p in arm(FullMethod(), load("llama"), "sft").parameters()} == {torch.float32}
+
+
+def test_in_fp32_nothing_is_stored_otherwise_and_nothing_is_rounded(load: Load, examples_of: Examples) -> None:
+    base = load("llama")
+    expected = outputs(base.model.eval(), examples_of(LENGTHS), "fp32")
+    model = arm(LoraMethod(), base, "sft", "fp32")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert same(outputs(model, examples_of(LENGTHS), "fp32"), expected)
+    assert expected[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["tiny", "llama"])
+def test_what_learns_gets_fp32_gradients_in_mixed_precision(name: str, load: Load, examples_of: Examples) -> None:
+    for method in (FullMethod(), LoraMethod()):
+        model = arm(method, load(name), "sft")
+        batch = make_batch(examples_of(LENGTHS), range(len(LENGTHS)), padding=0)
+        with autocast("cpu", "bf16"):
+            loss = example_losses(model, batch).nll_B.sum()
+        assert loss.dtype == torch.float32
+        loss.backward()
+        for n, p in model.named_parameters():
+            assert (p.grad is not None) == p.requires_grad, n
+            assert p.grad is None or (p.grad.dtype == torch.float32 and bool(p.grad.isfinite().all()))
+
+
+def test_the_precision_of_a_cpu_is_bf16_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_it, expected in ((False, "fp32"), (True, "bf16")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_it=has_it: has_it)
+        assert pick_precision("cpu") == expected
+    assert pick_precision("mps") == "fp32"
