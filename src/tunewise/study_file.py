@@ -119,12 +119,15 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
 def study_from_options(
     file: Path | None, model: str | None, data: str | None, arms: Sequence[str], sets: Sequence[str]
 ) -> StudySpec:
-    """The study that `tunewise compare` was asked for: a file, or --model and --data. Raises SpecError."""
+    """The study that `tunewise compare` was asked for. Raises SpecError.
+
+    A study file, in which --model and --data replace what it says, or --model and --data alone.
+    """
     overrides: dict[str, Any] = {f"arms.{name}": method for name, method in map(parse_arm, arms)}
     overrides |= parse_options(sets)  # last, so that they may change the arms
     if file is not None:
-        if model or data:
-            raise SpecError("give either a study file or --model and --data; in a file, --set model=... replaces one.")
+        overrides |= {"model": model} if model else {}
+        overrides |= {f"data.{split}": source for split, source in data_sources(data).items()} if data else {}
         return read_study(file, overrides)
     if not model or not data:
         raise SpecError("what should be compared? Give a study file, or --model and --data. `tunewise init` helps.")
