@@ -1,5 +1,6 @@
 """What `tunewise check` shows: data, what is trained on, what each arm trains, what the study can resolve."""
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -31,15 +32,22 @@ def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> Non
 
 def _splits(data: DataSummary) -> Table:
     names = ("split", "rows", "units", "tokens", "supervised", "rows cut", "tokens cut", "duplicates dropped")
-    table = Table(*names, title="data")
+    table = _table("data", names)
     for s in data.splits:
         figures = (s.rows, s.units, s.tokens, s.supervised_tokens, s.truncated_rows, s.truncated_tokens)
         table.add_row(s.split, *(f"{figure:,}" for figure in figures), f"{s.duplicates_dropped:,}")
     return table
 
 
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, caption_justify="left")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    return table
+
+
 def _arms(study: StudySpec, data: DataSummary) -> Table:
-    table = Table("arm", "trainable", "of", "%", "linear layers covered", "scale", "first rates", title="arms")
+    table = _table("arms", ("arm", "trainable", "of", "%", "linear layers covered", "scale", "first rates"))
     for name, method in study.arms.items():
         if isinstance(method, ExistingMethod | BaseMethod) or name not in data.arms:
             table.add_row(name, "-", "-", "-", "-", "-", "scored only" if method.method == "existing" else "-")
