@@ -294,9 +294,20 @@ def test_too_little_to_compare_is_refused(model: str | None, data: str | None) -
         study_from_options(None, model, data, [], [])
 
 
-def test_a_file_and_a_model_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="either a study file or --model and --data"):
-        study_from_options(write(tmp_path / "s.yaml", SMALL), "tiny", None, [], [])
+def test_model_and_data_replace_what_the_file_says_seen_from_where_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here/model/config.json", "here/mine/train.csv", "there/model/config.json", "there/valid.csv"):
+        write(tmp_path / name, "x")
+    data = {"train": "train.csv", "valid": "valid.csv", "test": "test.csv", "max_length": 99}
+    path = write(tmp_path / "there/s.yaml", {**SMALL, "data": data})
+    monkeypatch.chdir(tmp_path / "here")
+    study = study_from_options(path, "model", "mine", [], [])
+    assert study.model == str(tmp_path / "here/model")
+    assert study.data.train == str(tmp_path / "here/mine/train.csv")
+    assert (study.data.valid, study.data.test) == (None, None), "never one data set's test on another's train"
+    assert study.data.max_length == 99
+    assert study_from_options(path, "tiny", None, [], []).data.valid == str(tmp_path / "there/valid.csv")
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,10 @@ def study_from_options(
     overrides: dict[str, Any] = {f"arms.{name}": method for name, method in map(parse_arm, arms)}
     overrides |= parse_options(sets)  # last, so that they may change the arms
     if file is not None:
-        overrides |= {"model": model} if model else {}
-        overrides |= {f"data.{split}": source for split, source in data_sources(data).items()} if data else {}
+        # relative to where the command is given, not to the file; a split that --data lacks is not the file's
+        sources = data_sources(data) if data else {}
+        overrides |= {"model": _absolute_model(model)} if model else {}
+        overrides |= {f"data.{split}": sources.get(split) for split in ("train", "valid", "test")} if data else {}
         return read_study(file, overrides)
     if not model or not data:
         raise SpecError("what should be compared? Give a study file, or --model and --data. `tunewise init` helps.")
@@ -193,6 +195,11 @@ def data_sources(data: str) -> dict[str, str]:
     return {split: str(files[0].resolve()) for split, files in found.items() if files}
 
 
+def _absolute_model(model: str) -> str:
+    """The folder that `model` names from here, else the name itself: bundled, or of the hub."""
+    return model if model == "tiny" else _absolute(Path(model)) or model
+
+
 def study_name(model: str, data: str) -> str:
     """A folder name from what is compared: 'trec6-minilm'."""
     stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name.split(".")[0]) for source in (data, model)]
@@ -243,5 +250,4 @@ def write_template(model: str, data: str, path: Path) -> None:
     if path.exists():
         raise SpecError(f"{path} exists already. Choose another name with --to.")
     sources = "\n".join(f"  {split}: {source}" for split, source in data_sources(data).items())
-    base = model if model == "tiny" else _absolute(Path(model)) or model
-    path.write_text(TEMPLATE.format(name=path, model=base, data=sources), encoding="utf-8")
+    path.write_text(TEMPLATE.format(name=path, model=_absolute_model(model), data=sources), encoding="utf-8")

@@ -24,16 +24,11 @@ def example(supervised: list[bool], label: int = -1) -> Example:
 
 
 def targets_of(batch: Batch) -> list[list[tuple[int, int]]]:
-    """Per example its (position that predicts, token id to be predicted), read through fake logits that name their
-    own place."""
-    assert batch.columns_K is not None
+    """Per example its (position that predicts, token id to be predicted)."""
     num_examples, width = batch.input_ids_BT.shape
-    place_BT = torch.arange(num_examples * width).reshape(num_examples, width)
-    places_N = place_BT[:, batch.columns_K].flatten()[batch.places_N]
     found: list[list[tuple[int, int]]] = [[] for _ in range(num_examples)]
-    for place, target, owner in zip(
-        places_N.tolist(), batch.targets_N.tolist(), batch.example_of_N.tolist(), strict=True
-    ):
+    places, targets, owners = batch.places_N.tolist(), batch.targets_N.tolist(), batch.example_of_N.tolist()
+    for place, target, owner in zip(places, targets, owners, strict=True):
         b, position = divmod(place, width)
         assert b == owner, "a target belongs to the example whose logits predict it"
         found[b].append((position, target))
@@ -61,14 +56,6 @@ def test_every_supervised_token_is_predicted_exactly_once_from_the_token_before_
 
 
 @given(st.lists(masks.filter(any), min_size=1, max_size=7))
-def test_logits_are_asked_for_in_no_column_that_nobody_needs(supervised: list[list[bool]]) -> None:
-    batch = make_batch([example(marks) for marks in supervised], range(len(supervised)), PADDING)
-    assert batch.columns_K is not None
-    needed = {t - 1 for marks in supervised for t, marked in enumerate(marks) if marked}
-    assert batch.columns_K.tolist() == sorted(needed)
-
-
-@given(st.lists(masks.filter(any), min_size=1, max_size=7))
 def test_padding_is_on_the_right_and_masked_and_counts_for_nothing(supervised: list[list[bool]]) -> None:
     examples = [example(marks) for marks in supervised]
     batch = make_batch(examples, range(len(examples)), PADDING)
@@ -90,7 +77,7 @@ def test_a_first_token_that_should_be_predicted_is_our_mistake() -> None:
 def test_a_classification_has_one_target_per_example_the_label_even_class_zero() -> None:
     examples = [example([False] * length, label) for length, label in ((3, 0), (5, 2), (2, 1))]
     batch = make_batch(examples, [2, 0, 1], PADDING)
-    assert batch.columns_K is None
+    assert batch.classifies
     assert batch.targets_N.tolist() == [1, 0, 2]
     assert batch.num_targets == 3
     assert [e.num_targets for e in examples] == [1, 1, 1]
@@ -101,9 +88,9 @@ def test_a_batch_moves_to_another_device_whole() -> None:
     assert batch.to("cpu") is batch
     moved = batch.to("meta")
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 6
+    assert len(tensors) == 5
     assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert (moved.rows, moved.num_tokens) == (batch.rows, batch.num_tokens)
+    assert (moved.rows, moved.num_tokens, moved.classifies) == (batch.rows, batch.num_tokens, batch.classifies)
 
 
 # --- cutting

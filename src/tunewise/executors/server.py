@@ -40,7 +40,10 @@ def serve() -> None:
 
 def send(event: dict[str, Any]) -> None:
     """One event to whoever started the server; one write, so that lines never mix."""
-    os.write(EVENTS, (json.dumps(event) + "\n").encode())
+    try:
+        os.write(EVENTS, (json.dumps(event) + "\n").encode())
+    except BrokenPipeError:
+        os._exit(1)  # nobody listens any more: whoever asked for the work is gone
 
 
 def _in_fork(line: str) -> int:
