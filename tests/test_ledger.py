@@ -55,7 +55,8 @@ def finish(ledger: Ledger, spec: RunSpec, **files: str) -> Path:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     made = Ledger(tmp_path / "runs" / "s")
-    made.create(STUDY)
+    made.create()
+    made.store_study(STUDY)
     return made
 
 
@@ -104,7 +105,7 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_refused_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(StudyError, match="cannot write the study folder .* --out"):
-        Ledger(tmp_path / "file" / "s").create(STUDY)
+        Ledger(tmp_path / "file" / "s").create()
 
 
 def test_too_little_disk_space_is_refused_with_both_figures(ledger: Ledger) -> None:

@@ -62,11 +62,11 @@ class Ledger:
             )
         return cls(folder)
 
-    def create(self, study: StudySpec) -> None:
-        """Make the folder and write the study into it. Raises StudyError without permission."""
+    def create(self) -> None:
+        """Make the folder, ready to be written. Raises StudyError where that is not allowed."""
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            self.store_study(study)
+            write_atomically(self.folder / "runs" / ".writable", "")
         except OSError as error:
             raise StudyError(
                 f"cannot write the study folder {self.folder}: {error.strerror}. Choose another with --out."

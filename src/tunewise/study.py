@@ -44,7 +44,7 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
     `listener` hears of every step. Raises UserError before anything is trained where the study cannot run.
     """
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
-    ledger.create(study)
+    ledger.create()  # study.yaml waits until the study is known to be sound, so as not to spoil a finished one's
     with LabServer() as lab:
         listener({"event": "preparing"})
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
@@ -119,7 +119,7 @@ def _best(runs: Sequence[RunRecord]) -> RunRecord:
 def check(study: StudySpec, out: Path | str | None = None) -> tuple[StudySpec, DataSummary]:
     """The resolved study and what became of its data, before anything is trained. Raises UserError like `compare`."""
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
-    ledger.create(study)
+    ledger.create()
     with LabServer() as lab:
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
     return schedule.resolve(study, data), data

@@ -201,8 +201,9 @@ def _absolute_model(model: str) -> str:
 
 
 def study_name(model: str, data: str) -> str:
-    """A folder name from what is compared: 'trec6-minilm'."""
-    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name.split(".")[0]) for source in (data, model)]
+    """A folder name from what is compared: 'trec6-minilm'. A file named train is known by its folder."""
+    source = Path(data).resolve().parent if Path(data).name.startswith("train.") else Path(data)
+    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(part).name.split(".")[0]) for part in (source, model)]
     return "-".join(stem.strip("-._") or "study" for stem in stems)[:64]
 
 

@@ -143,6 +143,10 @@ def load_base(
         raise ModelError(
             f"the weights of model '{name}' lack {len(new)} tensors, such as {new[0]}. Complete the folder."
         )
+    elif model.get_output_embeddings() is None:
+        raise ModelError(
+            f"model '{name}' does not name its output embeddings (get_output_embeddings), so it cannot be used."
+        )
     layers = [parameter.rpartition(".")[0] for parameter in new] + list(_label_layers(model, len(labels), task))
     return Base(model.eval(), tuple(sorted({_whole_head(model, layer) for layer in layers})), new)
 

@@ -41,7 +41,8 @@ def prepare(study: StudySpec, root: Path) -> str:
         name: hashes.of_weights(Path(arm.path)) for name, arm in study.arms.items() if isinstance(arm, ExistingMethod)
     }
     arms = {name: arm.model_dump(mode="json") for name, arm in study.arms.items()}
-    asked = canonical_json([arms, existing, study.machine.model_dump(), study.model, study.task, minor_versions()])
+    machine = [study.machine.model_dump(), pick_device(), torch.get_num_threads()]
+    asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions()])
     key = text_fingerprint(asked, base_hash, data_key(study, tokens_by))[:16]
     folder = root / key
     if (folder / "data.json").is_file():
