@@ -18,6 +18,7 @@ Split = Literal["train", "valid", "test"]
 Role = Literal["base", "tune", "confirm"]
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]
+Attention = Literal["eager", "sdpa"]
 
 # Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
 NUMERICS = 1
@@ -215,6 +216,10 @@ class MachineSpec(Frozen):
     device: Device | None = None
     precision: Precision | None = None
     threads: int | None = Field(None, ge=1)
+    attention: Attention | None = Field(
+        None,
+        description="transformers' implementation; None: the model's default (eager is faster on CPU up to 256 tokens)",
+    )
 
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -334,6 +339,7 @@ class RunSpec(Frozen):
     device: Device
     precision: Precision
     threads: int
+    attention: Attention | None = None
     inputs: Inputs
     numerics: int = NUMERICS
 

@@ -320,5 +320,6 @@ class _Drafts:
             device=data.device,
             precision=data.precision,
             threads=data.threads,
+            attention=study.machine.attention,
             inputs=data.inputs.replace(general=general, existing=data.existing.get(arm)),
         )

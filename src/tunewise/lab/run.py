@@ -107,7 +107,10 @@ class Run:
 
     def _load_base(self) -> Base:
         spec = self.spec
-        return load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code)
+        base = load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code)
+        if spec.attention is not None:
+            base.model.set_attn_implementation(spec.attention)
+        return base
 
     def _train(self, base: Base, training: Training) -> tuple[torch.nn.Module, Method]:
         spec = self.spec
