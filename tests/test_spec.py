@@ -44,7 +44,22 @@ METHODS = {
     "existing": ExistingMethod(path="adapter"),
 }
 WORDS = (
-    *("cpu", "cuda", "fp32", "bf16", "best", "last", "sft", "lm", "linear", "cosine", "plain", "rslora"),
+    *(
+        "cpu",
+        "cuda",
+        "fp32",
+        "bf16",
+        "best",
+        "last",
+        "sft",
+        "lm",
+        "linear",
+        "cosine",
+        "plain",
+        "rslora",
+        "eager",
+        "sdpa",
+    ),
     *("valid", "test", "base", "tune", "confirm", "something else"),
 )
 

@@ -144,3 +144,17 @@ def test_the_precision_of_a_cpu_is_bf16_only_where_it_is_fast(monkeypatch: pytes
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_it=has_it: has_it)
         assert pick_precision("cpu") == expected
     assert pick_precision("mps") == "fp32"
+
+
+def test_eager_attention_computes_the_same_logits_as_the_models_default() -> None:
+    config = load_config("tiny", "sft", False)
+    model = load_base("tiny", "sft", (), load_tokenizer("tiny", config, False), False).model
+    ids = torch.arange(48).reshape(2, 24)
+    mask = torch.ones_like(ids)
+    mask[1, 16:] = 0  # padded on the right
+    with torch.no_grad():
+        default = model(input_ids=ids, attention_mask=mask).logits
+        model.set_attn_implementation("eager")
+        eager = model(input_ids=ids, attention_mask=mask).logits
+    assert model.config._attn_implementation == "eager"
+    torch.testing.assert_close(eager[mask.bool()], default[mask.bool()], rtol=0, atol=1e-4)
