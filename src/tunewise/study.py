@@ -52,13 +52,14 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
         ledger.require_space(disk_needed(resolved, data))
         ledger.store_study(resolved)
         records = [r for r in ledger.records() if r.status != "failed"]  # a lost run gets another chance, once
-        while runs := schedule.next_runs(resolved, data, schedule.current(resolved, data, records)):
+        current = schedule.current(resolved, data, records)
+        while runs := schedule.next_runs(resolved, data, current):
             for spec in runs:
-                progress = outlook(resolved, data, schedule.current(resolved, data, records))
-                listener({"event": "begin", "spec": spec, **progress})
+                listener({"event": "begin", "spec": spec, **outlook(resolved, data, current)})
                 records.append(lab.run(spec, ledger, ledger.data_folder(data.key), listener))
-                tidy(ledger, resolved, schedule.current(resolved, data, records))
-    deliver(ledger, resolved, schedule.current(resolved, data, records))
+                current = schedule.current(resolved, data, records)
+                tidy(ledger, resolved, current)
+    deliver(ledger, resolved, current)
     return StudyResult(ledger.folder, write_report(ledger))
 
 
@@ -89,12 +90,11 @@ def tidy(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None
     """Delete the weights that `keep` does not keep."""
     if study.keep == "all":
         return
-    for arm, runs in _deliverable_runs(study, records).items():
+    for runs in _deliverable_runs(study, records).values():
         best = _best(runs)
         for record in runs:
             if study.keep == "none" or record is not best:
                 ledger.drop_weights(record.run_id)
-        assert arm in study.arms
 
 
 def deliver(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
