@@ -100,11 +100,27 @@ def init(
 
 
 @app.command()
-def report(folder: Folder) -> None:
-    """Build the report of a study folder again; reads only, trains nothing."""
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="study folders; several stand side by side")],
+    records: Annotated[
+        Path | None, typer.Option(help="also write every run as a row of this .csv or .parquet file")
+    ] = None,
+    peft_results: Annotated[
+        list[Path] | None,
+        typer.Option(help="a result JSON of peft's method_comparison suite, to stand beside (repeatable)"),
+    ] = None,
+) -> None:
+    """Build the report of study folders again; reads only, trains nothing."""
+    from tunewise.study import export
     from tunewise.study import report as build
 
-    _show(build(folder))
+    results = [build(folder) for folder in folders]
+    if records:
+        typer.echo(f"{export(folders, records)} runs written to {records}")
+    if len(results) == 1 and not peft_results:
+        _show(results[0])
+    else:
+        _show_together(results, peft_results or [])
 
 
 @app.command(name="list")
@@ -172,3 +188,14 @@ def _show(result: Any) -> None:
     from tunewise.desk.report.text import print_report
 
     print_report(result.report, Console(), result.folder)
+
+
+def _show_together(results: list[Any], peft_results: list[Path]) -> None:
+    from rich.console import Console
+
+    from tunewise.desk.report.across import SideBySide, peft_result, print_side_by_side, side_by_side
+
+    others = [peft_result(path) for path in peft_results]
+    together = side_by_side({str(result.folder): result.report for result in results})
+    rows, remarks = [row for row, _ in others], [remark for _, remark in others]
+    print_side_by_side(SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks)), Console())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.desk import schedule
+from tunewise.desk.export import export_records
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
@@ -129,6 +130,11 @@ def report(folder: Path | str) -> StudyResult:
     """The report of a study folder, built again from its records; trains nothing. Raises StudyError."""
     ledger = Ledger.open(Path(folder))
     return StudyResult(ledger.folder, write_report(ledger))
+
+
+def export(folders: Sequence[Path | str], path: Path | str) -> int:
+    """The number of runs that were written to `path` (.csv or .parquet), a row each. Raises StudyError."""
+    return export_records({str(folder): Ledger.open(Path(folder)) for folder in folders}, Path(path))
 
 
 def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, str]:

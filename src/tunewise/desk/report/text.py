@@ -42,7 +42,7 @@ def _print_verdicts(report: Report, console: Console) -> None:
     rows = [_verdict_cells(verdict, report.arm(verdict.arm)) for verdict in report.verdicts]
     better = "higher" if metric.higher_is_better else "lower"
     caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
-    _print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
+    print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
 
 
 def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:
@@ -64,7 +64,7 @@ def _print_arms(report: Report, console: Console) -> None:
     rows = [_arm_cells(arm, name) for arm in report.arms]
     quality = wording.metric_title(name, report.study.task)
     caption = f"{quality} on test; peak memory; costs: medians of confirmed runs, ratio to full"
-    _print_rows(console, "arms", columns, rows, caption)
+    print_rows(console, "arms", columns, rows, caption)
 
 
 def _arm_cells(arm: ArmView, metric: str) -> tuple[Text, ...]:
@@ -91,7 +91,7 @@ def _cell(text: str, below: str | None, style: str = "") -> Text:
     return cell.append(f"\n{below}", style="not bold dim") if below else cell
 
 
-def _print_rows(
+def print_rows(
     console: Console, title: str, columns: Sequence[str], rows: Sequence[tuple[Text, ...]], caption: str
 ) -> None:
     """A table where there is room for it, else every row as a block of lines."""
@@ -107,7 +107,7 @@ def _print_rows(
     table = Table(
         title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    longest = max(len(row[0].plain) for row in rows)
+    longest = max(len(line) for row in rows for line in row[0].plain.splitlines())
     table.add_column(columns[0], overflow="fold", min_width=min(longest, MAX_NAME_WIDTH))
     for column in columns[1:]:
         is_text = column == "verdict"  # the reason below it may wrap, numbers may not

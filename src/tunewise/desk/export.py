@@ -1,0 +1,75 @@
+"""The records of studies as one flat table, a row per run, for pandas, R or a spreadsheet."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from tunewise.desk.metrics import compute, metrics_of, read_scores
+from tunewise.desk.schedule import selected_evaluation
+from tunewise.errors import StudyError
+from tunewise.ledger import Ledger
+from tunewise.records import RunRecord
+
+FORMATS = (".csv", ".parquet")
+
+
+def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
+    """The number of runs written to `path` (.csv or .parquet); every stored run of every study, stale ones too.
+
+    Seconds are wall-clock, sizes bytes; a column is empty where a run has no such number. Metrics named `test_*` are
+    of the test split. Raises StudyError for another suffix, damaged records, or a folder that cannot be written.
+    """
+    if path.suffix not in FORMATS:
+        raise StudyError(f"cannot write records as '{path.name}'. Allowed: names that end in {' or '.join(FORMATS)}.")
+    rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = pa.table({column: [row.get(column) for row in rows] for column in columns})
+    try:
+        if path.suffix == ".csv":
+            csv.write_csv(table, path)
+        else:
+            pq.write_table(table, path)
+    except OSError as error:
+        raise StudyError(f"cannot write {path}: {error}. Give a path in a folder that exists.") from error
+    return len(rows)
+
+
+def _row(study: str, ledger: Ledger, record: RunRecord) -> dict[str, Any]:
+    spec, usage, tuned = record.spec, record.usage, record.tuned
+    selected = selected_evaluation(record)
+    return {
+        "study": study,
+        "run_id": record.run_id,
+        "arm": spec.arm,
+        "role": spec.role,
+        "method": spec.method.method,
+        "status": record.status,
+        "seed": spec.seed,
+        "learning_rate": spec.learning_rate,
+        "head_learning_rate": spec.head_learning_rate,
+        "num_steps": record.num_steps,
+        "selected_step": record.selected_step,
+        "trainable_parameters": tuned.trainable_parameters if tuned else None,
+        "total_parameters": tuned.total_parameters if tuned else None,
+        "scale": tuned.scale if tuned else None,
+        "valid_nll": selected.nll if selected else None,
+        "valid_accuracy": selected.accuracy if selected else None,
+        **_test_metrics(ledger, record),
+        "train_seconds": usage.train_seconds if usage else None,
+        "evaluate_seconds": usage.evaluate_seconds if usage else None,
+        "num_tokens": usage.num_tokens if usage else None,
+        "num_supervised_tokens": usage.num_supervised_tokens if usage else None,
+        "train_peak_bytes": usage.train_memory.peak_bytes if usage and usage.train_memory else None,
+        "saved_bytes": usage.saved_bytes if usage else None,
+    }
+
+
+def _test_metrics(ledger: Ledger, record: RunRecord) -> dict[str, float]:
+    if record.status == "failed" or "test" not in record.spec.score_splits:
+        return {}
+    scores = read_scores(ledger.scores_path(record.run_id), "test")
+    return {f"test_{name}": compute(name, scores) for name in metrics_of(record.spec.task)}

@@ -1,0 +1,221 @@
+"""Several studies side by side: one row per arm, where the studies measured the same thing; else a refusal."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from tunewise.desk.paired import MetricSummary
+from tunewise.desk.report import wording
+from tunewise.desk.report.text import print_rows
+from tunewise.desk.report.view import Report
+from tunewise.errors import StudyError
+from tunewise.spec import Frozen
+
+
+class Row(Frozen):
+    """One arm of one study, or one result of another suite. None: not known."""
+
+    source: str
+    arm: str
+    metric: str
+    quality: MetricSummary | None
+    outcome: str | None  # against full fine-tuning, within its own study
+    learning_rate: float | None
+    trainable_parameters: int | None
+    train_seconds: float | None
+    peak_memory_bytes: int | None
+    saved_bytes: int | None
+
+
+class SideBySide(Frozen):
+    """Rows that may be read together, and what a reader must know of them."""
+
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+
+
+# What must be equal for two scores to be the same measurement.
+SAME_MEASUREMENT: dict[str, Callable[[Report], Any]] = {
+    "task": lambda report: report.study.task,
+    "metric": lambda report: report.study.primary_metric,
+    "base weights": lambda report: report.data.inputs.base,
+    "tokenizer": lambda report: report.data.inputs.tokenizer,
+    "data": lambda report: report.data.inputs.data,
+    "library versions": lambda report: report.data.inputs.versions,
+}
+
+# What may differ, but explains a difference between arms of different studies as well as the arms do.
+SAME_TREATMENT: dict[str, Callable[[Report], Any]] = {
+    "training": lambda report: yaml.safe_load(report.study.resolved)["train"],
+    "tuning": lambda report: yaml.safe_load(report.study.resolved)["tuning"],
+    "seeds": lambda report: list(report.study.seeds),
+    "precision": lambda report: report.data.precision,
+    "device": lambda report: report.environment.device_name if report.environment else None,
+    "threads": lambda report: report.data.threads,
+}
+
+
+def side_by_side(reports: Mapping[str, Report]) -> SideBySide:
+    """The arms of all studies (folder -> report), if they were scored on the same data with the same base.
+
+    Raises StudyError that names every difference which makes the scores another measurement.
+    """
+    if reasons := _differences(reports, SAME_MEASUREMENT):
+        raise StudyError(
+            f"these studies cannot stand side by side, because what they measure differs: {'; '.join(reasons)}. "
+            "Report them one by one, or run the arms on the same data and base."
+        )
+    remarks = [f"Not the same in all studies: {reason}." for reason in _differences(reports, SAME_TREATMENT)]
+    rows = [row for source, report in reports.items() for row in _rows(source, report)]
+    return SideBySide(rows=tuple(rows), remarks=tuple(remarks))
+
+
+def _differences(reports: Mapping[str, Report], aspects: Mapping[str, Callable[[Report], Any]]) -> list[str]:
+    """'metric (a: nll, b: accuracy)' for every aspect that is not the same in all reports."""
+    found = []
+    for name, of in aspects.items():
+        values = {source: of(report) for source, report in reports.items()}
+        if len({json.dumps(value, sort_keys=True) for value in values.values()}) > 1:
+            shown = ", ".join(f"{source}: {text}" for source, text in _shown(values).items())
+            found.append(f"{name} ({shown})")
+    return found
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as text; of sections only the keys that differ, of hashes only the beginning."""
+    if all(isinstance(value, dict) for value in values.values()):
+        keys = {key for value in values.values() for key in value}
+        differing = sorted(key for key in keys if len({str(value.get(key)) for value in values.values()}) > 1)
+        return {
+            source: " ".join(f"{key}={value.get(key)}" for key in differing) or "-" for source, value in values.items()
+        }
+    return {source: _short(value) for source, value in values.items()}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    is_hash = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+    return text[:8] if is_hash else text
+
+
+def _rows(source: str, report: Report) -> list[Row]:
+    metric = report.study.primary_metric
+    outcomes = {verdict.arm: verdict.outcome for verdict in report.verdicts}
+    return [
+        Row(
+            source=source,
+            arm=arm.name,
+            metric=metric,
+            quality=arm.metrics.get(metric),
+            outcome=outcomes.get(arm.name),
+            learning_rate=arm.learning_rate,
+            trainable_parameters=arm.trainable_parameters,
+            train_seconds=arm.train_seconds,
+            peak_memory_bytes=arm.peak_memory_bytes,
+            saved_bytes=arm.saved_bytes,
+        )
+        for arm in report.arms
+    ]
+
+
+# --- results of peft's method_comparison suite
+
+
+class _TrainInfo(Frozen, extra="ignore"):
+    status: str
+    train_time: float
+    file_size: int
+    num_trainable_params: int
+    metrics: tuple[dict[str, float | int | None], ...]
+    accelerator_memory_max: int | None = None
+    cuda_memory_max: int | None = None  # what older results call it
+
+
+class _TrainConfig(Frozen, extra="ignore"):
+    model_id: str
+    seed: int
+    optimizer_kwargs: dict[str, Any] = {}
+
+
+class _RunInfo(Frozen, extra="ignore"):
+    experiment_name: str
+    train_config: _TrainConfig
+
+
+class _PeftResult(Frozen, extra="ignore"):
+    run_info: _RunInfo
+    train_info: _TrainInfo
+
+
+def peft_result(path: Path) -> tuple[Row, str]:
+    """The row of one result JSON of huggingface/peft's method_comparison/MetaMathQA, and a remark on what it is.
+
+    Accuracy is that on its own test set (GSM8K), from one seed at one learning rate, without an interval; memory is
+    what the accelerator reserved over the whole process. Raises StudyError for any other file.
+    """
+    try:
+        result = _PeftResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise StudyError(
+            f"{path} is no result of peft's method_comparison suite. Give the JSON file that its run wrote."
+        ) from error
+    info, config = result.train_info, result.run_info.train_config
+    tested = [m["test accuracy"] for m in info.metrics if m.get("test accuracy") is not None]
+    if info.status != "success" or not tested:
+        raise StudyError(f"{path} holds no test accuracy (status: {info.status}). Give the result of a finished run.")
+    accuracy = tested[-1]
+    row = Row(
+        source=path.name,
+        arm=result.run_info.experiment_name,
+        metric="accuracy",
+        quality=MetricSummary(mean=accuracy, low=None, high=None, per_seed=(accuracy,)),
+        outcome=None,
+        learning_rate=config.optimizer_kwargs.get("lr"),
+        trainable_parameters=info.num_trainable_params,
+        train_seconds=info.train_time,
+        peak_memory_bytes=info.accelerator_memory_max or info.cuda_memory_max,
+        saved_bytes=info.file_size,
+    )
+    remark = (
+        f"{path.name}: {config.model_id} on the suite's own data, one seed ({config.seed}), one learning rate, no "
+        "interval; not the same measurement as any study here."
+    )
+    return row, remark
+
+
+# --- in the terminal
+
+
+def print_side_by_side(together: SideBySide, console: Console) -> None:
+    """Print rows and remarks; text from files is printed as it is, never as markup."""
+    columns = ("arm", "quality", "verdict", "trained", "time, disk")
+    print_rows(console, "side by side", columns, [_cells(row) for row in together.rows], _caption(together.rows))
+    for remark in together.remarks:
+        console.print(Text(f"- {remark}"))
+
+
+def _cells(row: Row) -> tuple[Text, ...]:
+    quality = Text(wording.figure(row.metric, row.quality.mean if row.quality else None), style="bold")
+    interval = wording.interval(row.metric, row.quality)
+    if interval != wording.MISSING:
+        quality.append(f"\n{interval}", style="not bold dim")
+    trained = Text(wording.count(row.trainable_parameters))
+    if row.learning_rate is not None:
+        trained.append(f"\nat rate {wording.rate(row.learning_rate)}", style="not bold dim")
+    return (
+        Text(row.arm).append(f"\n{row.source}", style="not bold dim"),
+        quality,
+        Text(row.outcome or wording.MISSING),
+        trained,
+        Text(wording.duration(row.train_seconds)).append(f"\n{wording.size(row.saved_bytes)}", style="not bold dim"),
+    )
+
+
+def _caption(rows: Sequence[Row]) -> str:
+    return f"quality: {', '.join(dict.fromkeys(row.metric for row in rows))} on test; verdicts hold within a study"
