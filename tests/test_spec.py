@@ -79,6 +79,7 @@ def run_spec(method: Any = None) -> RunSpec:
         checkpoint="best",
         score_splits=("valid", "test"),
         samples=SamplesSpec(),
+        forgetting_points=10,
         device="cpu",
         precision="fp32",
         threads=2,

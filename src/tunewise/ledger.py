@@ -24,6 +24,7 @@ from tunewise.spec import RunSpec, StudySpec
 from tunewise.study_file import parse_study
 
 RECORD = "record.json"
+RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -113,6 +114,10 @@ class Ledger:
         """The per-example scores of one run (schema: records.SCORES_SCHEMA)."""
         return self.run_folder(run_id) / "scores.parquet"
 
+    def forgetting_path(self, run_id: str) -> Path:
+        """Learning against forgetting while one run trained (schema: records.FORGETTING_SCHEMA); it may not exist."""
+        return self.run_folder(run_id) / "forgetting.parquet"
+
     def begin(self, spec: RunSpec) -> Path:
         """An empty folder for a run that starts now, its spec inside; leftovers of a broken start are removed."""
         folder = self.run_folder(spec.run_id)
@@ -154,9 +159,7 @@ class Ledger:
         """Store a record, which makes its run done: hashes first, record.json last."""
         folder = self.run_folder(record.run_id)
         weights = folder / "weights"
-        files = {
-            n: file_hash(folder / n) for n in ("spec.json", "steps.jsonl", "scores.parquet") if (folder / n).is_file()
-        }
+        files = {name: file_hash(folder / name) for name in RUN_FILES if (folder / name).is_file()}
         saved = {str(p.relative_to(weights)): file_hash(p) for p in files_below(weights)}
         complete = record.replace(files=files, weights=saved)
         write_atomically(folder / RECORD, complete.model_dump_json(indent=1))

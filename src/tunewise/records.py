@@ -23,6 +23,18 @@ SCORES_SCHEMA = pa.schema(
     ]
 )
 
+# forgetting.parquet of a confirmed run: loss on valid and on each document of the general text, measured at the same
+# steps in every arm, in the precision of training; step 0 is the untrained model.
+FORGETTING_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("valid_nll", pa.float64()),  # nats per supervised token, of the whole split
+        ("unit", pa.string()),  # a document of the general text
+        ("nll", pa.float64()),  # nats, summed over the document's tokens
+        ("num_tokens", pa.int64()),
+    ]
+)
+
 # <split>.parquet of the prepared data: one row per example, ready for the loop.
 EXAMPLES_SCHEMA = pa.schema(
     [

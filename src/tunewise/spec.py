@@ -201,6 +201,9 @@ class ForgettingSpec(Frozen):
 
     text: str = Field("builtin:pydoc-topics", description="a text file, or builtin:pydoc-topics")
     tokens: int = Field(20_000, ge=0, description="0: not measured")
+    points: int = Field(
+        10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: at its end only"
+    )
 
 
 class SamplesSpec(Frozen):
@@ -336,6 +339,7 @@ class RunSpec(Frozen):
     checkpoint: Literal["best", "last"]
     score_splits: tuple[Split, ...]
     samples: SamplesSpec
+    forgetting_points: int  # measurements of valid and general text during training; 0: none
     device: Device
     precision: Precision
     threads: int

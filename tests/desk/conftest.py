@@ -15,6 +15,7 @@ import pytest
 from tunewise.desk import schedule
 from tunewise.ledger import Ledger
 from tunewise.records import (
+    FORGETTING_SCHEMA,
     SCORES_SCHEMA,
     DataSummary,
     Environment,
@@ -125,6 +126,8 @@ class FakeLab:
         pq.write_table(self._scores(spec, gain, rng), folder / "scores.parquet")
         if trained:
             self._write_steps(folder / "steps.jsonl", spec, gain, rng)
+        if spec.forgetting_points:
+            self._write_forgetting(folder / "forgetting.parquet", spec, gain)
         record = RunRecord(
             run_id=spec.run_id,
             spec=spec,
@@ -198,6 +201,22 @@ class FakeLab:
             line = {"step": step, "loss": loss, "learning_rate": rate * (1 - step / NUM_STEPS), "gradient_norm": 1.0}
             lines.append(json.dumps({**line, "num_targets": 380, "num_tokens": 970, "seconds": 0.2}))
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _write_forgetting(self, path: Path, spec: RunSpec, gain: float) -> None:
+        """Valid falls and general text rises in a straight line from step 0 to the end."""
+        shift = {"full": 0.09}.get(spec.arm, 0.03)
+        rows = [
+            {
+                "step": round(NUM_STEPS * share),
+                "valid_nll": 3.1 - gain * share,
+                "unit": f"module-{row}",
+                "nll": (self.difficulty["general"][row] + shift * share) * int(self.tokens["general"][row]),
+                "num_tokens": int(self.tokens["general"][row]),
+            }
+            for share in (i / spec.forgetting_points for i in range(spec.forgetting_points + 1))
+            for row in range(ROWS["general"])
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema=FORGETTING_SCHEMA), path)
 
     def _tuned(self, spec: RunSpec) -> Tuned:
         total = 4_340_000

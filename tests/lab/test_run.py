@@ -101,6 +101,7 @@ class Laboratory:
             "seed": 3,
             "checkpoint": "best",
             "score_splits": ("valid",) if role == "tune" else ("valid", "test"),
+            "forgetting_points": 0 if role == "tune" or self.task == "classify" else 2,
             "samples": SamplesSpec(count=0 if role == "tune" else 2, max_new_tokens=3).model_dump(),
             "device": "cpu",
             "precision": "fp32",
@@ -185,7 +186,7 @@ def test_a_confirmed_run_is_complete_and_its_weights_give_the_recorded_scores(
     num_steps = 9  # 10 rows in steps of 4, 3 epochs
     assert (record.status, record.message, record.num_steps) == ("done", None, num_steps)
     assert [e.step for e in record.evaluations] == [3, 6, 9]
-    assert set(record.files) == {"spec.json", "steps.jsonl", "scores.parquet"}
+    assert set(record.files) == {"spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet"}
     assert not (lab.ledger.run_folder(record.run_id) / SELECTED).exists()
     assert record.tuned is not None
     assert 0 < record.tuned.trainable_parameters <= record.tuned.total_parameters
@@ -449,3 +450,26 @@ def test_adalora_runs_from_spec_to_scores(laboratory: Callable[..., Laboratory])
     plain = AutoPeftModelForCausalLM.from_pretrained(lab.weights(record))
     assert nll_column(lab.scores(record, "test")) == pytest.approx(lab.nll(plain, "test"), rel=1e-4)
     assert nll_column(lab.scores(record, "valid")) == pytest.approx(lab.nll(plain, "valid"), rel=1e-4)
+
+
+# --- forgetting
+
+
+def test_the_forgetting_curve_starts_at_the_base_and_ends_with_the_last_weights(
+    laboratory: Callable[..., Laboratory],
+) -> None:
+    lab = laboratory("sft")
+    record = lab.run(FullMethod(), checkpoint="last")
+    rows = pq.read_table(lab.ledger.forgetting_path(record.run_id)).to_pylist()
+    assert sorted({row["step"] for row in rows}) == [0, 4, 9], "two points of nine steps, and the untrained model"
+    assert record.files.keys() >= {"forgetting.parquet"}
+
+    def general(found: list[dict[str, Any]]) -> float:
+        return sum(row["nll"] for row in found) / sum(row["num_tokens"] for row in found)
+
+    base = lab.run(BaseMethod(), role="base")
+    for step, scored in ((0, base), (9, record)):
+        expected = general([row for row in lab.scores(scored) if row["split"] == "general"])
+        assert general([row for row in rows if row["step"] == step]) == pytest.approx(expected, rel=1e-6)
+    (valid_nll,) = {row["valid_nll"] for row in rows if row["step"] == 9}
+    assert valid_nll == pytest.approx(record.evaluations[-1].nll)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
+from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.generate import continue_text
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import Method, build_method, describe
@@ -133,14 +134,18 @@ class Run:
             after_step=method.after_step,
         )
         evaluate_at = {round(num_steps * (i + 1) / spec.train.evaluations) for i in range(spec.train.evaluations)}
+        curve = self._forgetting_curve(num_steps, valid)
         try:
+            self._measure(curve, model, training)
             with (self.folder / "steps.jsonl").open("w", encoding="utf-8") as log:
                 for step in train(model, self._batches(examples, num_steps), loop):
                     self._note(step, training, num_steps, log)
                     if step.step in evaluate_at:
                         self._evaluate(model, valid, training)
+                    self._measure(curve, model, training)
         except DivergedError as error:
             training.diverged = str(error)
+        curve.write(self.folder / "forgetting.parquet")
         return self._selected(model, method, training), method
 
     def _selected(self, model: torch.nn.Module, method: Method, training: Training) -> torch.nn.Module:
@@ -181,6 +186,19 @@ class Run:
             learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
             # on disk, because a copy in memory would count as memory that full fine-tuning needs
             save_file(learned, self.folder / SELECTED)
+
+    def _forgetting_curve(self, num_steps: int, valid: list[Example]) -> ForgettingCurve:
+        points = self.spec.forgetting_points
+        steps = frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
+        return ForgettingCurve(steps, valid, self._examples("general") if points else [])
+
+    def _measure(self, curve: ForgettingCurve, model: torch.nn.Module, training: Training) -> None:
+        start = time.perf_counter()
+        spec, padding = self.spec, padding_id(self.tokenizer)
+        curve.measure(
+            training.num_steps, lambda rows: score(model, rows, spec.train.micro_batch_tokens, padding, self.where)
+        )
+        training.evaluate_seconds += time.perf_counter() - start
 
     def _save(self, model: torch.nn.Module, method: Method) -> int:
         weights = self.folder / "weights"

@@ -9,6 +9,7 @@ import yaml
 
 from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding, check
+from tunewise.desk.forgetting import equal_quality, mean_curve, read_curve
 from tunewise.desk.frontier import cost_of, ratios
 from tunewise.desk.metrics import METRICS, Scores, metrics_of, primary_metric, read_scores
 from tunewise.desk.paired import Estimate, MetricSummary, PairedRuns, mean_interval, unit_interval
@@ -56,6 +57,11 @@ class _Folder:
         self.confirmed = schedule.confirmed(self.study, self.records)
         self.base = next((r for r in self.records if r.spec.role == "base" and r.status == "done"), None)
         self.full = next((name for name, arm in self.study.arms.items() if isinstance(arm, FullMethod)), None)
+        curves = {
+            arm: [read_curve(ledger.forgetting_path(r.run_id)) for r in runs] for arm, runs in self.confirmed.items()
+        }
+        self.curves = {arm: runs for arm, runs in curves.items() if any(runs)}
+        self.equal_quality = equal_quality(self.curves)
         self._scores: dict[tuple[str, str], Scores] = {}
 
     def scores(self, runs: Iterable[RunRecord], split: str = "test") -> list[Scores]:
@@ -225,6 +231,8 @@ def _arm(folder: _Folder, name: str, method: Method, runs: Sequence[RunRecord]) 
         ratio_to_full=ratios(cost, full),
         metrics=_metrics(folder, method, runs),
         forgetting=_forgetting(folder, method, runs),
+        forgetting_at_equal_quality=folder.equal_quality.get(name),
+        forgetting_curve=mean_curve(folder.curves.get(name, [])),
         num_steps=trained[0].num_steps if trained else None,
         selected_steps=tuple(run.selected_step for run in trained),
         learning_rate_curve=_rate_curve(folder, name),

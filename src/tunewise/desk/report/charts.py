@@ -88,6 +88,11 @@ def _plans(report: Report) -> Iterator[Plan]:
     if any(point.valid_nll is not None for arm in report.arms for point in arm.learning_rate_curve):
         words = "Filled: the chosen rate. ×: a rate that did not finish."
         yield Plan("learning-rates", "Learning rates tried", words, learning_rates, HALF_WIDTH)
+    if any(arm.forgetting_curve for arm in report.arms):
+        words = (
+            "Along the same steps in every arm, from the untrained model; means over seeds. Below 0: learned, not lost."
+        )
+        yield Plan("learning-and-forgetting", "Learning against forgetting", words, learning_and_forgetting, HALF_WIDTH)
     if _cost_rows(report):
         words = "The further left, the cheaper. Bars: intervals."
         yield Plan("quality-against-cost", "Quality against cost", words, quality_against_cost, HALF_WIDTH)
@@ -157,6 +162,23 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
     shared = finished.encode(y=_value_axis(wording.metric_title(name, report.study.task)))
     crosses = lost.mark_text(text="×", fontSize=20, fontWeight="bold")
     return styled(alt.layer(shared.mark_line(strokeWidth=2), *_dots(shared, size=70), crosses), canvas, HEIGHT)
+
+
+def learning_and_forgetting(report: Report, canvas: Canvas) -> Any:
+    """Change of the loss on general text against the loss on valid, along the training of each arm."""
+    rows: list[Row] = [
+        {"arm": arm.name, "step": p.step, "valid": p.valid_nll, "value": p.change, "filled": p.step == last.step}
+        for arm in report.arms
+        if arm.forgetting_curve
+        for last in arm.forgetting_curve[-1:]
+        for p in arm.forgetting_curve
+    ]
+    axis = alt.Axis(tickCount=5, grid=False, tickSize=4)
+    scale = alt.Scale(zero=False, nice=False, padding=14, reverse=True)
+    x = alt.X("valid:Q", title="loss on valid (nats per token), better to the right", axis=axis, scale=scale)
+    shared = alt.Chart(data(rows)).encode(x=x, y=_value_axis("forgetting (nats per token)"), order="step:Q")
+    shared = shared.encode(color=arm_colour(report, names(rows)))
+    return styled(alt.layer(shared.mark_line(strokeWidth=2), *_dots(shared, size=42)), canvas, HEIGHT)
 
 
 def _valid_metric(report: Report) -> str:

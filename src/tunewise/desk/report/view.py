@@ -6,6 +6,7 @@ Charts, page and terminal read nothing else. Missing numbers are None. Costs are
 import json
 
 from tunewise.desk.fairness import Finding
+from tunewise.desk.forgetting import AtEqualQuality, CurvePoint
 from tunewise.desk.frontier import Cost
 from tunewise.desk.paired import Estimate, MetricSummary
 from tunewise.desk.verdict import Verdict
@@ -87,6 +88,8 @@ class ArmView(Frozen):
     ratio_to_full: dict[str, float | None]  # of each cost
     metrics: dict[str, MetricSummary]  # on test; empty while nothing is confirmed
     forgetting: Estimate | None  # change of the mean NLL on general text against the base; None: not measured
+    forgetting_at_equal_quality: AtEqualQuality | None  # None: not measured while training
+    forgetting_curve: tuple[CurvePoint, ...]
     num_steps: int | None
     selected_steps: tuple[int | None, ...]  # by seed
     learning_rate_curve: tuple[RatePoint, ...]

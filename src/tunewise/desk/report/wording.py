@@ -1,5 +1,6 @@
 """Numbers as a reader sees them; a missing number is a dash, never a stand-in."""
 
+from tunewise.desk.forgetting import AtEqualQuality
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.paired import Estimate, MetricSummary
 from tunewise.desk.verdict import Verdict
@@ -85,7 +86,7 @@ def interval(metric: str, summary: MetricSummary | None) -> str:
     return f"{figure(metric, summary.low)} to {figure(metric, summary.high)}"
 
 
-def signed_interval(metric: str, found: Estimate | Verdict | None) -> str:
+def signed_interval(metric: str, found: Estimate | Verdict | AtEqualQuality | None) -> str:
     """'−0.0112 to +0.0190'; a dash where an end is missing."""
     if found is None or found.low is None or found.high is None:
         return MISSING

@@ -1,0 +1,131 @@
+"""Learning against forgetting: what an arm loses on general text by the time it is as good as the others.
+
+At its own checkpoint an arm that learned more has usually also forgotten more. At equal quality, each run is read
+where its loss on valid first reaches a level that every arm reaches.
+
+Shapes: S seeds, U documents of the general text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tunewise.desk.metrics import Floats
+from tunewise.desk.paired import linearise, two_way_interval
+from tunewise.spec import Frozen
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement of one run; documents in the order of their names."""
+
+    step: int
+    valid_nll: float  # nats per supervised token
+    nll_U: Floats  # nats, summed over each document's tokens
+    tokens_U: Floats
+
+
+class CurvePoint(Frozen):
+    """One step of an arm: means over its seeds."""
+
+    step: int
+    valid_nll: float
+    change: float  # of the NLL on general text against the untrained model, nats per token
+
+
+class AtEqualQuality(Frozen):
+    """Forgetting where each run first reaches the level, over the runs that do: of the arm that sets the level about
+    half may not, so how many did is said beside. The interval is for new seeds and new documents."""
+
+    level: float  # loss on valid, nats per supervised token
+    change: float | None  # nats per token of general text
+    low: float | None
+    high: float | None
+    steps: float | None  # mean over runs, interpolated
+    reached: int  # runs that reach the level
+    runs: int
+
+
+def read_curve(path: Path) -> list[Point]:
+    """The measurements of one run by rising step (records.FORGETTING_SCHEMA); empty where there is no such file."""
+    if not path.is_file():
+        return []
+    rows: dict[int, dict[str, tuple[float, float]]] = {}
+    valid: dict[int, float] = {}
+    for row in pq.read_table(path).to_pylist():
+        rows.setdefault(row["step"], {})[row["unit"]] = (row["nll"], row["num_tokens"])
+        valid[row["step"]] = row["valid_nll"]
+    points = []
+    for step in sorted(rows):
+        pairs_U2 = np.array([rows[step][unit] for unit in sorted(rows[step])], dtype=np.float64)
+        points.append(Point(step, valid[step], pairs_U2[:, 0], pairs_U2[:, 1]))
+    return [point for point in points if np.isfinite(point.valid_nll) and np.isfinite(point.nll_U).all()]
+
+
+def mean_curve(runs: Sequence[Sequence[Point]]) -> tuple[CurvePoint, ...]:
+    """Means over the runs of an arm at the steps that all of them have."""
+    if not runs or not all(runs):
+        return ()
+    by_step = [{point.step: point for point in run} for run in runs]
+    shared = sorted(set.intersection(*(set(points) for points in by_step)))
+    return tuple(
+        CurvePoint(
+            step=step,
+            valid_nll=float(np.mean([points[step].valid_nll for points in by_step])),
+            change=float(
+                np.mean(
+                    [_per_token(points[step]) - _per_token(run[0]) for points, run in zip(by_step, runs, strict=True)]
+                )
+            ),
+        )
+        for step in shared
+    )
+
+
+def equal_quality(arms: Mapping[str, Sequence[Sequence[Point]]]) -> dict[str, AtEqualQuality]:
+    """Forgetting of every arm at the largest over arms of the mean (over seeds) best loss on valid."""
+    measured = {arm: runs for arm, runs in arms.items() if runs and all(runs)}
+    if not measured:
+        return {}
+    level = max(float(np.mean([min(p.valid_nll for p in run) for run in runs])) for runs in measured.values())
+    return {arm: _at_level(runs, level) for arm, runs in measured.items()}
+
+
+def _at_level(runs: Sequence[Sequence[Point]], level: float) -> AtEqualQuality:
+    found = [crossing for run in runs if (crossing := first_crossing(run, level))]
+    if not found:
+        return AtEqualQuality(level=level, change=None, low=None, high=None, steps=None, reached=0, runs=len(runs))
+    changes_SU = np.stack([change_U for _, change_U in found])
+    tokens_U = runs[0][0].tokens_U
+    interval = two_way_interval(linearise(changes_SU, tokens_U))
+    return AtEqualQuality(
+        level=level,
+        change=float(changes_SU.sum() / (len(found) * tokens_U.sum())),
+        low=interval.low,
+        high=interval.high,
+        steps=float(np.mean([step for step, _ in found])),
+        reached=len(found),
+        runs=len(runs),
+    )
+
+
+def first_crossing(run: Sequence[Point], level: float) -> tuple[float, Floats] | None:
+    """Step and change of every document's NLL (U) where the run's loss on valid first falls to `level`.
+
+    Linear between measurements; None where it never does.
+    """
+    for before, after in zip((run[0], *run), run, strict=False):
+        if after.valid_nll > level:
+            continue
+        drop = before.valid_nll - after.valid_nll
+        share = (before.valid_nll - level) / drop if drop > 0 else 0.0
+        nll_U = before.nll_U + share * (after.nll_U - before.nll_U)
+        return before.step + share * (after.step - before.step), nll_U - run[0].nll_U
+    return None
+
+
+def _per_token(point: Point) -> float:
+    return float(point.nll_U.sum() / point.tokens_U.sum())

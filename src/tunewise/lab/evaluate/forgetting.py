@@ -1,0 +1,45 @@
+"""Learning against forgetting while a run trains: loss on valid and on general text, measured at the same steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tunewise.lab.data.batching import Example
+from tunewise.records import FORGETTING_SCHEMA
+
+Score = Callable[[Sequence[Example]], list[dict[str, Any]]]
+
+
+@dataclass
+class ForgettingCurve:
+    """The measurements of one run; grows while it trains. Step 0 is the untrained model, which is the base."""
+
+    steps: frozenset[int]  # where to measure; empty: nowhere
+    valid: Sequence[Example]
+    general: Sequence[Example]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def measure(self, step: int, score: Score) -> None:
+        """Add a row per document of the general text, if `step` is one of those to measure at."""
+        if step not in self.steps:
+            return
+        valid = score(self.valid)
+        valid_nll = sum(row["nll"] for row in valid) / sum(row["num_tokens"] for row in valid)
+        documents: dict[str, dict[str, Any]] = {}
+        for row in score(self.general):
+            unit = row["unit"]
+            document = documents.setdefault(
+                unit, {"step": step, "valid_nll": valid_nll, "unit": unit, "nll": 0.0, "num_tokens": 0}
+            )
+            document["nll"] += row["nll"]
+            document["num_tokens"] += row["num_tokens"]
+        self.rows += documents.values()
+
+    def write(self, path: Path) -> None:
+        """Write records.FORGETTING_SCHEMA, where anything was measured."""
+        if self.rows:
+            pq.write_table(pa.Table.from_pylist(self.rows, schema=FORGETTING_SCHEMA), path)
