@@ -9,7 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tunewise.spec import RunSpec
 
-ROLES = {"base": "scoring the base", "tune": "searching the learning rate", "confirm": "confirming"}
+ROLES = {
+    "base": "scoring the base",
+    "short": "short trial",
+    "tune": "searching the learning rate",
+    "confirm": "confirming",
+}
 
 
 class StudyProgress:

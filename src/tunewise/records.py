@@ -8,6 +8,8 @@ from tunewise.spec import Device, Frozen, Inputs, Precision, RunSpec, Split, Tas
 
 SCHEMA_VERSION = 1
 
+Status = Literal["done", "diverged", "failed"]  # failed: lost to the machine, which says nothing about the arm
+
 # scores.parquet: one row per scored example (or per window of general text); the sufficient statistics of every metric.
 SCORES_SCHEMA = pa.schema(
     [
@@ -126,7 +128,7 @@ class RunRecord(Frozen):
     schema_version: int = SCHEMA_VERSION
     run_id: str
     spec: RunSpec
-    status: Literal["done", "diverged", "failed"]
+    status: Status
     message: str | None = None  # why it diverged or failed
     tuned: Tuned | None = None
     num_steps: int = 0

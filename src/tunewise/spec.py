@@ -15,7 +15,7 @@ from tunewise.registry import near_miss
 
 Task = Literal["sft", "lm", "classify"]
 Split = Literal["train", "valid", "test"]
-Role = Literal["base", "tune", "confirm"]
+Role = Literal["base", "short", "tune", "confirm"]  # short: a trial on a part of the steps
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]
 Attention = Literal["eager", "sdpa"]
@@ -181,18 +181,33 @@ class TrainSpec(Frozen):
         return self.max_steps or math.ceil(num_rows / self.batch_size) * self.epochs
 
 
+MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full
+
+
 class TuningSpec(Frozen):
-    """The same search for every arm: rates around the centre, extended while the best is at an edge."""
+    """The same search for every arm: rates around the centre, extended while the best is at an edge, then refined."""
 
     rates: int = Field(3, ge=1, description="learning rates to begin with")
     # at least 1.1, because rates are rounded to 3 digits and must stay apart
     spacing: float = Field(3.0, ge=1.1, description="factor between neighbours")
     cap: int = Field(7, ge=1, description="full-length trials per arm at most")
+    half_steps: bool = Field(True, description="then the two rates half a step beside the best, as the cap allows")
+    search: Literal["full-length", "short"] = Field(
+        "full-length",
+        description="short: every rate on 15 % of the steps, then the best and its neighbours in full",
+    )
 
     @model_validator(mode="after")
     def _cap_covers_grid(self) -> Self:
-        if self.cap < self.rates:
-            raise ValueError(f"tuning.cap must be at least tuning.rates, but got {self.cap} < {self.rates}")
+        if self.search == "short" and self.rates < MIN_SHORT_RATES:
+            raise ValueError(
+                f"tuning.search: short pays from {MIN_SHORT_RATES} rates on, but tuning.rates is {self.rates}. "
+                f"Set tuning.rates to {MIN_SHORT_RATES}, or leave tuning.search out"
+            )
+        in_full = 3 if self.search == "short" else self.rates  # the best of the short trials and its neighbours
+        if self.cap < in_full:
+            name = "3 with tuning.search: short" if self.search == "short" else "tuning.rates"
+            raise ValueError(f"tuning.cap must be at least {name}, but got {self.cap} < {in_full}")
         return self
 
 

@@ -167,7 +167,7 @@ def test_unequal_numbers_of_trials_are_told_with_their_counts(clean: Make) -> No
 
     found = findings(clean(change=raise_lowest_loss))
     assert found["unequal-trials"].severity == "note"
-    assert found["unequal-trials"].evidence == "full: 3, lora: 4"
+    assert found["unequal-trials"].evidence == "full: 5, lora: 6"
 
 
 def test_targets_under_half_of_the_linear_parameters_warn(clean: Make) -> None:

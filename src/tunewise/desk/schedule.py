@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tunewise.records import DataSummary, Evaluation, RunRecord
+from tunewise.desk.search import Search, best_rate, brackets_best, search
+from tunewise.errors import SpecError
+from tunewise.records import DataSummary, Evaluation, RunRecord, Status
 from tunewise.spec import (
     BaseMethod,
     ExistingMethod,
@@ -20,25 +22,37 @@ from tunewise.spec import (
     Role,
     RunSpec,
     StudySpec,
-    TuningSpec,
+    TrainSpec,
 )
 
 HEAD_ARM = "head"
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
+SHORT_TRIAL_SHARE = 0.15  # of a run's steps
+MIN_STEPS_FOR_SHORT_TRIALS = 20  # 15 % of them are 3: the fewest that can tell one rate from another
 
 # Full fine-tuning centres measured by us or common practice; others by the rule in `centre`.
 FULL_CENTRES = {"bert": 5e-5, "roberta": 2e-5, "distilbert": 5e-5, "deberta-v2": 2e-5, "modernbert": 5e-5}
 
 
 class Trial(NamedTuple):
-    """One finished learning-rate trial; `evaluation` is None where the run diverged or failed."""
+    """One learning-rate trial that ended; `evaluation` is None where the run diverged or failed."""
 
     rate: float
     evaluation: Evaluation | None
+    status: Status
 
 
 def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
-    """The study with its task filled in and, where there is a new head, the `head` arm that tunes its rate."""
+    """The study with its task filled in and, where there is a new head, the `head` arm that tunes its rate.
+
+    Raises SpecError where the runs are too short for short trials.
+    """
+    steps = num_steps(study, data)
+    if study.tuning.search == "short" and steps < MIN_STEPS_FOR_SHORT_TRIALS:
+        raise SpecError(
+            f"tuning.search: short needs runs of at least {MIN_STEPS_FOR_SHORT_TRIALS} optimizer steps, but these have "
+            f"{steps}. Leave it out, or train longer (train.epochs)."
+        )
     arms = dict(study.arms)
     if data.task == "classify" and not any(isinstance(arm, HeadMethod) for arm in arms.values()):
         arms[HEAD_ARM] = HeadMethod()
@@ -48,6 +62,11 @@ def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
 def num_steps(study: StudySpec, data: DataSummary) -> int:
     """Optimizer steps of every run of the study."""
     return study.train.num_steps(data.split("train").rows)
+
+
+def short_schedule(study: StudySpec, data: DataSummary) -> TrainSpec:
+    """The training of a short trial: a whole schedule, with its warm-up and decay, on 15 % of the steps."""
+    return study.train.replace(max_steps=math.ceil(SHORT_TRIAL_SHARE * num_steps(study, data)))
 
 
 def centre(study: StudySpec, data: DataSummary, method: Method) -> float:
@@ -66,53 +85,6 @@ def centre(study: StudySpec, data: DataSummary, method: Method) -> float:
     if isinstance(method, LoraMethod):
         return full * ratio * math.sqrt(32 / (method.scale * method.rank))
     return full * ratio
-
-
-def grid_rate(tuning: TuningSpec, middle: float, index: int) -> float:
-    """The rate `index` places above the centre, rounded to 3 digits so that it prints as it is."""
-    return float(f"{middle * tuning.spacing**index:.3g}")
-
-
-class Search(NamedTuple):
-    """How far the search of an arm is."""
-
-    tried: dict[float, float | None]  # rate -> loss, of the trials that the rule asked for
-    waiting: list[float]  # rates to try next; empty when the search is over
-
-
-def search(tuning: TuningSpec, middle: float, losses: Mapping[float, float | None]) -> Search:
-    """The rule followed from its beginning, as far as `losses` (rate -> loss, None: diverged) reaches.
-
-    So trials left over from another centre or cap change nothing, and a lost trial is made again.
-    """
-    tried: dict[float, float | None] = {}
-    while wanted := next_rates(tuning, middle, tried):
-        tried |= {rate: losses[rate] for rate in wanted if rate in losses}
-        if missing := [rate for rate in wanted if rate not in losses]:
-            return Search(tried, missing)
-    return Search(tried, [])
-
-
-def next_rates(tuning: TuningSpec, middle: float, losses: Mapping[float, float | None]) -> list[float]:
-    """Rates to try after those in `losses`; empty when the search is over. None: a diverged rate; lower is better."""
-    half = (tuning.rates - 1) // 2
-    begin = [grid_rate(tuning, middle, i - half) for i in range(tuning.rates)]
-    if missing := [rate for rate in begin if rate not in losses]:
-        return missing
-    if len(losses) >= tuning.cap or tuning.rates == 1:
-        return []
-    low, high = -half, tuning.rates - 1 - half
-    while grid_rate(tuning, middle, low - 1) in losses:
-        low -= 1
-    while grid_rate(tuning, middle, high + 1) in losses:
-        high += 1
-    finished = {rate: loss for rate, loss in losses.items() if loss is not None}
-    best = min(finished, key=lambda rate: (finished[rate], rate)) if finished else None
-    if best is None or best == grid_rate(tuning, middle, low):
-        return [grid_rate(tuning, middle, low - 1)]
-    if best == grid_rate(tuning, middle, high):
-        return [grid_rate(tuning, middle, high + 1)]
-    return []
 
 
 def selected_evaluation(record: RunRecord) -> Evaluation | None:
@@ -136,12 +108,23 @@ def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -
 
 def _searched(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records without trials that the search of their arm would not have made."""
-    tried = {
-        arm: search(study.tuning, centre(study, data, method), trial_losses(trials(records, arm))).tried
-        for arm, method in study.arms.items()
-        if not isinstance(method, ExistingMethod)
-    }
-    return [r for r in records if r.spec.role != "tune" or r.spec.learning_rate in tried[r.spec.arm]]
+    found = {arm: found for arm in study.arms if (found := arm_search(study, data, records, arm))}
+    asked = {("tune", arm): of_arm.tried for arm, of_arm in found.items()}
+    asked |= {("short", arm): of_arm.tried_short for arm, of_arm in found.items()}
+    return [
+        r
+        for r in records
+        if r.spec.role in ("base", "confirm") or r.spec.learning_rate in asked[r.spec.role, r.spec.arm]
+    ]
+
+
+def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord], arm: str) -> Search | None:
+    """How far the search of an arm is; None where nothing is trained."""
+    method = study.arms[arm]
+    if isinstance(method, ExistingMethod):
+        return None
+    losses, short_losses = (trial_losses(trials(records, arm, role)) for role in ("tune", "short"))
+    return search(study.tuning, centre(study, data, method), losses, short_losses)
 
 
 def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
@@ -151,12 +134,12 @@ def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunR
     return study.train.head_learning_rate or selected_rates(study, records).get(reference_arm(study))
 
 
-def trials(records: Sequence[RunRecord], arm: str) -> list[Trial]:
-    """The finished learning-rate trials of an arm, by rising rate."""
+def trials(records: Sequence[RunRecord], arm: str, role: Role = "tune") -> list[Trial]:
+    """The learning-rate trials of an arm that ended, by rising rate: those of full length, or the `short` ones."""
     found = [
-        Trial(record.spec.learning_rate, selected_evaluation(record) if record.status == "done" else None)
-        for record in records
-        if record.spec.arm == arm and record.spec.role == "tune" and record.spec.learning_rate is not None
+        Trial(r.spec.learning_rate, selected_evaluation(r) if r.status == "done" else None, r.status)
+        for r in records
+        if r.spec.arm == arm and r.spec.role == role and r.spec.learning_rate is not None
     ]
     return sorted(found, key=lambda trial: trial.rate)
 
@@ -168,27 +151,27 @@ def selection_loss(record: RunRecord) -> float:
 
 
 def trial_losses(found: Sequence[Trial]) -> dict[float, float | None]:
-    """What the search minimises, by rate; None where the trial diverged."""
+    """What the search minimises, by rate; None where the trial diverged or failed: the search goes past neither."""
     return {t.rate: None if t.evaluation is None else t.evaluation.selection_loss for t in found}
+
+
+def measured_losses(found: Sequence[Trial]) -> dict[float, float | None]:
+    """Like `trial_losses` without the failed trials, which say nothing about their rates."""
+    return trial_losses([trial for trial in found if trial.status != "failed"])
 
 
 def selected_rates(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, float]:
     """The best tried rate of every arm that has one."""
-    chosen = {}
-    for arm in study.arms:
-        finished = {r: v for r, v in trial_losses(trials(records, arm)).items() if v is not None}
-        if finished:
-            chosen[arm] = min(finished, key=lambda rate: (finished[rate], rate))
-    return chosen
+    best = {arm: best_rate(trial_losses(trials(records, arm))) for arm in study.arms}
+    return {arm: rate for arm, rate in best.items() if rate is not None}
 
 
 def is_bracketed(study: StudySpec, records: Sequence[RunRecord], arm: str) -> bool:
-    """True if worse (or diverged) rates were tried on both sides of the chosen one, or nothing is trained."""
-    if isinstance(study.arms[arm], ExistingMethod):
-        return True
-    tried = sorted(trial_losses(trials(records, arm)))
-    chosen = selected_rates(study, records).get(arm)
-    return chosen is not None and tried[0] < chosen < tried[-1]
+    """True if worse (or diverged) rates were tried on both sides of the chosen one, or nothing is trained.
+
+    A failed trial is no worse rate: nobody knows what it would have reached.
+    """
+    return isinstance(study.arms[arm], ExistingMethod) or brackets_best(measured_losses(trials(records, arm)))
 
 
 def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -228,10 +211,9 @@ def next_runs(study: StudySpec, data: DataSummary, records: Sequence[RunRecord])
         return [run for run in runs if run.run_id not in known]
 
     base = missing([draft.base()])
-    if data.num_new_parameters and study.train.head_learning_rate is None:
-        search = _search(draft, records, reference_arm(study), None)
-        if search:
-            return base + missing(search)
+    needs_head_rate = data.num_new_parameters and study.train.head_learning_rate is None
+    if needs_head_rate and (waiting := _search(draft, records, reference_arm(study), None)):
+        return base + missing(waiting)
     head_rate = shared_head_rate(study, data, records)
     searches = [run for arm in study.arms for run in _search(draft, records, arm, head_rate)]
     if waiting := base + missing(searches):
@@ -241,12 +223,11 @@ def next_runs(study: StudySpec, data: DataSummary, records: Sequence[RunRecord])
 
 
 def _search(draft: "_Drafts", records: Sequence[RunRecord], arm: str, head_rate: float | None) -> list[RunSpec]:
-    method = draft.study.arms[arm]
-    if isinstance(method, ExistingMethod):
+    found = arm_search(draft.study, draft.data, records, arm)
+    if found is None:
         return []
-    middle = centre(draft.study, draft.data, method)
-    found = search(draft.study.tuning, middle, trial_losses(trials(records, arm)))
-    return [draft.tune(arm, rate, head_rate) for rate in found.waiting]
+    short = [draft.tune(arm, rate, head_rate, "short") for rate in found.waiting_short]
+    return short + [draft.tune(arm, rate, head_rate, "tune") for rate in found.waiting]
 
 
 def _confirmations(draft: "_Drafts", rates: Mapping[str, float], head_rate: float | None) -> list[RunSpec]:
@@ -274,8 +255,8 @@ class _Drafts:
         for arm in self.study.arms if old.role != "base" else ("base",):
             if old.role == "base":
                 spec = self.base()
-            elif old.role == "tune":
-                spec = self.tune(arm, old.learning_rate, old.head_learning_rate)
+            elif old.role != "confirm":
+                spec = self.tune(arm, old.learning_rate, old.head_learning_rate, old.role)
             else:
                 spec = self.confirm(arm, old.learning_rate, old.head_learning_rate, old.seed)
             if spec.run_id == record.run_id:
@@ -286,8 +267,8 @@ class _Drafts:
         seed = self.study.confirmation_seeds()[0]
         return self._run("base", "base", BaseMethod(), seed, None, None)
 
-    def tune(self, arm: str, rate: float | None, head_rate: float | None) -> RunSpec:
-        return self._run(arm, "tune", self.study.arms[arm], self.study.search_seed(), rate, head_rate)
+    def tune(self, arm: str, rate: float | None, head_rate: float | None, role: Role) -> RunSpec:
+        return self._run(arm, role, self.study.arms[arm], self.study.search_seed(), rate, head_rate)
 
     def confirm(self, arm: str, rate: float | None, head_rate: float | None, seed: int) -> RunSpec:
         method = self.study.arms[arm]
@@ -301,8 +282,9 @@ class _Drafts:
         study, data = self.study, self.data
         if isinstance(method, HeadMethod) or not data.num_new_parameters:
             head_rate = rate if data.num_new_parameters else None
-        shows_samples = role != "tune" and seed == study.confirmation_seeds()[0]
-        general = None if role == "tune" else data.inputs.general
+        is_trial = role in ("short", "tune")
+        shows_samples = not is_trial and seed == study.confirmation_seeds()[0]
+        general = None if is_trial else data.inputs.general
         return RunSpec(
             arm=arm,
             role=role,
@@ -310,12 +292,12 @@ class _Drafts:
             trust_remote_code=study.trust_remote_code,
             task=data.task,
             method=method,
-            train=study.train,
+            train=short_schedule(study, data) if role == "short" else study.train,
             learning_rate=rate,
             head_learning_rate=head_rate if rate is not None else None,
             seed=seed,
             checkpoint=study.checkpoint,
-            score_splits=("valid",) if role == "tune" else ("valid", "test"),
+            score_splits=("valid",) if is_trial else ("valid", "test"),
             samples=study.samples if shows_samples else study.samples.replace(count=0),
             forgetting_points=study.forgetting.points if role == "confirm" and general and rate is not None else 0,
             device=data.device,

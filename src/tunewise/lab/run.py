@@ -213,7 +213,7 @@ class Run:
         """Write scores.parquet: valid as the selection saw it, test and general text in fp32."""
         spec, padding = self.spec, padding_id(self.tokenizer)
         splits = [name for name in spec.score_splits if not (name == "valid" and training.valid_rows)]
-        if spec.role == "tune":
+        if spec.role in ("short", "tune"):
             splits = []  # its selected evaluation is all that a trial is for
         rows = [{"split": "valid", **row} for row in training.valid_rows]
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:

@@ -6,7 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunewise.desk.metrics import primary_metric
-from tunewise.desk.schedule import centre, grid_rate, num_steps
+from tunewise.desk.schedule import centre, num_steps
+from tunewise.desk.search import first_places, grid_rate
 from tunewise.desk.verdict import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.records import DataSummary
 from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, LoraMethod, StudySpec, parse_margin
@@ -53,8 +54,7 @@ def _arms(study: StudySpec, data: DataSummary) -> Table:
             table.add_row(name, "-", "-", "-", "-", "-", "scored only" if method.method == "existing" else "-")
             continue
         tuned, middle = data.arms[name], centre(study, data, method)
-        half = (study.tuning.rates - 1) // 2
-        rates = [grid_rate(study.tuning, middle, i - half) for i in range(study.tuning.rates)]
+        rates = [grid_rate(study.tuning, middle, place) for place in first_places(study.tuning)]
         table.add_row(
             name,
             f"{tuned.trainable_parameters:,}",

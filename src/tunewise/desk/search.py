@@ -1,0 +1,139 @@
+"""The search for the learning rate: one rule for every arm, a pure function of the losses found so far.
+
+Rates `tuning.spacing` apart around a centre; while the best is at an edge, one more beyond it; then the two
+half-steps (the square root of the spacing, 1.7 for 3) around the best, up to `tuning.cap` trials of full length.
+With `tuning.search: short` every rate of the grid first runs a short but complete schedule, and the trials of full
+length begin with the best of these and its two neighbours, which takes the place of the half-steps.
+
+Losses are what selection minimises; None stands for a rate at which training diverged.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tunewise.spec import TuningSpec
+
+Losses = Mapping[float, float | None]  # rate -> loss; None: diverged
+
+
+class Search(NamedTuple):
+    """How far the search of an arm is."""
+
+    tried: dict[float, float | None]  # rate -> loss, of the full-length trials that the rule asked for
+    waiting: list[float]  # full-length trials to make next
+    tried_short: dict[float, float | None]  # the same of the short trials
+    waiting_short: list[float]
+
+    @property
+    def is_over(self) -> bool:
+        """True if no trial is left to make."""
+        return not self.waiting and not self.waiting_short
+
+
+def search(tuning: TuningSpec, middle: float, losses: Losses, short_losses: Losses) -> Search:
+    """The rule followed from its beginning, as far as the losses reach.
+
+    So trials left over from another centre or cap change nothing, and a lost trial is made again.
+    """
+    places: Sequence[int] = first_places(tuning)
+    tried_short: dict[float, float | None] = {}
+    if tuning.search == "short":
+        grid = {grid_rate(tuning, middle, place): place for place in places}
+        tried_short = {rate: short_losses[rate] for rate in grid if rate in short_losses}
+        if missing := [rate for rate in grid if rate not in tried_short]:
+            return Search({}, [], tried_short, missing)
+        best = best_rate(tried_short)
+        centre = places[0] if best is None else grid[best]  # everything diverged: the lowest is the nearest to training
+        places = range(centre - 1, centre + 2)
+    tried: dict[float, float | None] = {}
+    while wanted := next_rates(tuning, middle, places, tried):
+        tried |= {rate: losses[rate] for rate in wanted if rate in losses}
+        if missing := [rate for rate in wanted if rate not in losses]:
+            return Search(tried, missing, tried_short, [])
+    return Search(tried, [], tried_short, [])
+
+
+def first_places(tuning: TuningSpec) -> range:
+    """The places of the grid that the search begins with, 0 being the centre."""
+    half = (tuning.rates - 1) // 2
+    return range(-half, tuning.rates - half)
+
+
+def grid_rate(tuning: TuningSpec, middle: float, place: float) -> float:
+    """The rate `place` places above the centre, rounded to 3 digits so that it prints as it is."""
+    return float(f"{middle * tuning.spacing**place:.3g}")
+
+
+def next_rates(tuning: TuningSpec, middle: float, places: Sequence[int], losses: Losses) -> list[float]:
+    """Full-length trials to make after those in `losses`, which began at `places`; empty when the search is over.
+
+    A diverged rate is worse than any, so it closes its edge. Only where nothing trained to the end the search goes
+    on, and down: a rate too high is the one cause of it that a search can cure.
+    """
+    begin = [grid_rate(tuning, middle, place) for place in places]
+    if missing := [rate for rate in begin if rate not in losses]:
+        return missing
+    if len(losses) >= tuning.cap or len(places) == 1:
+        return []
+    low, high = places[0], places[-1]
+    while grid_rate(tuning, middle, low - 1) in losses:
+        low -= 1
+    while grid_rate(tuning, middle, high + 1) in losses:
+        high += 1
+    grid = {rate: place for place in range(low, high + 1) if (rate := grid_rate(tuning, middle, place)) in losses}
+    best = best_rate({rate: losses[rate] for rate in grid})
+    if best is None or grid[best] == low:
+        return [grid_rate(tuning, middle, low - 1)]
+    if grid[best] == high:
+        return [grid_rate(tuning, middle, high + 1)]
+    if tuning.search == "short" or not tuning.half_steps:
+        return []
+    return _half_steps(tuning, middle, grid[best], losses)
+
+
+def _half_steps(tuning: TuningSpec, middle: float, place: int, losses: Losses) -> list[float]:
+    """The rates half a place beside the best one; where the cap leaves room for one, that towards the better side."""
+
+    def side_loss(side: int) -> float:
+        loss = losses[grid_rate(tuning, middle, place + side)]
+        return math.inf if loss is None else loss
+
+    sides = sorted((-1, 1), key=side_loss)
+    rates = [grid_rate(tuning, middle, place + side / 2) for side in sides]
+    return [rate for rate in rates[: tuning.cap - len(losses)] if rate not in losses]
+
+
+def best_rate(losses: Losses) -> float | None:
+    """The rate with the lowest loss, of equals the lowest rate; None where nothing trained to the end."""
+    finished = {rate: loss for rate, loss in losses.items() if loss is not None}
+    return min(finished, key=lambda rate: (finished[rate], rate)) if finished else None
+
+
+def brackets_best(losses: Losses) -> bool:
+    """True if worse (or diverged) rates were tried on both sides of the best one."""
+    best = best_rate(losses)
+    return best is not None and min(losses) < best < max(losses)
+
+
+def headroom(losses: Losses) -> float | None:
+    """How much lower the loss might be at the best rate between those tried, in units of the loss, never negative.
+
+    The best loss minus the minimum of the parabola in log rate through the best and its two neighbours. None where
+    there is no such parabola: the best is at an edge, or a neighbour diverged.
+    """
+    best = best_rate(losses)
+    if best is None or not brackets_best(losses):
+        return None
+    rates = sorted(losses)
+    below, above = rates[rates.index(best) - 1], rates[rates.index(best) + 1]
+    at_best, at_below, at_above = losses[best], losses[below], losses[above]
+    if at_best is None or at_below is None or at_above is None:
+        return None
+    # y = curvature x^2 + slope x through (0, 0), (-left, rise_left), (right, rise_right): its minimum lies slope^2 /
+    # (4 curvature) below 0, and between the neighbours, because both rises are at least 0
+    left, right = math.log(best / below), math.log(above / best)
+    per_left, per_right = (at_below - at_best) / left, (at_above - at_best) / right
+    curvature = (per_left + per_right) / (left + right)
+    slope = (per_right * left - per_left * right) / (left + right)
+    return slope**2 / (4 * curvature) if curvature > 0 else 0.0

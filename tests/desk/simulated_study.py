@@ -1,0 +1,116 @@
+"""Studies without a model: a lab that answers with losses, and the driver's loop around the schedule."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tunewise.desk import schedule
+from tunewise.records import DataSummary, Evaluation, RunRecord, SplitSummary
+from tunewise.spec import Inputs, RunSpec, StudySpec
+
+ROWS = 1600
+ARMS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "lora-r8": {"method": "lora", "rank": 8, "targets": "qkv"},
+    "lora-r16": {"method": "lora", "rank": 16},
+}
+EXISTING = {"theirs": {"method": "existing", "path": "adapter"}}
+Lab = Callable[[RunSpec], RunRecord]
+
+
+def data_summary(task: str = "sft", **changes: Any) -> DataSummary:
+    split = SplitSummary(
+        split="train",
+        source="train.jsonl",
+        rows_read=ROWS,
+        rows=ROWS,
+        units=ROWS,
+        tokens=1,
+        supervised_tokens=1,
+        truncated_rows=0,
+        truncated_tokens=0,
+        duplicates_dropped=0,
+    )
+    inputs = Inputs(base="b", tokenizer="t", data="d", general="g", existing=None, versions={"torch": "2.13"})
+    content: dict[str, Any] = {
+        "key": "k",
+        "task": task,
+        "labels": ("a", "b") if task == "classify" else (),
+        "splits": (split.model_dump(),),
+        "example_prompt": "",
+        "example_supervised": "",
+        "notes": (),
+        "near_duplicates": 0,
+        "inputs": inputs.model_dump(),
+        "existing": {"theirs": "e" * 64},
+        "model_type": "gpt2",
+        "hidden_size": 500,
+        "num_new_parameters": 7 if task == "classify" else 0,
+        "arms": {},
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 2,
+    }
+    return DataSummary.model_validate({**content, **changes})
+
+
+def study(data: DataSummary, **changes: Any) -> StudySpec:
+    """A resolved study."""
+    content = {"name": "s", "data": {"train": "train.jsonl"}, "arms": ARMS, "looks": [3], **changes}
+    return schedule.resolve(StudySpec.model_validate(content), data)
+
+
+SFT, CLASSIFY = data_summary("sft"), data_summary("classify")
+
+
+def record(spec: RunSpec, loss: float | None, status: str = "done") -> RunRecord:
+    """A finished run; `loss` None: nothing was evaluated."""
+    evaluations = (
+        ()
+        if loss is None
+        else (Evaluation(step=5, nll=loss + 9, accuracy=None), Evaluation(step=9, nll=loss, accuracy=None))
+    )
+    return RunRecord(
+        run_id=spec.run_id,
+        spec=spec,
+        status=status,
+        evaluations=evaluations,
+        selected_step=None if loss is None else 9,
+    )
+
+
+def bowl(asked: StudySpec, data: DataSummary, shift: float = 0.0) -> Lab:
+    """A lab in which every arm is best `shift` grid places above its centre and diverges 2.5 places above that."""
+
+    def run(spec: RunSpec) -> RunRecord:
+        if spec.learning_rate is None:
+            return record(spec, None)
+        middle = schedule.centre(asked, data, asked.arms[spec.arm])
+        places = math.log(spec.learning_rate / middle, asked.tuning.spacing) - shift
+        if places > 2.5:
+            return record(spec, None, "diverged")
+        noise = random.Random(spec.run_id).random() / 1000
+        return record(spec, 2 + 0.1 * places**2 + noise)
+
+    return run
+
+
+def next_runs(asked: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunSpec]:
+    """What the driver asks, the way the driver asks it."""
+    return schedule.next_runs(asked, data, schedule.current(asked, data, records))
+
+
+def drive(asked: StudySpec, data: DataSummary, lab: Lab, records: Sequence[RunRecord] = ()) -> list[RunRecord]:
+    """All records of the study at its end, those given among them. No run is made twice."""
+    done = list(records)
+    while waiting := next_runs(asked, data, done):
+        assert not {run.run_id for run in waiting} & {r.run_id for r in done}, "a run that is already there"
+        assert len({run.run_id for run in waiting}) == len(waiting), "a run twice in one wave"
+        done += [lab(run) for run in waiting]
+        assert len(done) < 500, "the study never ends"
+    return done
+
+
+def ids(records: Sequence[RunRecord]) -> set[str]:
+    return {r.run_id for r in records}

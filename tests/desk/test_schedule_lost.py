@@ -1,0 +1,149 @@
+"""Laws of the schedule: existing models, runs that diverge, runs that are lost."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, bowl, drive, next_runs, record, study
+
+from tunewise.desk import schedule
+from tunewise.desk.search import grid_rate
+from tunewise.records import Evaluation, RunRecord
+from tunewise.spec import ExistingMethod, RunSpec
+
+
+def test_an_existing_model_is_scored_once_and_stands_for_every_seed() -> None:
+    asked = study(SFT, arms={**ARMS, **EXISTING}, looks=[4])
+    done = drive(asked, SFT, bowl(asked, SFT))
+    runs = [r for r in done if isinstance(r.spec.method, ExistingMethod)]
+    assert len(runs) == 1
+    assert runs[0].spec.inputs.existing == "e" * 64
+    assert runs[0].spec.learning_rate is None
+    assert schedule.confirmed(asked, done)["theirs"] == runs * 4
+    assert schedule.is_bracketed(asked, done, "theirs")
+
+
+def test_an_existing_model_whose_weights_changed_is_scored_again() -> None:
+    asked = study(SFT, arms={**ARMS, **EXISTING})
+    done = drive(asked, SFT, bowl(asked, SFT))
+    changed = SFT.replace(existing={"theirs": "f" * 64})
+    assert [run.arm for run in next_runs(asked, changed, done)] == ["theirs"]
+
+
+def test_a_study_of_existing_models_alone_is_base_and_models() -> None:
+    asked = study(SFT, arms=EXISTING)
+    done = drive(asked, SFT, bowl(asked, SFT))
+    assert [r.spec.arm for r in done] == ["base", "theirs"]
+
+
+def with_status(done: Sequence[RunRecord], arm: str, seed: int, **changes: Any) -> list[RunRecord]:
+    chosen = {"confirm"}
+    return [
+        r.replace(**changes) if (r.spec.arm, r.spec.seed) == (arm, seed) and r.spec.role in chosen else r for r in done
+    ]
+
+
+def test_a_seed_that_one_arm_lost_is_left_out_of_all_arms() -> None:
+    asked = study(SFT, arms={**ARMS, **EXISTING})
+    lost = asked.confirmation_seeds()[1]
+    done = with_status(drive(asked, SFT, bowl(asked, SFT)), "lora-r8", lost, status="failed")
+    kept = [seed for seed in asked.confirmation_seeds() if seed != lost]
+    found = schedule.confirmed(asked, done)
+    assert list(found) == [*ARMS, "theirs"]
+    assert all([r.spec.seed for r in found[arm]] == kept for arm in ARMS)
+    assert len(found["theirs"]) == len(kept)
+    assert next_runs(asked, SFT, done) == [], "within one go a lost run is not made again"
+
+
+def test_a_diverged_confirmation_stays_in() -> None:
+    asked = study(SFT)
+    seed = asked.confirmation_seeds()[0]
+    done = with_status(drive(asked, SFT, bowl(asked, SFT)), "full", seed, status="diverged")
+    assert [len(runs) for runs in schedule.confirmed(asked, done).values()] == [3, 3, 3]
+
+
+def test_confirmations_at_a_rate_that_is_no_longer_chosen_are_left_out() -> None:
+    asked = study(SFT)
+    lab = bowl(asked, SFT)
+    done = drive(asked, SFT, lab)
+    rates = schedule.selected_rates(asked, done)
+    worse = [
+        record(r.spec, 99.0) if (r.spec.role, r.spec.learning_rate) == ("tune", rates["full"]) else r for r in done
+    ]
+    continued = drive(asked, SFT, lab, worse)
+    chosen = schedule.selected_rates(asked, continued)["full"]
+    assert chosen != rates["full"]
+    assert {r.spec.learning_rate for r in schedule.confirmed(asked, continued)["full"]} == {chosen}
+
+
+def test_an_arm_whose_every_trial_diverged_is_never_confirmed_and_the_study_ends() -> None:
+    asked = study(SFT)
+    lab = bowl(asked, SFT)
+
+    def broken(spec: RunSpec) -> RunRecord:
+        return record(spec, None, "diverged") if spec.arm == "full" else lab(spec)
+
+    done = drive(asked, SFT, broken)
+    assert len(schedule.trials(done, "full")) == asked.tuning.cap
+    assert set(schedule.confirmed(asked, done)) == {"lora-r8", "lora-r16"}
+    assert not schedule.is_bracketed(asked, done, "full")
+
+
+def test_a_head_whose_every_trial_diverged_does_not_stop_the_study() -> None:
+    asked = study(CLASSIFY)
+    lab = bowl(asked, CLASSIFY)
+    done = drive(asked, CLASSIFY, lambda spec: record(spec, None, "diverged") if spec.arm == "head" else lab(spec))
+    assert set(schedule.confirmed(asked, done)) == set(ARMS)
+
+
+def test_a_diverged_trial_is_never_chosen_whatever_it_reached_before() -> None:
+    asked = study(SFT)
+    lab = bowl(asked, SFT)
+    middle = grid_rate(asked.tuning, schedule.centre(asked, SFT, asked.arms["full"]), 0)
+
+    def breaks_late(spec: RunSpec) -> RunRecord:
+        is_it = (spec.arm, spec.learning_rate) == ("full", middle)
+        return record(spec, 0.001, "diverged") if is_it else lab(spec)
+
+    assert schedule.selected_rates(asked, drive(asked, SFT, breaks_late))["full"] != middle
+
+
+def test_of_two_rates_as_good_the_lower_is_chosen() -> None:
+    asked = study(SFT)
+    done = drive(asked, SFT, lambda spec: record(spec, None if spec.learning_rate is None else 2.0))
+    for arm, rate in schedule.selected_rates(asked, done).items():
+        assert rate == min(trial.rate for trial in schedule.trials(done, arm))
+
+
+def test_accuracy_selects_before_the_loss_and_the_loss_decides_ties() -> None:
+    best = Evaluation(step=1, nll=9.0, accuracy=0.81)
+    tied = Evaluation(step=2, nll=0.5, accuracy=0.80)
+    worse = Evaluation(step=3, nll=0.6, accuracy=0.80)
+    assert best.selection_loss < tied.selection_loss < worse.selection_loss
+
+
+def test_the_selected_evaluation_is_the_one_that_the_run_selected_not_the_last() -> None:
+    asked = study(SFT)
+    spec = next_runs(asked, SFT, [])[1]
+    chosen = record(spec, 2.0).replace(selected_step=5)
+    assert schedule.selection_loss(chosen) == 11.0
+    assert schedule.selection_loss(record(spec, None, "diverged")) == math.inf
+
+
+def test_a_failed_trial_is_told_from_a_diverged_one_and_closes_no_edge() -> None:
+    asked = study(SFT, tuning={"half_steps": False})
+    lab = bowl(asked, SFT)
+    highest = grid_rate(asked.tuning, schedule.centre(asked, SFT, asked.arms["full"]), 1)
+
+    def loses(status: str) -> list[RunRecord]:
+        def run(spec: RunSpec) -> RunRecord:
+            return record(spec, None, status) if (spec.arm, spec.learning_rate) == ("full", highest) else lab(spec)
+
+        return drive(asked, SFT, run)
+
+    diverged, failed = loses("diverged"), loses("failed")
+    assert schedule.trials(diverged, "full")[-1] == schedule.Trial(highest, None, "diverged")
+    assert schedule.trials(failed, "full")[-1] == schedule.Trial(highest, None, "failed")
+    assert schedule.is_bracketed(asked, diverged, "full")
+    assert not schedule.is_bracketed(asked, failed, "full")
+    assert len(schedule.measured_losses(schedule.trials(failed, "full"))) == 2
