@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from tunewise.errors import ModelError
-from tunewise.lab.evaluate.generate import continue_text
+from tunewise.lab.evaluate.generate import generate
 from tunewise.lab.fingerprints import FileHashes, tokenizer_fingerprint
 from tunewise.lab.models import (
     BUNDLED,
@@ -80,7 +80,7 @@ def test_the_bundled_base_is_complete_and_writes_words() -> None:
     assert {p.dtype for p in base.model.parameters()} == {torch.float32}
     assert context_length(config) == 512
     assert tokenizer.eos_token_id == config.eos_token_id
-    text = continue_text(base.model, tokenizer, tokenizer("It was the best of")["input_ids"], 8)
+    text = generate(base.model, tokenizer, [tokenizer("It was the best of")["input_ids"]], 8, 1)[0].text
     assert text.strip().isascii()
     assert len(text) > 8
 
@@ -291,7 +291,7 @@ def test_a_real_llama_whose_tokenizer_names_no_special_tokens_gets_them_from_its
     base = load_base(str(STORIES), "lm", (), tokenizer, False)
     assert base.new_parameters == ()
     expected = (STORIES / "expected_greedy.txt").read_text(encoding="utf-8").strip()
-    text = continue_text(base.model, tokenizer, [1], 40).strip()
+    text = generate(base.model, tokenizer, [[1]], 40, 1)[0].text.strip()
     assert len(text) > 40
     assert expected.startswith(text)
 

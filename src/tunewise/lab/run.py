@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
-from tunewise.lab.evaluate.generate import continue_text
+from tunewise.lab.evaluate.generate import Generated, generate
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
@@ -225,14 +225,21 @@ class Run:
     def _samples(self, model: torch.nn.Module, rows: list[dict[str, Any]]) -> Iterator[Sample]:
         if not self.spec.samples.count:
             return
-        predicted = {row["example"]: row["prediction"] for row in rows if row["split"] == "test"}
-        for example in self._examples("test")[: self.spec.samples.count]:
-            if self.spec.task == "classify":
-                output = self.data.labels[predicted[example.example]]
-            else:
-                prompt_ids = example.input_ids[: prompt_length(self.spec.task, example.supervised)]
-                output = continue_text(model, self.tokenizer, prompt_ids, self.spec.samples.max_new_tokens)
+        examples = self._examples("test")[: self.spec.samples.count]
+        if self.spec.task == "classify":
+            predicted = {row["example"]: row["prediction"] for row in rows if row["split"] == "test"}
+            outputs = [self.data.labels[predicted[example.example]] for example in examples]
+        else:
+            outputs = [generated.text for generated in self._generate(model, examples)]
+        for example, output in zip(examples, outputs, strict=True):
             yield Sample(example=example.example, prompt=example.prompt, output=output, reference=example.reference)
+
+    def _generate(self, model: torch.nn.Module, examples: list[Example]) -> list[Generated]:
+        spec = self.spec
+        prompts = [e.input_ids[: prompt_length(spec.task, e.supervised)] for e in examples]
+        max_tokens = spec.train.micro_batch_tokens
+        written: list[Generated] = generate(model, self.tokenizer, prompts, spec.samples.max_new_tokens, max_tokens)
+        return written
 
     def _store(self, training: Training, usage: Usage, samples: tuple[Sample, ...]) -> RunRecord:
         record = RunRecord(

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from tunewise.lab.data.examples import prompt_ids
-from tunewise.lab.evaluate.generate import continue_text
+from tunewise.lab.evaluate.generate import generate
 from tunewise.lab.models import load_base, load_config, load_tokenizer, load_tuned
 from tunewise.records import DataSummary
 from tunewise.spec import StudySpec
@@ -29,7 +29,7 @@ def answer(
         if data.task == "classify":
             answers[arm] = _label(model, ids, data.labels)
         else:
-            answers[arm] = continue_text(model, tokenizer, ids, max_new_tokens)
+            answers[arm] = generate(model, tokenizer, [ids], max_new_tokens, len(ids))[0].text
     return answers
 
 
