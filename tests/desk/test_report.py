@@ -20,6 +20,8 @@ from tunewise.desk.report.build import MAX_TRAIN_POINTS, build_report, thinned
 from tunewise.desk.report.charts import figures
 from tunewise.desk.report.html import to_html, write_report
 from tunewise.desk.report.view import Report, schema_text
+from tunewise.desk.search import headroom
+from tunewise.desk.sentences import what_would_decide
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.study_file import read_study
@@ -299,6 +301,50 @@ def test_a_classification_is_judged_by_accuracy_and_measures_gain_over_the_head(
     assert head.gain_kept is not None
     assert head.gain_kept.estimate == pytest.approx(0.0)
     assert "head" not in report.headline
+
+
+def test_arms_share_the_error_by_holm_and_the_cheapest_that_is_good_is_recommended(make_study: Any) -> None:
+    ledger = make_study(study={"margin": "0.1"})
+    report = write_report(ledger)
+    page = (ledger.folder / "report.html").read_text(encoding="utf-8")
+    assert [(v.arm, v.outcome, v.num_compared) for v in report.verdicts] == [
+        ("lora-r8", "as good", 2),
+        ("lora-r16-all", "as good", 2),
+    ]
+    assert sorted(verdict.confidence for verdict in report.verdicts) == [0.95, 0.975]
+    assert report.recommended_arm == "lora-r8"  # 32,768 parameters against 327,680
+    assert "97.5% interval (Holm, 2 arms)" in page
+    assert "Recommended: lora-r8" in page
+
+
+def test_the_headroom_of_the_search_stands_in_the_verdict(make_study: Any) -> None:
+    ledger = make_study(study={"margin": "0.1"})
+    for verdict in build_report(ledger).verdicts:
+        for arm, shown in ((verdict.arm, verdict.headroom_of_arm), ("full", verdict.headroom_of_full)):
+            trials = stored_runs(ledger.folder, arm, "tune")
+            best = {run["spec"]["learning_rate"]: min(e["nll"] for e in run["evaluations"]) for run in trials}
+            assert shown == pytest.approx(headroom(best))
+            assert shown >= 0
+
+
+def test_the_reference_of_gain_takes_no_share_of_the_error_and_is_not_recommended(make_study: Any) -> None:
+    report = build_report(make_study(data={"task": "classify"}))
+    assert {verdict.arm: verdict.num_compared for verdict in report.verdicts} == {
+        "head": 1,
+        "lora-r8": 2,
+        "lora-r16-all": 2,
+    }
+    assert report.recommended_arm != "head"
+
+
+def test_what_would_decide_stands_on_the_page_and_in_report_json(make_study: Any) -> None:
+    ledger = make_study(study={"margin": "0.002"})
+    report = write_report(ledger)
+    assert report.recommended_arm is None
+    page = (ledger.folder / "report.html").read_text(encoding="utf-8")
+    for verdict in report.verdicts:
+        assert verdict.would_decide is not None
+        assert what_would_decide(verdict.would_decide) in page
 
 
 def test_an_arm_trained_elsewhere_is_scored_without_seeds_or_costs(make_study: Any) -> None:

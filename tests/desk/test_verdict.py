@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tunewise.desk.comparison import ArmScores, decide
+from tunewise.desk.intervals import two_way_interval
 from tunewise.desk.metrics import METRICS, Scores, compute
-from tunewise.desk.paired import PairedRuns, two_way_interval
-from tunewise.desk.verdict import ArmScores, MarginTest, Verdict, decide, judge, sentence, smallest_margin
+from tunewise.desk.paired import PairedRuns
+from tunewise.desk.sentences import sentence
+from tunewise.desk.verdict import Levels, MarginTest, RateSearch, Verdict, judge
 from tunewise.errors import SpecError
 from tunewise.spec import Margin
 
@@ -177,7 +180,7 @@ def test_equal_differences_are_no_certainty():
 def test_an_optimum_that_is_not_bracketed_forbids_all_three_words(harm: float):
     runs = text_study(7, harm)
     assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome != "undecided"
-    found = decide("lora", runs, "nll", Margin(absolute=0.02), unbracketed=("full",))
+    found = decide("lora", runs, "nll", Margin(absolute=0.02), search=RateSearch(unbracketed=("full",)))
     assert (found.outcome, found.reason, found.remark) == ("undecided", "optimum not bracketed", None)
 
 
@@ -200,6 +203,47 @@ def test_harm_that_sits_in_a_few_units_caps_as_good_and_those_units_are_named():
     assert found.high < 0.02
     assert found.harmful_units[:3] == ("row-00077", "row-00277", "row-00007")
     assert len(found.harmful_units) == 10
+
+
+def test_the_same_tail_caps_better_too_because_it_rests_on_the_same_end():
+    runs = text_study(9, -0.02, num_units=400)
+    by_token = np.zeros(400)
+    by_token[[7, 77, 277]] = 0.5, 0.7, 0.6
+    tail = tuple(replace(run, nll=run.nll + by_token * run.num_tokens) for run in runs.arm)
+    assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome == "better"
+    found = decide("lora", replace(runs, arm=tail), "nll", Margin(absolute=0.02))
+    assert (found.outcome, found.reason, found.remark) == ("undecided", "skew", None)
+    assert found.high < 0
+    assert found.harmful_units[0] == "row-00077"
+
+
+@pytest.mark.parametrize(
+    ("harm", "of_full", "of_arm", "outcome"),
+    [
+        (-0.05, 0.0051, None, "undecided"),  # a quarter of the margin is 0.005
+        (0.0, 0.0051, None, "undecided"),
+        (0.05, 0.0051, None, "worse"),
+        (-0.05, 0.0049, 0.0051, "better"),
+        (0.0, 0.0049, 0.0051, "as good"),
+        (0.05, None, 0.0051, "undecided"),
+        (0.05, None, 0.0049, "worse"),
+        (0.05, None, None, "worse"),
+    ],
+)
+def test_headroom_above_a_quarter_of_the_margin_forbids_the_words_that_it_could_turn(
+    harm: float, of_full: float | None, of_arm: float | None, outcome: str
+):
+    search = RateSearch(headroom_of_full=of_full, headroom_of_arm=of_arm)
+    found = decide("lora", text_study(7, harm), "nll", Margin(absolute=0.02), search)
+    assert (found.outcome, found.reason) == (outcome, "headroom" if outcome == "undecided" else None)
+    assert (found.headroom_of_full, found.headroom_of_arm) == (of_full, of_arm)
+
+
+def test_headroom_is_held_against_the_smaller_part_of_the_margin():
+    search = RateSearch(headroom_of_full=0.004)
+    runs = text_study(7, 0.0, gain=0.2)  # 5 % of it is 0.01, of which a quarter is 0.0025
+    assert decide("lora", runs, "nll", Margin(absolute=0.02), search).outcome == "as good"
+    assert decide("lora", runs, "nll", TWO_PARTS, search).reason == "headroom"
 
 
 def test_a_tail_of_units_towards_benefit_caps_nothing():
@@ -280,7 +324,7 @@ def test_gain_kept_and_the_perplexity_ratio_speak_of_the_same_runs():
 
 def test_a_wider_confidence_makes_a_wider_interval():
     runs = text_study(14, 0.0)
-    wide = decide("lora", runs, "nll", TWO_PARTS, confidence=0.99)
+    wide = decide("lora", runs, "nll", TWO_PARTS, levels=Levels(0.005, 0.005, 0.005))
     narrow = decide("lora", runs, "nll", TWO_PARTS)
     assert wide.low < narrow.low < narrow.high < wide.high
 
@@ -290,6 +334,42 @@ def test_an_unknown_metric_names_the_near_miss():
         decide("lora", text_study(1, 0.0), "nlll", TWO_PARTS)
 
 
+def test_every_word_is_tested_at_its_own_level_and_the_interval_is_at_the_level_of_the_word():
+    runs = text_study(14, 0.0)
+    plain = decide("lora", runs, "nll", Margin(absolute=0.02))
+    between = decide("lora", runs, "nll", Margin(absolute=0.02), levels=Levels(1e-9, 0.01, 1e-9))
+    assert (plain.confidence, between.confidence) == (0.95, 0.98)
+    assert between.outcome == "as good"
+    just_above = Margin(absolute=plain.high + 1e-6)
+    assert decide("lora", runs, "nll", just_above).outcome == "as good"
+    strict = decide("lora", runs, "nll", just_above, levels=Levels(0.025, 0.01, 0.005))
+    assert (strict.outcome, strict.confidence) == ("undecided", 0.99)
+    assert strict.low < plain.low < plain.high < strict.high
+
+
+def test_what_would_decide_is_said_where_more_data_is_what_is_missing_and_nowhere_else():
+    open_study = decide("lora", text_study(2, 0.0, noise=0.1), "nll", Margin(absolute=0.02))
+    assert (open_study.outcome, open_study.reason) == ("undecided", "interval")
+    assert open_study.would_decide is not None
+    assert "a new study would say so in 80 % of cases with about" in sentence(open_study)
+    two_seeds = decide("lora", text_study(3, 0.0, num_seeds=2), "nll", Margin(absolute=0.02))
+    assert two_seeds.would_decide is not None
+    for decided in (
+        decide("lora", text_study(1, 0.0), "nll", Margin(absolute=0.02)),
+        decide("lora", text_study(1, 0.0), "nll", Margin(absolute=0.02), RateSearch(unbracketed=("full",))),
+        decide("lora", text_study(1, 0.0, num_units=9), "nll", Margin(absolute=0.02)),
+    ):
+        assert decided.would_decide is None
+
+
+def test_the_more_demanding_part_of_a_margin_says_what_would_decide():
+    runs = text_study(2, 0.0, gain=0.2, noise=0.1)  # 5 % of the gain is 0.01, half of the absolute part
+    alone = decide("lora", runs, "nll", Margin(absolute=0.02)).would_decide
+    both = decide("lora", runs, "nll", TWO_PARTS).would_decide
+    assert (both.kind, alone.kind) == ("seeds", "seeds")
+    assert both.likely > 2 * alone.likely
+
+
 # --- in words and on disk
 
 
@@ -297,7 +377,7 @@ def test_the_sentence_names_arm_metric_margin_interval_seeds_and_units_for_every
     studies = [
         decide("lora-r8", text_study(1, harm), "nll", TWO_PARTS) for harm in (-0.05, 0.0, 0.01, 0.05, 0.0195)
     ] + [
-        decide("lora-r8", text_study(1, 0.0), "nll", TWO_PARTS, unbracketed=("full", "lora-r8")),
+        decide("lora-r8", text_study(1, 0.0), "nll", TWO_PARTS, search=RateSearch(unbracketed=("full", "lora-r8"))),
         decide("lora-r8", text_study(1, 0.0, num_seeds=2), "nll", TWO_PARTS),
         decide("lora-r8", text_study(1, 0.0, num_seeds=1), "nll", TWO_PARTS),
         decide("lora-r8", text_study(1, 0.0, num_units=9), "nll", TWO_PARTS),
@@ -333,31 +413,3 @@ def test_accuracies_are_spoken_of_in_percentage_points():
 def test_a_verdict_survives_json():
     found = decide("lora", text_study(1, 0.0), "nll", TWO_PARTS)
     assert Verdict.model_validate_json(found.model_dump_json()) == found
-
-
-# --- before training
-
-
-@pytest.mark.parametrize(("sd_per_margin", "num_seeds"), [(0.5, 5), (1.0, 10), (1.5, 20), (2.0, 34)])
-def test_the_smallest_margin_gives_the_known_numbers_of_seeds(sd_per_margin: float, num_seeds: int):
-    def resolved(seeds: int) -> bool:
-        return smallest_margin(10**6, seeds, unit_sd=1e-9, seed_sd=sd_per_margin) <= 1
-
-    assert resolved(num_seeds)
-    assert not resolved(num_seeds - 1)
-
-
-def test_at_the_smallest_margin_eighty_percent_of_simulated_studies_of_equal_arms_say_as_good():
-    margin = smallest_margin(150, 5, unit_sd=0.3)
-    assert margin == pytest.approx(math.sqrt(7.85 / 150) * 0.3, rel=0.01)
-    rng = np.random.default_rng(16)
-    hits = 0
-    for _ in range(1000):
-        units = rng.normal(0, 0.3, 150)
-        hits += two_way_interval(np.tile(units, (5, 1))).high < margin
-    assert 760 <= hits <= 840
-
-
-def test_too_few_seeds_or_units_resolve_no_margin():
-    assert smallest_margin(1000, 2, 0.1) == math.inf
-    assert smallest_margin(9, 5, 0.1) == math.inf

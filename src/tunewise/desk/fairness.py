@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tunewise.desk.power import MIN_SEEDS, MIN_UNITS
 from tunewise.desk.schedule import confirmed, is_bracketed, selected_rates, trials
-from tunewise.desk.verdict import MIN_SEEDS, MIN_UNITS
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import ExistingMethod, Frozen, StudySpec
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from tunewise.desk.intervals import two_way_interval
 from tunewise.desk.metrics import Floats
-from tunewise.desk.paired import linearise, two_way_interval
+from tunewise.desk.paired import linearise
 from tunewise.spec import Frozen
 
 

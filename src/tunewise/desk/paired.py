@@ -1,8 +1,4 @@
-"""Paired differences of arms per seed and test unit, and intervals for their mean over new seeds and new units.
-
-All seeds of all arms are scored on the same units, so seeds and units are crossed, and both are a sample: of the
-trainings that could have been, and of the rows that the model will meet. An interval over seeds alone speaks of
-this very test set, one over units alone of these very trainings.
+"""Paired differences of arms per seed and test unit: from scores to the tables that intervals are made of.
 
 Shapes: S seeds, U units, N columns of a table (U, and for proportions the pseudo-units).
 """
@@ -10,153 +6,26 @@ Shapes: S seeds, U units, N columns of a table (U, and for proportions the pseud
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from scipy import optimize, special
 
+from tunewise.desk.intervals import (
+    ROUNDING,
+    Estimate,
+    Interval,
+    MeanSquares,
+    mean_squares,
+    probability_of_negative,
+    spread_of,
+    two_way_interval,
+    unit_interval,
+)
 from tunewise.desk.metrics import METRICS, Floats, Integers, Metric, Scores, Texts, compute
 from tunewise.errors import StudyError
 from tunewise.registry import lookup
 from tunewise.spec import Frozen
-
-# Spread that is only rounding: far above the 1e-16 of float64, far below any difference that a model makes.
-ROUNDING = 1e-12
-
-
-class Estimate(Frozen):
-    """A number and the ends of its interval; an end is None where it cannot be given."""
-
-    estimate: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Components:
-    """Where the variance of a mean comes from: three parts that sum to the squared standard error."""
-
-    seed: float
-    unit: float
-    rest: float
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its two-sided interval. The ends are None where the data cannot give any."""
-
-    estimate: float
-    low: float | None
-    high: float | None
-    degrees_of_freedom: float | None
-    standard_error: float | None
-    components: Components | None
-    num_seeds: int
-    num_units: int
-
-    def as_estimate(self) -> Estimate:
-        """The mean and its ends alone."""
-        return Estimate(estimate=self.estimate, low=self.low, high=self.high)
-
-
-# --- the two-way interval
-
-
-def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
-    """Interval of the mean of x[seed, unit] = mean + seed + unit + rest, for new seeds and new units.
-
-    With the mean squares of the two-way table, a = max(MS_seed - MS_rest, 0), b = max(MS_unit - MS_rest, 0): the
-    variance of the mean is (a + b + MS_rest) / (S N); a t quantile with Satterthwaite's degrees of freedom where a
-    and b are positive, else S - 1 (b = 0), N - 1 (a = 0) or (S - 1)(N - 1) (both 0). Sources: Satterthwaite 1946
-    (Biometrics 2); Searle, Casella & McCulloch 1992, Variance Components, chapter 4.
-
-    The ends are None with one seed or one unit, whose part of the variance cannot be estimated, and where all
-    differences are equal: that is no evidence of certainty.
-    """
-    num_seeds, num_units = differences_SN.shape
-    assert np.isfinite(differences_SN).all(), "scores are finite"
-    mean = float(differences_SN.mean())
-    if min(num_seeds, num_units) < 2 or _all_equal(differences_SN):
-        return Interval(mean, None, None, None, None, None, num_seeds, num_units)
-    squares = _mean_squares(differences_SN, differences_SN)
-    spread = _spread(squares, num_seeds, num_units)
-    half = float(special.stdtrit(spread.freedom, (1 + confidence) / 2) * np.sqrt(spread.variance))
-    cells = num_seeds * num_units
-    return Interval(
-        estimate=mean,
-        low=mean - half,
-        high=mean + half,
-        degrees_of_freedom=float(spread.freedom),
-        standard_error=math.sqrt(spread.variance),
-        components=Components(
-            seed=max(float(squares.seed - squares.rest), 0.0) / cells,
-            unit=max(float(squares.unit - squares.rest), 0.0) / cells,
-            rest=float(squares.rest) / cells,
-        ),
-        num_seeds=num_seeds,
-        num_units=num_units,
-    )
-
-
-def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
-    """Interval of the mean for new units and these very runs: a t interval over the units' means, N - 1 degrees.
-
-    For what has no seeds (the base, an adapter from elsewhere), and for what one or two seeds lean to.
-    The ends are None with one unit and where all units are equal.
-    """
-    num_seeds, num_units = differences_SN.shape
-    by_unit = differences_SN.mean(axis=0)
-    mean = float(by_unit.mean())
-    if num_units < 2 or _all_equal(by_unit):
-        return Interval(mean, None, None, None, None, None, num_seeds, num_units)
-    error = float(by_unit.std(ddof=1)) / math.sqrt(num_units)
-    half = float(special.stdtrit(num_units - 1, (1 + confidence) / 2)) * error
-    return Interval(mean, mean - half, mean + half, num_units - 1, error, None, num_seeds, num_units)
-
-
-def _all_equal(values: Floats) -> bool:
-    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
-
-
-class _MeanSquares(NamedTuple):
-    seed: Floats
-    unit: Floats
-    rest: Floats
-
-
-class _Spread(NamedTuple):
-    variance: Floats  # of the mean
-    freedom: Floats
-
-
-def _mean_squares(x_SN: Floats, y_SN: Floats) -> _MeanSquares:
-    """Mean squares of a two-way table where x is y, else mean cross products (so that squares are bilinear)."""
-    num_seeds, num_units = x_SN.shape
-
-    def parts(table: Floats) -> tuple[Floats, Floats, Floats]:
-        by_seed, by_unit, mean = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True), table.mean()
-        return by_seed - mean, by_unit - mean, table - by_seed - by_unit + mean
-
-    seed, unit, rest = (np.sum(x * y) for x, y in zip(parts(x_SN), parts(y_SN), strict=True))
-    return _MeanSquares(
-        seed=num_units * seed / (num_seeds - 1),
-        unit=num_seeds * unit / (num_units - 1),
-        rest=rest / ((num_seeds - 1) * (num_units - 1)),
-    )
-
-
-def _spread(squares: _MeanSquares, num_seeds: int, num_units: int) -> _Spread:
-    """Variance of the mean and its degrees of freedom, elementwise over arrays of mean squares."""
-    seed, unit = np.maximum(squares.seed - squares.rest, 0), np.maximum(squares.unit - squares.rest, 0)
-    freedom_seed, freedom_unit = num_seeds - 1, num_units - 1
-    freedom_rest = freedom_seed * freedom_unit
-    total = squares.seed + squares.unit - squares.rest
-    error = squares.seed**2 / freedom_seed + squares.unit**2 / freedom_unit + squares.rest**2 / freedom_rest
-    both = (seed > 0) & (unit > 0)
-    satterthwaite = total**2 / np.where(both, error, 1)
-    freedom = np.select([both, seed > 0, unit > 0], [satterthwaite, freedom_seed, freedom_unit], freedom_rest)
-    return _Spread((seed + unit + squares.rest) / (num_seeds * num_units), np.asarray(freedom, dtype=np.float64))
-
 
 # --- from scores to x[seed, unit]
 
@@ -173,6 +42,14 @@ class Contrast:
         """The two-way interval, around the metric's own estimate. Pseudo-units are not counted as units."""
         found = two_way_interval(self.values_SN, confidence)
         return replace(found, estimate=self.estimate, num_units=len(self.units))
+
+    def probability_of_negative(self) -> float:
+        """The one-sided p-value of "the mean is below 0"."""
+        return probability_of_negative(self.values_SN)
+
+    def probability_of_positive(self) -> float:
+        """The one-sided p-value of "the mean is above 0"."""
+        return probability_of_negative(-self.values_SN)
 
     def unit_means(self) -> Floats:
         """The mean over seeds of every real unit, U long."""
@@ -338,12 +215,12 @@ def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: fl
     at_none, at_full = arm_minus_base.values_SN, arm_minus_full.values_SN
     gain_SN = at_none - at_full  # full - base; the contrast is affine in rho: at_none - rho gain
     num_seeds, num_columns = gain_SN.shape
-    squares = [_mean_squares(x, y) for x, y in ((at_none, at_none), (at_none, gain_SN), (gain_SN, gain_SN))]
+    squares = [mean_squares(x, y) for x, y in ((at_none, at_none), (at_none, gain_SN), (gain_SN, gain_SN))]
 
     def outside(rho: Floats) -> Floats:
         """Above 0 where the interval of the contrast at rho does not contain 0."""
         quadratic = (np.maximum(a - 2 * rho * b + rho**2 * c, 0) for a, b, c in zip(*squares, strict=True))
-        spread = _spread(_MeanSquares(*quadratic), num_seeds, num_columns)
+        spread = spread_of(MeanSquares(*quadratic), num_seeds, num_columns)
         half = special.stdtrit(spread.freedom, (1 + confidence) / 2) * np.sqrt(spread.variance)
         return np.asarray(np.abs(at_none.mean() - rho * gain_SN.mean()) - half)
 

@@ -8,11 +8,14 @@ from importlib.metadata import version
 import yaml
 
 from tunewise.desk import schedule
+from tunewise.desk.comparison import ArmScores, Comparison
 from tunewise.desk.fairness import Finding, check
 from tunewise.desk.forgetting import equal_quality, mean_curve, read_curve
 from tunewise.desk.frontier import cost_of, ratios
+from tunewise.desk.intervals import Estimate, unit_interval
 from tunewise.desk.metrics import METRICS, Scores, metrics_of, primary_metric, read_scores
-from tunewise.desk.paired import Estimate, MetricSummary, PairedRuns, mean_interval, unit_interval
+from tunewise.desk.multiplicity import decide_together, recommended
+from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.report.view import (
     ArmView,
     LearningCurve,
@@ -24,7 +27,9 @@ from tunewise.desk.report.view import (
     ValidPoint,
     VerdictView,
 )
-from tunewise.desk.verdict import ArmScores, Verdict, decide, sentence
+from tunewise.desk.search import headroom
+from tunewise.desk.sentences import sentence
+from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import (
@@ -85,6 +90,7 @@ def build_report(ledger: Ledger) -> Report:
         tunewise_version=version("tunewise"),
         study=_study_view(folder, verdicts),
         headline=no_verdict or headline([v for v in verdicts if v.arm in asked(folder.study, folder.full)]),
+        recommended_arm=_recommendation(folder, verdicts),
         is_complete=is_complete,
         no_verdict=no_verdict,
         arms=_arms(folder),
@@ -161,17 +167,33 @@ def _verdicts(folder: _Folder) -> tuple[Verdict, ...]:
     margin = parse_margin(study.margin) if study.margin else DEFAULT_MARGINS[metric]
     reference = folder.confirmed.get(schedule.reference_arm(study)) or [folder.base]
 
-    def verdict(arm: str) -> Verdict:
+    def comparison(arm: str) -> Comparison:
         runs = ArmScores(
             arm=tuple(folder.scores(folder.confirmed[arm])),
             full=tuple(folder.scores(folder.confirmed[full])),
             base=tuple(folder.scores(reference)),
             against=full,
         )
-        edges = [name for name in (arm, full) if not schedule.is_bracketed(study, folder.records, name)]
-        return decide(arm, runs, metric, margin, edges)
+        edges = tuple(name for name in (arm, full) if not schedule.is_bracketed(study, folder.records, name))
+        search = RateSearch(edges, headroom_of_arm=_headroom(folder, arm), headroom_of_full=_headroom(folder, full))
+        return Comparison(arm, runs, metric, margin, search)
 
-    return tuple(verdict(arm) for arm in folder.confirmed if arm != full)
+    # The reference of gain is no candidate, so it takes no share of the error from those that are.
+    candidates = [arm for arm in asked(study, full) if arm in folder.confirmed]
+    others = [arm for arm in folder.confirmed if arm not in (full, *candidates)]
+    families = (candidates, *([arm] for arm in others))
+    found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family])}
+    return tuple(found[arm] for arm in folder.confirmed if arm != full)
+
+
+def _headroom(folder: _Folder, arm: str) -> float | None:
+    """What a rate between those tried may gain, in units of the verdict's metric, which selection minimises too."""
+    return headroom(schedule.measured_losses(schedule.trials(folder.records, arm)))
+
+
+def _recommendation(folder: _Folder, verdicts: Sequence[Verdict]) -> str | None:
+    candidates = [verdict for verdict in verdicts if verdict.arm in asked(folder.study, folder.full)]
+    return recommended(candidates, {v.arm: cost_of(folder.confirmed[v.arm]).trainable_parameters for v in candidates})
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:

@@ -6,9 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunewise.desk.metrics import primary_metric
+from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
-from tunewise.desk.verdict import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.records import DataSummary
 from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, LoraMethod, StudySpec, parse_margin
 

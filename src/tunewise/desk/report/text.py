@@ -12,6 +12,7 @@ from rich.text import Text
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
+from tunewise.desk.sentences import what_would_decide
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
 SEVERITY_STYLES = {"blocks": "bold red", "warns": "yellow", "note": "dim"}
@@ -26,6 +27,8 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
     """Print the report of the study in `folder`. Text from data and models is printed as it is, never as markup."""
     console.print(Text(f"\n{report.study.question}", style="dim"))
     console.print(Text(report.headline, style="bold"))
+    if report.recommended_arm:
+        console.print(Text(wording.recommendation(report.recommended_arm)))
     if report.verdicts:
         _print_verdicts(report, console)
     if any(arm.metrics for arm in report.arms):
@@ -43,6 +46,9 @@ def _print_verdicts(report: Report, console: Console) -> None:
     better = "higher" if metric.higher_is_better else "lower"
     caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
     print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
+    for verdict in report.verdicts:
+        if verdict.would_decide:
+            console.print(Text(f"{verdict.arm}: {what_would_decide(verdict.would_decide)}", style="dim"))
 
 
 def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:

@@ -8,7 +8,8 @@ import json
 from tunewise.desk.fairness import Finding
 from tunewise.desk.forgetting import AtEqualQuality, CurvePoint
 from tunewise.desk.frontier import Cost
-from tunewise.desk.paired import Estimate, MetricSummary
+from tunewise.desk.intervals import Estimate
+from tunewise.desk.paired import MetricSummary
 from tunewise.desk.verdict import Verdict
 from tunewise.records import DataSummary, Environment
 from tunewise.spec import Frozen, Task
@@ -123,6 +124,7 @@ class Report(Frozen):
     tunewise_version: str
     study: StudyView
     headline: str
+    recommended_arm: str | None  # the one with the fewest trainable parameters that is as good or better; None: none is
     is_complete: bool
     no_verdict: str | None  # why there are no verdicts; None: there are
     arms: tuple[ArmView, ...]  # the base first, then full, then as the study names them

@@ -1,8 +1,9 @@
 """Numbers as a reader sees them; a missing number is a dash, never a stand-in."""
 
 from tunewise.desk.forgetting import AtEqualQuality
+from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS
-from tunewise.desk.paired import Estimate, MetricSummary
+from tunewise.desk.paired import MetricSummary
 from tunewise.desk.verdict import Verdict
 from tunewise.spec import Task
 
@@ -98,3 +99,8 @@ def metric_title(metric: str, task: Task) -> str:
     shown = METRICS[metric]
     unit = shown.unit.replace("supervised token", "example") if task == "classify" else shown.unit
     return f"{shown.label} ({unit})" if unit and unit != shown.label else shown.label
+
+
+def recommendation(arm: str) -> str:
+    """One sentence for the arm that the report recommends."""
+    return f"Recommended: {arm}, which trains the fewest parameters of the arms that are as good or better."

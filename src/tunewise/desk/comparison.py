@@ -1,0 +1,299 @@
+"""One arm beside full fine-tuning on the same rows: from scores to the verdict.
+
+A margin of two parts is the smaller of both. To be below the smaller, harm must be below each: both tests must pass,
+each at the full level. To be above it, it is enough that harm is above one: but two chances to pass would double the
+error of "worse", so each of them runs at half of it (Bonferroni), and "worse" stays at its level, too.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from tunewise.desk.intervals import Estimate, Interval, unit_interval
+from tunewise.desk.metrics import METRICS, Metric, Scores
+from tunewise.desk.paired import Contrast, PairedRuns, finite_exp, gain_kept
+from tunewise.desk.power import MIN_SEEDS, MIN_UNITS, Needed, needed
+from tunewise.desk.verdict import (
+    NOTHING_LEFT_OPEN,
+    ONE_ARM,
+    Lean,
+    Levels,
+    MarginTest,
+    Outcome,
+    RateSearch,
+    Reason,
+    Remark,
+    Verdict,
+    Word,
+    judge,
+)
+from tunewise.registry import lookup
+from tunewise.spec import Margin
+
+# One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
+# Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5 %.
+UNITS_PER_SQUARED_SKEWNESS = 70
+NUM_HARMFUL_UNITS = 10
+HEADROOM_SHARE = 0.25  # of the margin that a better learning rate may be worth before words are forbidden
+# Reasons for being undecided that a larger study would take away.
+DECIDED_BY_MORE = ("seeds", "interval")
+
+
+@dataclass(frozen=True)
+class ArmScores:
+    """The confirmed runs that one verdict is about, scored on the same rows."""
+
+    arm: tuple[Scores, ...]  # by seed
+    full: tuple[Scores, ...]  # the same seeds in the same order
+    base: tuple[Scores, ...]  # the reference of gain: one record (the base), or one per seed (the head arm)
+    against: str = "full"  # the name of the full arm
+
+
+def decide(
+    arm: str,
+    runs: ArmScores,
+    metric: str,
+    margin: Margin,
+    search: RateSearch = NOTHING_LEFT_OPEN,
+    levels: Levels = ONE_ARM,
+) -> Verdict:
+    """The verdict on one arm by itself; several are decided together by multiplicity.decide_together.
+
+    No word is said with fewer than 3 seeds or 10 units, where all differences are equal, of an unbracketed optimum,
+    and, if the margin is a share of full's gain, where that gain is not measurably above 0. "Better" and "as good"
+    are not said where the harm is skewed over units, or full has headroom above a quarter of the margin; "worse" not
+    where the arm has. Raises SpecError for an unknown metric, StudyError where rows differ.
+    """
+    return Comparison(arm, runs, metric, margin, search).verdict(levels)
+
+
+class _MarginPart(NamedTuple):
+    excess: Contrast  # harm - margin
+    slack: Contrast  # harm + margin
+
+
+class _Ruling(NamedTuple):
+    outcome: Outcome
+    remark: Remark | None
+    reason: Reason | None
+
+
+class Comparison:
+    """One arm beside full on the same rows: the contrasts of the verdict, and what forbids each word."""
+
+    def __init__(self, arm: str, runs: ArmScores, metric: str, margin: Margin, search: RateSearch) -> None:
+        assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
+        self.arm, self._runs, self._margin, self._search = arm, runs, margin, search
+        self._metric = lookup(METRICS, metric, "metric")
+        sign = -1.0 if self._metric.higher_is_better else 1.0
+        self._paired = PairedRuns(self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base})
+        self._difference = self._paired.contrast({"arm": 1, "full": -1})
+        self._harm = self._paired.contrast({"arm": sign, "full": -sign})
+        self._gain = self._paired.contrast({"base": sign, "full": -sign}).interval()
+        self._parts = _margin_parts(self._paired, self._harm, margin, sign)
+        self._blocked = self._what_blocks()
+        self._forbidden = {} if self._blocked else self._what_is_forbidden()
+
+    def p_values(self) -> dict[Word, float]:
+        """Of every word the smallest one-sided level at which it would be said; 1 where it is forbidden."""
+        excesses = [part.excess for part in self._parts]
+        exceeded = min(excess.probability_of_positive() for excess in excesses)
+        found: dict[Word, float] = {
+            "better": self._harm.probability_of_negative(),
+            "as good": max(excess.probability_of_negative() for excess in excesses),
+            "worse": min(1.0, len(excesses) * exceeded),
+        }
+        return {word: 1.0 if self._blocked or word in self._forbidden else p for word, p in found.items()}
+
+    def verdict(self, levels: Levels, num_compared: int = 1) -> Verdict:
+        """The verdict at these one-sided errors."""
+        ruling = self._rule(levels)
+        confidence = 1 - 2 * levels.of(ruling.outcome)
+        interval = self._difference.interval(confidence)
+        share_excess = self._parts[-1].excess if self._margin.share_of_gain is not None else None
+        is_few = interval.num_seeds < MIN_SEEDS
+        return Verdict(
+            arm=self.arm,
+            against=self._runs.against,
+            metric=self._metric.name,
+            difference=interval.estimate,
+            low=interval.low,
+            high=interval.high,
+            confidence=confidence,
+            num_compared=num_compared,
+            standard_error=interval.standard_error,
+            degrees_of_freedom=interval.degrees_of_freedom,
+            components=interval.components,
+            margin=_margin_text(self._metric, self._margin, self._runs.against),
+            margin_absolute=self._margin.absolute,
+            margin_share_of_gain=self._margin.share_of_gain,
+            share_excess=share_excess.interval(confidence).as_estimate() if share_excess else None,
+            gain=self._gain.as_estimate(),
+            gain_kept=self._gain_kept(confidence),
+            perplexity_ratio=_perplexity_ratio(interval) if self._metric.name == "nll" else None,
+            outcome=ruling.outcome,
+            remark=ruling.remark,
+            reason=ruling.reason,
+            lean=_lean(self._harm, confidence) if is_few else None,
+            unbracketed=self._search.unbracketed,
+            headroom_of_arm=self._search.headroom_of_arm,
+            headroom_of_full=self._search.headroom_of_full,
+            harmful_units=_harmful_units(self._harm) if ruling.reason == "skew" else (),
+            num_seeds=interval.num_seeds,
+            num_units=interval.num_units,
+            num_rows=len(self._runs.arm[0].examples),
+            would_decide=self._would_decide((1 - confidence) / 2) if ruling.reason in DECIDED_BY_MORE else None,
+        )
+
+    def _gain_is_measurable(self) -> bool:
+        return self._gain.low is not None and self._gain.low > 0
+
+    def _gain_kept(self, confidence: float) -> Estimate | None:
+        if not self._gain_is_measurable():
+            return None
+        return gain_kept(self._paired.contrast({"arm": 1, "base": -1}), self._difference, confidence)
+
+    def _margins(self) -> list[float]:
+        """The parts of the margin in units of the metric, as `_parts`; a share of the gain as it was estimated."""
+        absolute, share = self._margin.absolute, self._margin.share_of_gain
+        parts = [absolute, None if share is None else share * self._gain.estimate]
+        return [part for part in parts if part is not None]
+
+    def _what_blocks(self) -> Reason | None:
+        """Why no word may be said, whatever the interval."""
+        interval = self._harm.interval()
+        if interval.num_seeds < MIN_SEEDS:
+            return "seeds"
+        if interval.num_units < MIN_UNITS:
+            return "units"
+        if interval.low is None:
+            return "identical"
+        if self._search.unbracketed:
+            return "optimum not bracketed"
+        if self._margin.share_of_gain is not None and not self._gain_is_measurable():
+            return "full gains nothing measurable here"
+        return None
+
+    def _what_is_forbidden(self) -> Mapping[Outcome, Reason]:
+        """The words that may not be said although the interval may allow them, each with the reason."""
+        forbidden: dict[Outcome, Reason] = {}
+        # Both rest on the upper end of harm, which a tail towards harm puts too low.
+        if _is_skewed(self._harm):
+            forbidden |= {"better": "skew", "as good": "skew"}
+        elif any(_is_skewed(part.excess) for part in self._parts):
+            forbidden |= {"as good": "skew"}
+        most_headroom = HEADROOM_SHARE * min(self._margins())
+        if (self._search.headroom_of_full or 0) > most_headroom:
+            forbidden |= {"better": "headroom", "as good": "headroom"}
+        if (self._search.headroom_of_arm or 0) > most_headroom:
+            forbidden |= {"worse": "headroom"}
+        return forbidden
+
+    def _rule(self, levels: Levels) -> _Ruling:
+        """The word that the ends allow, unless it is forbidden."""
+        if self._blocked:
+            return _Ruling("undecided", None, self._blocked)
+        tests = [_margin_test(part, len(self._parts), levels) for part in self._parts]
+        is_within = all(test.excess_high < 0 for test in tests)
+        high = self._harm.interval(1 - 2 * levels.better).high
+        low = self._harm.interval(1 - 2 * levels.of("as good" if is_within else "undecided")).low
+        assert low is not None, "no interval blocks"
+        assert high is not None, "no interval blocks"
+        judgement = judge(low, high, tests)
+        if judgement.outcome == "undecided":
+            return _Ruling(*judgement, "interval")
+        if reason := self._forbidden.get(judgement.outcome):
+            return _Ruling("undecided", None, reason)
+        return _Ruling(*judgement, None)
+
+    def _would_decide(self, level: float) -> Needed | None:
+        """What a new study needs for its most demanding part of the margin."""
+        found = []
+        for part, margin in zip(self._parts, self._margins(), strict=True):
+            excess = part.excess.interval()
+            if excess.components is None or margin <= 0:
+                return None
+            found.append(needed(excess.components, excess.num_seeds, excess.num_units, margin, level))
+        return max(found, key=lambda need: (need.kind == "units", need.likely or math.inf))
+
+
+def _margin_test(part: _MarginPart, num_parts: int, levels: Levels) -> MarginTest:
+    """What the intervals of one part allow; an end that cannot be given allows nothing."""
+    for_worse = part.excess.interval(1 - 2 * levels.worse / num_parts).low
+    for_as_good = part.excess.interval(1 - 2 * levels.as_good).high
+    for_equivalent = part.slack.interval(1 - 2 * levels.as_good).low
+    return MarginTest(
+        excess_low=-math.inf if for_worse is None else for_worse,
+        excess_high=math.inf if for_as_good is None else for_as_good,
+        slack_low=-math.inf if for_equivalent is None else for_equivalent,
+    )
+
+
+def _margin_parts(paired: PairedRuns, harm: Contrast, margin: Margin, sign: float) -> list[_MarginPart]:
+    """Every part of the margin as contrasts of the same records; the share of the gain comes last.
+
+    k times the gain is not put in as a constant: it is estimated from the same runs, and its error counts.
+    """
+    parts = []
+    if (m := margin.absolute) is not None:
+        excess = replace(harm, values_SN=harm.values_SN - m, estimate=harm.estimate - m)
+        slack = replace(harm, values_SN=harm.values_SN + m, estimate=harm.estimate + m)
+        parts.append(_MarginPart(excess, slack))
+    if (k := margin.share_of_gain) is not None:
+        excess = paired.contrast({"arm": sign, "full": -sign * (1 - k), "base": -sign * k})
+        slack = paired.contrast({"arm": sign, "full": -sign * (1 + k), "base": sign * k})
+        parts.append(_MarginPart(excess, slack))
+    assert parts, "a margin has at least one part"
+    return parts
+
+
+def _is_skewed(harm: Contrast) -> bool:
+    """True where a long tail of units towards harm makes the upper end of the interval too low to be trusted."""
+    by_unit = harm.values_SN.mean(axis=0)
+    deviations = by_unit - by_unit.mean()
+    spread = float(np.sqrt((deviations**2).mean()))
+    if spread == 0:
+        return False
+    skewness = float((deviations**3).mean()) / spread**3
+    return skewness > 0 and len(harm.units) < UNITS_PER_SQUARED_SKEWNESS * skewness**2
+
+
+def _harmful_units(harm: Contrast) -> tuple[str, ...]:
+    by_unit = harm.unit_means()
+    worst = np.argsort(-by_unit, kind="stable")[:NUM_HARMFUL_UNITS]
+    return tuple(str(harm.units[i]) for i in worst if by_unit[i] > 0)
+
+
+def _lean(harm: Contrast, confidence: float) -> Lean:
+    """To which side these very runs point, by the interval over units alone."""
+    interval = unit_interval(harm.values_SN, confidence)
+    if interval.high is not None and interval.high < 0:
+        return "leans better"
+    if interval.low is not None and interval.low > 0:
+        return "leans worse"
+    return "no lean"
+
+
+def _perplexity_ratio(difference: Interval) -> Estimate | None:
+    """exp of a difference of NLL and of its ends: the ratio of the perplexities."""
+    ratio = finite_exp(difference.estimate)
+    if ratio is None:
+        return None
+    return Estimate(estimate=ratio, low=finite_exp(difference.low), high=finite_exp(difference.high))
+
+
+# --- in words
+
+
+def _margin_text(metric: Metric, margin: Margin, full: str) -> str:
+    parts = []
+    if margin.absolute is not None:
+        shown = f"{margin.absolute * metric.scale:g}"
+        unit = metric.difference_unit
+        parts.append(f"{shown} {unit.removesuffix('s') if shown == '1' else unit}")
+    if margin.share_of_gain is not None:
+        parts.append(f"{margin.share_of_gain * 100:g}% of {full}'s gain")
+    return parts[0] if len(parts) == 1 else f"{' or '.join(parts)}, whichever is smaller"

@@ -1,0 +1,60 @@
+"""Many arms against full fine-tuning: every further arm is a further chance to be wrong, and Holm shares out the error.
+
+Within one look, and separately for better, as good and worse, the chance that any arm gets the word wrongly stays at
+the one-sided 2.5 % that one arm by itself has. Source: Holm 1979 (Scandinavian Journal of Statistics 6).
+
+Shapes: K arms; `...` many studies at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tunewise.desk.comparison import Comparison
+from tunewise.desk.metrics import Floats
+from tunewise.desk.power import ONE_SIDED_ERROR
+from tunewise.desk.verdict import Levels, Verdict, Word
+
+
+def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
+    """The level at which Holm tests each arm, (..., K): level / (K - rank), rank 0 the smallest p-value.
+
+    After the first arm that is not significant no other is: all that follow it keep the level at which it failed, so
+    that p <= level says of every arm by itself whether Holm rejects, and an interval at that level agrees.
+    """
+    num_arms = p_values_K.shape[-1]
+    order = np.argsort(p_values_K, axis=-1, kind="stable")
+    levels = np.broadcast_to(level / (num_arms - np.arange(num_arms)), p_values_K.shape)
+    failed = np.take_along_axis(p_values_K, order, axis=-1) > levels
+    first = np.where(failed.any(axis=-1, keepdims=True), failed.argmax(axis=-1, keepdims=True), num_arms - 1)
+    levels = np.minimum(levels, np.take_along_axis(levels, first, axis=-1))
+    found: Floats = np.empty(p_values_K.shape)
+    np.put_along_axis(found, order, levels, axis=-1)
+    return found
+
+
+def decide_together(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
+    """One verdict per arm, in order, each word at its Holm level among these arms; the interval is at the same level.
+
+    An arm that may not have a word (desk/verdict.py) stands last for it.
+    """
+    levels = [Levels() for _ in comparisons]
+    p_values = [comparison.p_values() for comparison in comparisons]
+    fields: dict[Word, str] = {"better": "better", "as good": "as_good", "worse": "worse"}
+    for word, field in fields.items():
+        found = holm_levels(np.array([of_arm[word] for of_arm in p_values]))
+        levels = [replace(of_arm, **{field: float(level)}) for of_arm, level in zip(levels, found, strict=True)]
+    return tuple(
+        comparison.verdict(of_arm, len(comparisons)) for comparison, of_arm in zip(comparisons, levels, strict=True)
+    )
+
+
+def recommended(verdicts: Sequence[Verdict], costs: Mapping[str, float | None]) -> str | None:
+    """The cheapest arm that is better or as good, by `costs` (trainable parameters); of equals the first.
+
+    None: no arm is, or what it costs is not known.
+    """
+    good = [verdict.arm for verdict in verdicts if verdict.outcome in ("better", "as good")]
+    known = {arm: cost for arm in good if (cost := costs.get(arm)) is not None}
+    return min(known, key=lambda arm: known[arm]) if known else None

@@ -1,0 +1,133 @@
+"""How much evidence a verdict takes: the margin that given seeds and units resolve, and what a new study would need."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from scipy import optimize, special
+
+from tunewise.desk.intervals import Components, MeanSquares, spread_of
+from tunewise.desk.metrics import Floats
+from tunewise.spec import Frozen
+
+MIN_SEEDS = 3  # below it no outcome
+MIN_UNITS = 10
+MOST_SEEDS = 50  # that a new study is told to run
+MOST_UNITS = 10**9
+POWER = 0.8
+ONE_SIDED_ERROR = 0.025  # of each word, per look
+# The range of what is needed: each mean square may be wrong by as much as its chi-squared says in 8 of 10 studies.
+RANGE = (0.1, 0.9)
+# Of arm - full over units, where nothing is known yet. Accuracy: the square root of a share of 2.5 % of rows on
+# which two good classifiers disagree; NLL: what arms that nearly agree show on short texts.
+ASSUMED_UNIT_SD = {"nll": 0.1, "accuracy": 0.16}
+
+
+def smallest_margin(num_units: int, num_seeds: int, unit_sd: float, seed_sd: float = 0.0) -> float:
+    """The smallest margin at which an arm that truly equals full is called as good in 80 % of studies.
+
+    In units of the metric. `unit_sd`: standard deviation over units of arm - full, `seed_sd` over seeds; 0, as
+    before any run, is the best case. With v = unit_sd^2 / N + seed_sd^2 / S it is about sqrt(7.85 v), where
+    7.85 = (1.96 + 0.84)^2; exactly delta sqrt(v), delta the noncentrality at which a noncentral t exceeds the
+    one-sided 2.5 % point with probability 0.8 (Julious 2004, Statistics in Medicine 23, section 5; degrees of
+    freedom after Satterthwaite). Infinite with fewer than 3 seeds or 10 units: no margin is resolved then.
+    """
+    if num_seeds < MIN_SEEDS or num_units < MIN_UNITS:
+        return math.inf
+    by_unit, by_seed = unit_sd**2 / num_units, seed_sd**2 / num_seeds
+    variance = by_unit + by_seed
+    assert variance > 0, "differences vary"
+    freedom = variance**2 / (by_unit**2 / (num_units - 1) + by_seed**2 / (num_seeds - 1))
+    critical = special.stdtrit(freedom, 1 - ONE_SIDED_ERROR)
+    delta = optimize.brentq(lambda shift: 1 - special.nctdtr(freedom, shift, critical) - POWER, 0, 30)
+    return float(delta) * math.sqrt(variance)
+
+
+class Needed(Frozen):
+    """What a new study needs to say "as good" in 80 % of cases, if the arms were truly equal.
+
+    Seeds on as many units as now; or units, where up to 50 seeds on these units would leave the margin open.
+    None: more than 50 seeds, or no number of units.
+    """
+
+    kind: Literal["seeds", "units"]
+    likely: int | None
+    fewest: int | None  # the range that the uncertainty of the variance components leaves (80 %)
+    most: int | None
+    beside: int  # units where seeds are counted, seeds where units are
+
+
+def needed(found: Components, num_seeds: int, num_units: int, margin: float, level: float = ONE_SIDED_ERROR) -> Needed:
+    """What a new study would need, from the components that this one (S seeds, N units) found of its variance.
+
+    The smallest S in 3..50 with P(U < margin) >= 0.8 on the same units. Where there is none, because the unit component
+    b'/N alone is too large (7.85 b'/N > margin^2, so that no number of seeds suffices), or because the seeds would be
+    too many: the smallest N, with as many seeds as now where that is possible, else with 50.
+    """
+    scenarios = (found, *(_scenario(found, num_seeds, num_units, quantile) for quantile in reversed(RANGE)))
+    seeds = [_seeds_needed(parts, num_seeds, num_units, margin, level) for parts in scenarios]
+    if seeds[0] is not None:
+        return Needed(kind="seeds", likely=seeds[0], fewest=seeds[1], most=seeds[2], beside=num_units)
+    for beside in (max(num_seeds, MIN_SEEDS), MOST_SEEDS):
+        new = [_at(parts, num_seeds / beside, 1.0) for parts in scenarios]
+        units = [_units_needed(parts, beside, num_units, margin, level) for parts in new]
+        if units[0] is not None:
+            break
+    return Needed(kind="units", likely=units[0], fewest=units[1], most=units[2], beside=beside)
+
+
+def power(
+    parts: Components, num_seeds: Floats | int, num_units: Floats | int, margin: float, level: float = ONE_SIDED_ERROR
+) -> Floats:
+    """P(U < margin) of a study whose mean has this variance and whose arms are truly equal; elementwise.
+
+    The upper end U lies below the margin where a noncentral t with noncentrality margin / standard error exceeds
+    the t quantile (Julious 2004, Statistics in Medicine 23, section 5).
+    """
+    cells = np.asarray(num_seeds * num_units, dtype=np.float64)
+    squares = MeanSquares(
+        seed=(parts.seed + parts.rest) * cells, unit=(parts.unit + parts.rest) * cells, rest=parts.rest * cells
+    )
+    spread = spread_of(squares, num_seeds, num_units)
+    critical = special.stdtrit(spread.freedom, 1 - level)
+    return np.asarray(1 - special.nctdtr(spread.freedom, margin / np.sqrt(spread.variance), critical))
+
+
+def _at(parts: Components, seed_factor: float, unit_factor: float) -> Components:
+    """The components of a mean over other numbers: factors are old number / new number."""
+    return Components(
+        seed=parts.seed * seed_factor, unit=parts.unit * unit_factor, rest=parts.rest * seed_factor * unit_factor
+    )
+
+
+def _scenario(found: Components, num_seeds: int, num_units: int, quantile: float) -> Components:
+    """The components if each mean square had come out at this quantile of its chi-squared (0.1: truth is larger)."""
+    freedoms = (num_seeds - 1, num_units - 1, (num_seeds - 1) * (num_units - 1))
+    squares = (found.seed + found.rest, found.unit + found.rest, found.rest)
+    seed, unit, rest = (float(s * f / special.chdtri(f, 1 - quantile)) for s, f in zip(squares, freedoms, strict=True))
+    return Components(seed=max(seed - rest, 0.0), unit=max(unit - rest, 0.0), rest=rest)
+
+
+def _seeds_needed(parts: Components, num_seeds: int, num_units: int, margin: float, level: float) -> int | None:
+    def suffices(seeds: int) -> bool:
+        return bool(power(_at(parts, num_seeds / seeds, 1.0), seeds, num_units, margin, level) >= POWER)
+
+    return _smallest(suffices, MIN_SEEDS, MOST_SEEDS)
+
+
+def _units_needed(parts: Components, num_seeds: int, num_units: int, margin: float, level: float) -> int | None:
+    def suffices(units: int) -> bool:
+        return bool(power(_at(parts, 1.0, num_units / units), num_seeds, units, margin, level) >= POWER)
+
+    return _smallest(suffices, MIN_UNITS, MOST_UNITS)
+
+
+def _smallest(suffices: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The smallest number that suffices, by halving: more never suffices less. None: not even the largest."""
+    if not suffices(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle + 1, high)
+    return low

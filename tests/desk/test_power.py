@@ -1,0 +1,118 @@
+"""How much evidence a verdict takes: against known answers, and against simulated studies."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tunewise.desk.intervals import Components, two_way_interval
+from tunewise.desk.power import Needed, needed, power, smallest_margin
+from tunewise.desk.sentences import what_would_decide
+
+# --- before training
+
+
+@pytest.mark.parametrize(("sd_per_margin", "num_seeds"), [(0.5, 5), (1.0, 10), (1.5, 20), (2.0, 34)])
+def test_the_smallest_margin_gives_the_known_numbers_of_seeds(sd_per_margin: float, num_seeds: int):
+    def resolved(seeds: int) -> bool:
+        return smallest_margin(10**6, seeds, unit_sd=1e-9, seed_sd=sd_per_margin) <= 1
+
+    assert resolved(num_seeds)
+    assert not resolved(num_seeds - 1)
+
+
+def test_at_the_smallest_margin_eighty_percent_of_simulated_studies_of_equal_arms_say_as_good():
+    margin = smallest_margin(150, 5, unit_sd=0.3)
+    assert margin == pytest.approx(math.sqrt(7.85 / 150) * 0.3, rel=0.01)
+    rng = np.random.default_rng(16)
+    hits = 0
+    for _ in range(1000):
+        units = rng.normal(0, 0.3, 150)
+        hits += two_way_interval(np.tile(units, (5, 1))).high < margin
+    assert 760 <= hits <= 840
+
+
+def test_too_few_seeds_or_units_resolve_no_margin():
+    assert smallest_margin(1000, 2, 0.1) == math.inf
+    assert smallest_margin(9, 5, 0.1) == math.inf
+
+
+# --- what a new study would need
+
+KNOWN = [(0.5, 5), (1.0, 10), (1.5, 20), (2.0, 34)]
+
+
+def seeds_alone(sd: float, num_seeds: int) -> Components:
+    return Components(seed=sd**2 / num_seeds, unit=1e-12, rest=1e-12)
+
+
+@pytest.mark.parametrize(("sd_per_margin", "num_seeds"), KNOWN)
+def test_where_only_seeds_differ_the_known_numbers_of_seeds_are_needed(sd_per_margin: float, num_seeds: int):
+    found = needed(seeds_alone(sd_per_margin, 5), 5, 400, 1.0)
+    assert (found.kind, found.likely, found.beside) == ("seeds", num_seeds, 400)
+
+
+def test_where_more_than_fifty_seeds_would_be_needed_nothing_is_left_but_to_say_so():
+    assert needed(seeds_alone(2.4, 5), 5, 400, 1.0).likely == 48  # 7.85 2.4^2 + 2 = 47.2
+    found = needed(seeds_alone(2.5, 5), 5, 400, 1.0)
+    assert (found.kind, found.likely, found.beside) == ("units", None, 50)
+    assert "Nor would any number of units with 50 seeds" in what_would_decide(found)
+
+
+def test_no_number_of_seeds_suffices_where_the_units_alone_leave_the_margin_open():
+    just_enough, too_much = 0.999 / 7.849, 1.001 / 7.849  # 7.849 = (1.95996 + 0.84162)^2
+    few = Components(seed=0.001, unit=just_enough, rest=1e-9)
+    assert needed(few, 5, 10**6, 1.0).kind == "seeds"
+    found = needed(Components(seed=0.001, unit=too_much, rest=1e-9), 5, 10**6, 1.0)
+    assert (found.kind, found.beside) == ("units", 5)
+    assert 1.0e6 < found.likely < 1.02e6
+
+
+def test_units_are_counted_at_more_seeds_where_the_seeds_of_now_would_never_do():
+    found = needed(Components(seed=1.0, unit=0.5, rest=0.1), 5, 200, 1.0)
+    assert (found.kind, found.beside) == ("units", 50)
+    assert found.likely is not None
+
+
+def test_the_range_reaches_to_both_sides_and_shrinks_with_more_evidence():
+    widths = []
+    for num_seeds, num_units in ((3, 100), (10, 1000), (40, 10000)):
+        found = needed(Components(seed=0.64 / num_seeds, unit=0.01, rest=0.01), num_seeds, num_units, 1.0)
+        assert found.kind == "seeds"
+        assert found.fewest <= found.likely <= (found.most or math.inf)
+        widths.append((found.most or 1000) - found.fewest)
+    assert widths[0] > widths[1] > widths[2] > 0
+
+
+def test_a_stricter_level_needs_more():
+    plain, strict = (needed(seeds_alone(1.0, 5), 5, 400, 1.0, level).likely for level in (0.025, 0.025 / 3))
+    assert plain == 10
+    assert strict > plain
+
+
+@pytest.mark.parametrize("parts", [Components(0.03, 0.04, 0.05), Components(0.1, 0.001, 0.01)])
+def test_the_power_is_that_of_simulated_studies(parts: Components):
+    rng = np.random.default_rng(17)
+    num_seeds, num_units, num_studies = 6, 40, 2000
+    hits = 0
+    for _ in range(num_studies):
+        x = rng.normal(0, math.sqrt(parts.seed * num_seeds), (num_seeds, 1))
+        x = x + rng.normal(0, math.sqrt(parts.unit * num_units), (1, num_units))
+        x = x + rng.normal(0, math.sqrt(parts.rest * num_seeds * num_units), (num_seeds, num_units))
+        hits += two_way_interval(x).high < 1.0
+    # 4 Monte Carlo errors are 4 points; Satterthwaite's degrees of freedom are an approximation
+    assert hits / num_studies == pytest.approx(float(power(parts, num_seeds, num_units, 1.0)), abs=0.045)
+
+
+def test_the_sentence_gives_the_range_and_speaks_of_a_new_study():
+    seeds = Needed(kind="seeds", likely=12, fewest=7, most=31, beside=1400)
+    assert what_would_decide(seeds) == (
+        "If the arms were truly equal, a new study would say so in 80 % of cases with about 12 seeds (7 to 31) on "
+        "1,400 test units."
+    )
+    assert "(7 to more than 50)" in what_would_decide(seeds.replace(most=None))
+    units = Needed(kind="units", likely=2300, fewest=1900, most=None, beside=5)
+    assert what_would_decide(units) == (
+        "Up to 50 seeds would not decide on these test units. If the arms were truly equal, a new study would say so "
+        "in 80 % of cases with about 2,300 test units (1,900 to no number) and 5 seeds."
+    )
