@@ -8,6 +8,7 @@ from importlib.metadata import version
 import yaml
 
 from tunewise.desk import schedule
+from tunewise.desk.bootstrap import pigeonhole_interval
 from tunewise.desk.comparison import ArmScores, Comparison
 from tunewise.desk.fairness import Finding, check
 from tunewise.desk.forgetting import equal_quality, mean_curve, read_curve
@@ -94,7 +95,10 @@ def build_report(ledger: Ledger) -> Report:
         is_complete=is_complete,
         no_verdict=no_verdict,
         arms=_arms(folder),
-        verdicts=tuple(VerdictView(**dict(verdict), sentence=sentence(verdict)) for verdict in verdicts),
+        verdicts=tuple(
+            VerdictView(**dict(verdict), sentence=sentence(verdict), pigeonhole=_cross_check(folder, verdict))
+            for verdict in verdicts
+        ),
         samples=_samples(folder),
         data=folder.data,
         environment=next((r.environment for r in folder.records if r.environment), None),
@@ -184,6 +188,12 @@ def _verdicts(folder: _Folder) -> tuple[Verdict, ...]:
     families = (candidates, *([arm] for arm in others))
     found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family])}
     return tuple(found[arm] for arm in folder.confirmed if arm != full)
+
+
+def _cross_check(folder: _Folder, verdict: Verdict) -> Estimate | None:
+    runs = {arm: folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
+    difference = PairedRuns(METRICS[verdict.metric], runs).contrast({verdict.arm: 1, verdict.against: -1})
+    return pigeonhole_interval(difference, verdict.confidence)
 
 
 def _headroom(folder: _Folder, arm: str) -> float | None:

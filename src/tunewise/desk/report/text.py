@@ -47,6 +47,9 @@ def _print_verdicts(report: Report, console: Console) -> None:
     caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
     print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
     for verdict in report.verdicts:
+        if verdict.pigeonhole:
+            ends = wording.signed_interval(verdict.metric, verdict.pigeonhole)
+            console.print(Text(f"{verdict.arm}: cross-check by pigeonhole bootstrap {ends}", style="dim"))
         if verdict.would_decide:
             console.print(Text(f"{verdict.arm}: {what_would_decide(verdict.would_decide)}", style="dim"))
 

@@ -103,9 +103,10 @@ class ArmView(Frozen):
 
 
 class VerdictView(Verdict):
-    """A verdict with its sentence in words."""
+    """A verdict with its sentence in words, and a second opinion on its interval."""
 
     sentence: str
+    pigeonhole: Estimate | None  # the same interval by bootstrap, which decides nothing; None: fewer than 5 seeds
 
 
 class SampleView(Frozen):
