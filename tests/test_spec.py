@@ -34,6 +34,7 @@ NOT_IN_THE_ID = {
     ("role",),
     ("model",),
     ("method", "learning_rate"),
+    ("method", "rates"),
     ("method", "path"),
     ("train", "head_learning_rate"),
 }
@@ -104,7 +105,7 @@ def changed(spec: RunSpec, path: tuple[Any, ...]) -> list[RunSpec]:
         holder = holder[key]
     before = holder[path[-1]]
     found = []
-    for other in (not before, 7, 0.37, *WORDS, {"a": 1}):
+    for other in (not before, 7, 0.37, *WORDS, {"a": 1}, [0.37]):
         holder[path[-1]] = other
         try:
             new = RunSpec.model_validate(content)
@@ -158,6 +159,7 @@ def study(**changes: Any) -> StudySpec:
     [
         ({"method": "full"}, {"method": "full"}),
         ({"method": "full"}, {"method": "full", "learning_rate": 1e-3}),
+        ({"method": "full"}, {"method": "full", "rates": [1e-3]}),
         ({"method": "lora"}, {"method": "lora", "rank": 8}),
         (
             {"method": "peft", "type": "IA3", "options": {"a": 1, "b": 2}},

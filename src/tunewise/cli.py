@@ -29,12 +29,19 @@ Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quick
 
 
 @app.command()
-def quickstart(sets: Sets = None, out: Out = None) -> None:
+def quickstart(
+    sets: Sets = None,
+    out: Out = None,
+    with_unfair_arm: Annotated[
+        bool, typer.Option("--with-unfair-arm", help="add an arm that nobody tuned, to see the fairness rules catch it")
+    ] = False,
+) -> None:
     """A real comparison in a few minutes: bundled base, offline data, no arguments."""
-    from tunewise.study_file import parse_options, read_study
+    from tunewise.study_file import UNFAIR_ARM, parse_options, read_study
 
     study = Path(__file__).parent / "assets" / "studies" / "quickstart.yaml"
-    _run(read_study(study, parse_options(sets or [])), out)
+    extra = UNFAIR_ARM if with_unfair_arm else {}
+    _run(read_study(study, {**extra, **parse_options(sets or [])}), out)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from tunewise.spec import RunSpec
 
@@ -50,6 +51,9 @@ class StudyProgress:
         """Show one event of the study."""
         if event["event"] == "preparing":
             self.bars.update(self.study, detail="loading model and data")
+        elif event["event"] == "findings":
+            for finding in event["findings"]:
+                self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
         elif event["event"] == "begin":
             self._begin(event["spec"], event["done"], event["expected"])
         elif event["event"] == "step":

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import pyarrow as pa
+from pydantic import AwareDatetime
 
 from tunewise.spec import Device, Frozen, Inputs, Precision, RunSpec, Split, Task
 
@@ -84,6 +85,8 @@ class Usage(Frozen):
     train_memory: Memory | None
     evaluate_memory: Memory
     saved_bytes: int | None  # None: nothing was saved
+    started: AwareDatetime | None = None  # before the model was loaded; None: not recorded
+    ended: AwareDatetime | None = None  # after the last score
 
 
 class Evaluation(Frozen):
@@ -120,6 +123,7 @@ class Tuned(Frozen):
     num_target_modules: int | None  # None: no target modules
     linear_share: float | None  # share of the base's linear parameters inside the targets
     parameter_groups: tuple[str, ...]  # one line each: names, count, rate, decay
+    learned_dtypes: tuple[str, ...] = ()  # in which the weights that learn are stored: 'float32'
 
 
 class RunRecord(Frozen):

@@ -41,6 +41,9 @@ class TrainedMethod(Frozen):
     """What every trained method has in common."""
 
     learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: by model and method")
+    rates: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, min_length=1, description="these alone, instead of the search; always reported, and blocks a verdict"
+    )
 
 
 class FullMethod(TrainedMethod):
@@ -275,8 +278,8 @@ class StudySpec(Frozen):
                 raise ValueError(f"arm name '{name}' is not allowed: letters, digits, '_', '-', and not 'base'")
         seen: dict[str, str] = {}
         for name, arm in arms.items():
-            # the centre of the search makes no other arm
-            content = canonical_json(arm.model_dump(mode="json", exclude={"learning_rate"}))
+            # where its rate is searched makes no other arm
+            content = canonical_json(arm.model_dump(mode="json", exclude={"learning_rate", "rates"}))
             if content in seen:
                 raise ValueError(f"arms '{seen[content]}' and '{name}' are the same: remove one.")
             seen[content] = name
@@ -366,7 +369,8 @@ class RunSpec(Frozen):
     def run_id(self) -> str:
         """16 hex digits: a hash of everything that can change the result (so not of names, and not of paths)."""
         content = self.model_dump(mode="json", exclude={"arm", "role", "model"})
-        content["method"].pop("learning_rate", None)  # only the centre of a search; the rate itself is hashed
+        for name in ("learning_rate", "rates"):  # only where to search; the rate itself is hashed
+            content["method"].pop(name, None)
         content["method"].pop("path", None)  # its contents are in inputs.existing
         content["train"].pop("head_learning_rate", None)
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunewise.desk import schedule
 from tunewise.desk.export import export_records
+from tunewise.desk.fairness import check_before
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
@@ -52,6 +53,7 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
         resolved = schedule.resolve(study, data)
         ledger.require_space(disk_needed(resolved, data))
         ledger.store_study(resolved)
+        listener({"event": "findings", "findings": check_before(resolved, data)})
         records = [r for r in ledger.records() if r.status != "failed"]  # a lost run gets another chance, once
         current = schedule.current(resolved, data, records)
         while runs := schedule.next_runs(resolved, data, current):

@@ -122,6 +122,7 @@ class FakeLab:
         distance = self._distance(spec)
         trained = spec.learning_rate is not None
         diverged = distance > 2.5
+        distance = abs(distance)
         gain = GAINS.get(spec.arm, 0.5) * math.exp(-0.25 * distance**2) + (rng.normal(0, 0.0015) if trained else 0)
         pq.write_table(self._scores(spec, gain, rng), folder / "scores.parquet")
         if trained:
@@ -146,11 +147,11 @@ class FakeLab:
         return record
 
     def _distance(self, spec: RunSpec) -> float:
-        """How many grid places the rate is from the best one."""
+        """How many grid places the rate is above the best one; negative: below."""
         if spec.learning_rate is None:
             return 0.0
         best = schedule.centre(self.study, self.data, self.study.arms[spec.arm])
-        return abs(math.log(spec.learning_rate / best, self.study.tuning.spacing))
+        return math.log(spec.learning_rate / best, self.study.tuning.spacing)
 
     def _scores(self, spec: RunSpec, gain: float, rng: np.random.Generator) -> pa.Table:
         splits = [*spec.score_splits, *(["general"] if spec.inputs.general else [])]

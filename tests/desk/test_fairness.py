@@ -1,14 +1,18 @@
 """Every fairness rule speaks where it must, and only there."""
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunewise.desk import schedule
-from tunewise.desk.fairness import RULES, Finding, check
+from tunewise.desk.fairness import RULES, Finding, check, check_before
+from tunewise.desk.fairness.strength import PUBLISHED
 from tunewise.ledger import Ledger
-from tunewise.records import DataSummary, RunRecord
+from tunewise.records import DataSummary, RunRecord, Tuned
 
 ALL_LINEAR = {"full": {"method": "full"}, "lora": {"method": "lora", "rank": 16, "targets": "all-linear"}}
 
@@ -19,6 +23,27 @@ def findings(ledger: Ledger) -> dict[str, Finding]:
     data = ledger.data_summary()
     study = schedule.resolve(ledger.study(), data)
     return {finding.id: finding for finding in check(study, data, schedule.current(study, data, ledger.records()))}
+
+
+def findings_with(ledger: Ledger, change: Callable[[RunRecord], RunRecord], **others: Any) -> dict[str, Finding]:
+    """The findings on records that say something which the schedule would not have asked for."""
+    data = ledger.data_summary()
+    study = schedule.resolve(ledger.study(), data)
+    records = [change(record) for record in schedule.current(study, data, ledger.records())]
+    return {finding.id: finding for finding in check(study, data, records, **others)}
+
+
+def findings_before(ledger: Ledger) -> dict[str, Finding]:
+    data = ledger.data_summary()
+    return {finding.id: finding for finding in check_before(schedule.resolve(ledger.study(), data), data)}
+
+
+def respecified(**changes: Any) -> Callable[[RunRecord], RunRecord]:
+    return lambda record: record.replace(spec=record.spec.replace(**changes).model_dump())
+
+
+def retrained(**changes: Any) -> Callable[[RunRecord], RunRecord]:
+    return lambda record: respecified(train=record.spec.train.replace(**changes))(record)
 
 
 def splits(finished: Ledger, **of_test: Any) -> list[dict[str, Any]]:
@@ -175,6 +200,246 @@ def test_targets_under_half_of_the_linear_parameters_warn(clean: Make) -> None:
     assert findings(clean(study={"arms": narrow}))["narrow-targets"].evidence == "25% covered"
 
 
+def test_targets_that_match_nothing_block_before_the_study(clean: Make) -> None:
+    nothing = Tuned(
+        trainable_parameters=0,
+        total_parameters=10,
+        scale=4,
+        num_target_modules=0,
+        linear_share=0,
+        parameter_groups=(),
+    )
+    ledger = clean(data={"arms": {"lora": nothing.model_dump()}}, max_runs=0)
+    assert findings_before(ledger)["nothing-adapted"].arms == ("lora",)
+    assert "nothing-adapted" not in findings_before(clean(max_runs=0))
+
+
+# --- learning rates
+
+
+def test_an_arm_with_rates_of_its_own_blocks_its_comparison_before_and_after_the_study(clean: Make) -> None:
+    own = {**ALL_LINEAR, "lora": {**ALL_LINEAR["lora"], "rates": [1e-3, 2e-3]}}
+    ledger = clean(study={"arms": own})
+    for found in (findings_before(ledger), findings(ledger)):
+        assert found["unequal-tuning-rule"].arms == ("lora",)
+        assert found["unequal-tuning-rule"].evidence.startswith("rates 0.001, 0.002")
+    assert "unequal-tuning-rule" not in findings(clean())
+
+
+def test_more_trials_than_the_cap_block(clean: Make) -> None:
+    ledger = clean()
+    data, cap = ledger.data_summary(), ledger.study().tuning.cap
+    study = schedule.resolve(ledger.study(), data)
+    records = schedule.current(study, data, ledger.records())
+    (trial,) = (r for r in records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == ("full", "tune", 0.00014))
+    more = [respecified(learning_rate=0.0001 + i * 1e-6)(trial) for i in range(cap)]
+    found = {finding.id: finding for finding in check(study, data, [*records, *more])}
+    assert found["unequal-tuning-rule"].arms == ("full",)
+
+
+def test_the_head_rate_at_the_edge_is_a_warning_for_all_and_blocks_the_head_arm_alone(clean: Make) -> None:
+    def better_at_lower_rates(record: RunRecord) -> RunRecord:
+        falling = [{**e.model_dump(), "accuracy": 0.9 - (record.spec.learning_rate or 0)} for e in record.evaluations]
+        return record.replace(evaluations=falling) if record.spec.arm == "head" else record
+
+    edge = findings(clean(data={"task": "classify"}, change=better_at_lower_rates))
+    assert edge["head-rate-at-edge"].severity == "warns"
+    assert edge["optimum-at-edge"].arms == ("head",)
+    assert "head-rate-at-edge" not in findings(clean(data={"task": "classify"}))
+
+
+def lopsided(arm: str) -> Callable[[RunRecord], RunRecord]:
+    """The trial above the best rate of `arm` is nearly as good, so that the parabola's minimum lies between."""
+
+    def change(record: RunRecord) -> RunRecord:
+        above, gained = {"full": (0.000419, 0.12), "lora": (0.00419, 0.095)}[arm]
+        if (record.spec.arm, record.spec.learning_rate) != (arm, above):
+            return record
+        return record.replace(evaluations=[{**e.model_dump(), "nll": e.nll - gained} for e in record.evaluations])
+
+    return change
+
+
+def test_headroom_above_a_quarter_of_the_margin_forbids_the_words_that_it_may_have_made(clean: Make) -> None:
+    study = {"tuning": {"half_steps": False}}
+    of_full = findings(clean(study=study, change=lopsided("full")))["headroom"]
+    assert (of_full.arms, of_full.forbids) == (("full",), ("better", "as good"))
+    of_lora = findings(clean(study=study, change=lopsided("lora")))["headroom"]
+    assert (of_lora.arms, of_lora.forbids) == (("lora",), ("worse",))
+    assert "headroom" not in findings(clean(study={**study, "margin": "0.5"}, change=lopsided("lora")))
+
+
+def test_headroom_is_measured_by_a_share_of_the_gain_on_valid(clean: Make) -> None:
+    study = {"tuning": {"half_steps": False}, "margin": "50% of gain"}
+    ledger = clean(study=study, change=lopsided("full"))
+    # full gains 0.62 of its 3.1: half of it is a wide margin; of a gain that is 0.04 it is a narrow one
+    assert "headroom" not in findings_with(ledger, lambda record: record, reference_loss=3.1)
+    assert "headroom" in findings_with(ledger, lambda record: record, reference_loss=2.52)
+    assert "headroom" not in findings_with(ledger, lambda record: record, reference_loss=None)
+
+
+def test_a_head_rate_that_differs_between_arms_blocks(clean: Make) -> None:
+    ledger = clean(data={"task": "classify"})
+    found = findings_with(ledger, of_arm("lora", respecified(head_learning_rate=0.5)))
+    assert found["head-rate-differs"].arms == ("lora",)
+    assert "head-rate-differs" not in findings(ledger)
+
+
+def test_lora_arms_of_different_alpha_at_one_untuned_rate_block(clean: Make) -> None:
+    def arms(**of_second: Any) -> dict[str, Any]:
+        lora = {"method": "lora", "rates": [1e-3]}
+        return {"full": {"method": "full"}, "a": {**lora, "alpha": 16}, "b": {**lora, "rank": 4, **of_second}}
+
+    different = findings_before(clean(study={"arms": arms(alpha=32)}, max_runs=0))
+    assert different["shared-rate-untuned"].evidence == "rate 0.001; alpha_eff a: 16, b: 32"
+    assert "shared-rate-untuned" not in findings_before(clean(study={"arms": arms(alpha=16)}, max_runs=0))
+    assert "shared-rate-untuned" not in findings_before(clean(study={"arms": arms(rates=[2e-3])}, max_runs=0))
+
+
+def test_an_arm_trained_elsewhere_is_named_before_the_study(clean: Make) -> None:
+    arms = {"full": {"method": "full"}, "theirs": {"method": "existing", "path": "adapter"}}
+    ledger = clean(study={"arms": arms}, data={"existing": {"theirs": "e" * 64}}, max_runs=0)
+    assert findings_before(ledger)["trained-elsewhere"].evidence == "1 arm: theirs"
+    assert "trained-elsewhere" not in findings_before(clean(max_runs=0))
+
+
+# --- training
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (lambda record: record.replace(num_steps=200), "steps: full: 126; lora: 200"),
+        (
+            lambda record: record.replace(usage={**record.usage.model_dump(), "num_tokens": 5}),
+            "tokens: full: 121000; lora: 5",
+        ),
+        (
+            lambda record: record.replace(usage={**record.usage.model_dump(), "num_supervised_tokens": 5}),
+            "supervised tokens: full: 47500; lora: 5",
+        ),
+        (retrained(batch_size=8), "batch size: full: 16; lora: 8"),
+        (retrained(epochs=7), "epochs: full: 2; lora: 7"),
+    ],
+)
+def test_more_steps_tokens_batch_or_epochs_in_one_arm_block(
+    clean: Make, change: Callable[[RunRecord], RunRecord], shown: str
+) -> None:
+    found = findings_with(clean(), of_arm("lora", change))["different-training"]
+    assert (found.arms, found.evidence) == (("lora",), shown)
+
+
+def test_a_run_that_diverged_is_not_blamed_for_the_steps_that_it_lacks(clean: Make) -> None:
+    def diverge(record: RunRecord) -> RunRecord:
+        return record.replace(status="diverged", num_steps=3) if record.spec.seed == 2 else record
+
+    assert "different-training" not in findings_with(clean(), of_arm("lora", diverge))
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (retrained(weight_decay=0.1), "weight decay: full: 0.01; lora: 0.1"),
+        (retrained(clip_norm=9.0), "clipping: full: 1; lora: 9"),
+    ],
+)
+def test_another_weight_decay_or_clipping_in_one_arm_blocks(
+    clean: Make, change: Callable[[RunRecord], RunRecord], shown: str
+) -> None:
+    assert findings_with(clean(), of_arm("lora", change))["different-regularisation"].evidence == shown
+
+
+def test_another_precision_of_what_learns_blocks(clean: Make) -> None:
+    def half(record: RunRecord) -> RunRecord:
+        assert record.tuned is not None
+        return record.replace(tuned={**record.tuned.model_dump(), "learned_dtypes": ["bfloat16"]})
+
+    found = findings_with(clean(), of_arm("lora", half))["different-precision"]
+    assert (found.arms, found.severity) == (("lora",), "blocks")
+    assert "bfloat16" in found.evidence
+    by_spec = findings_with(clean(), of_arm("lora", respecified(precision="bf16")))
+    assert by_spec["different-precision"].evidence == "precision: full: fp32; lora: bf16"
+
+
+# --- the protocol
+
+
+def test_a_search_seed_that_confirms_too_blocks(clean: Make) -> None:
+    ledger = clean()
+    reuse = respecified(seed=ledger.study().search_seed())
+    found = findings_with(ledger, of_arm("lora", lambda r: reuse(r) if r.spec.seed == 1 else r))
+    assert found["search-seeds-reused"].evidence == "lora: 1000000"
+    assert found["search-seeds-reused"].arms == ("lora",)
+
+
+def test_test_scores_from_before_a_change_of_settings_are_counted(clean: Make) -> None:
+    ledger = clean()
+    older = [
+        retrained(epochs=7)(record).replace(run_id=f"{number:016x}")
+        for number, record in enumerate(ledger.records())
+        if (record.spec.arm, record.spec.role) == ("lora", "confirm")
+    ]
+    found = findings_with(ledger, lambda record: record, stale=older)["test-scored-again"]
+    assert (found.severity, found.evidence) == ("warns", "lora: 3 seeds")
+    other_data = [r.replace(spec=r.spec.replace(inputs=r.spec.inputs.replace(data="x")).model_dump()) for r in older]
+    assert "test-scored-again" not in findings_with(ledger, lambda record: record, stale=other_data)
+
+
+# --- machines
+
+
+def test_timed_runs_that_overlapped_warn_and_name_the_first_pair(clean: Make) -> None:
+    def timed(minutes_apart: float) -> dict[str, Finding]:
+        begin = datetime(2026, 1, 1, tzinfo=UTC)
+        turns = iter(range(1000))
+
+        def change(record: RunRecord) -> RunRecord:
+            assert record.usage is not None
+            started = begin + timedelta(minutes=minutes_apart * next(turns))
+            ended = started + timedelta(minutes=2)
+            return record.replace(usage={**record.usage.model_dump(), "started": started, "ended": ended})
+
+        return findings_with(clean(), change)
+
+    overlapped = timed(minutes_apart=1)["timed-runs-overlapped"]
+    assert overlapped.severity == "warns"
+    assert "seed" in overlapped.evidence
+    assert "timed-runs-overlapped" not in timed(minutes_apart=2)
+
+
+# --- a strong full arm
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "name"), [(0.93, "full-below-published"), (0.95, "full-beside-published"), (None, None)]
+)
+def test_full_stands_beside_the_published_figure_of_its_model_and_data(
+    clean: Make, finished: Ledger, accuracy: float | None, name: str | None
+) -> None:
+    def score(record: RunRecord) -> RunRecord:
+        reached = [{**e.model_dump(), "accuracy": accuracy} for e in record.evaluations]
+        return record.replace(evaluations=reached) if record.spec.arm == "full" and accuracy else record
+
+    def found(model: str, valid_rows: int) -> set[str]:
+        of_glue = [{**s, "source": "stanfordnlp/sst2"} for s in splits(finished)]
+        of_glue = [{**s, "rows": valid_rows} if s["split"] == "valid" else s for s in of_glue]
+        ledger = clean(study={"model": model}, data={"task": "classify", "splits": of_glue})
+        return {id for id in findings_with(ledger, score) if "published" in id}
+
+    if accuracy is None:
+        assert found("someone/else", 872) == found("FacebookAI/roberta-base", 871) == set()
+    else:
+        assert found("FacebookAI/roberta-base", 872) == {name}
+
+
+def test_every_published_figure_has_a_source_and_is_known_once() -> None:
+    assert len({(p.model, p.dataset) for p in PUBLISHED}) == len(PUBLISHED)
+    assert all("arXiv" in p.source and 0.5 < p.accuracy < 1 for p in PUBLISHED)
+
+
+# --- all rules
+
+
 def test_blocking_findings_come_first(clean: Make) -> None:
     study = {"looks": [2], "tuning": {"rates": 1}, "data": {"train": "builtin:stdlib", "duplicates": "keep"}}
     ledger = clean(study=study, data={"near_duplicates": 1})
@@ -188,3 +453,13 @@ def test_blocking_findings_come_first(clean: Make) -> None:
 
 def test_every_rule_is_listed_once() -> None:
     assert len(set(RULES)) == len(RULES)
+
+
+def test_the_documents_table_names_every_finding_and_no_other() -> None:
+    root = Path(__file__).parents[2]
+    sources = "".join(path.read_text("utf-8") for path in (root / "src/tunewise/desk/fairness").glob("*.py"))
+    of_rules = set(re.findall(r'"([a-z]+(?:-[a-z]+)+|headroom)"', sources)) - {"roberta-base"}
+    text = (root / "docs/03-implementation.md").read_text("utf-8")
+    section = text.split("## Fairness rules")[1].split("\n## ")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| ")][2:]
+    assert {name.strip() for row in rows for name in row.split(",")} == of_rules - {"run-warning"}

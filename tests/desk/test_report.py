@@ -259,13 +259,6 @@ def test_full_alone_has_no_verdict(make_study: Any) -> None:
     assert report.no_verdict is not None
 
 
-def test_a_blocking_finding_leaves_no_verdict(make_study: Any) -> None:
-    report = build_report(make_study(study={"data": {"train": "builtin:stdlib", "duplicates": "keep"}}))
-    assert report.verdicts == ()
-    assert "memory" in report.headline
-    assert report.warnings[0].severity == "blocks"
-
-
 def test_an_optimum_at_the_edge_leaves_every_verdict_undecided(make_study: Any) -> None:
     report = build_report(make_study(study={"tuning": {"rates": 1}}))
     assert [verdict.outcome for verdict in report.verdicts] == ["undecided", "undecided"]

@@ -49,7 +49,7 @@ def test_a_reason_for_being_undecided_takes_no_room_from_the_numbers(make_study:
         row = verdict_row(text, verdict.arm)
         assert "undecided" in row
         assert row.count("×") == 2  # time and disk
-    assert "bracketed" in text
+    assert "optimum-at-edge" in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 160])

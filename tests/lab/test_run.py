@@ -196,6 +196,9 @@ def test_a_confirmed_run_is_complete_and_its_weights_give_the_recorded_scores(
     assert usage.num_tokens == 3 * sum(len(e.input_ids) for e in train)
     assert usage.num_supervised_tokens == 3 * sum(e.num_targets for e in train)
     assert usage.train_seconds == pytest.approx(sum(event["seconds"] for event in lab.events))
+    assert usage.started is not None
+    assert usage.ended is not None
+    assert (usage.ended - usage.started).total_seconds() >= usage.train_seconds
 
     weights = lab.weights(record)
     assert record.weights

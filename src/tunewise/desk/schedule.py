@@ -124,6 +124,10 @@ def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]
     if isinstance(method, ExistingMethod):
         return None
     losses, short_losses = (trial_losses(trials(records, arm, role)) for role in ("tune", "short"))
+    assert not isinstance(method, BaseMethod), "the base is no arm of a study"
+    if method.rates is not None:  # these alone, and a fairness finding says so
+        tried = {rate: losses[rate] for rate in method.rates if rate in losses}
+        return Search(tried, [rate for rate in method.rates if rate not in losses], {}, [])
     return search(study.tuning, centre(study, data, method), losses, short_losses)
 
 

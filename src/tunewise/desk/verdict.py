@@ -29,6 +29,7 @@ Reason = Literal[
     "full gains nothing measurable here",  # so that a share of its gain means nothing
     "skew",  # the harm sits in too few units for the interval to be trusted
     "interval",  # it reaches to both sides of what it would have to exclude
+    "blocked",  # a fairness rule forbids the word
 ]
 Lean = Literal["leans better", "leans worse", "no lean"]
 
@@ -93,6 +94,7 @@ class Verdict(Frozen):
     num_units: int
     num_rows: int
     would_decide: Needed | None  # what a new study needs; None: decided, or more data is not what is missing
+    blocked_by: tuple[str, ...] = ()  # the fairness rules that forbid a word
 
 
 class MarginTest(NamedTuple):

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Run:
         spec = self.spec
         torch.set_num_threads(spec.threads)
         meter = MemoryMeter(spec.device)
-        start = time.perf_counter()
+        started, start = datetime.now(UTC), time.perf_counter()
         set_seed(spec.seed)  # before anything random: new heads and adapters are drawn from it
         self.tokenizer = self._tokenizer()
         base = self._load_base()
@@ -97,6 +98,8 @@ class Run:
             train_memory=train_memory,
             evaluate_memory=meter.phase_ends(),
             saved_bytes=saved_bytes,
+            started=started,
+            ended=datetime.now(UTC),
         )
         return self._store(training, usage, samples)
 

@@ -10,11 +10,11 @@ import yaml
 from tunewise.desk import schedule
 from tunewise.desk.bootstrap import pigeonhole_interval
 from tunewise.desk.comparison import ArmScores, Comparison
-from tunewise.desk.fairness import Finding, check
+from tunewise.desk.fairness import check, hold_back, listed, run_warnings
 from tunewise.desk.forgetting import equal_quality, mean_curve, read_curve
 from tunewise.desk.frontier import cost_of, ratios
 from tunewise.desk.intervals import Estimate, unit_interval
-from tunewise.desk.metrics import METRICS, Scores, metrics_of, primary_metric, read_scores
+from tunewise.desk.metrics import METRICS, Scores, compute, metrics_of, primary_metric, read_scores
 from tunewise.desk.multiplicity import decide_together, recommended
 from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.report.view import (
@@ -48,9 +48,6 @@ from tunewise.spec import (
 
 MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
-# Findings that decide() weighs itself; any other that blocks leaves nothing to decide.
-WEIGHED_BY_VERDICT = ("optimum-at-edge", "few-units")
-
 
 class _Folder:
     """A study folder as read once: the current records, by arm and role, and their scores."""
@@ -59,7 +56,10 @@ class _Folder:
         self.ledger = ledger
         self.data: DataSummary = ledger.data_summary()
         self.study: StudySpec = schedule.resolve(ledger.study(), self.data)
-        self.records = schedule.current(self.study, self.data, ledger.records())
+        stored = ledger.records()
+        self.records = schedule.current(self.study, self.data, stored)
+        known = {record.run_id for record in self.records}
+        self.stale = [record for record in stored if record.run_id not in known]
         self.confirmed = schedule.confirmed(self.study, self.records)
         self.base = next((r for r in self.records if r.spec.role == "base" and r.status == "done"), None)
         self.full = next((name for name, arm in self.study.arms.items() if isinstance(arm, FullMethod)), None)
@@ -83,10 +83,10 @@ class _Folder:
 def build_report(ledger: Ledger) -> Report:
     """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
     folder = _Folder(ledger)
-    findings = check(folder.study, folder.data, folder.records)
+    findings = check(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder))
     is_complete = not schedule.next_runs(folder.study, folder.data, folder.records)
-    no_verdict = _why_no_verdict(folder, findings, is_complete)
-    verdicts = () if no_verdict else _verdicts(folder)
+    no_verdict = _why_no_verdict(folder, is_complete)
+    verdicts = () if no_verdict else tuple(hold_back(verdict, findings) for verdict in _verdicts(folder))
     return Report(
         tunewise_version=version("tunewise"),
         study=_study_view(folder, verdicts),
@@ -102,7 +102,7 @@ def build_report(ledger: Ledger) -> Report:
         samples=_samples(folder),
         data=folder.data,
         environment=next((r.environment for r in folder.records if r.environment), None),
-        warnings=(*findings, *_run_warnings(folder.records)),
+        warnings=(*findings, *run_warnings(folder.records)),
     )
 
 
@@ -145,7 +145,7 @@ def asked(study: StudySpec, full: str | None) -> list[str]:
     return [name for name in others if name != schedule.reference_arm(study)] or others
 
 
-def _why_no_verdict(folder: _Folder, findings: Sequence[Finding], is_complete: bool) -> str | None:
+def _why_no_verdict(folder: _Folder, is_complete: bool) -> str | None:
     """The reason why no outcome may be read, in a sentence; None: it may."""
     if folder.full is None:
         return "No verdict: this study has no full fine-tuning arm to compare with."
@@ -159,8 +159,18 @@ def _why_no_verdict(folder: _Folder, findings: Sequence[Finding], is_complete: b
         )
     if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
         return "No verdict: too few runs finished to compare any arm with full fine-tuning."
-    blocking = [f for f in findings if f.severity == "blocks" and f.id not in WEIGHED_BY_VERDICT]
-    return f"No verdict: {blocking[0].sentence}" if blocking else None
+    return None
+
+
+def _reference_loss(folder: _Folder) -> float | None:
+    """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
+    heads = folder.confirmed.get(schedule.reference_arm(folder.study), [])
+    losses = [loss for run in heads if math.isfinite(loss := schedule.selection_loss(run))]
+    if losses:
+        return sum(losses) / len(losses)
+    if folder.base is None or folder.data.task == "classify":
+        return None
+    return compute("nll", folder.scores([folder.base], "valid")[0])
 
 
 def _verdicts(folder: _Folder) -> tuple[Verdict, ...]:
@@ -207,33 +217,23 @@ def _recommendation(folder: _Folder, verdicts: Sequence[Verdict]) -> str | None:
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """All outcomes in one sentence."""
+    """All outcomes in one sentence; an arm that a fairness rule blocks gets no word, but the rules' names."""
     clauses = {
         "better": "better than full fine-tuning",
         "as good": "as good as full fine-tuning within the margin",
         "undecided": "undecided against full fine-tuning",
         "worse": "worse than full fine-tuning",
     }
-    arms = {outcome: [v.arm for v in verdicts if v.outcome == outcome] for outcome in clauses}
+    allowed = [verdict for verdict in verdicts if not verdict.blocked_by]
+    arms = {outcome: [v.arm for v in allowed if v.outcome == outcome] for outcome in clauses}
     said = [f"{listed(of)} {'is' if len(of) == 1 else 'are'} {clauses[o]}" for o, of in arms.items() if of]
-    return "; ".join(said) + "."
-
-
-def listed(names: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _run_warnings(records: Sequence[RunRecord]) -> tuple[Finding, ...]:
-    """What runs themselves warned of, each sentence once."""
-    arms: dict[str, list[str]] = {}
-    for record in records:
-        for warning in record.warnings:
-            arms.setdefault(warning, []).append(record.spec.arm)
-    return tuple(
-        Finding(id="run-warning", severity="warns", sentence=text, evidence=f"in runs of {listed(sorted(set(of)))}")
-        for text, of in arms.items()
-    )
+    blocked: dict[tuple[str, ...], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.blocked_by:
+            blocked.setdefault(verdict.blocked_by, []).append(verdict.arm)
+    sentences = ["; ".join(said)] if said else []
+    sentences += [f"No verdict on {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
+    return ". ".join(sentences) + "."
 
 
 # --- arms

@@ -5,8 +5,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
+from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
 from tunewise.records import DataSummary
@@ -23,12 +25,11 @@ def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> Non
     console.print(_splits(data))
     for note in data.notes:
         console.print(f"- {note}", markup=False, highlight=False)
-    if data.near_duplicates:
-        console.print(f"- {data.near_duplicates} test inputs nearly stand in train (not dropped)", highlight=False)
     console.print("\nThe first training example (what is trained on is green):")
     console.print(f"{escape(data.example_prompt)}[green]{escape(data.example_supervised)}[/green]", highlight=False)
     console.print(_arms(study, data))
     console.print(resolution(study, data), markup=False, highlight=False)
+    print_findings(check_before(study, data), console)
 
 
 def _splits(data: DataSummary) -> Table:
@@ -54,7 +55,7 @@ def _arms(study: StudySpec, data: DataSummary) -> Table:
             table.add_row(name, "-", "-", "-", "-", "-", "scored only" if method.method == "existing" else "-")
             continue
         tuned, middle = data.arms[name], centre(study, data, method)
-        rates = [grid_rate(study.tuning, middle, place) for place in first_places(study.tuning)]
+        rates = method.rates or [grid_rate(study.tuning, middle, place) for place in first_places(study.tuning)]
         table.add_row(
             name,
             f"{tuned.trainable_parameters:,}",

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from tunewise.desk.fairness import Finding
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
@@ -35,7 +36,7 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
         _print_arms(report, console)
     for sample in report.samples[:MAX_SAMPLES]:
         _print_sample(sample, console)
-    _print_warnings(report, console)
+    print_findings(report.warnings, console)
     console.print(Text.assemble("\nreport: ", (str(folder / "report.html"), "bold")), soft_wrap=True)
 
 
@@ -55,7 +56,9 @@ def _print_verdicts(report: Report, console: Console) -> None:
 
 
 def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:
-    reason = verdict.reason if verdict.reason != "interval" else None
+    reason: str | None = verdict.reason if verdict.reason != "interval" else None
+    if verdict.blocked_by:
+        reason = f"blocked: {', '.join(verdict.blocked_by)}"
     kept = verdict.gain_kept.estimate if verdict.gain_kept else None
     return (
         Text(verdict.arm),
@@ -138,13 +141,14 @@ def _shortened(text: str) -> str:
     return kept if kept == text else f"{kept} …"
 
 
-def _print_warnings(report: Report, console: Console) -> None:
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """Severity, sentence and evidence of every finding; nothing where there is none."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column()
-    for finding in report.warnings:
+    for finding in findings:
         sentence = Text(finding.sentence).append(f" ({finding.evidence})", style="dim")
         grid.add_row(Text(finding.severity, style=SEVERITY_STYLES[finding.severity]), sentence)
-    if report.warnings:
+    if findings:
         console.print()
         console.print(grid)

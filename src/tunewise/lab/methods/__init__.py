@@ -31,4 +31,5 @@ def describe(model: torch.nn.Module, method: Method) -> Tuned:
         num_target_modules=None if method.targets is None else len(method.targets.names),
         linear_share=None if method.targets is None else method.targets.linear_share,
         parameter_groups=(),
+        learned_dtypes=tuple(sorted({f"{p.dtype}".split(".")[-1] for p in model.parameters() if p.requires_grad})),
     )

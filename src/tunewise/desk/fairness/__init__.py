@@ -1,0 +1,87 @@
+"""What could explain a difference between arms other than the arms: one small rule each.
+
+A finding that `blocks` forbids words of the comparisons that it concerns, one that `warns` is printed beside them, a
+`note` is only told. Some rules speak before the study, on what is declared and prepared; the others on its records.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from tunewise.desk.fairness import data as data_rules
+from tunewise.desk.fairness import machine, protocol, strength, training, tuning
+from tunewise.desk.fairness.blocking import hold_back as hold_back
+from tunewise.desk.fairness.finding import Case, Rule, Severity
+from tunewise.desk.fairness.finding import Finding as Finding
+from tunewise.desk.fairness.finding import listed as listed
+from tunewise.desk.schedule import confirmed
+from tunewise.records import DataSummary, RunRecord
+from tunewise.spec import StudySpec
+
+RULES_BEFORE: tuple[Rule, ...] = (
+    tuning.unequal_rule,
+    tuning.shared_rate_untuned,
+    tuning.trained_elsewhere,
+    data_rules.leakage,
+    data_rules.few_units,
+    data_rules.truncated_rows,
+    protocol.too_few_seeds,
+    strength.narrow_targets,
+)
+RULES_ON_RECORDS: tuple[Rule, ...] = (
+    tuning.optimum_at_edge,
+    tuning.head_rate_at_edge,
+    tuning.too_much_headroom,
+    tuning.head_rate_differs,
+    tuning.no_finished_rate,
+    tuning.unequal_trials,
+    training.different_training,
+    training.different_precision,
+    training.different_regularisation,
+    training.runs_lost,
+    training.still_improving,
+    training.early_best,
+    protocol.search_seeds_reused,
+    protocol.test_scored_again,
+    machine.different_versions,
+    machine.different_hardware,
+    machine.overlapping_runs,
+    strength.full_beside_published,
+)
+RULES = RULES_BEFORE + RULES_ON_RECORDS
+
+
+def check_before(study: StudySpec, data: DataSummary) -> tuple[Finding, ...]:
+    """What is found before anything is trained, the blocking findings first. `study` is resolved."""
+    return _ordered(finding for rule in RULES_BEFORE for finding in rule(Case(study, data)))
+
+
+def check(
+    study: StudySpec,
+    data: DataSummary,
+    records: Sequence[RunRecord],
+    stale: Sequence[RunRecord] = (),
+    reference_loss: float | None = None,
+) -> tuple[Finding, ...]:
+    """Every finding, the blocking ones first. `study` is resolved, `records` are the current ones of any role.
+
+    `stale` are the other records of the study folder; `reference_loss` is what selection minimises, of the base or
+    the head arm on valid (None: not known).
+    """
+    case = Case(study, data, records, confirmed(study, records), stale, reference_loss)
+    return _ordered(finding for rule in RULES for finding in rule(case))
+
+
+def run_warnings(records: Sequence[RunRecord]) -> tuple[Finding, ...]:
+    """What runs themselves warned of, each sentence once."""
+    arms: dict[str, list[str]] = {}
+    for record in records:
+        for warning in record.warnings:
+            arms.setdefault(warning, []).append(record.spec.arm)
+    return tuple(
+        Finding(id="run-warning", severity="warns", sentence=text, evidence=f"in runs of {listed(sorted(set(of)))}")
+        for text, of in arms.items()
+    )
+
+
+def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    order: tuple[Severity, ...] = ("blocks", "warns", "note")
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))

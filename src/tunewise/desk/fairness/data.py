@@ -1,0 +1,65 @@
+"""Rules about the data: does the test set measure what it should?"""
+
+from collections.abc import Iterator
+
+from tunewise.desk.fairness.finding import WORDS, Case, Finding, count
+from tunewise.desk.power import MIN_UNITS
+
+WANTED_UNITS = 30  # independent test units below which coverage suffers
+
+
+def few_units(case: Case) -> Iterator[Finding]:
+    """Few independent test units: intervals are unreliable, under 10 useless."""
+    test = case.data.split("test")
+    if test.units >= WANTED_UNITS:
+        return
+    few = test.units < MIN_UNITS
+    yield Finding(
+        id="few-units",
+        severity="blocks" if few else "warns",
+        sentence="The test set has too few independent units "
+        + ("for any verdict." if few else "for its intervals to be trusted fully."),
+        evidence=f"{count(test.units, 'unit')} in {count(test.rows, 'row')}; wanted: {WANTED_UNITS} or more",
+        forbids=WORDS if few else (),
+    )
+
+
+def leakage(case: Case) -> Iterator[Finding]:
+    """Test inputs that were also trained on, kept or dropped, and near copies of them."""
+    if case.study.data.duplicates == "keep":
+        yield Finding(
+            id="leakage-kept",
+            severity="blocks",
+            sentence="Test inputs that also stand in the training data were kept: what is measured may be memory.",
+            evidence="data.duplicates: keep",
+            forbids=WORDS,
+        )
+    dropped = {s.split: s.duplicates_dropped for s in case.data.splits if s.duplicates_dropped}
+    if dropped:
+        yield Finding(
+            id="duplicates-dropped",
+            severity="note",
+            sentence="Rows whose input stands in two splits were dropped from the training side.",
+            evidence=", ".join(f"{count(n, 'row')} of {split}" for split, n in dropped.items()),
+        )
+    if case.data.near_duplicates:
+        yield Finding(
+            id="near-duplicates",
+            severity="warns",
+            sentence="Some test inputs are nearly a training input.",
+            evidence=f"{case.data.near_duplicates} of {count(case.data.split('test').rows, 'test row')}",
+        )
+
+
+def truncated_rows(case: Case) -> Iterator[Finding]:
+    """Rows that were cut to `data.max_length`, and the tokens (for `sft`: of the answer) that were lost."""
+    cut = [s for s in case.data.splits if s.truncated_rows]
+    if cut:
+        yield Finding(
+            id="truncated-rows",
+            severity="warns",
+            sentence=f"Examples longer than {case.study.data.max_length} tokens were cut.",
+            evidence=", ".join(
+                f"{count(s.truncated_rows, 'row')} and {count(s.truncated_tokens, 'token')} of {s.split}" for s in cut
+            ),
+        )

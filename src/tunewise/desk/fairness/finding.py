@@ -1,0 +1,108 @@
+"""What a fairness rule says, what it looks at, and how a finding forbids words of the comparisons that it concerns."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from tunewise.desk.verdict import Word
+from tunewise.records import DataSummary, RunRecord, Tuned
+from tunewise.spec import BaseMethod, ExistingMethod, Frozen, FullMethod, StudySpec
+
+Severity = Literal["blocks", "warns", "note"]
+WORDS: tuple[Word, ...] = ("better", "as good", "worse")
+
+
+class Finding(Frozen):
+    """One thing a reader must know before believing the verdict."""
+
+    id: str
+    severity: Severity
+    sentence: str
+    evidence: str  # the numbers behind the sentence
+    arms: tuple[str, ...] = ()  # a finding that blocks does so in comparisons that one of them is part of; (): in all
+    forbids: tuple[Word, ...] = ()  # what a finding that blocks does not let those comparisons say
+
+    @model_validator(mode="after")
+    def _forbids_if_it_blocks(self) -> Self:
+        if (self.severity == "blocks") != bool(self.forbids):
+            raise ValueError("a finding forbids words if, and only if, it blocks")
+        return self
+
+    def concerns(self, arm: str, full: str) -> bool:
+        """True where the comparison of `arm` with `full` is affected."""
+        return not self.arms or arm in self.arms or full in self.arms
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the rules look at. Before a study there are no records."""
+
+    study: StudySpec  # resolved
+    data: DataSummary
+    records: Sequence[RunRecord] = ()  # the current ones, of any role
+    confirmed: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict)  # by arm, rising seeds
+    stale: Sequence[RunRecord] = ()  # in the study folder, but of another study: settings that were changed since
+    reference_loss: float | None = None  # what selection minimises, of the base (of the head arm) on valid
+
+    @property
+    def full(self) -> str | None:
+        """The arm that the others are compared with."""
+        return next((name for name, arm in self.study.arms.items() if isinstance(arm, FullMethod)), None)
+
+    def trained_arms(self) -> list[str]:
+        """The arms that this study trains."""
+        return [n for n, m in self.study.arms.items() if not isinstance(m, ExistingMethod | BaseMethod)]
+
+    def trained(self) -> dict[str, list[RunRecord]]:
+        """The confirmed runs that trained to the end, by arm."""
+        found = {
+            arm: [run for run in self.confirmed.get(arm, ()) if run.status == "done"] for arm in self.trained_arms()
+        }
+        return {arm: runs for arm, runs in found.items() if runs}
+
+    def tuned(self, arm: str) -> Tuned | None:
+        """What the arm trains: as its runs report it, or as it was prepared."""
+        run = next((run for run in self.confirmed.get(arm, ()) if run.tuned), None)
+        return run.tuned if run else self.data.arms.get(arm)
+
+    def num_seeds(self) -> int:
+        """Seeds on which every confirmed arm has a run; before the study, those that are planned."""
+        return min((len(runs) for runs in self.confirmed.values()), default=self.study.looks[-1])
+
+
+Rule = Callable[[Case], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """Arms whose runs differ in something from those of the arm they are compared with."""
+
+    arms: tuple[str, ...]
+    evidence: str  # every arm's values
+
+
+def unlike(case: Case, value: Callable[[RunRecord], str]) -> Unlike | None:
+    """The arms in which `value` is not what it is in full (in the first arm, where there is no full); None: none.
+
+    Runs that did not train to the end are left out: what they lack is told by another rule.
+    """
+    seen = {arm: sorted({value(run) for run in runs}) for arm, runs in case.trained().items()}
+    if len(seen) < 2:
+        return None
+    against = case.full if case.full in seen else next(iter(seen))
+    differing = tuple(arm for arm, values in seen.items() if values != seen[against])
+    if not differing:
+        return None
+    return Unlike(differing, "; ".join(f"{arm}: {' / '.join(values)}" for arm, values in seen.items()))
+
+
+def count(number: int, thing: str) -> str:
+    """'1 seed', '2 seeds'."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,55 @@
+"""Rules about the protocol: seeds, looks, and what was declared before a test score was seen."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tunewise.desk.fairness.finding import WORDS, Case, Finding, count
+from tunewise.desk.power import MIN_SEEDS
+from tunewise.records import RunRecord
+
+
+def too_few_seeds(case: Case) -> Iterator[Finding]:
+    """Fewer than 3 seeds say little about chance."""
+    if 0 < case.num_seeds() < MIN_SEEDS:
+        yield Finding(
+            id="too-few-seeds",
+            severity="warns",
+            sentence=f"Fewer than {MIN_SEEDS} seeds: these runs only, no statement about other seeds.",
+            evidence=count(case.num_seeds(), "seed"),
+        )
+
+
+def search_seeds_reused(case: Case) -> Iterator[Finding]:
+    """A seed that chose a learning rate also confirms it: the winner of a draw is drawn once more."""
+    searched = {run.spec.seed for run in case.records if run.spec.role == "tune"}
+    reused: dict[str, list[int]] = {}
+    for run in case.records:
+        if run.spec.role == "confirm" and run.spec.seed in searched and run.spec.arm in case.trained_arms():
+            reused.setdefault(run.spec.arm, []).append(run.spec.seed)
+    if reused:
+        yield Finding(
+            id="search-seeds-reused",
+            severity="blocks",
+            sentence="Seeds that the learning rate was chosen with were used again to confirm it.",
+            evidence="; ".join(f"{arm}: {', '.join(map(str, of_arm))}" for arm, of_arm in reused.items()),
+            arms=tuple(reused),
+            forbids=WORDS,
+        )
+
+
+def test_scored_again(case: Case) -> Iterator[Finding]:
+    """The same arm and seed scored on the same test data more than once: somebody saw a score and tried again."""
+
+    def scored(run: RunRecord) -> bool:
+        return "test" in run.spec.score_splits and run.spec.inputs.data == case.data.inputs.data
+
+    seen = [run for run in (*case.records, *case.stale) if run.spec.role == "confirm" and scored(run)]
+    times = Counter((run.spec.arm, run.spec.seed) for run in {run.run_id: run for run in seen}.values())
+    again = Counter(arm for (arm, _), number in times.items() if number > 1)
+    if again:
+        yield Finding(
+            id="test-scored-again",
+            severity="warns",
+            sentence="Arms were scored on this test data before, with other settings: choices may follow the test set.",
+            evidence=", ".join(f"{arm}: {count(number, 'seed')}" for arm, number in sorted(again.items())),
+        )

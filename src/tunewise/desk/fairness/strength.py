@@ -1,0 +1,85 @@
+"""Rules about the strength of the arms: does the adapter reach the model, and is full as good as others made it?"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tunewise.desk.fairness.finding import WORDS, Case, Finding
+from tunewise.desk.schedule import selected_evaluation
+
+MIN_LINEAR_SHARE = 0.5  # of the base's linear parameters
+
+
+class Published(NamedTuple):
+    """The best figure of full fine-tuning that we can cite for a model on a data set."""
+
+    model: str  # the last part of its name
+    dataset: str  # letters and digits of its name
+    valid_rows: int  # of the split that the figure is of, by which a part of it is told apart
+    accuracy: float
+    source: str
+
+
+# On GLUE's own validation splits: Liu et al. 2019 (arXiv 1907.11692) as in table 2 of Hu et al. 2021 (2106.09685).
+LIU = "Liu et al. 2019, arXiv 1907.11692"
+PUBLISHED = (
+    Published("roberta-base", "sst2", 872, 0.948, LIU),
+    Published("roberta-base", "mrpc", 408, 0.902, LIU),
+    Published("roberta-base", "qnli", 5463, 0.928, LIU),
+    Published("roberta-base", "qqp", 40430, 0.919, LIU),
+    Published("roberta-base", "rte", 277, 0.787, LIU),
+)
+
+
+def full_beside_published(case: Case) -> Iterator[Finding]:
+    """Full's validation accuracy beside the best published figure, where one is known."""
+    known = _published(case)
+    runs = case.trained().get(case.full or "", [])
+    found = [evaluation.accuracy for run in runs if (evaluation := selected_evaluation(run))]
+    accuracies = [accuracy for accuracy in found if accuracy is not None]
+    if known is None or not accuracies:
+        return
+    mean = sum(accuracies) / len(accuracies)
+    weak = mean < known.accuracy
+    yield Finding(
+        id="full-below-published" if weak else "full-beside-published",
+        severity="warns" if weak else "note",
+        sentence="Full fine-tuning stays below the best published figure for this model and data; a weak full arm "
+        "flatters the others."
+        if weak
+        else "Full fine-tuning reaches the best published figure for this model and data.",
+        evidence=f"accuracy on valid {mean:.1%}; published {known.accuracy:.1%} ({known.source})",
+    )
+
+
+def _published(case: Case) -> Published | None:
+    model = case.study.model.rstrip("/").rpartition("/")[2].lower()
+    source = "".join(letter for letter in case.data.split("valid").source.lower() if letter.isalnum())
+    rows = case.data.split("valid").rows
+    return next((p for p in PUBLISHED if (p.model, p.valid_rows) == (model, rows) and p.dataset in source), None)
+
+
+def narrow_targets(case: Case) -> Iterator[Finding]:
+    """The adapter sits on nothing, or on under half of the linear parameters, where LoRA is known to lose.
+
+    Source of the latter: Schulman et al. 2025, "LoRA Without Regret".
+    """
+    for arm in case.trained_arms():
+        tuned = case.tuned(arm)
+        if tuned is None:
+            continue
+        if tuned.num_target_modules == 0 or tuned.trainable_parameters == 0:
+            yield Finding(
+                id="nothing-adapted",
+                severity="blocks",
+                sentence=f"The targets of {arm} match no module: nothing of the base is adapted.",
+                evidence=f"{tuned.num_target_modules} target modules, {tuned.trainable_parameters:,} parameters learn",
+                arms=(arm,),
+                forbids=WORDS,
+            )
+        elif tuned.linear_share is not None and tuned.linear_share < MIN_LINEAR_SHARE:
+            yield Finding(
+                id="narrow-targets",
+                severity="warns",
+                sentence=f"{arm} adapts under half of the linear parameters; `targets: all-linear` often does better.",
+                evidence=f"{tuned.linear_share:.0%} covered",
+            )

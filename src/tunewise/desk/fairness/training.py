@@ -1,0 +1,107 @@
+"""Rules about the training of the arms: did each get the same, and did it end where it should?"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from tunewise.desk.fairness.finding import WORDS, Case, Finding, Severity, count, unlike
+from tunewise.records import RunRecord
+
+
+def different_training(case: Case) -> Iterator[Finding]:
+    """Arms that took other steps, tokens, batches or epochs: more training is not a better method."""
+    aspects: dict[str, Callable[[RunRecord], str]] = {
+        "steps": lambda run: f"{run.num_steps}",
+        "tokens": lambda run: f"{run.usage.num_tokens}" if run.usage else "unknown",
+        "supervised tokens": lambda run: f"{run.usage.num_supervised_tokens}" if run.usage else "unknown",
+        "batch size": lambda run: f"{run.spec.train.batch_size}",
+        "epochs": lambda run: f"{run.spec.train.epochs}",
+    }
+    yield from _differing(case, aspects, "different-training", "Some arms were trained for longer, or on more.")
+
+
+def different_regularisation(case: Case) -> Iterator[Finding]:
+    """Arms with another weight decay or another clipping."""
+    aspects: dict[str, Callable[[RunRecord], str]] = {
+        "weight decay": lambda run: f"{run.spec.train.weight_decay:g}",
+        "clipping": lambda run: f"{run.spec.train.clip_norm:g}",
+    }
+    sentence = "Some arms had another weight decay or gradient clipping."
+    yield from _differing(case, aspects, "different-regularisation", sentence)
+
+
+def different_precision(case: Case) -> Iterator[Finding]:
+    """Arms whose learning weights, or whose arithmetic, have another precision."""
+    aspects: dict[str, Callable[[RunRecord], str]] = {
+        "precision": lambda run: run.spec.precision,
+        "what learns": lambda run: " and ".join(run.tuned.learned_dtypes) if run.tuned else "unknown",
+    }
+    yield from _differing(case, aspects, "different-precision", "Some arms learned in another precision.")
+
+
+def _differing(
+    case: Case, aspects: dict[str, Callable[[RunRecord], str]], name: str, sentence: str
+) -> Iterator[Finding]:
+    found = {aspect: differing for aspect, value in aspects.items() if (differing := unlike(case, value))}
+    if found:
+        yield Finding(
+            id=name,
+            severity="blocks",
+            sentence=sentence,
+            evidence="; ".join(f"{aspect}: {differing.evidence}" for aspect, differing in found.items()),
+            arms=tuple(dict.fromkeys(arm for differing in found.values() for arm in differing.arms)),
+            forbids=WORDS,
+        )
+
+
+def still_improving(case: Case) -> Iterator[Finding]:
+    """The best checkpoint is the last one: the arm might gain from longer training."""
+    for arm, runs in _evaluated(case).items():
+        late = [run for run in runs if _best_step(run) == run.evaluations[-1].step]
+        if 2 * len(late) > len(runs):
+            yield Finding(
+                id="still-improving",
+                severity="warns",
+                sentence=f"{arm} was still improving at the last evaluation; longer training may change the verdict.",
+                evidence=f"{len(late)} of {count(len(runs), 'run')} best at the last step",
+            )
+
+
+def early_best(case: Case) -> Iterator[Finding]:
+    """The best checkpoint comes before half of the steps: the arm overfits under this schedule."""
+    for arm, runs in _evaluated(case).items():
+        early = [run for run in runs if 2 * _best_step(run) < run.num_steps]
+        if 2 * len(early) > len(runs):
+            yield Finding(
+                id="early-best",
+                severity="warns",
+                sentence=f"{arm} was best before half of its steps; the schedule is long for it.",
+                evidence=f"{len(early)} of {count(len(runs), 'run')}",
+            )
+
+
+def _evaluated(case: Case) -> dict[str, list[RunRecord]]:
+    """Confirmed runs that were evaluated while they trained, by arm."""
+    found = {arm: [run for run in runs if run.evaluations] for arm, runs in case.confirmed.items()}
+    return {arm: runs for arm, runs in found.items() if runs}
+
+
+def _best_step(run: RunRecord) -> int:
+    """The selected step; where the rule is `last`, the one with the lowest valid NLL."""
+    if run.spec.checkpoint == "best" and run.selected_step is not None:
+        return run.selected_step
+    return min(run.evaluations, key=lambda evaluation: evaluation.nll).step
+
+
+def runs_lost(case: Case) -> Iterator[Finding]:
+    """Runs that diverged or failed, counted by arm."""
+    sentences: dict[tuple[str, str], tuple[str, Severity, str]] = {
+        ("confirm", "diverged"): ("confirmation-diverged", "warns", "Confirmation runs diverged; they are scored too."),
+        ("confirm", "failed"): ("confirmation-failed", "warns", "Runs failed; their seeds are left out of every arm."),
+        ("tune", "diverged"): ("trials-diverged", "note", "Learning-rate trials diverged; they bound the search."),
+        ("tune", "failed"): ("trials-failed", "warns", "Learning-rate trials failed; their rates were not compared."),
+    }
+    for (role, status), (name, severity, sentence) in sentences.items():
+        lost = Counter(r.spec.arm for r in case.records if r.spec.role == role and r.status == status)
+        if lost:
+            evidence = ", ".join(f"{arm}: {number}" for arm, number in sorted(lost.items()))
+            yield Finding(id=name, severity=severity, sentence=sentence, evidence=evidence)

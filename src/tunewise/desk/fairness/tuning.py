@@ -1,0 +1,179 @@
+"""Rules about learning rates: were all arms tuned alike, and well enough?"""
+
+import math
+from collections.abc import Iterator
+
+from tunewise.desk import schedule
+from tunewise.desk.comparison import HEADROOM_SHARE
+from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
+from tunewise.desk.search import headroom
+from tunewise.spec import DEFAULT_MARGINS, HeadMethod, LoraMethod, TrainedMethod, parse_margin
+
+
+def unequal_rule(case: Case) -> Iterator[Finding]:
+    """An arm's rates were given by hand, so it was not searched like the others, or there were more than the cap."""
+    for arm in case.trained_arms():
+        method = case.study.arms[arm]
+        assert isinstance(method, TrainedMethod), "it is trained"
+        tried = schedule.trials(case.records, arm)
+        if method.rates is None and len(tried) <= case.study.tuning.cap:
+            continue
+        rates = ", ".join(f"{rate:g}" for rate in method.rates or [trial.rate for trial in tried])
+        yield Finding(
+            id="unequal-tuning-rule",
+            severity="blocks",
+            sentence=f"{arm} was not tuned by the rule of the other arms; its result says how it was tuned, not how "
+            "good it can be.",
+            evidence=f"rates {rates}; the rule: {case.study.tuning.rates} rates around a centre, extended while the "
+            f"best is at an edge, at most {case.study.tuning.cap}",
+            arms=(arm,),
+            forbids=WORDS,
+        )
+
+
+def optimum_at_edge(case: Case) -> Iterator[Finding]:
+    """The chosen learning rate has no worse neighbour on one side, so a better one may lie beyond."""
+    rates = schedule.selected_rates(case.study, case.records)
+    for arm in case.confirmed:
+        if schedule.is_bracketed(case.study, case.records, arm):
+            continue
+        tried = ", ".join(f"{trial.rate:g}" for trial in schedule.trials(case.records, arm))
+        yield Finding(
+            id="optimum-at-edge",
+            severity="blocks",
+            sentence=f"The best learning rate of {arm} is at the edge of what was tried; a better one may lie beyond.",
+            evidence=f"chosen {rates[arm]:g} of {tried}",
+            arms=(arm,),
+            forbids=WORDS,
+        )
+
+
+def head_rate_at_edge(case: Case) -> Iterator[Finding]:
+    """The rate of the new head, which every arm shares, is at the edge of those tried on the `head` arm."""
+    heads = [arm for arm in case.confirmed if isinstance(case.study.arms[arm], HeadMethod)]
+    if not heads or case.study.train.head_learning_rate is not None:
+        return
+    if schedule.is_bracketed(case.study, case.records, heads[0]):
+        return
+    rate = schedule.selected_rates(case.study, case.records)[heads[0]]
+    yield Finding(
+        id="head-rate-at-edge",
+        severity="warns",
+        sentence="The learning rate of the new head, the same in every arm, is at the edge of what was tried.",
+        evidence=f"{rate:g}, found on {heads[0]}",
+    )
+
+
+def too_much_headroom(case: Case) -> Iterator[Finding]:
+    """Between the rates tried an arm may be better by more than a quarter of the margin.
+
+    If it is full, "as good" and "better" might be owed to that; if it is the other arm, "worse" might.
+    """
+    margin = _margin_in_loss(case)
+    if margin is None:
+        return
+    for arm in case.trained_arms():
+        found = headroom(schedule.measured_losses(schedule.trials(case.records, arm)))
+        if arm not in case.confirmed or found is None or found <= HEADROOM_SHARE * margin:
+            continue
+        is_full = arm == case.full
+        yield Finding(
+            id="headroom",
+            severity="blocks",
+            sentence=f"{arm} may gain more by finer tuning of its learning rate than a quarter of the margin.",
+            evidence=f"{found:.3g} below its best loss, by the parabola through its best rates; margin {margin:.3g}",
+            arms=(arm,),
+            forbids=("better", "as good") if is_full else ("worse",),
+        )
+
+
+def _margin_in_loss(case: Case) -> float | None:
+    """The margin in units of what selection minimises; None where it is a share of a gain that is not known."""
+    margin = parse_margin(case.study.margin) if case.study.margin else DEFAULT_MARGINS[_metric(case)]
+    parts = [] if margin.absolute is None else [margin.absolute]
+    if margin.share_of_gain is not None and case.full is not None and case.reference_loss is not None:
+        losses = [schedule.selection_loss(run) for run in case.confirmed.get(case.full, ())]
+        gains = [case.reference_loss - loss for loss in losses if math.isfinite(loss)]
+        parts += [margin.share_of_gain * max(0.0, sum(gains) / len(gains))] if gains else []
+    return min(parts, default=None)
+
+
+def _metric(case: Case) -> str:
+    return "accuracy" if case.study.task == "classify" else "nll"
+
+
+def head_rate_differs(case: Case) -> Iterator[Finding]:
+    """New weights learned at another rate in one arm than in another."""
+    if found := unlike(case, lambda run: f"{run.spec.head_learning_rate}"):
+        yield Finding(
+            id="head-rate-differs",
+            severity="blocks",
+            sentence="The new head learned at different rates in different arms.",
+            evidence=found.evidence,
+            arms=found.arms,
+            forbids=WORDS,
+        )
+
+
+def shared_rate_untuned(case: Case) -> Iterator[Finding]:
+    """LoRA arms of different effective alpha (scale x rank) that ran at one rate which was tuned for neither.
+
+    The best rate falls with alpha_eff, so such a comparison measures which arm the rate happens to fit.
+    """
+    alphas: dict[float, dict[str, float]] = {}
+    for arm in case.trained_arms():
+        method = case.study.arms[arm]
+        if not isinstance(method, LoraMethod):
+            continue
+        rates = method.rates or ((method.learning_rate,) if case.study.tuning.rates == 1 else ())
+        if len(rates) == 1 and rates[0] is not None:
+            alphas.setdefault(rates[0], {})[arm] = method.scale * method.rank
+    for rate, by_arm in alphas.items():
+        if len({round(alpha, 9) for alpha in by_arm.values()}) > 1:
+            yield Finding(
+                id="shared-rate-untuned",
+                severity="blocks",
+                sentence="LoRA arms of different effective alpha share one learning rate that was tuned for none.",
+                evidence=f"rate {rate:g}; alpha_eff " + ", ".join(f"{arm}: {a:g}" for arm, a in by_arm.items()),
+                arms=tuple(by_arm),
+                forbids=WORDS,
+            )
+
+
+def no_finished_rate(case: Case) -> Iterator[Finding]:
+    """Every trial of an arm diverged or failed, so the arm takes no part."""
+    rates = schedule.selected_rates(case.study, case.records)
+    for arm in case.study.arms:
+        tried = schedule.trials(case.records, arm)
+        if tried and arm not in rates:
+            yield Finding(
+                id="no-finished-rate",
+                severity="warns",
+                sentence=f"No learning rate of {arm} trained to the end, so it takes no part in the comparison.",
+                evidence="tried " + ", ".join(f"{trial.rate:g}" for trial in tried),
+            )
+
+
+def unequal_trials(case: Case) -> Iterator[Finding]:
+    """The search of some arm took more trials than another's, by the same rule and cap."""
+    arms = [arm for arm in case.trained_arms() if arm in case.confirmed]
+    counts = {arm: len(schedule.trials(case.records, arm)) for arm in arms}
+    if len(set(counts.values())) > 1:
+        yield Finding(
+            id="unequal-trials",
+            severity="note",
+            sentence="The same tuning rule took more learning-rate trials in some arms than in others.",
+            evidence=", ".join(f"{arm}: {number}" for arm, number in counts.items()),
+        )
+
+
+def trained_elsewhere(case: Case) -> Iterator[Finding]:
+    """An arm that was trained by others, under rules that nobody here can check."""
+    others = [arm for arm in case.study.arms if arm not in case.trained_arms()]
+    if others:
+        yield Finding(
+            id="trained-elsewhere",
+            severity="warns",
+            sentence="Arms trained elsewhere are scored as they are: how they were tuned, and on what, is not known.",
+            evidence=count(len(others), "arm") + ": " + ", ".join(others),
+        )
