@@ -134,6 +134,7 @@ class RunRecord(Frozen):
     spec: RunSpec
     status: Status
     message: str | None = None  # why it diverged or failed
+    attempts: int = 1  # how often a failed run was tried
     tuned: Tuned | None = None
     num_steps: int = 0
     evaluations: tuple[Evaluation, ...] = ()

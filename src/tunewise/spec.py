@@ -260,7 +260,10 @@ class StudySpec(Frozen):
     train: TrainSpec = TrainSpec()
     tuning: TuningSpec = TuningSpec()
     looks: tuple[Annotated[int, Field(ge=1, le=MAX_SEEDS)], ...] = Field(
-        (5,), min_length=1, max_length=1, description="seeds at which the verdict is read"
+        (5, 10),
+        min_length=1,
+        max_length=2,
+        description="seeds at which the verdict is read; at a second look that of the arms undecided at the first",
     )
     seed: int = Field(0, ge=0, le=1_000_000, description="other numbers give other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
@@ -284,6 +287,13 @@ class StudySpec(Frozen):
                 raise ValueError(f"arms '{seen[content]}' and '{name}' are the same: remove one.")
             seen[content] = name
         return arms
+
+    @field_validator("looks")
+    @classmethod
+    def _rising_looks(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if looks != tuple(sorted(set(looks))):
+            raise ValueError(f"looks must rise, such as [5, 10], but got {list(looks)}")
+        return looks
 
     @field_validator("margin", mode="before")
     @classmethod

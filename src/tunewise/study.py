@@ -8,6 +8,7 @@ from typing import Any
 from tunewise.desk import schedule
 from tunewise.desk.export import export_records
 from tunewise.desk.fairness import check_before
+from tunewise.desk.report.build import undecided_arms
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
@@ -15,7 +16,7 @@ from tunewise.errors import StudyError
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import StudySpec
+from tunewise.spec import RunSpec, StudySpec
 
 DEFAULT_ROOT = Path("runs")
 Listener = Callable[[dict[str, Any]], None]
@@ -54,13 +55,14 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
         ledger.require_space(disk_needed(resolved, data))
         ledger.store_study(resolved)
         listener({"event": "findings", "findings": check_before(resolved, data)})
-        records = [r for r in ledger.records() if r.status != "failed"]  # a lost run gets another chance, once
-        current = schedule.current(resolved, data, records)
-        while runs := schedule.next_runs(resolved, data, current):
-            for spec in runs:
-                listener({"event": "begin", "spec": spec, **outlook(resolved, data, current)})
-                records.append(lab.run(spec, ledger, ledger.data_folder(data.key), listener))
-                current = schedule.current(resolved, data, records)
+        # what an earlier command lost gets another chance: its cause may be gone
+        records = {r.run_id: r for r in ledger.records() if r.status != "failed"}
+        current = schedule.current(resolved, data, list(records.values()))
+        while runs := next_runs(ledger, resolved, data, current):
+            for number, spec in enumerate(runs):
+                listener({"event": "begin", "spec": spec, **outlook(resolved, current, len(runs) - number)})
+                records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), listener)
+                current = schedule.current(resolved, data, list(records.values()))
                 tidy(ledger, resolved, current)
     deliver(ledger, resolved, current)
     return StudyResult(ledger.folder, write_report(ledger))
@@ -71,11 +73,19 @@ def load_data(ledger: Ledger, key: str) -> DataSummary:
     return DataSummary.model_validate_json((ledger.data_folder(key) / "data.json").read_text(encoding="utf-8"))
 
 
-def outlook(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> dict[str, Any]:
-    """How many runs are done, and about how many there will be if no search is extended."""
+def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunSpec]:
+    """The runs that come next, those of the second look once the verdicts of the first are known."""
+    runs = schedule.next_runs(study, data, records, ())
+    if runs or len(study.looks) == 1:
+        return runs
+    return schedule.next_runs(study, data, records, undecided_arms(ledger))
+
+
+def outlook(study: StudySpec, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
+    """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
     trained = [arm for arm in study.arms.values() if arm.method != "existing"]
-    expected = 1 + len(trained) * (study.tuning.rates + study.looks[-1]) + (len(study.arms) - len(trained))
-    return {"done": len(records), "expected": max(expected, len(records) + 1)}
+    expected = 1 + len(trained) * (study.tuning.rates + study.looks[0]) + (len(study.arms) - len(trained))
+    return {"done": len(records), "expected": max(expected, len(records) + waiting)}
 
 
 def disk_needed(study: StudySpec, data: DataSummary) -> int:

@@ -249,7 +249,7 @@ arms:
   lora-r16-all: {{method: lora, rank: 16, targets: all-linear}}
 train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step
 tuning: {{rates: 3, cap: 7}}           # learning rates tried per arm; more where the best is at an edge
-looks: [5]                           # seeds after which the verdict is read
+looks: [5, 10]                       # seeds after which the verdict is read; 10 for arms undecided at 5
 # margin: 5% of gain                 # the loss of quality you accept; or 0.02 (in the metric), or 1pp
 """
 

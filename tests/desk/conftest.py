@@ -28,6 +28,7 @@ from tunewise.records import (
     Usage,
 )
 from tunewise.spec import FullMethod, HeadMethod, Inputs, LoraMethod, RunSpec, StudySpec
+from tunewise.study import next_runs
 
 MiB = 2**20
 NUM_STEPS = 126
@@ -117,6 +118,7 @@ class FakeLab:
 
     def run(self, spec: RunSpec) -> RunRecord:
         """A finished run in the ledger; the record is returned."""
+        before = self.ledger.record(spec.run_id)
         folder = self.ledger.begin(spec)
         rng = np.random.default_rng(int(spec.run_id, 16))
         distance = self._distance(spec)
@@ -142,7 +144,7 @@ class FakeLab:
             usage=self._usage(spec, rng),
             environment=environment(),
         )
-        record = self.change(record)
+        record = self.change(record).replace(attempts=before.attempts + 1 if before else 1)
         self.ledger.finish(record)
         return record
 
@@ -307,12 +309,13 @@ def write_study(
     ledger.data_folder(summary.key).mkdir(parents=True)
     (ledger.data_folder(summary.key) / "data.json").write_text(summary.model_dump_json(indent=1), encoding="utf-8")
     lab = FakeLab(ledger, resolved, summary, change)
-    records: list[RunRecord] = []
-    while waiting := schedule.next_runs(resolved, summary, records):
+    made = 0
+    while waiting := next_runs(ledger, resolved, summary, schedule.current(resolved, summary, ledger.records())):
         for spec in waiting:
-            if max_runs is not None and len(records) >= max_runs:
+            if max_runs is not None and made >= max_runs:
                 return ledger
-            records.append(lab.run(spec))
+            lab.run(spec)
+            made += 1
     return ledger
 
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from tunewise.desk import schedule
@@ -96,20 +96,32 @@ def bowl(asked: StudySpec, data: DataSummary, shift: float = 0.0) -> Lab:
     return run
 
 
-def next_runs(asked: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunSpec]:
+def next_runs(
+    asked: StudySpec, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str] = ()
+) -> list[RunSpec]:
     """What the driver asks, the way the driver asks it."""
-    return schedule.next_runs(asked, data, schedule.current(asked, data, records))
+    return schedule.next_runs(asked, data, schedule.current(asked, data, records), undecided)
 
 
-def drive(asked: StudySpec, data: DataSummary, lab: Lab, records: Sequence[RunRecord] = ()) -> list[RunRecord]:
-    """All records of the study at its end, those given among them. No run is made twice."""
-    done = list(records)
-    while waiting := next_runs(asked, data, done):
-        assert not {run.run_id for run in waiting} & {r.run_id for r in done}, "a run that is already there"
+def drive(
+    asked: StudySpec,
+    data: DataSummary,
+    lab: Lab,
+    records: Sequence[RunRecord] = (),
+    undecided: Callable[[Sequence[RunRecord]], Collection[str]] = lambda records: (),
+) -> list[RunRecord]:
+    """All records of the study at its end, those given among them. No run is made twice, but one that was lost."""
+    done = {r.run_id: r for r in records}
+    while waiting := next_runs(asked, data, list(done.values())) or next_runs(
+        asked, data, list(done.values()), undecided(schedule.current(asked, data, list(done.values())))
+    ):
         assert len({run.run_id for run in waiting}) == len(waiting), "a run twice in one wave"
-        done += [lab(run) for run in waiting]
+        for spec in waiting:
+            before = done.pop(spec.run_id, None)
+            assert before is None or (before.status, before.attempts) == ("failed", 1), "a run that is already there"
+            done[spec.run_id] = lab(spec).replace(attempts=1 if before is None else 2)
         assert len(done) < 500, "the study never ends"
-    return done
+    return list(done.values())
 
 
 def ids(records: Sequence[RunRecord]) -> set[str]:

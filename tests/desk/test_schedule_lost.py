@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, bowl, drive, next_runs, record, study
+from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, bowl, drive, ids, next_runs, record, study
 
 from tunewise.desk import schedule
 from tunewise.desk.search import grid_rate
@@ -46,13 +46,54 @@ def with_status(done: Sequence[RunRecord], arm: str, seed: int, **changes: Any) 
 def test_a_seed_that_one_arm_lost_is_left_out_of_all_arms() -> None:
     asked = study(SFT, arms={**ARMS, **EXISTING})
     lost = asked.confirmation_seeds()[1]
-    done = with_status(drive(asked, SFT, bowl(asked, SFT)), "lora-r8", lost, status="failed")
+    done = with_status(drive(asked, SFT, bowl(asked, SFT)), "lora-r8", lost, status="failed", attempts=2)
     kept = [seed for seed in asked.confirmation_seeds() if seed != lost]
     found = schedule.confirmed(asked, done)
     assert list(found) == [*ARMS, "theirs"]
     assert all([r.spec.seed for r in found[arm]] == kept for arm in ARMS)
     assert len(found["theirs"]) == len(kept)
-    assert next_runs(asked, SFT, done) == [], "within one go a lost run is not made again"
+    assert next_runs(asked, SFT, done) == [], "a run that was lost twice is given up"
+
+
+def test_a_run_that_the_machine_lost_is_made_once_more_with_its_seed_and_then_given_up() -> None:
+    asked = study(SFT)
+    lab = bowl(asked, SFT)
+    seed = asked.confirmation_seeds()[1]
+    tries: list[RunSpec] = []
+
+    def loses(times: int) -> list[RunRecord]:
+        def run(spec: RunSpec) -> RunRecord:
+            tries.append(spec)
+            is_it = (spec.arm, spec.role, spec.seed) == ("lora-r8", "confirm", seed)
+            is_lost = is_it and tries.count(spec) <= times
+            return record(spec, None, "failed") if is_lost else lab(spec)
+
+        tries.clear()
+        return drive(asked, SFT, run)
+
+    once = schedule.confirmed(asked, loses(1))
+    assert len(tries) == len({spec.run_id for spec in tries}) + 1
+    assert tries[-1].seed == seed
+    assert [len(runs) for runs in once.values()] == [3, 3, 3]
+    for times in (2, 9):
+        lost = loses(times)
+        assert len(tries) == len(lost) + 1
+        assert [r.attempts for r in lost if r.status == "failed"] == [2]
+        assert [len(runs) for runs in schedule.confirmed(asked, lost).values()] == [2, 2, 2]
+
+
+def test_a_lost_trial_is_repeated_before_the_search_goes_on() -> None:
+    asked = study(SFT)
+    lab = bowl(asked, SFT)
+    lost: set[str] = set()
+
+    def run(spec: RunSpec) -> RunRecord:
+        if spec.role == "tune" and spec.run_id not in lost:
+            lost.add(spec.run_id)
+            return record(spec, None, "failed")
+        return lab(spec)
+
+    assert ids(drive(asked, SFT, run)) == ids(drive(asked, SFT, lab))
 
 
 def test_a_diverged_confirmation_stays_in() -> None:

@@ -3,10 +3,13 @@
 Base first; for a new classification head its learning rate next (on the `head` arm, shared by every arm);
 then the learning-rate search of every arm by one rule; then confirmation with fresh seeds, in blocks of one
 seed with the order of the arms rotated, so that a drift of the machine is no difference between arms.
+All arms are confirmed up to the first look; up to a second one only those that were undecided at the first, with
+what they are compared with. A run that the machine lost is made once more.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from tunewise.desk.search import Search, best_rate, brackets_best, search
@@ -26,6 +29,7 @@ from tunewise.spec import (
 )
 
 HEAD_ARM = "head"
+MAX_ATTEMPTS = 2  # at a run that the machine loses
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
 SHORT_TRIAL_SHARE = 0.15  # of a run's steps
 MIN_STEPS_FOR_SHORT_TRIALS = 20  # 15 % of them are 3: the fewest that can tell one rate from another
@@ -179,22 +183,65 @@ def is_bracketed(study: StudySpec, records: Sequence[RunRecord], arm: str) -> bo
 
 
 def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Per arm its confirmation runs by rising seed; seeds that any arm lost are left out of all.
+    """Per arm its confirmation runs by rising seed, of the `records` that `asked_for` leaves.
 
-    An `existing` arm has one deterministic record, which stands for every seed.
+    A seed that an arm lost is left out of all arms that ran it: of all, or at the second look of those that went on
+    to it. An `existing` arm has one deterministic record, which stands for every seed.
     """
+    runs = _confirmations_by_seed(study, records)
+    found: dict[str, list[RunRecord]] = {
+        arm: [] for arm in study.arms if any(run.status != "failed" for run in runs.get(arm, {}).values())
+    }
+    existing = [arm for arm in found if isinstance(study.arms[arm], ExistingMethod)]
+    for look, seeds in enumerate(_seeds_by_look(study)):
+        took_part = [arm for arm in found if arm not in existing and runs[arm].keys() & set(seeds)]
+        if look > 0 and not took_part:
+            break
+        kept = [s for s in seeds if all(s in runs[arm] and runs[arm][s].status != "failed" for arm in took_part)]
+        for arm in took_part:
+            found[arm] += [runs[arm][seed] for seed in kept]
+        for arm in existing:
+            found[arm] += [next(iter(runs[arm].values()))] * len(kept)
+    return found
+
+
+def _confirmations_by_seed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, dict[int, RunRecord]]:
+    """Per arm the confirmation runs at its chosen rate, lost ones too."""
     rates = selected_rates(study, records)
-    by_arm: dict[str, dict[int, RunRecord]] = {}
+    found: dict[str, dict[int, RunRecord]] = {}
     for record in records:
         spec = record.spec
-        chosen = isinstance(spec.method, ExistingMethod) or spec.learning_rate == rates.get(spec.arm)
-        if spec.role == "confirm" and record.status != "failed" and chosen:
-            by_arm.setdefault(spec.arm, {})[spec.seed] = record
-    for arm, runs in by_arm.items():
-        if isinstance(study.arms[arm], ExistingMethod):
-            by_arm[arm] = dict.fromkeys(study.confirmation_seeds(), next(iter(runs.values())))
-    shared = [s for s in study.confirmation_seeds() if all(s in runs for runs in by_arm.values())]
-    return {arm: [by_arm[arm][seed] for seed in shared] for arm in study.arms if arm in by_arm}
+        if spec.role == "confirm" and spec.learning_rate == rates.get(spec.arm):
+            found.setdefault(spec.arm, {})[spec.seed] = record
+    return found
+
+
+def _seeds_by_look(study: StudySpec) -> list[tuple[int, ...]]:
+    """The seeds that each look adds."""
+    seeds = study.confirmation_seeds()
+    return [seeds[begin:end] for begin, end in pairwise((0, *study.looks))]
+
+
+def asked_for(study: StudySpec, records: Sequence[RunRecord], undecided: Collection[str]) -> list[RunRecord]:
+    """The records without second-look runs of arms that do not go on to it; with nothing undecided, of the first look.
+
+    Such runs are left over from another margin or other looks; to read them would be a look that nobody declared.
+    """
+    first = _seeds_by_look(study)[0]
+    arms = going_on(study, undecided)
+    return [r for r in records if r.spec.role != "confirm" or r.spec.seed in first or r.spec.arm in arms]
+
+
+def going_on(study: StudySpec, undecided: Collection[str]) -> list[str]:
+    """The arms that go on to the second look: those undecided at the first, full, and the reference of gain."""
+    if not undecided:
+        return []
+    return [arm for arm in study.arms if arm in {*undecided, full_arm(study), reference_arm(study)}]
+
+
+def full_arm(study: StudySpec) -> str | None:
+    """The arm that the others are compared with; None where there is none."""
+    return next((name for name, arm in study.arms.items() if isinstance(arm, FullMethod)), None)
 
 
 def reference_arm(study: StudySpec) -> str:
@@ -203,12 +250,16 @@ def reference_arm(study: StudySpec) -> str:
     return heads[0] if study.task == "classify" and heads else "base"
 
 
-def next_runs(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunSpec]:
-    """The runs that can be started now; empty when the study is complete.
+def next_runs(
+    study: StudySpec, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str]
+) -> list[RunSpec]:
+    """The runs that can be started now; empty when the study is complete, or its first look is and nothing undecided.
 
-    `study` is resolved, `records` are `current`.
+    `study` is resolved, `records` are `current`. `undecided` are the arms whose verdict at the first look was open;
+    before that look is complete nobody can know them, and they are not looked at.
     """
-    known = {record.run_id for record in records}
+    ended = [record for record in records if record.status != "failed" or record.attempts >= MAX_ATTEMPTS]
+    known = {record.run_id for record in ended}
     draft = _Drafts(study, data)
 
     def missing(runs: list[RunSpec]) -> list[RunSpec]:
@@ -216,14 +267,19 @@ def next_runs(study: StudySpec, data: DataSummary, records: Sequence[RunRecord])
 
     base = missing([draft.base()])
     needs_head_rate = data.num_new_parameters and study.train.head_learning_rate is None
-    if needs_head_rate and (waiting := _search(draft, records, reference_arm(study), None)):
+    if needs_head_rate and (waiting := _search(draft, ended, reference_arm(study), None)):
         return base + missing(waiting)
-    head_rate = shared_head_rate(study, data, records)
-    searches = [run for arm in study.arms for run in _search(draft, records, arm, head_rate)]
+    head_rate = shared_head_rate(study, data, ended)
+    searches = [run for arm in study.arms for run in _search(draft, ended, arm, head_rate)]
     if waiting := base + missing(searches):
         return waiting
-    rates = selected_rates(study, records)
-    return missing(_confirmations(draft, rates, head_rate))
+    rates = selected_rates(study, ended)
+    arms = [arm for arm, method in study.arms.items() if arm in rates or isinstance(method, ExistingMethod)]
+    for seeds in _seeds_by_look(study):
+        if waiting := missing(_confirmations(draft, {arm: rates.get(arm) for arm in arms}, head_rate, seeds)):
+            return waiting
+        arms = [arm for arm in arms if arm in going_on(study, undecided)]
+    return []
 
 
 def _search(draft: "_Drafts", records: Sequence[RunRecord], arm: str, head_rate: float | None) -> list[RunSpec]:
@@ -234,13 +290,16 @@ def _search(draft: "_Drafts", records: Sequence[RunRecord], arm: str, head_rate:
     return short + [draft.tune(arm, rate, head_rate, "tune") for rate in found.waiting]
 
 
-def _confirmations(draft: "_Drafts", rates: Mapping[str, float], head_rate: float | None) -> list[RunSpec]:
-    arms = [arm for arm, method in draft.study.arms.items() if arm in rates or isinstance(method, ExistingMethod)]
+def _confirmations(
+    draft: "_Drafts", rates: Mapping[str, float | None], head_rate: float | None, seeds: Sequence[int]
+) -> list[RunSpec]:
+    """Blocks of one seed of every arm in `rates`, the order of the arms rotated."""
+    arms = list(rates)
     runs = []
-    for block, seed in enumerate(draft.study.confirmation_seeds()):
+    for block, seed in enumerate(seeds):
         turn = block % len(arms) if arms else 0
         for arm in arms[turn:] + arms[:turn]:
-            runs.append(draft.confirm(arm, rates.get(arm), head_rate, seed))
+            runs.append(draft.confirm(arm, rates[arm], head_rate, seed))
     unique = {run.run_id: run for run in runs}  # an `existing` arm has no seeds: one run
     return list(unique.values())
 

@@ -61,6 +61,7 @@ class LabServer:
 
     def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener) -> RunRecord:
         """The record of the run, which is stored; a run that crashed has status `failed`, never an exception."""
+        before = ledger.record(spec.run_id)
         folder = ledger.begin(spec)
         message = "the process ended without a word, likely killed for memory"
         for event in self._do({"job": "run", "folder": str(folder), "data": str(data_folder)}):
@@ -69,7 +70,9 @@ class LabServer:
             listener({"run": spec.run_id, **event})
         record = ledger.record(spec.run_id)
         if record is None:
-            ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status="failed", message=message))
+            attempts = before.attempts + 1 if before else 1
+            lost = RunRecord(run_id=spec.run_id, spec=spec, status="failed", message=message, attempts=attempts)
+            ledger.finish(lost)
             record = ledger.record(spec.run_id)
         assert record is not None, "a finished run has a record"
         return record

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import yaml
@@ -10,13 +10,15 @@ import yaml
 from tunewise.desk import schedule
 from tunewise.desk.bootstrap import pigeonhole_interval
 from tunewise.desk.comparison import ArmScores, Comparison
-from tunewise.desk.fairness import check, hold_back, listed, run_warnings
-from tunewise.desk.forgetting import equal_quality, mean_curve, read_curve
+from tunewise.desk.fairness import Finding, check, hold_back, listed, run_warnings
+from tunewise.desk.forgetting import mean_curve
 from tunewise.desk.frontier import cost_of, ratios
 from tunewise.desk.intervals import Estimate, unit_interval
-from tunewise.desk.metrics import METRICS, Scores, compute, metrics_of, primary_metric, read_scores
+from tunewise.desk.metrics import METRICS, compute, metrics_of, primary_metric
 from tunewise.desk.multiplicity import decide_together, recommended
 from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
+from tunewise.desk.report.folder import StudyFolder
+from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import (
     ArmView,
     LearningCurve,
@@ -32,7 +34,7 @@ from tunewise.desk.search import headroom
 from tunewise.desk.sentences import sentence
 from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.ledger import Ledger
-from tunewise.records import DataSummary, RunRecord
+from tunewise.records import RunRecord
 from tunewise.spec import (
     DEFAULT_MARGINS,
     BaseMethod,
@@ -49,67 +51,57 @@ from tunewise.spec import (
 MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
 
-class _Folder:
-    """A study folder as read once: the current records, by arm and role, and their scores."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.data: DataSummary = ledger.data_summary()
-        self.study: StudySpec = schedule.resolve(ledger.study(), self.data)
-        stored = ledger.records()
-        self.records = schedule.current(self.study, self.data, stored)
-        known = {record.run_id for record in self.records}
-        self.stale = [record for record in stored if record.run_id not in known]
-        self.confirmed = schedule.confirmed(self.study, self.records)
-        self.base = next((r for r in self.records if r.spec.role == "base" and r.status == "done"), None)
-        self.full = next((name for name, arm in self.study.arms.items() if isinstance(arm, FullMethod)), None)
-        curves = {
-            arm: [read_curve(ledger.forgetting_path(r.run_id)) for r in runs] for arm, runs in self.confirmed.items()
-        }
-        self.curves = {arm: runs for arm, runs in curves.items() if any(runs)}
-        self.equal_quality = equal_quality(self.curves)
-        self._scores: dict[tuple[str, str], Scores] = {}
-
-    def scores(self, runs: Iterable[RunRecord], split: str = "test") -> list[Scores]:
-        """One Scores per run, in order; each file is read once."""
-        return [self._read(run.run_id, split) for run in runs]
-
-    def _read(self, run_id: str, split: str) -> Scores:
-        if (run_id, split) not in self._scores:
-            self._scores[run_id, split] = read_scores(self.ledger.scores_path(run_id), split)
-        return self._scores[run_id, split]
-
-
 def build_report(ledger: Ledger) -> Report:
     """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
-    folder = _Folder(ledger)
-    findings = check(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder))
-    is_complete = not schedule.next_runs(folder.study, folder.data, folder.records)
-    no_verdict = _why_no_verdict(folder, is_complete)
-    verdicts = () if no_verdict else tuple(hold_back(verdict, findings) for verdict in _verdicts(folder))
+    reading = read_looks(StudyFolder.read(ledger), _words)
+    folder, verdicts = reading.folder, reading.verdicts
+    no_verdict = _why_not_yet(reading) or _why_no_verdict(folder)
     return Report(
         tunewise_version=version("tunewise"),
-        study=_study_view(folder, verdicts),
+        study=_study_view(reading),
         headline=no_verdict or headline([v for v in verdicts if v.arm in asked(folder.study, folder.full)]),
         recommended_arm=_recommendation(folder, verdicts),
-        is_complete=is_complete,
+        is_complete=reading.is_complete,
         no_verdict=no_verdict,
         arms=_arms(folder),
         verdicts=tuple(
-            VerdictView(**dict(verdict), sentence=sentence(verdict), pigeonhole=_cross_check(folder, verdict))
+            VerdictView(
+                **dict(verdict),
+                sentence=sentence(verdict),
+                pigeonhole=_cross_check(reading.read_in[verdict.arm], verdict),
+                look=reading.look(verdict.arm),
+            )
             for verdict in verdicts
         ),
         samples=_samples(folder),
         data=folder.data,
         environment=next((r.environment for r in folder.records if r.environment), None),
-        warnings=(*findings, *run_warnings(folder.records)),
+        warnings=(*_findings(folder), *run_warnings(folder.records)),
     )
+
+
+def undecided_arms(ledger: Ledger) -> tuple[str, ...]:
+    """The arms that go on to the second look; empty where the first is not complete, or leaves nothing open."""
+    return read_looks(StudyFolder.read(ledger), _words).undecided
+
+
+def _words(folder: StudyFolder) -> tuple[Verdict, ...]:
+    """The verdicts at a complete look, as far as the fairness rules allow; empty where it has none."""
+    if _why_no_verdict(folder):
+        return ()
+    findings = _findings(folder)
+    return tuple(hold_back(verdict, findings) for verdict in _verdicts(folder))
+
+
+def _findings(folder: StudyFolder) -> tuple[Finding, ...]:
+    return check(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder))
 
 
 # --- the study and its verdicts
 
 
-def _study_view(folder: _Folder, verdicts: Sequence[Verdict]) -> StudyView:
+def _study_view(reading: Reading) -> StudyView:
+    folder, verdicts = reading.folder, reading.verdicts
     study, path = folder.study, folder.ledger.folder
     again = ["tunewise", "compare", str(path / "study.yaml"), "--out", f"{path}-again"]
     usages = [record.usage for record in folder.records if record.usage]
@@ -123,7 +115,9 @@ def _study_view(folder: _Folder, verdicts: Sequence[Verdict]) -> StudyView:
         full_arm=folder.full,
         margin=verdicts[0].margin if verdicts else study.margin,
         seeds=tuple(sorted({run.spec.seed for runs in folder.confirmed.values() for run in runs})),
-        planned_seeds=study.confirmation_seeds(),
+        planned_seeds=study.confirmation_seeds()[: study.looks[1 if reading.undecided else 0]],
+        looks=study.looks,
+        second_look=reading.undecided,
         finished_runs=len(folder.records),
         run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
         command=shlex.join(again),
@@ -145,24 +139,32 @@ def asked(study: StudySpec, full: str | None) -> list[str]:
     return [name for name in others if name != schedule.reference_arm(study)] or others
 
 
-def _why_no_verdict(folder: _Folder, is_complete: bool) -> str | None:
-    """The reason why no outcome may be read, in a sentence; None: it may."""
+def _why_not_yet(reading: Reading) -> str | None:
+    """What is missing until a look is complete, in a sentence; None: nothing."""
+    if reading.is_complete:
+        return None
+    begin = f"No verdict yet: {len(reading.folder.records)} runs are done, and "
+    looks = reading.folder.study.looks
+    if reading.undecided:
+        return (
+            f"{begin}after the first look, at {looks[0]} seeds, {listed(reading.undecided)} "
+            f"{'goes' if len(reading.undecided) == 1 else 'go'} on to {looks[1]}. The same command continues."
+        )
+    return f"{begin}the verdict is read once every arm is confirmed with {looks[0]} seeds. The same command continues."
+
+
+def _why_no_verdict(folder: StudyFolder) -> str | None:
+    """The reason why a complete look allows no outcome to be read, in a sentence; None: it does."""
     if folder.full is None:
         return "No verdict: this study has no full fine-tuning arm to compare with."
     if len(folder.study.arms) == 1:
         return "No verdict: full fine-tuning is the only arm."
-    if not is_complete:
-        planned = folder.study.looks[-1]
-        return (
-            f"No verdict yet: {len(folder.records)} runs are done, and the verdict is read once every arm is "
-            f"confirmed with {planned} seeds. The same command continues."
-        )
     if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
         return "No verdict: too few runs finished to compare any arm with full fine-tuning."
     return None
 
 
-def _reference_loss(folder: _Folder) -> float | None:
+def _reference_loss(folder: StudyFolder) -> float | None:
     """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
     heads = folder.confirmed.get(schedule.reference_arm(folder.study), [])
     losses = [loss for run in heads if math.isfinite(loss := schedule.selection_loss(run))]
@@ -173,7 +175,7 @@ def _reference_loss(folder: _Folder) -> float | None:
     return compute("nll", folder.scores([folder.base], "valid")[0])
 
 
-def _verdicts(folder: _Folder) -> tuple[Verdict, ...]:
+def _verdicts(folder: StudyFolder) -> tuple[Verdict, ...]:
     study, full = folder.study, folder.full
     assert full is not None, "checked by _why_no_verdict"
     assert folder.base is not None, "checked by _why_no_verdict"
@@ -200,18 +202,18 @@ def _verdicts(folder: _Folder) -> tuple[Verdict, ...]:
     return tuple(found[arm] for arm in folder.confirmed if arm != full)
 
 
-def _cross_check(folder: _Folder, verdict: Verdict) -> Estimate | None:
+def _cross_check(folder: StudyFolder, verdict: Verdict) -> Estimate | None:
     runs = {arm: folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
     difference = PairedRuns(METRICS[verdict.metric], runs).contrast({verdict.arm: 1, verdict.against: -1})
     return pigeonhole_interval(difference, verdict.confidence)
 
 
-def _headroom(folder: _Folder, arm: str) -> float | None:
+def _headroom(folder: StudyFolder, arm: str) -> float | None:
     """What a rate between those tried may gain, in units of the verdict's metric, which selection minimises too."""
     return headroom(schedule.measured_losses(schedule.trials(folder.records, arm)))
 
 
-def _recommendation(folder: _Folder, verdicts: Sequence[Verdict]) -> str | None:
+def _recommendation(folder: StudyFolder, verdicts: Sequence[Verdict]) -> str | None:
     candidates = [verdict for verdict in verdicts if verdict.arm in asked(folder.study, folder.full)]
     return recommended(candidates, {v.arm: cost_of(folder.confirmed[v.arm]).trainable_parameters for v in candidates})
 
@@ -239,14 +241,14 @@ def headline(verdicts: Sequence[Verdict]) -> str:
 # --- arms
 
 
-def _arms(folder: _Folder) -> tuple[ArmView, ...]:
+def _arms(folder: StudyFolder) -> tuple[ArmView, ...]:
     ordered = sorted(folder.study.arms, key=lambda name: name != folder.full)
     base = ("base", BaseMethod(), [folder.base] if folder.base else [])
     tuned = [(name, folder.study.arms[name], folder.confirmed.get(name, [])) for name in ordered]
     return tuple(_arm(folder, name, method, runs) for name, method, runs in [base, *tuned])
 
 
-def _arm(folder: _Folder, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
+def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
     tuned = runs[0].tuned if runs else None
     cost = cost_of([] if isinstance(method, BaseMethod) else runs)
     full = cost_of(folder.confirmed.get(folder.full, [])) if folder.full else None
@@ -293,7 +295,7 @@ def _has_seeds(method: Method) -> bool:
     return not isinstance(method, BaseMethod | ExistingMethod)
 
 
-def _metrics(folder: _Folder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
+def _metrics(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
     names = metrics_of(folder.data.task)
     if not runs:
         return {}
@@ -304,7 +306,7 @@ def _metrics(folder: _Folder, method: Method, runs: Sequence[RunRecord]) -> dict
     return {name: mean_interval(name, scores, seeds="fixed") for name in names}
 
 
-def _forgetting(folder: _Folder, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
+def _forgetting(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
     """The change of the mean NLL on general text against the base: positive is forgotten."""
     measured = [run for run in runs if run.spec.inputs.general]
     if folder.base is None or not measured or isinstance(method, BaseMethod):
@@ -316,7 +318,7 @@ def _forgetting(folder: _Folder, method: Method, runs: Sequence[RunRecord]) -> E
     return Estimate(estimate=change.estimate, low=interval.low, high=interval.high)
 
 
-def _rate_curve(folder: _Folder, arm: str) -> tuple[RatePoint, ...]:
+def _rate_curve(folder: StudyFolder, arm: str) -> tuple[RatePoint, ...]:
     chosen = schedule.selected_rates(folder.study, folder.records).get(arm)
     return tuple(
         RatePoint(
@@ -329,7 +331,7 @@ def _rate_curve(folder: _Folder, arm: str) -> tuple[RatePoint, ...]:
     )
 
 
-def _learning_curve(folder: _Folder, run: RunRecord) -> LearningCurve:
+def _learning_curve(folder: StudyFolder, run: RunRecord) -> LearningCurve:
     planned = schedule.num_steps(folder.study, folder.data)
     return LearningCurve(
         seed=run.spec.seed,
@@ -361,7 +363,7 @@ def thinned(steps: Sequence[Mapping[str, float]], num_steps: int) -> tuple[Train
 # --- samples
 
 
-def _samples(folder: _Folder) -> tuple[SampleView, ...]:
+def _samples(folder: StudyFolder) -> tuple[SampleView, ...]:
     """What base and arms write, for the prompts that the base and every confirmed arm answered."""
     first = {arm: next((run for run in runs if run.samples), None) for arm, runs in folder.confirmed.items()}
     runs = {"base": folder.base, **first}

@@ -29,7 +29,9 @@ class StudyView(Frozen):
     full_arm: str | None  # what arms are compared with; None: the study has none
     margin: str | None  # the declared acceptable loss of quality, in words; None: by metric, and no verdict yet
     seeds: tuple[int, ...]  # confirmed in every arm so far
-    planned_seeds: tuple[int, ...]  # at which the verdict is read
+    planned_seeds: tuple[int, ...]  # of the look that comes next, or was the last
+    looks: tuple[int, ...]  # numbers of seeds at which verdicts are read, fixed before
+    second_look: tuple[str, ...]  # arms undecided at the first look, which went on to the second
     finished_runs: int
     run_seconds: float  # of all finished runs together: loading, training, evaluation
     command: str  # makes the study again, beside this one
@@ -107,6 +109,7 @@ class VerdictView(Verdict):
 
     sentence: str
     pigeonhole: Estimate | None  # the same interval by bootstrap, which decides nothing; None: fewer than 5 seeds
+    look: int  # seeds of the look at which it was read
 
 
 class SampleView(Frozen):

@@ -1,0 +1,55 @@
+"""When a verdict may be read: at the first look, and of the arms undecided there at the second, never in between.
+
+The driver asks here which arms go on, the report which verdicts it may show: both read the same words.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tunewise.desk import schedule
+from tunewise.desk.report.folder import StudyFolder
+from tunewise.desk.verdict import Verdict
+
+# Why an arm is undecided although no number of further seeds would decide it: it does not go on.
+SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "headroom", "blocked"})
+
+Decide = Callable[[StudyFolder], Sequence[Verdict]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What may be read of a study today."""
+
+    folder: StudyFolder  # with the records that the protocol asked for, and no others
+    undecided: tuple[str, ...]  # arms that go on to the second look; empty where there is none, or it is not known yet
+    is_complete: bool  # the last look that the study needs is complete
+    verdicts: tuple[Verdict, ...]  # empty unless it is
+    read_in: dict[str, StudyFolder]  # arm -> the folder with the runs that its verdict was read in
+
+    def look(self, arm: str) -> int:
+        """Seeds of the look at which the verdict of an arm was read."""
+        return self.folder.study.looks[1 if arm in self.undecided else 0]
+
+
+def read_looks(everything: StudyFolder, decide: Decide) -> Reading:
+    """What may be read of a study, `decide` being asked of complete looks alone: the second, of the arms it is for."""
+    study, data = everything.study, everything.data
+    first = everything.asked_for(())
+    if schedule.next_runs(study, data, first.records, ()):
+        return Reading(first, (), is_complete=False, verdicts=(), read_in={})
+    verdicts = {verdict.arm: verdict for verdict in decide(first)}
+    read_in = dict.fromkeys(verdicts, first)
+    undecided = tuple(arm for arm, verdict in verdicts.items() if len(study.looks) > 1 and _goes_on(verdict))
+    if not undecided:
+        return Reading(first, (), True, tuple(verdicts.values()), read_in)
+    second = everything.asked_for(undecided)
+    if schedule.next_runs(study, data, second.records, undecided):
+        return Reading(second, undecided, is_complete=False, verdicts=(), read_in={})
+    compared = second.of_arms(schedule.going_on(study, undecided))  # these alone share seeds and levels
+    verdicts |= {verdict.arm: verdict for verdict in decide(compared) if verdict.arm in undecided}
+    read_in |= dict.fromkeys(undecided, compared)
+    return Reading(second, undecided, True, tuple(verdicts.values()), read_in)
+
+
+def _goes_on(verdict: Verdict) -> bool:
+    return verdict.outcome == "undecided" and verdict.reason not in SEEDS_CANNOT_HELP

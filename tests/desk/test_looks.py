@@ -1,0 +1,256 @@
+"""Laws of the looks: which seeds are run for whom, and that no word is read before its look is complete."""
+
+import math
+import random
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids, record, study
+
+from tunewise.desk import schedule
+from tunewise.desk.report.build import build_report, undecided_arms
+from tunewise.desk.report.folder import StudyFolder
+from tunewise.desk.report.looks import read_looks
+from tunewise.ledger import Ledger
+from tunewise.records import DataSummary, RunRecord
+from tunewise.spec import RunSpec, StudySpec, TuningSpec
+
+Undecided = Callable[[Sequence[RunRecord]], Collection[str]]
+
+
+def undecided_by_scores(asked: StudySpec) -> Undecided:
+    """A stand-in for the verdicts: some function of the test scores of the first look alone."""
+
+    def undecided(records: Sequence[RunRecord]) -> Collection[str]:
+        first = schedule.confirmed(asked, schedule.asked_for(asked, records, ()))
+        full = schedule.full_arm(asked)
+        sums = {arm: sum(int(run.run_id[:6], 16) for run in runs) for arm, runs in first.items()}
+        return [arm for arm, value in sums.items() if arm != full and value % 2]
+
+    return undecided
+
+
+def confirmations(records: Sequence[RunRecord]) -> list[RunSpec]:
+    return [r.spec for r in records if r.spec.role == "confirm"]
+
+
+# --- which runs a look asks for
+
+
+@pytest.mark.parametrize(
+    ("data", "undecided", "arms"),
+    [
+        (SFT, [], []),
+        (SFT, ["lora-r16"], ["full", "lora-r16"]),
+        (SFT, ["lora-r8", "lora-r16"], ["full", "lora-r8", "lora-r16"]),
+        (CLASSIFY, ["lora-r8"], ["full", "lora-r8", "head"]),
+    ],
+)
+def test_after_the_first_look_the_undecided_arms_go_on_with_what_they_are_compared_with(
+    data: DataSummary, undecided: list[str], arms: list[str]
+) -> None:
+    asked = study(data, looks=[2, 4])
+    found = confirmations(drive(asked, data, bowl(asked, data), undecided=lambda records: undecided))
+    first, second = found[: 2 * len(asked.arms)], found[2 * len(asked.arms) :]
+    seeds = asked.confirmation_seeds()
+    assert sorted((s.seed, s.arm) for s in first) == sorted((seed, arm) for seed in seeds[:2] for arm in asked.arms)
+    assert sorted((s.seed, s.arm) for s in second) == sorted((seed, arm) for seed in seeds[2:] for arm in arms)
+    for block, seed in enumerate(seeds[2:]):
+        turn = block % max(1, len(arms))
+        assert [s.arm for s in second if s.seed == seed] == arms[turn:] + arms[:turn], "the order is rotated"
+
+
+def test_nobody_goes_on_before_the_first_look_is_complete_whoever_is_called_undecided() -> None:
+    asked = study(SFT, looks=[2, 4])
+    done = drive(asked, SFT, bowl(asked, SFT), undecided=lambda records: ())
+    late = asked.confirmation_seeds()[2:]
+    for missing in range(len(done)):
+        some = done[:missing] + done[missing + 1 :]
+        waiting = schedule.next_runs(asked, SFT, schedule.current(asked, SFT, some), list(ARMS))
+        assert waiting
+        assert not [s for s in waiting if s.seed in late]
+
+
+def test_one_look_ends_the_study_whoever_is_undecided() -> None:
+    asked = study(SFT, looks=[2])
+    done = drive(asked, SFT, bowl(asked, SFT), undecided=lambda records: list(ARMS))
+    assert len(confirmations(done)) == 2 * len(ARMS)
+
+
+def test_an_existing_model_goes_on_without_a_run_of_its_own() -> None:
+    asked = study(SFT, arms={**ARMS, **EXISTING}, looks=[2, 3])
+    done = drive(asked, SFT, bowl(asked, SFT), undecided=lambda records: ["theirs"])
+    late = [s for s in confirmations(done) if s.seed == asked.confirmation_seeds()[2]]
+    assert [s.arm for s in late] == ["full"]
+    found = schedule.confirmed(asked, schedule.asked_for(asked, done, ["theirs"]))
+    assert {arm: len(runs) for arm, runs in found.items()} == {"full": 3, "lora-r8": 2, "lora-r16": 2, "theirs": 3}
+
+
+def test_second_look_runs_left_over_from_other_looks_are_not_read_unless_the_arm_goes_on() -> None:
+    before, asked = study(SFT, looks=[4]), study(SFT, looks=[2, 4])
+    old = drive(before, SFT, bowl(before, SFT), undecided=lambda records: ())
+    partly = [r for r in old if (r.spec.arm, r.spec.seed) != ("lora-r8", before.confirmation_seeds()[3])]
+    for undecided, lengths in (((), (2, 2, 2)), (("lora-r16",), (4, 2, 4))):
+        found = schedule.confirmed(asked, schedule.asked_for(asked, partly, undecided))
+        assert tuple(len(runs) for runs in found.values()) == lengths
+        assert not schedule.next_runs(asked, SFT, partly, undecided)
+
+
+def test_a_seed_of_the_second_look_that_an_arm_lost_is_left_out_of_the_arms_that_went_on() -> None:
+    asked = study(SFT, looks=[2, 4])
+    undecided = ["lora-r8"]
+    done = drive(asked, SFT, bowl(asked, SFT), undecided=lambda records: undecided)
+    lost = asked.confirmation_seeds()[2]
+    done = [
+        r.replace(status="failed", attempts=2) if (r.spec.arm, r.spec.seed) == ("lora-r8", lost) else r for r in done
+    ]
+    found = schedule.confirmed(asked, schedule.asked_for(asked, done, undecided))
+    seeds = {arm: [r.spec.seed for r in runs] for arm, runs in found.items()}
+    kept = [s for s in asked.confirmation_seeds() if s != lost]
+    assert seeds == {"full": kept, "lora-r8": kept, "lora-r16": kept[:2]}
+
+
+@pytest.mark.parametrize("looks", [[10, 5], [5, 5], [1, 2, 3]])
+def test_looks_are_one_or_two_rising_numbers(looks: list[int]) -> None:
+    with pytest.raises(ValidationError, match="looks"):
+        study(SFT, looks=looks)
+
+
+def test_two_looks_are_the_default() -> None:
+    content: dict[str, Any] = {"name": "s", "data": {"train": "t"}, "arms": ARMS}
+    assert StudySpec.model_validate(content).looks == (5, 10)
+
+
+# --- any study, walked from its beginning to its end
+
+
+def landscape(asked: StudySpec, data: DataSummary, draw: random.Random) -> Lab:
+    """A lab with a curve of losses of its own for every arm, whose runs diverge or are lost here and there."""
+    curves = {arm: (draw.uniform(-4, 4), draw.uniform(0.01, 1), draw.uniform(1, 6)) for arm in asked.arms}
+    risk, salt = draw.choice([0, 0.1]), str(draw.random())
+    tried: set[str] = set()
+
+    def run(spec: RunSpec) -> RunRecord:
+        chance = random.Random(spec.run_id + salt)
+        if chance.random() < risk and (spec.run_id not in tried or chance.random() < 0.5):
+            tried.add(spec.run_id)
+            return record(spec, None, "failed")
+        if spec.learning_rate is None:
+            return record(spec, None)
+        best, curvature, stable = curves[spec.arm]
+        middle = schedule.centre(asked, data, asked.arms[spec.arm])
+        places = math.log(spec.learning_rate / middle, asked.tuning.spacing) - best
+        if places > stable:
+            return record(spec, None, "diverged")
+        return record(spec, 2 + curvature * places**2 + chance.random() / 100)
+
+    return run
+
+
+TUNINGS = (
+    TuningSpec(),
+    TuningSpec(cap=4),
+    TuningSpec(half_steps=False),
+    TuningSpec(rates=2, cap=9),
+    TuningSpec(rates=7, cap=5, search="short"),
+)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    tuning=st.sampled_from(TUNINGS),
+    classify=st.booleans(),
+    looks=st.sampled_from([(2,), (1, 3), (2, 5)]),
+    keep=st.floats(0, 1),
+)
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])  # a failing walk is slow to shrink
+def test_any_study_follows_the_protocol_and_interrupted_anywhere_ends_with_the_same_runs(
+    seed: int, tuning: TuningSpec, classify: bool, looks: tuple[int, ...], keep: float
+) -> None:
+    data = CLASSIFY if classify else SFT
+    asked = study(data, arms={**ARMS, **EXISTING}, looks=looks, tuning=tuning.model_dump())
+    draw = random.Random(seed)
+    undecided = undecided_by_scores(asked)
+    whole = drive(asked, data, landscape(asked, data, random.Random(seed)), undecided=undecided)
+    follows_the_protocol(asked, whole, undecided(schedule.current(asked, data, whole)))
+
+    finished = [r for r in whole if r.status != "failed"]
+    kept = [r for r in finished if draw.random() < keep]
+    draw.shuffle(kept)
+    again = drive(asked, data, landscape(asked, data, random.Random(seed)), kept, undecided)
+    assert ids(again) == ids(whole)
+
+
+def follows_the_protocol(asked: StudySpec, whole: Sequence[RunRecord], undecided: Collection[str]) -> None:
+    stages = [r.spec.role == "confirm" for r in whole]
+    assert stages == sorted(stages), "nothing is confirmed before base and search are over"
+    rates = schedule.selected_rates(asked, whole)
+    seeds = asked.confirmation_seeds()
+    goes_on = schedule.going_on(asked, undecided)
+    for arm, method in asked.arms.items():
+        if method.method == "existing":
+            continue
+        assert len(schedule.trials(whole, arm)) <= asked.tuning.cap
+        made = sorted((s for s in confirmations(whole) if s.arm == arm), key=lambda s: s.seed)
+        assert {s.learning_rate for s in made} <= {rates.get(arm)}
+        planned = seeds if arm in goes_on else seeds[: asked.looks[0]]
+        assert [s.seed for s in made] == (list(planned) if arm in rates else [])
+    at_once = [r for r in whole if r.attempts == 1 and r.spec.method.method != "existing"]
+    confirmed_seeds = [s.seed for s in confirmations(at_once)]
+    assert confirmed_seeds == sorted(confirmed_seeds), "blocks of one seed"
+    assert asked.search_seed() not in confirmed_seeds
+
+
+# --- what may be read
+
+
+def test_the_report_reads_decided_arms_at_the_first_look_and_the_others_at_the_second(make_study: Any) -> None:
+    ledger = make_study(study={"looks": [3, 5], "margin": "0.006"})
+    report = build_report(ledger)
+    looks = {verdict.arm: (verdict.look, verdict.num_seeds) for verdict in report.verdicts}
+    assert set(looks.values()) == {(3, 3), (5, 5)}, "the margin is chosen so that one arm is decided at once"
+    assert report.study.second_look == tuple(arm for arm, (look, _) in looks.items() if look == 5)
+    assert report.is_complete
+    for verdict in report.verdicts:
+        assert (verdict.look == 3) == (verdict.arm not in report.study.second_look)
+    runs = {r.spec.seed for r in ledger.records() if r.spec.role == "confirm" and r.spec.arm == "full"}
+    assert len(runs) == 5
+
+
+def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any) -> None:
+    order: list[str] = []
+
+    def note(made: RunRecord) -> RunRecord:
+        order.append(made.run_id)
+        return made
+
+    ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.006"}, change=note)
+    asked_at = set()
+
+    def decide(folder: StudyFolder) -> list[Any]:
+        asked_at.add(tuple(len(runs) for runs in folder.confirmed.values()))
+        return []
+
+    while order:
+        shutil.rmtree(ledger.run_folder(order.pop()))
+        report = build_report(ledger)
+        assert not report.is_complete
+        assert report.verdicts == ()
+        assert report.headline.startswith("No verdict yet")
+        assert not [word for word in ("better", "as good", "worse", "undecided") if word in report.headline]
+        read_looks(StudyFolder.read(ledger), decide)
+    assert asked_at == {(3, 3, 3)}
+
+
+def test_what_seeds_cannot_cure_goes_to_no_second_look(make_study: Any) -> None:
+    ledger: Ledger = make_study(study={"looks": [3, 5], "tuning": {"rates": 1}})
+    report = build_report(ledger)
+    assert {verdict.reason for verdict in report.verdicts} == {"optimum not bracketed"}
+    assert report.is_complete
+    assert undecided_arms(ledger) == ()
+    assert {verdict.look for verdict in report.verdicts} == {3}
