@@ -12,11 +12,9 @@ import torch
 
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import score, summarise
-from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loss import example_losses
 from tunewise.records import SCORES_SCHEMA
-from tunewise.spec import LoraMethod
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "weights" / "stories260k"
 LENGTHS = (9, 4, 30, 5, 23, 12, 7, 3, 17)
@@ -100,34 +98,12 @@ def test_scores_do_not_depend_on_the_order_of_the_rows(load: Load, examples_of: 
         assert summarise(found, 1).nll == pytest.approx(summarise(list(expected.values()), 1).nll, rel=1e-6)
 
 
-def test_two_evaluations_are_identical_because_dropout_is_off(load: Load, examples_of: Examples) -> None:
-    model, examples = load("gpt2").model, examples_of(LENGTHS)
-    assert any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
-    model.train()
-    first = scores(model, examples)
-    model.train()
-    assert scores(model, examples) == first
-
-
 def test_scoring_leaves_no_gradient_and_draws_no_random_number(load: Load, examples_of: Examples) -> None:
     model = load("gpt2").model
     state = torch.get_rng_state()
     scores(model, examples_of(LENGTHS))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_the_adapter_is_on_when_an_adapted_model_is_scored(load: Load, examples_of: Examples) -> None:
-    base_rows = scores(load("llama").model, examples_of(LENGTHS))
-    model: Any = build_method(LoraMethod(), "sft", 1).prepare(load("llama"))
-    assert scores(model, examples_of(LENGTHS)) == base_rows, "untrained, it changes nothing"
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p += 0.1
-    assert scores(model, examples_of(LENGTHS)) != base_rows
-    with model.disable_adapter():
-        assert scores(model, examples_of(LENGTHS)) == base_rows
 
 
 # --- what a row holds
@@ -157,19 +133,6 @@ def test_a_row_of_a_classification_holds_its_class_probabilities(
         assert row["nll"] == pytest.approx(-log_probabilities[example.label], rel=1e-6)
         assert row["prediction"] == max(range(3), key=log_probabilities.__getitem__)
         assert (row["num_tokens"], row["num_bytes"], row["label"]) == (1, 0, example.label)
-
-
-@pytest.mark.parametrize(
-    "name", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert", "gpt2", "llama", "qwen2", "opt", "gpt-neox"]
-)
-def test_the_logits_of_a_classification_do_not_change_with_padding(
-    name: str, classifier: Load, examples_of: Examples
-) -> None:
-    examples, model = examples_of(LENGTHS, classify=True), classifier(name).model
-    alone = scores(model, examples, max_tokens=1)
-    for max_tokens in (40, 10_000):
-        for one, other in zip(scores(model, examples, max_tokens), alone, strict=True):
-            assert one["class_log_probabilities"] == pytest.approx(other["class_log_probabilities"], abs=1e-6)
 
 
 def test_a_text_that_holds_the_padding_piece_is_still_read_to_its_end(classifier: Load, examples_of: Examples) -> None:
