@@ -139,6 +139,8 @@ class RunRecord(Frozen):
     num_steps: int = 0
     evaluations: tuple[Evaluation, ...] = ()
     selected_step: int | None = None  # the evaluation whose weights were scored
+    # Of the weights that the optimizer moved, the share whose stored value changed: median over steps 2 to 20.
+    updates_kept: float | None = None  # None: nothing was trained, or for one step only
     samples: tuple[Sample, ...] = ()
     usage: Usage | None = None
     environment: Environment | None = None

@@ -26,6 +26,7 @@ from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.meters import MemoryMeter, describe_environment
 from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.lab.train.precision import assert_masters, store_frozen_weights
+from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger, files_below
 from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Tuned, Usage
 from tunewise.spec import BaseMethod, ExistingMethod, RunSpec
@@ -48,6 +49,7 @@ class Training:
     num_supervised_tokens: int = 0
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    updates_kept: float | None = None
     diverged: str | None = None
 
 
@@ -128,13 +130,20 @@ class Run:
         groups = parameter_groups(model, base.head_modules, spec.train, spec.learning_rate, spec.head_learning_rate)
         optimizer = make_optimizer(groups, spec.train, spec.device)
         training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
+        watch = UpdateWatch(optimizer)
+
+        def after_step(model: torch.nn.Module, index: int) -> None:
+            watch.compare(index + 1)
+            method.after_step(model, index)
+            watch.remember(index + 1)
+
         loop = Loop(
             optimizer=optimizer,
             rate_factors=rate_factors(spec.train, num_steps),
             clip_norm=spec.train.clip_norm,
             device=spec.device,
             precision=spec.precision,
-            after_step=method.after_step,
+            after_step=after_step,
         )
         evaluate_at = {round(num_steps * (i + 1) / spec.train.evaluations) for i in range(spec.train.evaluations)}
         curve = self._forgetting_curve(num_steps, valid)
@@ -149,6 +158,7 @@ class Run:
         except DivergedError as error:
             training.diverged = str(error)
         curve.write(self.folder / "forgetting.parquet")
+        training.updates_kept = watch.median()
         return self._selected(model, method, training), method
 
     def _selected(self, model: torch.nn.Module, method: Method, training: Training) -> torch.nn.Module:
@@ -254,6 +264,7 @@ class Run:
             num_steps=training.num_steps,
             evaluations=tuple(training.evaluations),
             selected_step=training.selected_step,
+            updates_kept=training.updates_kept,
             samples=samples,
             usage=usage,
             environment=describe_environment(self.spec.device),

@@ -1,0 +1,254 @@
+"""Laws 1, 2, 3, 7 and 24: what one step follows and what a score says is arithmetic over tokens, however it is cut."""
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from small_models import PADDING, STORIES, VOCABULARY, classifier, labelled_examples, language_model, save_small_model
+
+from tunewise.lab.data.batching import Example, make_batch
+from tunewise.lab.evaluate.score import score, summarise
+from tunewise.lab.methods import build_method
+from tunewise.lab.models import BUNDLED, Base
+from tunewise.lab.train.loop import Loop, train
+from tunewise.lab.train.loss import example_losses
+from tunewise.spec import FullMethod, LoraMethod
+
+Gradients = dict[str, torch.Tensor]
+LENGTHS = (9, 4, 16, 5, 23, 12, 7, 3)  # unequal on purpose: a mean of means would show
+CUTS = {
+    "8": [range(8)],
+    "2 x 4": [range(4), range(4, 8)],
+    "8 x 1": [[row] for row in range(8)],
+    "uneven last": [range(3), range(3, 6), range(6, 8)],
+    "any order": [[7], [3, 0], [5, 1, 6, 2], [4]],
+}
+REAL_MODELS = [
+    pytest.param(BUNDLED["tiny"], id="tiny"),
+    pytest.param(
+        STORIES, id="stories260k", marks=pytest.mark.skipif(not STORIES.is_dir(), reason="../shared is not here")
+    ),
+]
+SMALL_CLASSIFIERS = ("bert", "roberta", "qwen2")
+
+
+def answers(lengths: Sequence[int], seed: int = 0) -> list[Example]:
+    """Random tokens, of which the second half is supervised."""
+    draw = random.Random(seed)
+    made = []
+    for row, length in enumerate(lengths):
+        ids = [draw.randrange(4, VOCABULARY) for _ in range(length)]
+        supervised = [t >= (length + 1) // 2 for t in range(length)]
+        made.append(Example(f"test:{row + 1}", f"unit {row}", ids, supervised, 0, -1, "", ""))
+    return made
+
+
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def gradients(model: torch.nn.Module, examples: Sequence[Example], pieces: Sequence[Sequence[int]]) -> Gradients:
+    """What the optimizer sees in one step of the loop; at rate 0, so that the model stays as it is."""
+    found: Gradients = {}
+
+    def keep(model: torch.nn.Module, step: int) -> None:
+        found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+
+    learning = [p for p in model.parameters() if p.requires_grad]
+    loop = Loop(torch.optim.SGD(learning, lr=0.0), iter([1.0]), 1e9, "cpu", "fp32", keep)
+    for _ in train(model, [[make_batch(examples, piece, PADDING) for piece in pieces]], loop):
+        assert found, "the step had a gradient"
+    return found
+
+
+def relative_difference(one: Gradients, other: Gradients) -> float:
+    """|one - other| / |other|, over all parameters together."""
+    assert one.keys() == other.keys()
+    apart = sum(float((one[name] - other[name]).double().square().sum()) for name in one)
+    return math.sqrt(apart / sum(float(other[name].double().square().sum()) for name in other))
+
+
+# --- law 1
+
+
+@pytest.mark.parametrize("folder", REAL_MODELS)
+@pytest.mark.parametrize("method", [FullMethod(), LoraMethod(rank=4)], ids=["full", "lora"])
+def test_law_01_the_gradient_of_a_step_does_not_depend_on_the_micro_batches(folder: Path, method: Any) -> None:
+    """Law 1: the gradient of a step is that of (sum of the NLL of its tokens) / (number of its tokens), so 8, 2 x 4,
+    8 x 1 and an uneven last micro-batch give the same one, also where examples are of unequal length."""
+    model = without_dropout(build_method(method, "lm", 1).prepare(language_model(str(folder))))
+    with torch.no_grad():  # B = 0 would hide what A should learn
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(generator=torch.Generator().manual_seed(0), std=0.02)
+    examples = answers(LENGTHS)
+
+    num_tokens = sum(sum(e.supervised) for e in examples)
+    total = sum(
+        (example_losses(model, make_batch(examples, [row], PADDING)).nll_B.sum() for row in range(8)), torch.zeros(())
+    )
+    (total / num_tokens).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    for name, pieces in CUTS.items():
+        assert relative_difference(gradients(model, examples, pieces), expected) < 1e-5, name
+
+
+@pytest.mark.parametrize("family", SMALL_CLASSIFIERS)
+def test_law_01_holds_for_classification(family: str, tmp_path: Path) -> None:
+    """Law 1: the same for labels: the mean over the examples of the step, not over micro-batches."""
+    base = classifier(save_small_model(family, tmp_path / "model"), seed=0)
+    model, examples = (
+        without_dropout(build_method(FullMethod(), "classify", 1).prepare(base)),
+        labelled_examples(list(LENGTHS)),
+    )
+    expected = gradients(model, examples, CUTS["8"])
+    for name, pieces in CUTS.items():
+        assert relative_difference(gradients(model, examples, pieces), expected) < 1e-5, name
+
+
+# --- law 2
+
+
+@pytest.mark.parametrize("folder", REAL_MODELS)
+def test_law_02_loss_and_perplexity_do_not_depend_on_batches_or_order(folder: Path) -> None:
+    """Law 2: loss and perplexity are sums over examples divided by a count of tokens, so the batch of the evaluation
+    and the order of the rows change nothing (1e-6)."""
+    model, examples = language_model(str(folder)).model, answers(LENGTHS)
+    scrambled = random.Random(1).sample(examples, len(examples))
+    reference = summarise(score(model, examples, 1, PADDING, ("cpu", "fp32")), 0).nll  # one example a batch
+    for rows in (examples, scrambled, examples[::-1]):
+        for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS), 10_000):
+            found = summarise(score(model, rows, max_tokens, PADDING, ("cpu", "fp32")), 0).nll
+            assert found == pytest.approx(reference, rel=1e-6)
+            assert math.exp(found) == pytest.approx(math.exp(reference), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", SMALL_CLASSIFIERS)
+def test_law_02_accuracy_does_not_depend_on_batches_or_order(family: str, tmp_path: Path) -> None:
+    """Law 2: accuracy is (right examples) / (examples), whatever the batches; a mean of batch means is not, where the
+    last batch is smaller."""
+    model = classifier(save_small_model(family, tmp_path / "model"), seed=3).model
+    examples = labelled_examples([*LENGTHS, 6, 11, 8], seed=2)
+    rows = score(model, examples, 1, PADDING, ("cpu", "fp32"))
+    right = sum(row["prediction"] == example.label for row, example in zip(rows, examples, strict=True))
+    for order in (examples, examples[::-1]):
+        for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS)):
+            found = summarise(score(model, order, max_tokens, PADDING, ("cpu", "fp32")), 0)
+            assert found.accuracy == right / len(examples)
+            assert found.nll == pytest.approx(sum(row["nll"] for row in rows) / len(examples), rel=1e-6)
+
+
+# --- law 3
+
+
+@pytest.mark.parametrize("folder", REAL_MODELS)
+def test_law_03_perplexity_is_exp_of_the_summed_nll_over_the_tokens(folder: Path) -> None:
+    """Law 3: perplexity = exp(sum of NLL / number of supervised tokens), of a loop in float64 that knows no batch, no
+    padding and no mask; neither padding nor the prompt is counted."""
+    examples = answers(LENGTHS)
+    exact = language_model(str(folder)).model.double()
+    nll, num_tokens = 0.0, 0
+    with torch.no_grad():
+        for example in examples:
+            log_probabilities_TV = exact(torch.tensor([example.input_ids])).logits[0].log_softmax(-1)
+            for t, is_supervised in enumerate(example.supervised):
+                if is_supervised:
+                    nll -= float(log_probabilities_TV[t - 1, example.input_ids[t]])
+                    num_tokens += 1
+    rows = score(language_model(str(folder)).model, examples, 2048, PADDING, ("cpu", "fp32"))
+    assert sum(row["num_tokens"] for row in rows) == num_tokens
+    assert math.exp(summarise(rows, 0).nll) == pytest.approx(math.exp(nll / num_tokens), rel=1e-5)
+
+
+# --- law 7
+
+
+@pytest.mark.parametrize("folder", REAL_MODELS)
+def test_law_07_examples_with_nothing_to_train_on_add_nothing_and_never_nan(folder: Path) -> None:
+    """Law 7: an example without a supervised token contributes 0 to the sum of the NLL and 0 to the count of tokens,
+    so the gradient of its step is that of the other examples."""
+    model = without_dropout(build_method(FullMethod(), "lm", 1).prepare(language_model(str(folder))))
+    examples = answers(LENGTHS[:4])
+    empty = Example("test:9", "unit 9", [5, 6, 7], [False] * 3, 0, -1, "", "")
+    losses = example_losses(model, make_batch([*examples, empty], range(5), PADDING)).nll_B
+    assert float(losses[4].detach()) == 0.0
+    alone = example_losses(model, make_batch([empty], [0], PADDING)).nll_B
+    assert alone.tolist() == [0.0]
+    expected = gradients(model, examples, [range(4)])
+    for pieces in ([range(5)], [range(4), [4]]):  # beside others, and as a micro-batch of its own
+        found = gradients(model, [*examples, empty], pieces)
+        assert all(torch.isfinite(g).all() for g in found.values())
+        assert relative_difference(found, expected) < 1e-5
+
+
+# --- law 24
+
+
+def tied(folder: Path) -> Base:
+    base = language_model(str(folder))
+    head, embedding = base.model.get_output_embeddings(), base.model.get_input_embeddings()
+    assert head.weight is embedding.weight
+    return base
+
+
+def untied(folder: Path) -> Base:
+    base = language_model(str(folder))
+    head = base.model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    base.model.config.tie_word_embeddings = False
+    return base
+
+
+def plain_loss(model: torch.nn.Module, examples: Sequence[Example]) -> torch.Tensor:
+    """All logits of every place, labels of -100 where nothing is supervised: what most trainers compute."""
+    batch = make_batch(examples, range(len(examples)), PADDING)
+    labels_BT = torch.full_like(batch.input_ids_BT, -100)
+    for b, example in enumerate(examples):
+        for t, is_supervised in enumerate(example.supervised):
+            if is_supervised:
+                labels_BT[b, t] = example.input_ids[t]
+    logits_BTV = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False).logits
+    return F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), labels_BT[:, 1:].flatten(), reduction="sum")
+
+
+@pytest.mark.parametrize("folder", REAL_MODELS)
+@pytest.mark.parametrize(
+    ("head", "adapts_head"),
+    [(tied, False), (untied, False), (untied, True)],  # an adapter beside a tied head would not be tied
+    ids=["tied", "untied", "adapted"],
+)
+def test_law_24_selected_logits_change_neither_loss_nor_gradients(folder: Path, head: Any, adapts_head: bool) -> None:
+    """Law 24: computing logits only where a token is supervised gives the loss and the gradients of computing all of
+    them, with a tied, an untied and an adapted head."""
+    base = head(folder)
+    if adapts_head:
+        names = [n for n, _ in base.model.named_modules() if n.endswith(("lm_head", "c_attn", "q_proj"))]
+        config = LoraConfig(r=4, target_modules=names, init_lora_weights=False)
+        model: torch.nn.Module = get_peft_model(base.model, config)
+    else:
+        model = build_method(FullMethod(), "lm", 1).prepare(base)
+    without_dropout(model)
+    examples = answers(LENGTHS)
+
+    def result(loss: torch.Tensor) -> tuple[float, Gradients]:
+        model.zero_grad()
+        loss.backward()
+        return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    expected_loss, expected = result(plain_loss(model, examples))
+    loss, found = result(example_losses(model, make_batch(examples, range(8), PADDING)).nll_B.sum())
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert relative_difference(found, expected) < 1e-5
+    if adapts_head:
+        assert any("lm_head" in name and bool(g.any()) for name, g in found.items()), "the head's adapter learns"
