@@ -252,7 +252,7 @@ def base_scores(model: Path, data: Path) -> Rows:
     asked = StudySpec.model_validate({**content, "samples": {"count": 0}})
     folder = ledger.data_folder(prepare(asked, ledger.folder / "data"))
     study = resolve(asked, summary := ledger.data_summary())
-    spec = next_runs(study, summary, [])[0]
+    spec = next_runs(study, summary, [], ())[0]
     assert spec.role == "base"
     Run(spec, ledger.begin(spec), folder, lambda event: None).execute()
     return pq.read_table(ledger.scores_path(spec.run_id)).to_pylist()

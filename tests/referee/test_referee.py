@@ -64,7 +64,7 @@ class Finished:
         summary = self.ledger.data_summary()
         study = resolve(asked, summary)
         records: list[RunRecord] = []
-        while runs := next_runs(study, summary, records):
+        while runs := next_runs(study, summary, records, ()):
             for spec in runs:
                 Run(spec, self.ledger.begin(spec), self.data, lambda event: None).execute()
             records = current(study, summary, self.ledger.records())
