@@ -25,12 +25,14 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", help="override a key of the study: train.epochs=1 (repeatable)")
 ]
 Out = Annotated[Path | None, typer.Option(help="the study folder [default: runs/<name of the study>]")]
+Budget = Annotated[str | None, typer.Option(help="a time such as 2h: caps and looks shrink for all arms alike to fit")]
 Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quickstart")]
 
 
 @app.command()
 def quickstart(
     sets: Sets = None,
+    budget: Budget = None,
     out: Out = None,
     with_unfair_arm: Annotated[
         bool, typer.Option("--with-unfair-arm", help="add an arm that nobody tuned, to see the fairness rules catch it")
@@ -41,7 +43,8 @@ def quickstart(
 
     study = Path(__file__).parent / "assets" / "studies" / "quickstart.yaml"
     extra = UNFAIR_ARM if with_unfair_arm else {}
-    _run(read_study(study, {**extra, **parse_options(sets or [])}), out)
+    limits = {"budget": budget} if budget else {}
+    _run(read_study(study, {**extra, **parse_options(sets or []), **limits}), out)
 
 
 @app.command()
@@ -51,10 +54,11 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     data: Data = None,
     arm: Arms = None,
     sets: Sets = None,
+    budget: Budget = None,
     out: Out = None,
 ) -> None:
     """Run what is missing of a study; verdict, report, tuned models."""
-    _run(_study(study, model, data, arm, sets), out)
+    _run(_study(study, model, data, arm, [*(sets or []), *([f"budget={budget}"] if budget else [])]), out)
 
 
 @app.command()

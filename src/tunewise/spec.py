@@ -272,6 +272,22 @@ class StudySpec(Frozen):
     samples: SamplesSpec = SamplesSpec()
     machine: MachineSpec = MachineSpec()
     keep: Literal["best", "all", "none"] = Field("best", description="which tuned weights stay on disk")
+    budget: str | None = Field(None, description="'2h', '90min': caps and looks shrink for all arms alike to fit")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_text(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_budget(value)
+        return value
+
+    @model_validator(mode="after")
+    def _budget_has_full_trials(self) -> Self:
+        if self.budget and self.tuning.search == "short":
+            raise ValueError(
+                "budget: needs tuning.search: full-length, because it reckons with the time of a full trial"
+            )
+        return self
 
     @field_validator("arms")
     @classmethod
@@ -335,6 +351,17 @@ def parse_margin(text: str) -> Margin:
     if match := re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp)?\s*", text):
         return Margin(absolute=float(match[1]) / (100 if match[2] else 1))
     raise ValueError(f"margin '{text}' is not understood. Write '0.02' (in the metric), '1pp' or '5% of gain'.")
+
+
+BUDGET_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_budget(text: str) -> float:
+    """'2h' -> 7200.0 seconds; '90min', '45s', '1.5h', '1d'. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|min|m|h|d)\s*", text)
+    if not match or float(match[1]) == 0:
+        raise ValueError(f"budget '{text}' is not understood. Write a time above 0, such as '2h', '90min' or '45s'.")
+    return float(match[1]) * BUDGET_SECONDS[match[2]]
 
 
 # --- one run -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.desk import schedule
+from tunewise.desk.budget import affordable
 from tunewise.desk.export import export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.report.build import undecided_arms
@@ -51,12 +52,13 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
     with LabServer() as lab:
         listener({"event": "preparing"})
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
-        resolved = schedule.resolve(study, data)
-        ledger.require_space(disk_needed(resolved, data))
-        ledger.store_study(resolved)
-        listener({"event": "findings", "findings": check_before(resolved, data)})
+        declared = schedule.resolve(study, data)
+        ledger.require_space(disk_needed(declared, data))
+        ledger.store_study(declared)
+        listener({"event": "findings", "findings": check_before(declared, data)})
         # what an earlier command lost gets another chance: its cause may be gone
         records = {r.run_id: r for r in ledger.records() if r.status != "failed"}
+        resolved = affordable(declared, data, list(records.values()))
         current = schedule.current(resolved, data, list(records.values()))
         while runs := next_runs(ledger, resolved, data, current):
             for number, spec in enumerate(runs):
@@ -64,6 +66,8 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
                 records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), listener)
                 current = schedule.current(resolved, data, list(records.values()))
                 tidy(ledger, resolved, current)
+            resolved = affordable(declared, data, list(records.values()))
+            current = schedule.current(resolved, data, list(records.values()))
     deliver(ledger, resolved, current)
     return StudyResult(ledger.folder, write_report(ledger))
 

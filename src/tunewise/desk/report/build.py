@@ -94,7 +94,11 @@ def _words(folder: StudyFolder) -> tuple[Verdict, ...]:
 
 
 def _findings(folder: StudyFolder) -> tuple[Finding, ...]:
-    return check(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder))
+    found = check(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder))
+    if folder.budget is None:
+        return found
+    evidence = f"budget: {folder.study.budget}"
+    return (*found, Finding(id="budget", severity="note", sentence=folder.budget, evidence=evidence))
 
 
 # --- the study and its verdicts

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from tunewise.desk import schedule
+from tunewise.desk.budget import within_budget
 from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_curve
 from tunewise.desk.metrics import Scores, read_scores
 from tunewise.ledger import Ledger
@@ -20,15 +21,19 @@ class StudyFolder:
         self.confirmed = schedule.confirmed(study, records)
         self.base = next((r for r in records if r.spec.role == "base" and r.status == "done"), None)
         self.full = schedule.full_arm(study)
+        self.budget: str | None = None  # what was cut down to fit into the study's budget
         self._scores: dict[tuple[str, str], Scores] = {}
 
     @classmethod
     def read(cls, ledger: Ledger) -> "StudyFolder":
         """The folder with all of its current records. Raises StudyError where it holds no prepared data."""
         data = ledger.data_summary()
-        study = schedule.resolve(ledger.study(), data)
         stored = ledger.records()
+        declared = schedule.resolve(ledger.study(), data)
+        plan = within_budget(declared, data, stored)
+        study = plan.study if plan else declared
         found = cls(ledger, study, data, schedule.current(study, data, stored))
+        found.budget = plan.sentence if plan else None
         known = {record.run_id for record in found.records}
         found.stale = [record for record in stored if record.run_id not in known]
         return found
@@ -43,7 +48,7 @@ class StudyFolder:
 
     def _with(self, records: Sequence[RunRecord]) -> "StudyFolder":
         some = StudyFolder(self.ledger, self.study, self.data, records)
-        some.stale, some._scores = self.stale, self._scores
+        some.stale, some.budget, some._scores = self.stale, self.budget, self._scores
         return some
 
     @cached_property
