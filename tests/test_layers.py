@@ -18,11 +18,19 @@ FILES = {
 }
 
 # What a module of a layer may import of the package, itself and what stands inside its own layer apart.
-PLAIN = ("tunewise.errors", "tunewise.registry", "tunewise.spec", "tunewise.records", "tunewise.study_file")
+PLAIN = (
+    "tunewise.errors",
+    "tunewise.quantities",
+    "tunewise.registry",
+    "tunewise.spec",
+    "tunewise.records",
+    "tunewise.study_file",
+)
 LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.errors": (),
     "tunewise.registry": ("tunewise.errors",),
-    "tunewise.spec": ("tunewise.errors", "tunewise.registry"),
+    "tunewise.quantities": (),
+    "tunewise.spec": ("tunewise.errors", "tunewise.quantities", "tunewise.registry"),
     "tunewise.study_file": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.ledger": PLAIN,

@@ -1,0 +1,52 @@
+"""Quantities that a study writes as text: the margin and the budget; and the frozen model that all plain data is."""
+
+import re
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Frozen(BaseModel):
+    """A frozen pydantic model: unknown keys are errors, and `replace` validates again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes`, validated like a new one. Raises pydantic.ValidationError."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+class Margin(Frozen):
+    """The declared acceptable loss of quality; where both parts are given, both must pass."""
+
+    absolute: float | None = Field(None, gt=0, description="in units of the metric")
+    share_of_gain: float | None = Field(None, gt=0, lt=1, description="of full's gain over the base")
+
+    @model_validator(mode="after")
+    def _has_a_part(self) -> Self:
+        if self.absolute is None and self.share_of_gain is None:
+            raise ValueError("a margin needs an absolute part, a share of the gain, or both")
+        return self
+
+
+DEFAULT_MARGINS = {"nll": Margin(absolute=0.02, share_of_gain=0.05), "accuracy": Margin(absolute=0.01)}
+
+
+def parse_margin(text: str) -> Margin:
+    """'0.02' -> absolute 0.02; '1pp' -> absolute 0.01; '5% of gain' -> share 0.05. Raises ValueError."""
+    if match := re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*of\s*gain\s*", text):
+        return Margin(share_of_gain=float(match[1]) / 100)
+    if match := re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp)?\s*", text):
+        return Margin(absolute=float(match[1]) / (100 if match[2] else 1))
+    raise ValueError(f"margin '{text}' is not understood. Write '0.02' (in the metric), '1pp' or '5% of gain'.")
+
+
+BUDGET_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_budget(text: str) -> float:
+    """'2h' -> 7200.0 seconds; '90min', '45s', '1.5h', '1d'. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|min|m|h|d)\s*", text)
+    if not match or float(match[1]) == 0:
+        raise ValueError(f"budget '{text}' is not understood. Write a time above 0, such as '2h', '90min' or '45s'.")
+    return float(match[1]) * BUDGET_SECONDS[match[2]]
