@@ -7,46 +7,16 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
+from lab_fixtures import ENCODERS, VOCABULARY, small_config
 from tunewise.lab.data.batching import Example
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 
-VOCABULARY = 64
 PADDING, EOS = 0, 2
 LABELS = ("animal", "city", "plant")
-SIZE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 66,
-    "pad_token_id": PADDING,
-    "bos_token_id": 1,
-    "eos_token_id": EOS,
-}
-ENCODERS = {
-    "bert": {},
-    "roberta": {},
-    "distilbert": {"hidden_dim": 48},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": 32},
-    "modernbert": {"cls_token_id": 1, "sep_token_id": EOS},
-}
-DECODERS = {
-    "gpt2": {},
-    "llama": {"num_key_value_heads": 2},
-    "qwen2": {"num_key_value_heads": 2},
-    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48},
-    "gpt_neox": {},
-}
-FAMILIES = {**ENCODERS, **DECODERS}
+DECODERS = ("gpt2", "llama", "qwen2", "opt", "gpt-neox")
+FAMILIES = (*ENCODERS, *DECODERS)
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "weights" / "stories260k"
 
 
@@ -68,9 +38,8 @@ def small_tokenizer(padding_side: str = "right") -> PreTrainedTokenizerFast:
 def save_small_model(family: str, folder: Path, padding_side: str = "right") -> Path:
     """The folder of a pretrained language model (masked for encoders) with random weights: it has no label head."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **SIZE, **FAMILIES[family])
-    auto = AutoModelForMaskedLM if type(config) in MODEL_FOR_MASKED_LM_MAPPING else AutoModelForCausalLM
-    auto.from_config(config).save_pretrained(folder)
+    auto = AutoModelForMaskedLM if family in ENCODERS else AutoModelForCausalLM
+    auto.from_config(small_config(family)).save_pretrained(folder)
     small_tokenizer(padding_side).save_pretrained(folder)
     return folder
 
