@@ -18,6 +18,7 @@ from tunewise.spec import (
     Inputs,
     LoraMethod,
     Margin,
+    MetricSpec,
     PeftMethod,
     RunSpec,
     SamplesSpec,
@@ -61,7 +62,7 @@ WORDS = (
         "eager",
         "sdpa",
     ),
-    *("valid", "test", "base", "tune", "confirm", "something else"),
+    *("valid", "test", "base", "tune", "confirm", "matches", "something else"),
 )
 
 
@@ -80,6 +81,7 @@ def run_spec(method: Any = None) -> RunSpec:
         checkpoint="best",
         score_splits=("valid", "test"),
         samples=SamplesSpec(),
+        metrics=(MetricSpec(name="exact_match", extract="x"),),
         forgetting_points=10,
         device="cpu",
         precision="fp32",
@@ -320,3 +322,42 @@ def test_a_margin_written_as_a_number_is_kept_as_its_text() -> None:
     assert study(margin=0.05).margin == "0.05"
     with pytest.raises(ValidationError):
         study(margin=True)
+
+
+# --- metrics of text, and what is judged
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ([{"name": "blue"}], "Input should be 'exact_match'"),
+        ([{"name": "matches"}], "matches needs `extract`"),
+        ([{"name": "bleu", "extract": "x"}], "bleu has no `extract`"),
+        ([{"name": "exact_match", "extract": "("}], "is no regular expression"),
+        ([{"name": "bleu"}, {"name": "length"}, {"name": "bleu"}], "'bleu' is named twice"),
+    ],
+)
+def test_a_metric_that_cannot_be_counted_is_refused(metrics: list[dict[str, str]], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        study(metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"primary": "perplexity"}, "perplexity is exp of nll, and a margin in it would mean something else"),
+        ({"primary": "bleu", "margin": "1pp"}, "'bleu' is not measured. Known: nll, "),
+        ({"primary": "acuracy"}, "Did you mean 'accuracy'"),
+        ({"primary": "bleu", "metrics": [{"name": "bleu"}]}, "bleu needs a margin"),
+    ],
+)
+def test_a_verdict_about_what_cannot_be_judged_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        study(**changes)
+
+
+def test_a_verdict_can_be_about_any_metric_that_is_measured() -> None:
+    assert study().primary is None
+    assert study(primary="accuracy").primary == "accuracy"
+    assert study(primary="bleu", metrics=[{"name": "bleu"}], margin="1pp").primary == "bleu"
+    assert study(primary="exact_match", metrics=[{"name": "exact_match", "extract": "#### (.*)"}]).margin is None

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunewise.desk.metrics import Metric, Scores, register_metric
     from tunewise.desk.report.view import Report
     from tunewise.desk.verdict import Verdict
     from tunewise.errors import DataError, ModelError, SpecError, StudyError, TunewiseError, UserError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Limits,
         LoraMethod,
         MachineSpec,
+        MetricSpec,
         PeftMethod,
         SamplesSpec,
         SplitShares,
@@ -34,12 +36,22 @@ if TYPE_CHECKING:
     from tunewise.study_file import parse_study, read_study
 
 _HOMES = {
+    "tunewise.desk.metrics": ("Metric", "Scores", "register_metric"),
     "tunewise.desk.report.view": ("Report",),
     "tunewise.desk.verdict": ("Verdict",),
     "tunewise.errors": ("DataError", "ModelError", "SpecError", "StudyError", "TunewiseError", "UserError"),
     "tunewise.spec": (
         *("DataSpec", "ExistingMethod", "ForgettingSpec", "FullMethod", "HeadMethod", "Limits", "LoraMethod"),
-        *("MachineSpec", "PeftMethod", "SamplesSpec", "SplitShares", "StudySpec", "TrainSpec", "TuningSpec"),
+        *(
+            "MachineSpec",
+            "MetricSpec",
+            "PeftMethod",
+            "SamplesSpec",
+            "SplitShares",
+            "StudySpec",
+            "TrainSpec",
+            "TuningSpec",
+        ),
     ),
     "tunewise.study": ("StudyResult", "check", "compare", "report"),
     "tunewise.study_file": ("parse_study", "read_study"),

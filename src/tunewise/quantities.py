@@ -29,7 +29,11 @@ class Margin(Frozen):
         return self
 
 
-DEFAULT_MARGINS = {"nll": Margin(absolute=0.02, share_of_gain=0.05), "accuracy": Margin(absolute=0.01)}
+DEFAULT_MARGINS = {
+    "nll": Margin(absolute=0.02, share_of_gain=0.05),
+    "accuracy": Margin(absolute=0.01),
+    "exact_match": Margin(absolute=0.01),
+}
 
 
 def parse_margin(text: str) -> Margin:

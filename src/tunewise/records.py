@@ -23,8 +23,14 @@ SCORES_SCHEMA = pa.schema(
         ("label", pa.int64()),  # -1: not a classification
         ("prediction", pa.int64()),  # -1: not a classification
         ("class_log_probabilities", pa.list_(pa.float64())),  # empty: not a classification
+        # what the model wrote for the prompt; all null where no metric of the study asks for it
+        ("generated", pa.string()),
+        ("num_generated", pa.int64()),  # tokens, the end-of-text token not counted
+        ("stopped", pa.bool_()),  # it ended by itself; False: it was cut off at samples.max_new_tokens
+        ("statistics", pa.map_(pa.string(), pa.list_(pa.float64()))),  # metric -> what it sums over examples
     ]
 )
+WRITTEN_COLUMNS = ("generated", "num_generated", "stopped", "statistics")
 
 # forgetting.parquet of a confirmed run: loss on valid and on each document of the general text, measured at the same
 # steps in every arm, in the precision of training; step 0 is the untrained model.

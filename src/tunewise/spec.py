@@ -11,21 +11,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tunewise.quantities import (
-    DEFAULT_MARGINS as DEFAULT_MARGINS,
-)
-from tunewise.quantities import (
-    Frozen as Frozen,
-)
-from tunewise.quantities import (
-    Margin as Margin,
-)
-from tunewise.quantities import (
-    parse_budget as parse_budget,
-)
-from tunewise.quantities import (
-    parse_margin as parse_margin,
-)
+from tunewise.metric_spec import MetricSpec as MetricSpec
+from tunewise.metric_spec import check_primary
+from tunewise.quantities import DEFAULT_MARGINS as DEFAULT_MARGINS
+from tunewise.quantities import Frozen as Frozen
+from tunewise.quantities import Margin as Margin
+from tunewise.quantities import parse_budget as parse_budget
+from tunewise.quantities import parse_margin as parse_margin
 from tunewise.registry import near_miss
 
 Task = Literal["sft", "lm", "classify"]
@@ -275,6 +267,11 @@ class StudySpec(Frozen):
     margin: str | None = Field(None, description="'0.02' (in the metric), '1pp', or '5% of gain'; None: by metric")
     forgetting: ForgettingSpec = ForgettingSpec()
     samples: SamplesSpec = SamplesSpec()
+    metrics: tuple[MetricSpec, ...] = Field((), description="of written text (sft), beside those that every study has")
+    primary: str | None = Field(
+        None,
+        description="the metric of margin and verdict; None: nll, or accuracy of classes; rates are chosen by these",
+    )
     machine: MachineSpec = MachineSpec()
     keep: Literal["best", "all", "none"] = Field("best", description="which tuned weights stay on disk")
     budget: str | None = Field(None, description="'2h', '90min': caps and looks shrink for all arms alike to fit")
@@ -324,6 +321,19 @@ class StudySpec(Frozen):
             parse_margin(text)
         return text
 
+    @field_validator("metrics")
+    @classmethod
+    def _each_metric_once(cls, metrics: tuple[MetricSpec, ...]) -> tuple[MetricSpec, ...]:
+        names = [metric.name for metric in metrics]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"'{twice[0]}' is named twice: keep one")
+        return metrics
+
+    @model_validator(mode="after")
+    def _primary_can_be_judged(self) -> Self:
+        check_primary(self.primary, self.metrics, self.margin)
+        return self
+
     def search_seed(self) -> int:
         """The seed of all learning-rate trials; never a confirmation seed of any `seed`."""
         return 1_000_000 + 1000 * self.seed  # divisible by 1000, which no confirmation seed is
@@ -363,6 +373,7 @@ class RunSpec(Frozen):
     checkpoint: Literal["best", "last"]
     score_splits: tuple[Split, ...]
     samples: SamplesSpec
+    metrics: tuple[MetricSpec, ...] = ()
     forgetting_points: int  # measurements of valid and general text during training; 0: none
     device: Device
     precision: Precision

@@ -9,6 +9,7 @@ from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
 from tunewise.desk.export import export_records
 from tunewise.desk.fairness import check_before
+from tunewise.desk.metrics import check_asked
 from tunewise.desk.report.build import undecided_arms
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.html import write_report
@@ -47,12 +48,14 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
     `out` is the study folder (default `runs/<name>`). The same call continues where an earlier one stopped.
     `listener` hears of every step. Raises UserError before anything is trained where the study cannot run.
     """
+    check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()  # study.yaml waits until the study is known to be sound, so as not to spoil a finished one's
     with LabServer() as lab:
         listener({"event": "preparing"})
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
         declared = schedule.resolve(study, data)
+        check_asked(declared)
         ledger.require_space(disk_needed(declared, data))
         ledger.store_study(declared)
         listener({"event": "findings", "findings": check_before(declared, data)})
@@ -135,11 +138,14 @@ def _best(runs: Sequence[RunRecord]) -> RunRecord:
 
 def check(study: StudySpec, out: Path | str | None = None) -> tuple[StudySpec, DataSummary]:
     """The resolved study and what became of its data, before anything is trained. Raises UserError like `compare`."""
+    check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()
     with LabServer() as lab:
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
-    return schedule.resolve(study, data), data
+    resolved = schedule.resolve(study, data)
+    check_asked(resolved)
+    return resolved, data
 
 
 def report(folder: Path | str) -> StudyResult:

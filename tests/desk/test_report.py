@@ -340,6 +340,27 @@ def test_what_would_decide_stands_on_the_page_and_in_report_json(make_study: Any
         assert what_would_decide(verdict.would_decide) in page
 
 
+def test_a_study_is_judged_by_the_metric_it_names_and_reports_those_it_asks_for(make_study: Any) -> None:
+    asked = {"metrics": [{"name": "exact_match"}, {"name": "length"}], "primary": "exact_match", "margin": "2pp"}
+    ledger = make_study(study=asked)
+    report = write_report(ledger)
+    assert report.study.primary_metric == "exact_match"
+    assert {verdict.metric for verdict in report.verdicts} == {"exact_match"}
+    assert {verdict.margin_absolute for verdict in report.verdicts} == {0.02}
+    assert {verdict.headroom_of_full for verdict in report.verdicts} == {None}, "trials measure NLL, not this metric"
+    first = stored_runs(ledger.folder, "full", "confirm")[0]["run_id"]
+    rows = pq.ParquetFile(ledger.scores_path(first)).read().to_pylist()
+    test = [row for row in rows if row["split"] == "test"]
+    for arm in report.arms:
+        assert list(arm.metrics) == ["nll", "perplexity", "bits_per_byte", "exact_match", "length"]
+    found = report.arm("full").metrics
+    assert found["exact_match"].per_seed[0] == pytest.approx(
+        np.mean([dict(r["statistics"])["exact_match"] for r in test])
+    )
+    assert found["length"].per_seed[0] == pytest.approx(np.mean([row["num_generated"] for row in test]))
+    assert "exact match" in (ledger.folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_an_arm_trained_elsewhere_is_scored_without_seeds_or_costs(make_study: Any) -> None:
     arms = {"full": {"method": "full"}, "theirs": {"method": "existing", "path": "somewhere/adapter"}}
     report = write_report(make_study(study={"arms": arms}, data={"existing": {"theirs": "e" * 64}}))

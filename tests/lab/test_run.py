@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from tunewise.lab.data.batching import Example
 from tunewise.lab.run import SELECTED, Run
 from tunewise.ledger import Ledger
-from tunewise.records import EXAMPLES_SCHEMA, SCORES_SCHEMA, DataSummary, RunRecord
+from tunewise.records import EXAMPLES_SCHEMA, SCORES_SCHEMA, WRITTEN_COLUMNS, DataSummary, RunRecord
 from tunewise.spec import (
     BaseMethod,
     ExistingMethod,
@@ -172,6 +172,29 @@ def test_the_base_is_scored_and_not_trained(laboratory: Callable[..., Laboratory
         expected = lab.nll(AutoModelForCausalLM.from_pretrained(lab.model), split)
         assert nll_column(lab.scores(record, split)) == pytest.approx(expected, rel=1e-5)
     assert [sample.example for sample in record.samples] == ["test:1", "test:2"]
+
+
+def test_text_is_written_for_every_test_row_where_a_metric_asks_for_it_and_the_samples_are_its_first(
+    laboratory: Callable[..., Laboratory],
+) -> None:
+    lab = laboratory()
+    plain = lab.run(BaseMethod(), role="base")
+    asked = lab.run(BaseMethod(), role="base", metrics=[{"name": "matches", "extract": "w1"}, {"name": "length"}])
+    assert asked.run_id != plain.run_id
+    assert asked.samples == plain.samples, "metrics change nothing that was there before"
+    rows = lab.scores(asked)
+    for before, row in zip(lab.scores(plain), rows, strict=True):
+        assert {name for name, value in before.items() if value is None} == set(WRITTEN_COLUMNS)
+        assert {name: row[name] for name in before if name not in WRITTEN_COLUMNS} == {
+            name: value for name, value in before.items() if name not in WRITTEN_COLUMNS
+        }
+    test = [row for row in rows if row["split"] == "test"]
+    assert [row["generated"] for row in test[:2]] == [sample.output for sample in asked.samples]
+    for row in test:
+        assert row["num_generated"] <= 3, "the cap of samples"
+        assert row["stopped"] == (row["num_generated"] < 3)
+        assert row["statistics"] == [("matches", [float("w1" in row["generated"])])]
+    assert all(row["generated"] is None for row in rows if row["split"] != "test")
 
 
 @pytest.mark.parametrize("model", ["gpt2", "llama"])

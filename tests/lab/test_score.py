@@ -14,7 +14,7 @@ from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loss import example_losses
-from tunewise.records import SCORES_SCHEMA
+from tunewise.records import SCORES_SCHEMA, WRITTEN_COLUMNS
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "weights" / "stories260k"
 LENGTHS = (9, 4, 30, 5, 23, 12, 7, 3, 17)
@@ -112,7 +112,7 @@ def test_scoring_leaves_no_gradient_and_draws_no_random_number(load: Load, examp
 def test_a_row_holds_what_every_metric_is_made_of(load: Load, examples_of: Examples) -> None:
     examples = examples_of(LENGTHS)
     for row, example in zip(scores(load("llama").model, examples), examples, strict=True):
-        assert set(row) | {"split"} == set(SCORES_SCHEMA.names)
+        assert {*row, "split", *WRITTEN_COLUMNS} == set(SCORES_SCHEMA.names)
         assert (row["example"], row["unit"]) == (example.example, example.unit)
         assert (row["num_tokens"], row["num_bytes"]) == (sum(example.supervised), example.num_bytes)
         assert (row["label"], row["prediction"], row["class_log_probabilities"]) == (-1, -1, [])

@@ -72,4 +72,5 @@ def _test_metrics(ledger: Ledger, record: RunRecord) -> dict[str, float]:
     if record.status == "failed" or "test" not in record.spec.score_splits:
         return {}
     scores = read_scores(ledger.scores_path(record.run_id), "test")
-    return {f"test_{name}": compute(name, scores) for name in metrics_of(record.spec.task)}
+    names = metrics_of(record.spec.task, [metric.name for metric in record.spec.metrics])
+    return {f"test_{name}": compute(name, scores) for name in names}

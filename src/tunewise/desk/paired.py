@@ -187,11 +187,10 @@ def mean_interval(
         return MetricSummary(mean=mean, low=low, high=high, per_seed=tuple(per_seed))
     contrast = PairedRuns(metric, {"arm": runs}).mean("arm")
     interval = (two_way_interval if seeds == "drawn" else unit_interval)(contrast.values_SN, confidence)
-    highest = 1.0 if metric.higher_is_better else math.inf
     return MetricSummary(
         mean=contrast.estimate,
-        low=None if interval.low is None else max(interval.low, 0.0),
-        high=None if interval.high is None else min(interval.high, highest),
+        low=None if interval.low is None else max(interval.low, metric.lowest),
+        high=None if interval.high is None else min(interval.high, metric.highest),
         per_seed=tuple(compute(name, scores) for scores in runs),
     )
 

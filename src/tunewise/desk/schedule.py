@@ -362,6 +362,7 @@ class _Drafts:
             checkpoint=study.checkpoint,
             score_splits=("valid",) if is_trial else ("valid", "test"),
             samples=study.samples if shows_samples else study.samples.replace(count=0),
+            metrics=() if is_trial else study.metrics,
             forgetting_points=study.forgetting.points if role == "confirm" and general and rate is not None else 0,
             device=data.device,
             precision=data.precision,

@@ -20,6 +20,7 @@ from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.generate import Generated, generate
 from tunewise.lab.evaluate.score import score, summarise
+from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
@@ -229,23 +230,35 @@ class Run:
         if spec.role in ("short", "tune"):
             splits = []  # its selected evaluation is all that a trial is for
         rows = [{"split": "valid", **row} for row in training.valid_rows]
+        samples: tuple[Sample, ...] = ()
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
-            found = score(model, self._examples(split), spec.train.micro_batch_tokens, padding, (spec.device, "fp32"))
+            examples = self._examples(split)
+            found = score(model, examples, spec.train.micro_batch_tokens, padding, (spec.device, "fp32"))
+            if split == "test":
+                found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]
         pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), self.folder / "scores.parquet")
-        return tuple(self._samples(model, rows))
+        return samples
 
-    def _samples(self, model: torch.nn.Module, rows: list[dict[str, Any]]) -> Iterator[Sample]:
-        if not self.spec.samples.count:
-            return
-        examples = self._examples("test")[: self.spec.samples.count]
-        if self.spec.task == "classify":
-            predicted = {row["example"]: row["prediction"] for row in rows if row["split"] == "test"}
-            outputs = [self.data.labels[predicted[example.example]] for example in examples]
+    def _answers(
+        self, model: torch.nn.Module, examples: list[Example], rows: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], tuple[Sample, ...]]:
+        """The rows of test, with what the model wrote where metrics ask for it; and the first answers, to be shown."""
+        spec = self.spec
+        shown = examples[: spec.samples.count]
+        if spec.task == "classify":
+            outputs = [self.data.labels[row["prediction"]] for row in rows]
         else:
-            outputs = [generated.text for generated in self._generate(model, examples)]
-        for example, output in zip(examples, outputs, strict=True):
-            yield Sample(example=example.example, prompt=example.prompt, output=output, reference=example.reference)
+            written = self._generate(model, examples if spec.metrics else shown)
+            outputs = [one.text for one in written]
+        if spec.metrics:
+            columns = written_columns(spec.metrics, examples, written)
+            rows = [{**row, **of_row} for row, of_row in zip(rows, columns, strict=True)]
+        samples = (
+            Sample(example=example.example, prompt=example.prompt, output=output, reference=example.reference)
+            for example, output in zip(shown, outputs, strict=False)
+        )
+        return rows, tuple(samples)
 
     def _generate(self, model: torch.nn.Module, examples: list[Example]) -> list[Generated]:
         spec = self.spec

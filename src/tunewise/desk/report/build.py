@@ -115,7 +115,7 @@ def _study_view(reading: Reading) -> StudyView:
         task=folder.data.task,
         sources={s.split: s.source for s in folder.data.splits},
         question=_question(study, folder.full),
-        primary_metric=primary_metric(folder.data.task),
+        primary_metric=primary_metric(folder.data.task, study.primary),
         full_arm=folder.full,
         margin=verdicts[0].margin if verdicts else study.margin,
         seeds=tuple(sorted({run.spec.seed for runs in folder.confirmed.values() for run in runs})),
@@ -183,7 +183,7 @@ def _verdicts(folder: StudyFolder) -> tuple[Verdict, ...]:
     study, full = folder.study, folder.full
     assert full is not None, "checked by _why_no_verdict"
     assert folder.base is not None, "checked by _why_no_verdict"
-    metric = primary_metric(folder.data.task)
+    metric = primary_metric(folder.data.task, study.primary)
     margin = parse_margin(study.margin) if study.margin else DEFAULT_MARGINS[metric]
     reference = folder.confirmed.get(schedule.reference_arm(study)) or [folder.base]
 
@@ -213,7 +213,13 @@ def _cross_check(folder: StudyFolder, verdict: Verdict) -> Estimate | None:
 
 
 def _headroom(folder: StudyFolder, arm: str) -> float | None:
-    """What a rate between those tried may gain, in units of the verdict's metric, which selection minimises too."""
+    """What a rate between those tried may gain, in units of the verdict's metric.
+
+    None where the verdict is about another metric than the one that selection minimises: the trials did not measure it.
+    """
+    task = folder.data.task
+    if primary_metric(task, folder.study.primary) != primary_metric(task):
+        return None
     return headroom(schedule.measured_losses(schedule.trials(folder.records, arm)))
 
 
@@ -300,7 +306,7 @@ def _has_seeds(method: Method) -> bool:
 
 
 def _metrics(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
-    names = metrics_of(folder.data.task)
+    names = metrics_of(folder.data.task, [metric.name for metric in folder.study.metrics])
     if not runs:
         return {}
     if _has_seeds(method):

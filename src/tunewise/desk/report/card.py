@@ -54,6 +54,7 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
     classifies = record.spec.task == "classify"
     labels = len(ledger.data_summary().labels)
     test = read_scores(ledger.scores_path(record.run_id), "test")
+    names = metrics_of(record.spec.task, [metric.name for metric in record.spec.metrics])
     base = base_path(study.model)
     snippet = (ADAPTER if is_adapter else WHOLE).format(
         auto="AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM",
@@ -77,7 +78,7 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
             seed=record.spec.seed,
             step=record.selected_step,
             steps=record.num_steps,
-            figures=[(METRICS[name].label, f"{compute(name, test):.6g}") for name in metrics_of(record.spec.task)],
+            figures=[(METRICS[name].label, f"{compute(name, test):.6g}") for name in names],
             snippet=snippet,
         )
     )

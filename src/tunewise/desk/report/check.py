@@ -71,7 +71,9 @@ def _arms(study: StudySpec, data: DataSummary) -> Table:
 
 def resolution(study: StudySpec, data: DataSummary) -> str:
     """One sentence: the smallest margin that this test set and these seeds can resolve, and the declared one."""
-    metric = primary_metric(data.task)
+    metric = primary_metric(data.task, study.primary)
+    if metric not in ASSUMED_UNIT_SD:
+        return f"Which margin in {metric} this test set resolves is not known before the runs."
     units, seeds = data.split("test").units, study.looks[-1]
     smallest = smallest_margin(units, seeds, ASSUMED_UNIT_SD[metric])
     declared = DEFAULT_MARGINS[metric] if study.margin is None else parse_margin(study.margin)
