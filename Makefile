@@ -1,9 +1,10 @@
 # make demo   a real comparison in a few minutes (installs first)
 # make test   lint, types and tests
+# make calibrate   are the verdicts true? simulates studies and writes docs/statistics.md (a few minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo setup test lint clean
+.PHONY: demo setup test lint calibrate clean
 
 demo: setup
 	$(BIN)/tunewise quickstart
@@ -25,6 +26,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+calibrate: setup
+	$(BIN)/python scripts/calibrate.py
 
 clean:
 	rm -rf .venv build dist runs

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tunewise.desk.intervals import Estimate, Interval, unit_interval
-from tunewise.desk.metrics import METRICS, Metric, Scores
+from tunewise.desk.metrics import METRICS, Floats, Metric, Scores
 from tunewise.desk.paired import Contrast, PairedRuns, finite_exp, gain_kept
 from tunewise.desk.power import MIN_SEEDS, MIN_UNITS, Needed, needed
 from tunewise.desk.verdict import (
@@ -251,14 +252,17 @@ def _margin_parts(paired: PairedRuns, harm: Contrast, margin: Margin, sign: floa
 
 
 def _is_skewed(harm: Contrast) -> bool:
-    """True where a long tail of units towards harm makes the upper end of the interval too low to be trusted."""
-    by_unit = harm.values_SN.mean(axis=0)
-    deviations = by_unit - by_unit.mean()
-    spread = float(np.sqrt((deviations**2).mean()))
-    if spread == 0:
-        return False
-    skewness = float((deviations**3).mean()) / spread**3
-    return skewness > 0 and len(harm.units) < UNITS_PER_SQUARED_SKEWNESS * skewness**2
+    return bool(has_harmful_tail(harm.values_SN, len(harm.units)))
+
+
+def has_harmful_tail(harm_SN: Floats, num_units: int) -> npt.NDArray[np.bool_]:
+    """True where a tail of units towards harm makes the upper end too low to be trusted; of tables (..., S, N)."""
+    by_unit = harm_SN.mean(axis=-2)
+    deviations = by_unit - by_unit.mean(axis=-1, keepdims=True)
+    spread = np.sqrt((deviations**2).mean(axis=-1))
+    skewness = (deviations**3).mean(axis=-1) / np.where(spread > 0, spread, 1) ** 3
+    found: npt.NDArray[np.bool_] = (skewness > 0) & (num_units < UNITS_PER_SQUARED_SKEWNESS * skewness**2)
+    return found
 
 
 def _harmful_units(harm: Contrast) -> tuple[str, ...]:

@@ -115,9 +115,11 @@ def linearise(numerators_SN: Floats, denominators_N: Floats) -> Floats:
     """x[s, i] = R + (d[s, i] - R t[i]) / mean t, R = sum d / sum t: rows whose mean over i is the seed's ratio.
 
     The variance of x is that of the ratio by the delta method (Cochran 1977, Sampling Techniques, section 6.3).
+    Of many tables at once: (..., S, N) and (..., N).
     """
-    ratio = numerators_SN.sum() / (len(numerators_SN) * denominators_N.sum())
-    values_SN: Floats = ratio + (numerators_SN - ratio * denominators_N) / denominators_N.mean()
+    sizes = denominators_N[..., None, :]
+    ratio = numerators_SN.mean(axis=(-2, -1), keepdims=True) / sizes.mean(axis=-1, keepdims=True)
+    values_SN: Floats = ratio + (numerators_SN - ratio * sizes) / sizes.mean(axis=-1, keepdims=True)
     return values_SN
 
 

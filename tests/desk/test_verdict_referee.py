@@ -55,7 +55,7 @@ def verdicts() -> dict[str, Verdict]:
 
 
 def test_the_referee_finds_the_same_interval_and_the_same_word(verdicts: dict[str, Verdict]) -> None:
-    command = [sys.executable, "-I", str(REFEREE / "statistics.py"), str(REFEREE / "scores.csv"), str(MARGIN)]
+    command = [sys.executable, "-I", str(REFEREE / "interval_and_word.py"), str(REFEREE / "scores.csv"), str(MARGIN)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert {line["arm"] for line in found} == set(verdicts)
@@ -68,7 +68,7 @@ def test_the_referee_finds_the_same_interval_and_the_same_word(verdicts: dict[st
 
 
 def test_the_referee_uses_nothing_but_the_standard_library() -> None:
-    lines = (REFEREE / "statistics.py").read_text(encoding="utf-8").splitlines()
+    lines = (REFEREE / "interval_and_word.py").read_text(encoding="utf-8").splitlines()
     imports = {line for line in lines if line.startswith(("import ", "from "))}
     assert imports == {"import csv", "import json", "import math", "import sys"}
 

@@ -1,6 +1,6 @@
 """A referee: the interval and the word recomputed from scores.csv with nothing but Python's standard library.
 
-python -I tests/referee/statistics.py SCORES.csv MARGIN     prints one JSON object per arm, at 95 %
+python -I tests/referee/interval_and_word.py SCORES.csv MARGIN     prints one JSON object per arm, at 95 %
 """
 
 import csv

@@ -1,0 +1,336 @@
+"""Are the verdicts true? Simulates thousands of studies whose truth is known and writes docs/statistics.md.
+
+python scripts/calibrate.py [--out docs/statistics.md] [--studies 20000 4000]      (make calibrate)
+
+Every number goes through the package's own functions, over many studies at once. Exit code 1 where a limit is missed.
+
+Shapes: B studies, A arms, S seeds, N units.
+"""
+
+import argparse
+import math
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from calibrate_cells import Cell, Floats, cells, normal
+from scipy import special
+
+from tunewise.desk.comparison import has_harmful_tail
+from tunewise.desk.intervals import mean_squares, spread_of
+from tunewise.desk.multiplicity import holm_levels
+from tunewise.desk.power import ONE_SIDED_ERROR
+from tunewise.desk.search import best_rate, brackets_best, headroom, search
+from tunewise.spec import TuningSpec
+
+SEEDS = (3, 5, 10)
+LOOKS = (5, 10)
+CHUNK_CELLS = 3_000_000
+
+# Shares of studies, about 4 Monte Carlo errors from what the method gives.
+COVERAGE = {3: 0.92, 5: 0.935, 10: 0.94}  # at least; data that are not normal 1 point less
+WIDTH = {3: 1.8, 5: 1.35, 10: 1.15}  # median half-width over 1.96 true standard errors, at most; normal data
+AS_GOOD = {3: 0.045, 5: 0.035, 10: 0.035}  # truth at the margin, at most; data that are not normal 5 %
+POWER = {3: 0.60, 5: 0.80, 10: 0.90}  # harm 0, margin 4 true standard errors, at least; normal data
+ANY_LOOK = 0.055  # over both looks: a wrong "as good", of one arm or any of six; no difference called one
+BEYOND = 0.005  # "as good" at a harm of 3 margins, the margin at least 2 true standard errors
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured share beside its limit."""
+
+    cell: str
+    what: str
+    measured: float
+    limit: float
+    is_least: bool = False  # the limit is a least, not a most
+
+    def holds(self, slack: float = 0.0) -> bool:
+        """True where the limit holds, moved by `slack` in the lenient direction."""
+        return self.measured >= self.limit - slack if self.is_least else self.measured <= self.limit + slack
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the two-way interval makes of many studies; arrays of one number per study (or study and arm)."""
+
+    estimate: Floats
+    error: Floats
+    freedom: Floats
+    is_skewed: Floats
+
+    def half(self, level: float | Floats = ONE_SIDED_ERROR) -> Floats:
+        """Half of the width of the interval with this one-sided error."""
+        return special.stdtrit(self.freedom, 1 - level) * self.error
+
+    def moved(self, harm: float) -> "Fit":
+        """The same studies with this much more harm."""
+        return Fit(self.estimate + harm, self.error, self.freedom, self.is_skewed)
+
+    def p_as_good(self, margin: float) -> Floats:
+        """The smallest level at which "as good" is said; 1 where the skew forbids it."""
+        p = special.stdtr(self.freedom, (self.estimate - margin) / self.error)
+        return np.where(self.is_skewed, 1.0, p)
+
+    def says(self, margin: float) -> dict[str, Floats]:
+        """Which studies are called what, in the protocol's order."""
+        high, low = self.estimate + self.half(), self.estimate - self.half()
+        better, good = (high < 0) & ~self.is_skewed, (high < margin) & ~self.is_skewed
+        worse = (low > margin) & ~good
+        return {"better": better, "as good": good & ~better, "worse": worse, "undecided": ~(good | worse)}
+
+
+def fit(tables_SN: Floats, num_units: int) -> Fit:
+    """The fit of tables (..., S, N)."""
+    spread = spread_of(mean_squares(tables_SN, tables_SN), *tables_SN.shape[-2:])
+    return Fit(
+        estimate=tables_SN.mean(axis=(-2, -1)),
+        error=np.sqrt(spread.variance),
+        freedom=spread.freedom,
+        is_skewed=has_harmful_tail(tables_SN, num_units),
+    )
+
+
+# --- what is measured
+
+
+def fits(cell: Cell, rng: np.random.Generator, num_studies: int, seeds: tuple[int, ...], harm: float) -> list[Fit]:
+    """The fits of `num_studies` studies after each of these numbers of seeds; shares of variance hold at the first."""
+    chunk = max(CHUNK_CELLS // (seeds[-1] * cell.num_units), 1)
+    found: list[list[Fit]] = [[] for _ in seeds]
+    for begin in range(0, num_studies, chunk):
+        tables = cell.draw(rng, min(chunk, num_studies - begin), seeds[-1], seeds[0], harm)
+        for place, count in enumerate(seeds):
+            found[place].append(fit(tables[:, :count], cell.num_units))
+    return [Fit(*(np.concatenate(column) for column in zip(*map(_columns, of), strict=True))) for of in found]
+
+
+def _columns(found: Fit) -> tuple[Floats, ...]:
+    return (found.estimate, found.error, found.freedom, found.is_skewed)
+
+
+def measure(cell: Cell, rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
+    """Every row of one cell."""
+    drawn = {harm: fits(cell, rng, num_studies, (3,), harm) + fits(cell, rng, num_studies, LOOKS, harm)
+             for harm in cell.harms}  # fmt: skip
+    alone = fits(cell, rng, num_studies, (10,), 0.0) if cell.kind == "normal" else [drawn[0.0][2]]
+    null = dict(zip(SEEDS, [*drawn[0.0][:2], *alone], strict=True))
+    true_error = {seeds: 1.0 if cell.kind == "normal" else float(null[seeds].estimate.std()) for seeds in SEEDS}
+    margin = 2 * true_error[5] if cell.margin is None else cell.margin
+
+    def after(harm: float, place: int) -> Fit | None:
+        if cell.margin is None:
+            return drawn[0.0][place].moved(harm)
+        return drawn[harm][place] if harm in drawn else None
+
+    for seeds in SEEDS:
+        yield from _one_look(cell, seeds, null[seeds], true_error[seeds])
+    for place, seeds in enumerate(SEEDS):
+        if (at_margin := after(margin, place)) is not None:
+            limit = AS_GOOD[seeds] if cell.kind == "normal" else 0.05
+            yield Row(
+                cell.name, f"as good at the margin, {seeds} seeds", _share(at_margin.says(margin)["as good"]), limit
+            )
+        if (beyond := after(3 * margin, place)) is not None and margin >= 2 * true_error[seeds]:
+            called = _share(beyond.says(margin)["as good"])
+            yield Row(cell.name, f"as good at 3 margins, {seeds} seeds", called, BEYOND)
+    first, second = (after(margin, place) for place in (1, 2))
+    if first is not None and second is not None:
+        wrong = _over_looks(first.says(margin), second.says(margin), "as good")
+        yield Row(cell.name, "as good at the margin, over both looks", _share(wrong), ANY_LOOK)
+    says = [drawn[0.0][place].says(margin) for place in (1, 2)]
+    wrong = _over_looks(*says, "better") | _over_looks(*says, "worse")
+    yield Row(cell.name, "no difference called one, over both looks", _share(wrong), ANY_LOOK)
+
+
+def _one_look(cell: Cell, seeds: int, null: Fit, true_error: float) -> Iterator[Row]:
+    covers = np.abs(null.estimate) <= null.half()
+    least = COVERAGE[seeds] - (0 if cell.kind == "normal" else 0.01)
+    yield Row(cell.name, f"coverage of 95 %, {seeds} seeds", _share(covers), least, is_least=True)
+    if cell.kind != "normal":
+        return
+    width = float(np.median(null.half())) / (1.96 * true_error)
+    yield Row(cell.name, f"median half-width / 1.96 true errors, {seeds} seeds", width, WIDTH[seeds])
+    power = _share(null.says(4 * true_error)["as good"] | null.says(4 * true_error)["better"])
+    yield Row(cell.name, f"power at a margin of 4 true errors, {seeds} seeds", power, POWER[seeds], is_least=True)
+
+
+def _over_looks(first: dict[str, Floats], second: dict[str, Floats], word: str) -> Floats:
+    """Studies that get the word at the first look, or undecided there at the second."""
+    return first[word] | (first["undecided"] & second[word])
+
+
+def _share(of: Floats) -> float:
+    return float(np.mean(of))
+
+
+def many_arms(shares: tuple[float, float, float], rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
+    """Six arms, all exactly at the margin, against the same full runs: is any called as good at either look?"""
+    num_arms, num_units, margin = 6, 100, 2.0
+    one = normal(shares, num_units)
+    first_wrong, any_wrong, uncorrected = [], [], []
+    chunk = max(CHUNK_CELLS // (7 * 10 * num_units), 1)
+    for begin in range(0, num_studies, chunk):
+        studies = min(chunk, num_studies - begin)
+        runs = one.draw(rng, studies * (num_arms + 1), 10, 5, 0.0).reshape(studies, num_arms + 1, 10, num_units)
+        tables = (runs[:, 1:] - runs[:, :1]) / math.sqrt(2) + margin
+        p_first, p_second = (fit(tables[:, :, :seeds], num_units).p_as_good(margin) for seeds in LOOKS)
+        first = p_first <= holm_levels(p_first)
+        p_left = np.where(first, 0.0, p_second)  # as if the arms that are left were the only ones
+        second = ~first & (p_left <= holm_levels(p_left))
+        first_wrong.append(first.any(axis=1))
+        any_wrong.append((first | second).any(axis=1))
+        uncorrected.append((p_first <= ONE_SIDED_ERROR).any(axis=1))
+    name = f"six arms at the margin {shares}"
+    yield Row(name, "any called as good, first look", _share(np.concatenate(first_wrong)), ANY_LOOK)
+    yield Row(name, "any called as good, over both looks", _share(np.concatenate(any_wrong)), ANY_LOOK)
+    yield Row(name, "without Holm: any called as good, first look", _share(np.concatenate(uncorrected)), 1.0)
+
+
+def whole_schedule(rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
+    """Search, select, confirm, look twice, Holm, recommend: full and three arms whose loss is a parabola in log rate.
+
+    Valid scores of the search are noisy; the truth that a verdict must meet is at the rates that were chosen.
+    """
+    margin, num_arms, num_units = 0.02, 4, 100
+    tuning = TuningSpec()
+    tables = normal((0.4, 0.4, 0.2), num_units)
+    wrong, num_recommended = dict.fromkeys(["as good", "better", "worse", "recommended"], 0), 0
+    for _ in range(num_studies):
+        floors = np.array([0.0, 0.0, margin, margin]) + 0.002 * rng.standard_normal(num_arms)
+        searches = [_search(rng, tuning, best) for best in rng.uniform(-1, 1, num_arms)]
+        harms = (floors + [found[0] for found in searches]) - (floors[0] + searches[0][0])
+        runs = 0.008 * tables.draw(rng, num_arms, 10, 5, 0.0)
+        x = (runs[1:] - runs[:1]) / math.sqrt(2) + harms[1:, None, None]
+        allowed = np.array([searches[0][1] and found[1] for found in searches[1:]])
+        may_win = allowed & (searches[0][2] <= margin / 4)
+        may_lose = allowed & np.array([found[2] <= margin / 4 for found in searches[1:]])
+        said = _say_twice(x, num_units, margin, may_win, may_lose)
+        good = said["as good"] | said["better"]
+        num_recommended += bool(good.any())
+        wrong["as good"] += bool((good & (harms[1:] >= margin)).any())
+        wrong["better"] += bool((said["better"] & (harms[1:] >= 0)).any())
+        wrong["worse"] += bool((said["worse"] & (harms[1:] <= margin)).any())
+        wrong["recommended"] += bool(good.any() and harms[1 + int(np.argmax(good))] >= margin)  # cheapest first
+    for word, count in wrong.items():
+        yield Row("the whole schedule, three arms", f"any arm wrongly {word}", count / num_studies, ANY_LOOK)
+    yield Row("the whole schedule, three arms", "any arm recommended", num_recommended / num_studies, 1.0)
+
+
+def _search(rng: np.random.Generator, tuning: TuningSpec, best: float) -> tuple[float, bool, float]:
+    """Loss of the chosen rate above the best one's, whether it is bracketed, and its headroom.
+
+    `best` is where the best rate lies, in places of the grid; a place away costs 0.05, valid noise is 0.002.
+    """
+
+    def excess(rate: float) -> float:
+        return 0.05 * (math.log(rate / 1e-4, tuning.spacing) - best) ** 2
+
+    losses: dict[float, float | None] = {}
+    while waiting := search(tuning, 1e-4, losses, {}).waiting:
+        losses |= {rate: excess(rate) + 0.002 * rng.standard_normal() for rate in waiting}
+    chosen = best_rate(losses)
+    assert chosen is not None
+    return excess(chosen), brackets_best(losses), headroom(losses) or 0.0
+
+
+def _say_twice(
+    tables_ASN: Floats, num_units: int, margin: float, may_win: Floats, may_lose: Floats
+) -> dict[str, Floats]:
+    """The words of the arms after both looks, each at its Holm level; an arm that has one keeps it."""
+    said = {word: np.zeros(len(tables_ASN), dtype=bool) for word in ("better", "as good", "worse")}
+    for seeds in LOOKS:
+        found = fit(tables_ASN[:, :seeds], num_units)
+        is_open = ~np.any(list(said.values()), axis=0)
+        p_values = {
+            "better": np.where(may_win, found.p_as_good(0.0), 1.0),
+            "as good": np.where(may_win, found.p_as_good(margin), 1.0),
+            "worse": np.where(may_lose, special.stdtr(found.freedom, (margin - found.estimate) / found.error), 1.0),
+        }
+        for word, p_A in p_values.items():
+            p_left = np.where(is_open, p_A, 0.0)
+            is_new = is_open & (p_left <= holm_levels(p_left))
+            said[word] |= is_new & ~np.any([said[other] for other in said if other != word], axis=0)
+    return said
+
+
+def habit(rng: np.random.Generator, num_studies: int) -> list[tuple[str, int, float, float]]:
+    """Cell, seeds, coverage of new data by a t interval over seed means, and by the two-way interval."""
+    rows = []
+    for shares in [(0.05, 0.85, 0.1), (0.1, 0.6, 0.3), (0.5, 0.4, 0.1)]:
+        for seeds in SEEDS:
+            x = normal(shares, 100).draw(rng, num_studies, seeds, seeds, 0.0)
+            means = x.mean(axis=2)
+            half = special.stdtrit(seeds - 1, 0.975) * means.std(axis=1, ddof=1) / math.sqrt(seeds)
+            found = fit(x, 100)
+            covered = (np.abs(means.mean(axis=1)) <= half, np.abs(found.estimate) <= found.half())
+            rows.append((str(shares), seeds, _share(covered[0]), _share(covered[1])))
+    return rows
+
+
+def every_row(num_normal: int, num_other: int, seed: int = 0) -> Iterator[Row]:
+    """All rows of the table; every cell has its own stream of random numbers."""
+    streams = iter(np.random.default_rng(seed).spawn(100))
+    for cell in cells():
+        yield from measure(cell, next(streams), num_normal if cell.kind == "normal" else num_other)
+    for shares in [(0.3, 0.3, 0.4), (0.7, 0.2, 0.1)]:
+        yield from many_arms(shares, next(streams), num_other)
+    yield from whole_schedule(next(streams), num_other)
+
+
+# --- the document
+
+
+def main() -> None:
+    """Measure, write the document, and fail where a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("docs/statistics.md"))
+    parser.add_argument("--studies", type=int, nargs=2, default=(20_000, 4_000), metavar=("NORMAL", "OTHER"))
+    given = parser.parse_args()
+    begin = time.perf_counter()
+    rows = []
+    for row in every_row(*given.studies):
+        rows.append(row)
+        print(f"{'held' if row.holds() else 'MISS'} {row.cell}: {row.what} {_shown(row, row.measured)}", flush=True)
+    habits = habit(np.random.default_rng(1), given.studies[1])
+    template = (Path(__file__).parent / "calibrate_template.md").read_text(encoding="utf-8")
+    text = template.format(
+        normal=f"{given.studies[0]:,}",
+        other=f"{given.studies[1]:,}",
+        versions=f"Python {platform.python_version()}, numpy {np.__version__}",
+        minutes=f"{(time.perf_counter() - begin) / 60:.0f}",
+        table=table(rows),
+        habit="\n".join(f"| {cell} | {seeds} | {old:.1%} | {ours:.1%} |" for cell, seeds, old, ours in habits),
+        missed=sum(not row.holds() for row in rows),
+        count=len(rows),
+    )
+    given.out.write_text(text, encoding="utf-8")
+    sys.exit(any(not row.holds() for row in rows))
+
+
+def table(rows: list[Row]) -> str:
+    """One Markdown table per cell."""
+    parts = []
+    for cell in dict.fromkeys(row.cell for row in rows):
+        parts.append(f"**{cell}**\n\n| measured | | limit |\n| --- | ---: | ---: |")
+        for row in (row for row in rows if row.cell == cell):
+            sign = "≥" if row.is_least else "≤"
+            limit = "none" if row.limit == 1.0 else f"{sign} {_shown(row, row.limit)}"
+            parts.append(
+                f"| {row.what} | {_shown(row, row.measured)}{'' if row.holds() else ' **missed**'} | {limit} |"
+            )
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def _shown(row: Row, value: float) -> str:
+    return f"{value:.2f}" if "half-width" in row.what else f"{value:.1%}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Studies whose truth is known: tables of harm (B, S, N) of a given mean, of every kind that calibrate.py measures.
+
+Shapes: B studies, S seeds, N units, P units of a pool.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tunewise.desk.paired import linearise
+
+Floats = np.ndarray
+SHARES = [(0, 0, 1), (0.1, 0.6, 0.3), (0.3, 0.3, 0.4), (0.5, 0.4, 0.1), (0.7, 0.2, 0.1), (0.9, 0.05, 0.05)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of study. `draw(rng, B, S, shares at this S, harm)` gives tables; None: harm is added afterwards."""
+
+    name: str
+    kind: str  # "normal" or "other"
+    num_units: int
+    draw: Callable[[np.random.Generator, int, int, int, float], Floats]
+    margin: float | None = None  # None: 2 true standard errors at 5 seeds, and harm moves the tables
+    harms: tuple[float, ...] = (0.0,)  # that are drawn rather than moved
+
+
+def normal(shares: tuple[float, float, float], num_units: int = 300) -> Cell:
+    """x = seed + unit + rest, normal; the mean has variance 1 at `of_seeds` seeds, in these shares."""
+    seed, unit, rest = (math.sqrt(share) for share in shares)
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        x = rest * math.sqrt(of_seeds * num_units) * rng.standard_normal((studies, seeds, num_units))
+        x += seed * math.sqrt(of_seeds) * rng.standard_normal((studies, seeds, 1))
+        x += unit * math.sqrt(num_units) * rng.standard_normal((studies, 1, num_units))
+        return x + harm
+
+    return Cell(f"normal {shares}", "normal", num_units, draw)
+
+
+def token_weighted(num_units: int = 300) -> Cell:
+    """NLL per token: lognormal lengths, harm of units with skewness 2 (exponential), linearised as a ratio."""
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        tokens = np.ceil(rng.lognormal(3.0, 0.8, (studies, num_units)))
+        per_token = 0.05 * (rng.standard_exponential((studies, 1, num_units)) - 1)
+        per_token = per_token + 0.004 * rng.standard_normal((studies, seeds, 1))
+        per_token = per_token + 0.05 * rng.standard_normal((studies, seeds, num_units))
+        return linearise((per_token + harm) * tokens[:, None], tokens)
+
+    return Cell("NLL per token, lognormal lengths, skewness 2", "other", num_units, draw)
+
+
+def accuracy(num_rows: int, discordant: float) -> Cell:
+    """Arms that disagree on this share of rows: on twice as many hard rows each is right in every other run.
+
+    Two pseudo-units, +1 and -1, are added as the product does.
+    """
+    hard_rows = 2 * discordant
+    margin = 0.01
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        is_hard = rng.random((studies, 1, num_rows), dtype=np.float32) < hard_rows
+        lean = harm / (2 * hard_rows)
+        arm_wrong = rng.random((studies, seeds, num_rows), dtype=np.float32) < 0.5 + lean
+        full_wrong = rng.random((studies, seeds, num_rows), dtype=np.float32) < 0.5 - lean
+        table = (arm_wrong.astype(np.float64) - full_wrong) * is_hard
+        pseudo = np.broadcast_to([1.0, -1.0], (studies, seeds, 2))
+        return np.concatenate([table, pseudo], axis=2)
+
+    harms = tuple(harm for harm in (0.0, margin, 3 * margin) if harm <= hard_rows)
+    name = f"accuracy, {num_rows} rows, {discordant:.0%} discordant"
+    return Cell(name, "other", num_rows, draw, margin, harms)
+
+
+def groups(num_groups: int = 40, size: int = 8, correlation: float = 0.2) -> Cell:
+    """Rows in groups that share a part; the group is the unit, its sum over its size the value."""
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        shared = math.sqrt(correlation) * rng.standard_normal((studies, 1, num_groups, 1))
+        rows = math.sqrt(1 - correlation) * rng.standard_normal((studies, 1, num_groups, size))
+        noise = 0.5 * rng.standard_normal((studies, seeds, num_groups, size))
+        return (shared + rows + noise).mean(axis=3) + harm
+
+    return Cell(f"groups of {size}, correlation {correlation}", "other", num_groups, draw)
+
+
+def share_of_gain(share: float = 0.05, num_units: int = 300) -> Cell:
+    """The contrast arm - (1 - k) full - k base, whose mean is 0 where the harm is exactly k times the gain."""
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        full = 0.01 * rng.standard_normal((studies, seeds, 1)) + 0.1 * rng.standard_normal((studies, seeds, num_units))
+        arm = 0.01 * rng.standard_normal((studies, seeds, 1)) + 0.1 * rng.standard_normal((studies, seeds, num_units))
+        gain = 1 + rng.standard_normal((studies, 1, num_units))  # the base is one run, the same for every seed
+        apart = share + 0.1 * rng.standard_normal((studies, 1, num_units))
+        return (apart + arm) - (1 - share) * full - share * gain + harm
+
+    return Cell(f"{share:.0%} of the gain", "other", num_units, draw)
+
+
+def real_records(num_units: int = 100) -> Cell:
+    """Units of a real study (length, harm, spread over seeds) drawn again with replacement; seeds are normal.
+
+    The truth is the harm per token of the whole pool, moved to 0.
+    """
+    pool = np.loadtxt(Path(__file__).parent / "calibrate_pool.csv", delimiter=",")
+    tokens_P, harm_P = pool[:, 0], pool[:, 1:].mean(axis=1)
+    rest_P3 = (pool[:, 1:] - harm_P[:, None]) * math.sqrt(3 / 2)  # residuals of a mean of three are too small
+    seed_sd = pool[:, 1:].sum(axis=0).std(ddof=1) / tokens_P.sum()
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        drawn = rng.integers(0, len(pool), (studies, num_units))
+        tokens = tokens_P[drawn]
+        rest = rest_P3[drawn[:, None], rng.integers(0, 3, (studies, seeds, num_units))]
+        by_seed = harm + seed_sd * rng.standard_normal((studies, seeds, 1)) - harm_P.sum() / tokens_P.sum()
+        return linearise(harm_P[drawn][:, None] + rest + by_seed * tokens[:, None], tokens)
+
+    return Cell("real records (53 units of the quickstart), resampled", "other", num_units, draw)
+
+
+def cells() -> list[Cell]:
+    """Every kind of study that is simulated."""
+    other = [accuracy(rows, share) for rows in (200, 500, 2000) for share in (0.01, 0.04)]
+    return [*(normal(shares) for shares in SHARES), token_weighted(), *other, groups(), share_of_gain(), real_records()]

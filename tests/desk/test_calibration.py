@@ -1,0 +1,65 @@
+"""The verdicts are true as often as they say: `make calibrate` in small, seeded, with limits 1.5 points wider."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tunewise.desk.intervals import two_way_interval
+
+SLACK = 0.015
+NUM_STUDIES = 2000
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+calibrate = importlib.import_module("calibrate")
+cells = importlib.import_module("calibrate_cells")
+SMALL = [cell for cell in cells.cells() if cell.num_units <= 300 and "500" not in cell.name]
+
+
+def misses(rows: list) -> list[str]:
+    return [f"{r.cell}: {r.what} {r.measured:.4f}, limit {r.limit}" for r in rows if not r.holds(SLACK)]
+
+
+@pytest.mark.parametrize("cell", SMALL, ids=lambda cell: cell.name)
+def test_coverage_errors_and_power_hold_their_limits(cell):
+    rows = list(calibrate.measure(cell, np.random.default_rng(7), NUM_STUDIES if cell.kind == "normal" else 500))
+    assert len(rows) >= 8
+    assert not misses(rows)
+
+
+def test_of_six_arms_at_the_margin_and_in_the_whole_schedule_wrong_words_are_rare():
+    rng = np.random.default_rng(8)
+    rows = [*calibrate.many_arms((0.7, 0.2, 0.1), rng, 500), *calibrate.whole_schedule(rng, 300)]
+    assert not misses(rows)
+    uncorrected = next(row for row in rows if row.what.startswith("without Holm"))
+    assert uncorrected.measured > 0.06  # so that the test would see it if Holm did nothing
+
+
+def test_the_fast_way_over_many_studies_is_the_products_own_interval():
+    for cell in cells.cells():
+        tables = cell.draw(np.random.default_rng(9), 3, 5, 5, 0.0)
+        found = calibrate.fit(tables, cell.num_units)
+        for study in range(3):
+            expected = two_way_interval(tables[study])
+            if expected.standard_error is None:
+                continue
+            ends = (found.estimate - found.half())[study], (found.estimate + found.half())[study]
+            assert ends == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def test_a_limit_that_is_missed_is_seen():
+    row = calibrate.Row("cell", "coverage", 0.91, 0.935, is_least=True)
+    assert not row.holds()
+    assert not row.holds(SLACK)
+    assert row.holds(0.03)
+    assert not calibrate.Row("cell", "as good", 0.08, 0.055).holds(SLACK)
+
+
+def test_the_document_was_written_by_the_script_and_misses_no_limit():
+    text = (SCRIPTS.parent / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert ", 0 of them beyond their limit; 20,000 studies of each normal cell, 4,000 of each other" in text
+    assert "**missed**" not in text
+    for cell in cells.cells():
+        assert f"**{cell.name}**" in text
