@@ -2,6 +2,7 @@
 
 runs/<study>/
   study.yaml               resolved
+  declarations.json        what was declared before the first confirmation run, and its SHA-256
   data/<key>/              prepared examples: data.json, train.parquet, valid.parquet, test.parquet, general.parquet
   runs/<run-id>/           spec.json, steps.jsonl, scores.parquet, log.txt, weights/, record.json (written last)
   best/<arm>/              the deliverable
@@ -12,18 +13,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from tunewise.errors import StudyError
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.spec import RunSpec, StudySpec, canonical_json
 from tunewise.study_file import parse_study
 
 RECORD = "record.json"
+DECLARATIONS = "declarations.json"
 RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet")
 
 
@@ -41,6 +44,10 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -76,6 +83,28 @@ class Ledger:
     def store_study(self, study: StudySpec) -> None:
         """Write study.yaml, every default written out."""
         write_atomically(self.folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+
+    def declared(self) -> dict[str, Any] | None:
+        """What was declared before the first confirmation run; None: nothing. Raises StudyError if it was altered."""
+        path = self.folder / DECLARATIONS
+        if not path.is_file():
+            return None
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            is_sound = stored["sha256"] == _text_hash(canonical_json(stored["declared"]))
+        except (ValueError, KeyError, TypeError):
+            is_sound = False
+        if not is_sound:
+            raise StudyError(
+                f"{path} is not what this study declared. Put it back, or choose another folder with --out."
+            )
+        declared: dict[str, Any] = stored["declared"]
+        return declared
+
+    def declare(self, declared: Mapping[str, Any]) -> None:
+        """Store what is declared, with its hash."""
+        content = {"sha256": _text_hash(canonical_json(declared)), "declared": declared}
+        write_atomically(self.folder / DECLARATIONS, json.dumps(content, indent=1))
 
     def require_space(self, num_bytes: int) -> None:
         """Raises StudyError where the disk has less than `num_bytes` left."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
+from tunewise.desk.declarations import declarations
 from tunewise.desk.export import export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import check_asked
@@ -64,6 +65,8 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
         resolved = affordable(declared, data, list(records.values()))
         current = schedule.current(resolved, data, list(records.values()))
         while runs := next_runs(ledger, resolved, data, current):
+            if any(spec.role == "confirm" for spec in runs):
+                declare(ledger, resolved, data)
             for number, spec in enumerate(runs):
                 listener({"event": "begin", "spec": spec, **outlook(resolved, current, len(runs) - number)})
                 records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), listener)
@@ -73,6 +76,13 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
             current = schedule.current(resolved, data, list(records.values()))
     deliver(ledger, resolved, current)
     return StudyResult(ledger.folder, write_report(ledger))
+
+
+def declare(ledger: Ledger, study: StudySpec, data: DataSummary) -> None:
+    """Store what the study declares, unless an arm was scored on test already: then what stands is what counts."""
+    is_scored = any(r.spec.role == "confirm" and r.status != "failed" for r in ledger.records())
+    if ledger.declared() is None or not is_scored:
+        ledger.declare(declarations(study, data))
 
 
 def load_data(ledger: Ledger, key: str) -> DataSummary:

@@ -16,6 +16,7 @@ from tunewise.desk import schedule
 from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import read_looks
+from tunewise.desk.verdict import Verdict
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, TuningSpec
@@ -254,3 +255,26 @@ def test_what_seeds_cannot_cure_goes_to_no_second_look(make_study: Any) -> None:
     assert report.is_complete
     assert undecided_arms(ledger) == ()
     assert {verdict.look for verdict in report.verdicts} == {3}
+
+
+def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_first_look(make_study: Any) -> None:
+    ledger: Ledger = make_study(study={"looks": [5]}, data={"task": "classify"})
+    ledger.store_study(ledger.study().replace(looks=(3, 5)))
+    words = {"lora-r8": ("undecided", "interval"), "lora-r16-all": ("better", None), "head": ("worse", None)}
+    patterns = {verdict.arm: verdict for verdict in build_report(ledger).verdicts}
+
+    def decide(folder: StudyFolder) -> list[Verdict]:
+        return [
+            Verdict.model_validate(
+                {k: v for k, v in dict(patterns[arm]).items() if k in Verdict.model_fields}
+                | {"outcome": words[arm][0], "reason": words[arm][1], "num_seeds": len(folder.confirmed[arm])}
+            )
+            for arm in folder.confirmed
+            if arm != "full"
+        ]
+
+    reading = read_looks(StudyFolder.read(ledger), decide)
+    assert reading.is_complete
+    assert reading.undecided == ("lora-r8",)
+    found = {verdict.arm: (verdict.num_seeds, reading.look(verdict.arm)) for verdict in reading.verdicts}
+    assert found == {"lora-r8": (5, 5), "lora-r16-all": (3, 3), "head": (3, 3)}

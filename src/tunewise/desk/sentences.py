@@ -68,6 +68,8 @@ def _meaning(verdict: Verdict) -> str:
         f"{margin} means nothing",
         "skew": f"but the harm sits in too few units ({', '.join(verdict.harmful_units[:3])}, ...) to rule out a "
         f"loss beyond {margin}",
+        "declarations changed": f"but what was declared was changed after the first test score, so that {margin} is "
+        "not judged",
         "blocked": f"but the comparison is not fair ({', '.join(verdict.blocked_by)}), and {margin} is not judged",
         "interval": f"so whether a loss stays within {margin} is open",
         None: "",

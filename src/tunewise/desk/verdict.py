@@ -29,6 +29,7 @@ Reason = Literal[
     "full gains nothing measurable here",  # so that a share of its gain means nothing
     "skew",  # the harm sits in too few units for the interval to be trusted
     "interval",  # it reaches to both sides of what it would have to exclude
+    "declarations changed",  # after the first test score: the report is exploratory
     "blocked",  # a fairness rule forbids the word
 ]
 Lean = Literal["leans better", "leans worse", "no lean"]

@@ -10,6 +10,7 @@ import yaml
 from tunewise.desk import schedule
 from tunewise.desk.bootstrap import pigeonhole_interval
 from tunewise.desk.comparison import ArmScores, Comparison
+from tunewise.desk.declarations import as_exploratory, changed_finding
 from tunewise.desk.fairness import Finding, check, hold_back, listed, run_warnings
 from tunewise.desk.forgetting import mean_curve
 from tunewise.desk.frontier import cost_of, ratios
@@ -55,11 +56,18 @@ def build_report(ledger: Ledger) -> Report:
     """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
     reading = read_looks(StudyFolder.read(ledger), _words)
     folder, verdicts = reading.folder, reading.verdicts
+    exploratory = [changed_finding(folder.changed)] if folder.changed else []
+    for finding in exploratory:
+        verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
     no_verdict = _why_not_yet(reading) or _why_no_verdict(folder)
+    said = no_verdict or headline([v for v in verdicts if v.arm in asked(folder.study, folder.full)])
+    if folder.changed:
+        said = f"Exploratory, no verdict: {listed(folder.changed)} changed after the first test score."
     return Report(
         tunewise_version=version("tunewise"),
         study=_study_view(reading),
-        headline=no_verdict or headline([v for v in verdicts if v.arm in asked(folder.study, folder.full)]),
+        headline=said,
+        declarations_changed=folder.changed,
         recommended_arm=_recommendation(folder, verdicts),
         is_complete=reading.is_complete,
         no_verdict=no_verdict,
@@ -76,7 +84,7 @@ def build_report(ledger: Ledger) -> Report:
         samples=_samples(folder),
         data=folder.data,
         environment=next((r.environment for r in folder.records if r.environment), None),
-        warnings=(*_findings(folder), *run_warnings(folder.records)),
+        warnings=(*exploratory, *_findings(folder), *run_warnings(folder.records)),
     )
 
 

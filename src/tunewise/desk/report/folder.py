@@ -5,6 +5,7 @@ from functools import cached_property
 
 from tunewise.desk import schedule
 from tunewise.desk.budget import within_budget
+from tunewise.desk.declarations import changed
 from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_curve
 from tunewise.desk.metrics import Scores, read_scores
 from tunewise.ledger import Ledger
@@ -50,6 +51,11 @@ class StudyFolder:
         some = StudyFolder(self.ledger, self.study, self.data, records)
         some.stale, some.budget, some._scores = self.stale, self.budget, self._scores
         return some
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """The declarations that were changed after the first test score."""
+        return changed(self.ledger.declared(), self.study, self.data)
 
     @cached_property
     def curves(self) -> dict[str, list[list[Point]]]:

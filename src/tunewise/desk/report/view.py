@@ -128,6 +128,7 @@ class Report(Frozen):
     tunewise_version: str
     study: StudyView
     headline: str
+    declarations_changed: tuple[str, ...]  # after the first test score: the report is exploratory, and says no word
     recommended_arm: str | None  # the one with the fewest trainable parameters that is as good or better; None: none is
     is_complete: bool
     no_verdict: str | None  # why there are no verdicts; None: there are

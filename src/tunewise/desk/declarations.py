@@ -1,0 +1,64 @@
+"""What a study declares before its first confirmation run, and what a report may still say once that changed.
+
+Who moves the margin, adds an arm or adds seeds after a test score was seen can have the word that they like. So the
+declarations are stored before, and a report of others is exploratory: intervals, and no word.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunewise.desk.fairness import Finding, hold_back
+from tunewise.desk.fairness.finding import WORDS
+from tunewise.desk.metrics import primary_metric
+from tunewise.desk.verdict import Verdict
+from tunewise.records import DataSummary
+from tunewise.spec import DEFAULT_MARGINS, ExistingMethod, StudySpec, canonical_json, parse_margin
+
+CHANGED = "declarations-changed"
+
+
+def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
+    """Arms, margin, metric, data and looks as plain data; `study` is resolved.
+
+    Names of arms, paths and the centres of searches decide nothing and are left out.
+    """
+    metric = primary_metric(data.task, study.primary)
+    margin = parse_margin(study.margin) if study.margin else DEFAULT_MARGINS[metric]
+    arms = [
+        {"method": "existing", "weights": data.existing.get(name)}
+        if isinstance(method, ExistingMethod)
+        else method.model_dump(mode="json", exclude={"learning_rate"})
+        for name, method in study.arms.items()
+    ]
+    return {
+        "arms": sorted(arms, key=canonical_json),
+        "margin": margin.model_dump(mode="json"),
+        "metric": metric,
+        "data": data.inputs.data,
+        "looks": list(study.looks),
+    }
+
+
+def changed(declared: Mapping[str, Any] | None, study: StudySpec, data: DataSummary) -> tuple[str, ...]:
+    """Which of the declarations are others than those stored before; nothing where nothing was stored."""
+    if declared is None:
+        return ()
+    return tuple(key for key, value in declarations(study, data).items() if declared.get(key) != value)
+
+
+def changed_finding(keys: tuple[str, ...]) -> Finding:
+    """What the report says of changed declarations."""
+    return Finding(
+        id=CHANGED,
+        severity="blocks",
+        sentence="What was declared was changed after the first test score: this report is exploratory. "
+        "Ask the new question in a new study folder (--out), with other seeds (`seed`).",
+        evidence="changed: " + ", ".join(keys),
+        forbids=WORDS,
+    )
+
+
+def as_exploratory(verdict: Verdict, finding: Finding) -> Verdict:
+    """The verdict without its word; its interval stays."""
+    held = hold_back(verdict, [finding])
+    return held.replace(reason="declarations changed")
