@@ -35,6 +35,7 @@ def run_spec(seed: int = 1) -> RunSpec:
         checkpoint="best",
         score_splits=("valid", "test"),
         samples=SamplesSpec(),
+        forgetting_points=0,
         device="cpu",
         precision="fp32",
         threads=2,

@@ -184,3 +184,12 @@ def test_the_driver_repeats_a_lost_run_once_and_again_when_asked_anew(compare: C
     tries.clear()
     assert seeds(compare(note)) == (1, 2, 3)
     assert len(tries) == 1
+
+
+def test_another_metric_to_be_judged_by_is_another_declaration() -> None:
+    data = data_summary("classify")
+    by_default, by_loss = (
+        declarations(schedule.resolve(study_spec(**changes), data), data) for changes in ({}, {"primary": "nll"})
+    )
+    assert by_default["metric"] == "accuracy"
+    assert by_loss["metric"] == "nll"
