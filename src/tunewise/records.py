@@ -9,6 +9,9 @@ from tunewise.spec import Device, Frozen, Inputs, Precision, RunSpec, Split, Tas
 
 SCHEMA_VERSION = 1
 
+# What about the user's data spoils figures in silence; counted row by row before anything is trained.
+DataLaw = Literal["supervised", "truncation", "end-of-text", "duplicates", "boundary"]
+
 Status = Literal["done", "diverged", "failed"]  # failed: lost to the machine, which says nothing about the arm
 
 # scores.parquet: one row per scored example (or per window of general text); the sufficient statistics of every metric.
@@ -170,6 +173,16 @@ class SplitSummary(Frozen):
     duplicates_dropped: int
 
 
+class LawCount(Frozen):
+    """How many rows of a split a law about data concerns, and where to look."""
+
+    law: DataLaw
+    split: Split
+    count: int
+    of: int  # rows that it could concern
+    examples: tuple[str, ...]  # ids of the first of them, three at most
+
+
 class DataSummary(Frozen):
     """data.json: what became of the user's data, model and machine before anything was trained."""
 
@@ -182,6 +195,7 @@ class DataSummary(Frozen):
     notes: tuple[str, ...]  # what the report must say: splits made, rows dropped, rows cut
     chat_template: str | None = None  # the study's own; saved with the tuned models' tokenizer
     near_duplicates: int  # test inputs that are nearly a training input
+    laws: tuple[LawCount, ...] = ()  # every law that concerns the task, split by split; (): not counted
     inputs: Inputs
     existing: dict[str, str] = {}  # arm -> SHA-256 of the weights it brings
     model_type: str

@@ -83,6 +83,7 @@ def _summary(
         example_supervised=examples.example_supervised,
         notes=examples.notes,
         near_duplicates=examples.near_duplicates,
+        laws=examples.laws,
         chat_template=_own_template(study.data.chat_template),
         inputs=inputs,
         model_type=config.model_type,

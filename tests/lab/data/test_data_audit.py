@@ -8,61 +8,9 @@ import pytest
 from data_helpers import Prepared, make_row, make_study, write_rows
 
 from tunewise.errors import DataError
-from tunewise.lab.data.audit import count_near_duplicates, drop_duplicates, keep_fitting
-from tunewise.lab.data.rows import EncodedRow, Row
-from tunewise.spec import DataSpec, Split
-
-
-def splits_with_leaks() -> dict[Split, list[Row]]:
-    def rows(split: str, prompts: list[str]) -> list[Row]:
-        return [make_row(prompt, "a", f"{split}:{i}") for i, prompt in enumerate(prompts, 1)]
-
-    return {
-        "train": rows("train", ["only here", "of  valid", "of\ntest ", "of test", "Of Test"]),
-        "valid": rows("valid", ["of valid", "mine", "of test too"]),
-        "test": rows("test", ["of test", "of test too", "of test too"]),
-    }
-
-
-def test_held_out_inputs_are_dropped_from_the_training_side_alone() -> None:
-    separated = drop_duplicates(splits_with_leaks(), DataSpec(train="t"))
-    assert [row.example for row in separated.rows["train"]] == ["train:1", "train:5"]
-    assert [row.example for row in separated.rows["valid"]] == ["valid:1", "valid:2"]
-    assert len(separated.rows["test"]) == 3
-    assert separated.dropped == {"train": 3, "valid": 1, "test": 0}
-    assert "3 of 5 rows of train" in separated.notes[0]
-    assert "1 of 3 rows of valid" in separated.notes[1]
-
-
-def test_kept_duplicates_are_said_and_refused_ones_shown() -> None:
-    leaks = splits_with_leaks()
-    kept = drop_duplicates(leaks, DataSpec(train="t", duplicates="keep"))
-    assert kept.rows == leaks
-    assert "3 of 5 rows of train" in kept.notes[0]
-    assert "kept" in kept.notes[0]
-    with pytest.raises(DataError, match=r"3 of 5 rows of train.*train:2.*data\.duplicates: drop"):
-        drop_duplicates(leaks, DataSpec(train="t", duplicates="error"))
-
-
-def test_a_repeated_test_input_is_one_unit(tmp_path: Path, prepare: Callable[..., Prepared]) -> None:
-    def write(name: str, prompts: list[str]) -> str:
-        return write_rows(
-            tmp_path / name, [{"prompt": prompt, "completion": f"c{i}"} for i, prompt in enumerate(prompts)]
-        )
-
-    study = make_study(
-        {
-            "train": write("train.jsonl", ["a", "a", "t 1", "v", "T, 1!"]),
-            "valid": write("valid.jsonl", ["v", "t 1"]),
-            "test": write("test.jsonl", ["t 1", "t  1", "t 2"]),
-        }
-    )
-    prepared = prepare(study).summary
-    train, valid, test = prepared.splits
-    assert (train.rows, train.duplicates_dropped) == (3, 2)
-    assert (valid.rows, valid.duplicates_dropped) == (1, 1)
-    assert (test.rows, test.units, test.duplicates_dropped) == (3, 2, 0)
-    assert prepared.near_duplicates == 2
+from tunewise.lab.data.audit import count_near_duplicates, keep_fitting
+from tunewise.lab.data.rows import EncodedRow
+from tunewise.spec import DataSpec
 
 
 def test_near_duplicates_share_their_words() -> None:

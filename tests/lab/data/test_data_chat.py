@@ -10,7 +10,7 @@ from data_helpers import Prepared, make_study, write_rows
 
 from tunewise.errors import DataError
 from tunewise.lab.data.chat import GENERATION_MARK, Chat
-from tunewise.lab.data.examples import prompt_ids, prompt_length
+from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
 from tunewise.lab.data.sources import Table
 from tunewise.lab.data.tokens import TextTokenizer
@@ -76,13 +76,6 @@ def test_the_bundled_tokenizer_brings_a_template_with_marks(tiny: Any) -> None:
     assert GENERATION_MARK.search(tiny.chat_template)
 
 
-def test_training_ids_are_those_of_the_chat_template(tiny: Any, tmp_path: Path) -> None:
-    for encoded, conversation in zip(
-        encode(tiny, tiny.chat_template, CONVERSATIONS, tmp_path), CONVERSATIONS, strict=True
-    ):
-        assert encoded.input_ids == tiny.apply_chat_template(conversation, tokenize=True)["input_ids"]
-
-
 def test_the_bundled_template_supervises_each_answer_and_its_end(tiny: Any, tmp_path: Path) -> None:
     for encoded, conversation in zip(
         encode(tiny, tiny.chat_template, CONVERSATIONS, tmp_path), CONVERSATIONS, strict=True
@@ -116,14 +109,6 @@ def test_an_opening_answer_needs_marks(tiny: Any, tmp_path: Path) -> None:
     assert supervised_text(tiny, encode(tiny, TURNS, greeting, tmp_path)[0]) == "Welcome<|endoftext|>Bye<|endoftext|>"
     with pytest.raises(DataError, match=r"begins with the assistant.*generation"):
         encode(tiny, unmarked(TURNS), greeting, tmp_path)
-
-
-def test_a_template_that_marks_nothing_is_refused(tiny: Any, tmp_path: Path) -> None:
-    empty = (
-        "{% for m in messages %}{{ m.content }}{% endfor %}{% if false %}{% generation %}{% endgeneration %}{% endif %}"
-    )
-    with pytest.raises(DataError, match="marks no token"):
-        encode(tiny, empty, CONVERSATIONS[:1], tmp_path)
 
 
 def test_a_long_conversation_loses_its_end_and_the_lost_answer_tokens_are_counted(tiny: Any, tmp_path: Path) -> None:
@@ -161,14 +146,6 @@ def test_the_unit_is_the_conversation_up_to_its_last_answer(tmp_path: Path, prep
     prepared = prepare(make_study({"train": save(tmp_path, chats)}))
     assert sum(split.units for split in prepared.summary.splits) == 40
     assert prepared.summary.task == "sft"
-
-
-def test_a_new_prompt_is_read_as_a_first_turn(tmp_path: Path, prepare: Callable[..., Prepared], tiny: Any) -> None:
-    study = make_study({"train": save(tmp_path, [turns(f"question {i}", f"answer {i}") for i in range(40)])})
-    for row in prepare(study).tables["train"]:
-        number = int(row["example"].removeprefix("train:")) - 1
-        read = row["input_ids"][: prompt_length("sft", row["supervised"])]
-        assert prompt_ids(study, "sft", tiny, f"question {number}") == read
 
 
 def test_answers_that_do_not_end_with_the_end_of_text_are_remarked(

@@ -1,5 +1,8 @@
 """What `tunewise check` shows: data, what is trained on, what each arm trains, what the study can resolve."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -11,8 +14,19 @@ from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
-from tunewise.records import DataSummary
+from tunewise.records import DataLaw, DataSummary, LawCount
 from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, LoraMethod, StudySpec, parse_margin
+
+State = Literal["ok", "look", "refused"]
+STATE_COLOURS: dict[State, str] = {"ok": "green", "look": "yellow", "refused": "red"}
+MAX_SHOWN = 3
+LAWS: dict[DataLaw, str] = {
+    "supervised": "nothing to train on, dropped",
+    "truncation": "too long, cut or dropped",
+    "end-of-text": "whole answer without the end-of-text label, so a model may not stop",
+    "duplicates": "input also in a split that is held out from this one",
+    "boundary": "as one string, a token would lie across prompt and answer",
+}
 
 
 def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> None:
@@ -23,6 +37,8 @@ def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> Non
         f"{data.device} {data.precision}, {data.threads} threads"
     )
     console.print(_splits(data))
+    if data.laws:
+        console.print(_laws(study, data))
     for note in data.notes:
         console.print(f"- {note}", markup=False, highlight=False)
     console.print("\nThe first training example (what is trained on is green):")
@@ -39,6 +55,44 @@ def _splits(data: DataSummary) -> Table:
         figures = (s.rows, s.units, s.tokens, s.supervised_tokens, s.truncated_rows, s.truncated_tokens)
         table.add_row(s.split, *(f"{figure:,}" for figure in figures), f"{s.duplicates_dropped:,}")
     return table
+
+
+def _laws(study: StudySpec, data: DataSummary) -> Table:
+    """One line per law that concerns the data: ok (nothing found), look (found), refused (no verdict with it)."""
+    table = _table("data laws", ("law", "", "found", "rows to look at"))
+    table.columns[1].justify = table.columns[2].justify = table.columns[3].justify = "left"
+    for law in LAWS:
+        counts = [count for count in data.laws if count.law == law]
+        if not counts:
+            continue
+        state = judge(law, counts, study)
+        shown = [example for count in counts for example in count.examples][:MAX_SHOWN]
+        table.add_row(
+            law, f"[{STATE_COLOURS[state]}]{state}[/]", _found(law, counts, study, data), escape(" ".join(shown))
+        )
+    return table
+
+
+def judge(law: DataLaw, counts: Sequence[LawCount], study: StudySpec) -> State:
+    """ok: nothing found; look: found, and dealt with as the line says; refused: no verdict as long as it is so."""
+    if not any(count.count for count in counts):
+        return "ok"
+    return "refused" if law == "duplicates" and study.data.duplicates == "keep" else "look"
+
+
+def _found(law: DataLaw, counts: Sequence[LawCount], study: StudySpec, data: DataSummary) -> str:
+    parts = [f"{count.count:,} of {count.of:,} in {count.split}" for count in counts if count.count]
+    where = ", ".join(parts) or f"none of {sum(count.of for count in counts):,} rows"
+    sentence = f"{where}: {LAWS[law]}"
+    if law == "supervised":
+        shares = (f"{s.supervised_tokens / s.tokens:.1%} of {s.split}" for s in data.splits)
+        return f"{sentence}; tokens learnt: {', '.join(shares)}"
+    if law == "truncation" and parts:
+        lost = sum(s.truncated_tokens for s in data.splits)
+        return f"{sentence}; {lost:,} {'answer ' if data.task == 'sft' else ''}tokens lost"
+    if law == "duplicates" and parts:
+        return f"{sentence}; {'kept, so no verdict' if study.data.duplicates == 'keep' else 'dropped'}"
+    return sentence
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import EncodedRow, Row
-from tunewise.records import SplitSummary
+from tunewise.lab.data.rows import EncodedRow, Row, runs
+from tunewise.lab.data.splits import Named
+from tunewise.records import DataLaw, LawCount, SplitSummary
 from tunewise.spec import DataSpec, Split, Task
+
+SHOWN_IDS = 3  # enough to open the file and see the pattern
 
 # Which splits may not hold an input of which others: always the training side gives way.
 GUARDED: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "test")), ("valid", ("test",)))
@@ -16,10 +19,11 @@ GUARDED: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "tes
 
 @dataclass(frozen=True)
 class Separated:
-    """The rows that stay, how many were dropped, and what the report says."""
+    """The rows that stay, how many were dropped, which have an input of another split, and what the report says."""
 
     rows: dict[Split, list[Row]]
     dropped: dict[Split, int]
+    same: dict[Split, list[Row]]  # dropped or kept, as `data.duplicates` has it
     notes: tuple[str, ...]
 
 
@@ -31,16 +35,18 @@ def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separate
     """
     kept = dict(rows)
     dropped: dict[Split, int] = dict.fromkeys(rows, 0)
+    found: dict[Split, list[Row]] = {split: [] for split in rows}
     notes = []
     for split, others in GUARDED:
         held_out = {row.key for other in others for row in rows[other]}
         same = [row for row in rows[split] if row.key in held_out]
+        found[split] = same
         if not same:
             continue
         finding = f"{len(same):,} of {len(rows[split]):,} rows of {split} have an input of {' or '.join(others)}"
         if data.duplicates == "error":
             raise DataError(
-                f"{finding}, the first is {same[0].example}: {same[0].text.prompt.strip()[:80]!r}. "
+                f"{finding}: {', '.join(first_ids(same))}; the first is {same[0].text.prompt.strip()[:80]!r}. "
                 "Remove them, or set data.duplicates: drop."
             )
         if data.duplicates == "keep":
@@ -53,7 +59,7 @@ def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separate
         notes.append(f"{finding} and were dropped from {split}.")
         if not kept[split]:
             raise DataError(f"{finding}, so nothing is left of {split}. Give {split} rows of its own.")
-    return Separated(kept, dropped, tuple(notes))
+    return Separated(kept, dropped, found, tuple(notes))
 
 
 def count_near_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
@@ -112,7 +118,7 @@ def _too_many(
     bound = "the model's context" if max_length < data.max_length else "data.max_length"
     return (
         f"{split}: {len(cut):,} of {num_rows:,} rows ({share}) do not fit into {max_length:,} tokens ({bound}){lost}; "
-        f"the first is {cut[0].example}. At most {data.max_truncated:.1%} may be cut (data.max_truncated). "
+        f"the first are {', '.join(first_ids(cut))}. At most {data.max_truncated:.1%} may be cut (data.max_truncated). "
         "Shorten or drop these rows, raise data.max_length (up to the model's context), or raise data.max_truncated."
     )
 
@@ -135,3 +141,41 @@ def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: F
         truncated_tokens=fitted.tokens,
         duplicates_dropped=dropped,
     )
+
+
+def endless(examples: Sequence[EncodedRow], end: int | None) -> list[EncodedRow]:
+    """The examples with a whole answer (sft) that does not end with the end-of-text piece: a model may not stop."""
+    whole = (example for example in examples if not example.cut_tokens and any(example.supervised))
+    return [example for example in whole if example.input_ids[list(runs(example.supervised))[-1][1] - 1] != end]
+
+
+def count_laws(
+    split: Split, examples: Sequence[EncodedRow], same: Sequence[Row], rows_read: int, task: Task, end: int | None
+) -> tuple[LawCount, ...]:
+    """What every law that concerns `task` finds in a split, nothing found included.
+
+    `examples` are those before any is dropped, `same` the rows with an input of another split, out of `rows_read`.
+    """
+    found: dict[DataLaw, Sequence[Named]] = {"truncation": [example for example in examples if example.cut_tokens]}
+    if task != "classify":
+        found["supervised"] = [example for example in examples if not any(example.supervised)]
+    if task == "sft":
+        found["end-of-text"] = endless(examples, end)
+        found["boundary"] = [example for example in examples if example.merges]
+    if split != "test":
+        found["duplicates"] = same
+    return tuple(
+        LawCount(
+            law=law,
+            split=split,
+            count=len(members),
+            of=rows_read if law == "duplicates" else len(examples),
+            examples=first_ids(members),
+        )
+        for law, members in found.items()
+    )
+
+
+def first_ids(members: Sequence[Named]) -> tuple[str, ...]:
+    """The ids of the first three."""
+    return tuple(member.example for member in members[:SHOWN_IDS])

@@ -9,7 +9,7 @@ import jinja2
 
 from tunewise.errors import DataError
 from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, checked_text, runs
-from tunewise.lab.data.tokens import Encoding, TextTokenizer
+from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
 from tunewise.registry import near_miss
 from tunewise.spec import DataSpec
 
@@ -122,6 +122,7 @@ class Chat:
             prompt=text[:first],
             reference=text[first:last],
             cut_tokens=sum(supervised[self.max_length :]),
+            merges=text.startswith(row.text.prompt) and lies_across(encoding, len(row.text.prompt)),
         )
 
     def _spoken(self, encoding: Encoding, supervised: list[bool]) -> list[tuple[int, int]]:

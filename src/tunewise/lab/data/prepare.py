@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunewise.errors import DataError
-from tunewise.lab.data.audit import count_near_duplicates, drop_duplicates, keep_fitting, summarize
+from tunewise.lab.data.audit import (
+    Separated,
+    count_laws,
+    count_near_duplicates,
+    drop_duplicates,
+    endless,
+    keep_fitting,
+    summarize,
+)
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
@@ -21,7 +29,7 @@ from tunewise.lab.data.rows import Cells, EncodedRow, Format, Row, input_key, ru
 from tunewise.lab.data.sources import BUILTIN, Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, Named, draw, split_off
 from tunewise.lab.data.tokens import TextTokenizer
-from tunewise.records import EXAMPLES_SCHEMA, SplitSummary
+from tunewise.records import EXAMPLES_SCHEMA, LawCount, SplitSummary
 from tunewise.spec import NUMERICS, DataSpec, Split, StudySpec, Task, canonical_json
 
 if TYPE_CHECKING:
@@ -39,6 +47,7 @@ class PreparedExamples:
     example_supervised: str  # ... and what is trained on
     notes: tuple[str, ...]  # what the report must say
     near_duplicates: int  # test inputs with the same words as a training input
+    laws: tuple[LawCount, ...]
     data: str  # SHA-256 of the content of train, valid and test
     general: str | None  # SHA-256 of the forgetting text's windows; None: not measured
 
@@ -125,8 +134,24 @@ def prepare_examples(
             *_remarks(data, max_length),
         ),
         near_duplicates=count_near_duplicates(drawn["test"], drawn["train"]),
+        laws=_laws(divided.rows, separated, taken, task, tokenizer.eos_token_id),
         data=write_examples(folder, examples.items()),
         general=write_examples(folder, [("general", general)]) if general else None,
+    )
+
+
+def _laws(
+    read: Mapping[Split, Sequence[Row]],
+    separated: Separated,
+    taken: Mapping[Split, Sequence[EncodedRow]],
+    task: Task,
+    end: int | None,
+) -> tuple[LawCount, ...]:
+    """What the laws about data find, split by split; `taken` are the examples before any is dropped."""
+    return tuple(
+        law
+        for split in SPLITS
+        for law in count_laws(split, taken[split], separated.same[split], len(read[split]), task, end)
     )
 
 
@@ -215,12 +240,11 @@ def _drawn_notes(
 def _stop_notes(examples: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """A remark if whole answers do not end with the piece at which a model stops (a chat template may not write it)."""
     whole = [example for example in examples if not example.cut_tokens and any(example.supervised)]
-    ends = [example.input_ids[list(runs(example.supervised))[-1][1] - 1] for example in whole]
-    endless = len(ends) - ends.count(tokenizer.eos_token_id)
-    if not endless or tokenizer.eos_token_id is None:
+    unended = endless(examples, tokenizer.eos_token_id)
+    if not unended or tokenizer.eos_token_id is None:
         return []
     return [
-        f"{endless:,} of {len(ends):,} whole answers of train do not end with the end-of-text piece "
+        f"{len(unended):,} of {len(whole):,} whole answers of train do not end with the end-of-text piece "
         f"{tokenizer.eos_token!r}, so a tuned model may not stop there. Write it in the chat template."
     ]
 

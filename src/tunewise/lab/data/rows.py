@@ -43,6 +43,7 @@ class EncodedRow:
     prompt: str
     reference: str
     cut_tokens: int = 0
+    merges: bool = False  # as one string, a token would lie across the boundary of prompt and answer
 
 
 class Format(Protocol):

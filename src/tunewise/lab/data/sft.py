@@ -62,7 +62,9 @@ class Pairs:
         """One example per row; without supervised tokens where the prompt alone leaves no room for an answer."""
         prompts = self.tokenizer.ids([row.text.prompt for row in rows])
         answers = self.tokenizer.encode([row.text.answer for row in rows])
-        return [self._join(*item) for item in zip(rows, prompts, answers, strict=True)]
+        texts = [row.text.prompt + row.text.answer for row in rows]
+        merges = self.tokenizer.merges(texts, [len(row.text.prompt) for row in rows])
+        return [self._join(*item) for item in zip(rows, prompts, answers, merges, strict=True)]
 
     def read_prompt(self, prompt: str) -> list[int]:
         """The prompt in the template's one column; of a template with more columns, the prompt as rendered."""
@@ -71,7 +73,7 @@ class Pairs:
         rendered = "".join(parts) if len(columns) == 1 else prompt
         return self.tokenizer.begin(self.tokenizer.ids([rendered + self.data.separator])[0])
 
-    def _join(self, row: Row, prompt: list[int], answer: Encoding) -> EncodedRow:
+    def _join(self, row: Row, prompt: list[int], answer: Encoding, merges: bool) -> EncodedRow:
         read = self.tokenizer.begin(prompt)
         if not read or not answer.ids:
             raise DataError(
@@ -92,4 +94,5 @@ class Pairs:
             prompt=row.text.prompt,
             reference=row.text.answer,
             cut_tokens=max(0, len(learnt) - room),
+            merges=merges,
         )

@@ -17,6 +17,11 @@ class Encoding(NamedTuple):
     offsets: list[tuple[int, int]]
 
 
+def lies_across(encoding: Encoding, boundary: int) -> bool:
+    """Whether a token covers the characters on both sides of `boundary`."""
+    return any(start < boundary < stop for start, stop in encoding.offsets)
+
+
 @dataclass(frozen=True)
 class TextTokenizer:
     """A fast tokenizer and the special tokens that it adds before and after one text."""
@@ -71,6 +76,11 @@ class TextTokenizer:
             verbose=False,  # longer than the model's context is dealt with, and counted, by the caller
             **options,
         )
+
+    def merges(self, texts: Sequence[str], boundaries: Sequence[int]) -> list[bool]:
+        """Whether a token of each text, as one string, lies across the character boundary given for it."""
+        pairs = zip(self.encode(texts), boundaries, strict=True)
+        return [lies_across(encoding, boundary) for encoding, boundary in pairs]
 
     def begin(self, ids: list[int]) -> list[int]:
         """`ids` with the prefix before them, unless the text already begins with it: never two BOS."""
