@@ -196,6 +196,7 @@ class DataSummary(Frozen):
     chat_template: str | None = None  # the study's own; saved with the tuned models' tokenizer
     near_duplicates: int  # test inputs that are nearly a training input
     laws: tuple[LawCount, ...] = ()  # every law that concerns the task, split by split; (): not counted
+    exact_duplicates: int | None = None  # test inputs that are a training input, too; None: not counted
     inputs: Inputs
     existing: dict[str, str] = {}  # arm -> SHA-256 of the weights it brings
     model_type: str

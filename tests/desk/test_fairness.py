@@ -115,8 +115,11 @@ def test_with_the_last_checkpoint_declared_the_lowest_valid_loss_tells_when_an_a
 
 
 def test_leakage_that_was_kept_blocks_and_that_was_dropped_is_told(clean: Make, finished: Ledger) -> None:
-    kept = findings(clean(study={"data": {"train": "builtin:stdlib", "duplicates": "keep"}}))
-    assert kept["leakage-kept"].severity == "blocks"
+    keep = {"data": {"train": "builtin:stdlib", "duplicates": "keep"}}
+    kept = findings(clean(study=keep, data={"exact_duplicates": 7}))["leakage-kept"]
+    assert (kept.severity, kept.evidence) == ("blocks", "7 of 150 test rows")
+    assert "leakage-kept" not in findings(clean(study=keep, data={"exact_duplicates": 0}))
+    assert "unknown" in findings(clean(study=keep))["leakage-kept"].evidence
     dropped = findings(clean(data={"splits": [s.model_dump() for s in finished.data_summary().splits]}))
     assert dropped["duplicates-dropped"].severity == "note"
     assert dropped["duplicates-dropped"].evidence == "3 rows of train"

@@ -82,6 +82,7 @@ def _summary(
         example_prompt=examples.example_prompt,
         example_supervised=examples.example_supervised,
         notes=examples.notes,
+        exact_duplicates=examples.exact_duplicates,
         near_duplicates=examples.near_duplicates,
         laws=examples.laws,
         chat_template=_own_template(study.data.chat_template),

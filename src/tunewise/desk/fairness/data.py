@@ -26,12 +26,13 @@ def few_units(case: Case) -> Iterator[Finding]:
 
 def leakage(case: Case) -> Iterator[Finding]:
     """Test inputs that were also trained on, kept or dropped, and near copies of them."""
-    if case.study.data.duplicates == "keep":
+    exact, test_rows = case.data.exact_duplicates, count(case.data.split("test").rows, "test row")
+    if exact or (exact is None and case.study.data.duplicates == "keep"):
         yield Finding(
             id="leakage-kept",
             severity="blocks",
             sentence="Test inputs that also stand in the training data were kept: what is measured may be memory.",
-            evidence="data.duplicates: keep",
+            evidence=f"{'an unknown number' if exact is None else exact} of {test_rows}",
             forbids=WORDS,
         )
     dropped = {s.split: s.duplicates_dropped for s in case.data.splits if s.duplicates_dropped}
@@ -47,7 +48,7 @@ def leakage(case: Case) -> Iterator[Finding]:
             id="near-duplicates",
             severity="warns",
             sentence="Some test inputs are nearly a training input.",
-            evidence=f"{case.data.near_duplicates} of {count(case.data.split('test').rows, 'test row')}",
+            evidence=f"{case.data.near_duplicates} of {test_rows}",
         )
 
 

@@ -62,6 +62,12 @@ def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separate
     return Separated(kept, dropped, found, tuple(notes))
 
 
+def count_exact_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
+    """Rows of test whose input is also one of train, white space aside; 0 unless duplicates were kept."""
+    keys = {row.key for row in train}
+    return sum(row.key in keys for row in test)
+
+
 def count_near_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
     """Rows of test whose input has the same set of words as one of train, and is not the same input.
 

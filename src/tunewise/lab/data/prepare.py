@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tunewise.errors import DataError
 from tunewise.lab.data.audit import (
     Separated,
+    count_exact_duplicates,
     count_laws,
     count_near_duplicates,
     drop_duplicates,
@@ -46,6 +47,7 @@ class PreparedExamples:
     example_prompt: str  # the first training example, decoded from its tokens: what is read ...
     example_supervised: str  # ... and what is trained on
     notes: tuple[str, ...]  # what the report must say
+    exact_duplicates: int  # test inputs that are also a training input
     near_duplicates: int  # test inputs with the same words as a training input
     laws: tuple[LawCount, ...]
     data: str  # SHA-256 of the content of train, valid and test
@@ -133,6 +135,7 @@ def prepare_examples(
             *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
             *_remarks(data, max_length),
         ),
+        exact_duplicates=count_exact_duplicates(drawn["test"], drawn["train"]),
         near_duplicates=count_near_duplicates(drawn["test"], drawn["train"]),
         laws=_laws(divided.rows, separated, taken, task, tokenizer.eos_token_id),
         data=write_examples(folder, examples.items()),
