@@ -364,6 +364,15 @@ def test_another_precision_of_what_learns_blocks(clean: Make) -> None:
     assert by_spec["different-precision"].evidence == "precision: full: fp32; lora: bf16"
 
 
+def test_updates_that_the_stored_weights_do_not_take_block(clean: Make) -> None:
+    def stored(share: float) -> dict[str, Finding]:
+        return findings_with(clean(), of_arm("lora", lambda record: record.replace(updates_kept=share)))
+
+    lost = stored(0.89)["updates-lost"]
+    assert (lost.arms, lost.severity, lost.evidence) == (("lora",), "blocks", "lora: 89.0% of the weights changed")
+    assert "updates-lost" not in stored(0.9)
+
+
 # --- the protocol
 
 

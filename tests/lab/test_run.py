@@ -214,6 +214,7 @@ def test_a_confirmed_run_is_complete_and_its_weights_give_the_recorded_scores(
     assert record.tuned is not None
     assert 0 < record.tuned.trainable_parameters <= record.tuned.total_parameters
     assert record.tuned.parameter_groups
+    assert record.tuned.learned_dtypes == ("float32",)
     usage, train = record.usage, lab.examples["train"]
     assert usage is not None
     assert usage.num_tokens == 3 * sum(len(e.input_ids) for e in train)

@@ -36,6 +36,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     training.different_training,
     training.different_precision,
     training.different_regularisation,
+    training.updates_lost,
     training.runs_lost,
     training.still_improving,
     training.early_best,

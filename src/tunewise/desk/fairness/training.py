@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from tunewise.desk.fairness.finding import WORDS, Case, Finding, Severity, count, unlike
+from tunewise.desk.fairness.finding import WORDS, Case, Finding, Severity, count, listed, unlike
 from tunewise.records import RunRecord
+
+MIN_STORED_SHARE = 0.9  # of the weights with an intended update, median over steps 2 to 20
 
 
 def different_training(case: Case) -> Iterator[Finding]:
@@ -105,3 +107,22 @@ def runs_lost(case: Case) -> Iterator[Finding]:
         if lost:
             evidence = ", ".join(f"{arm}: {number}" for arm, number in sorted(lost.items()))
             yield Finding(id=name, severity=severity, sentence=sentence, evidence=evidence)
+
+
+def updates_lost(case: Case) -> Iterator[Finding]:
+    """Updates too small for the precision of the stored weights: the optimizer moves, the model does not."""
+    shares = {
+        arm: min(found)
+        for arm, runs in case.trained().items()
+        if (found := [run.updates_kept for run in runs if run.updates_kept is not None])
+    }
+    low = tuple(arm for arm, share in shares.items() if share < MIN_STORED_SHARE)
+    if low:
+        yield Finding(
+            id="updates-lost",
+            severity="blocks",
+            sentence=f"Updates of {listed(low)} were lost to rounding: weights that should have moved did not.",
+            evidence=", ".join(f"{arm}: {share:.1%} of the weights changed" for arm, share in shares.items()),
+            arms=low,
+            forbids=WORDS,
+        )

@@ -58,7 +58,7 @@ def _print_verdicts(report: Report, console: Console) -> None:
 def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:
     reason: str | None = verdict.reason if verdict.reason != "interval" else None
     if verdict.blocked_by:
-        reason = f"blocked: {', '.join(verdict.blocked_by)}"
+        reason = "blocked"  # by the rules that the headline names; their ids are too long for this column
     kept = verdict.gain_kept.estimate if verdict.gain_kept else None
     return (
         Text(verdict.arm),
