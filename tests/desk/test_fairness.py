@@ -226,6 +226,8 @@ def test_an_arm_with_rates_of_its_own_blocks_its_comparison_before_and_after_the
     for found in (findings_before(ledger), findings(ledger)):
         assert found["unequal-tuning-rule"].arms == ("lora",)
         assert found["unequal-tuning-rule"].evidence.startswith("rates 0.001, 0.002")
+    tried = schedule.trials(ledger.records(), "lora")
+    assert [trial.rate for trial in tried] == [1e-3, 2e-3]
     assert "unequal-tuning-rule" not in findings(clean())
 
 
