@@ -272,6 +272,8 @@ def test_headroom_above_a_quarter_of_the_margin_forbids_the_words_that_it_may_ha
     of_lora = findings(clean(study=study, change=lopsided("lora")))["headroom"]
     assert (of_lora.arms, of_lora.forbids) == (("lora",), ("worse",))
     assert "headroom" not in findings(clean(study={**study, "margin": "0.5"}, change=lopsided("lora")))
+    other_metric = {**study, "primary": "bits_per_byte", "margin": "0.02"}  # which no trial measured
+    assert "headroom" not in findings(clean(study=other_metric, change=lopsided("lora")))
 
 
 def test_headroom_is_measured_by_a_share_of_the_gain_on_valid(clean: Make) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from tunewise.desk import schedule
 from tunewise.desk.comparison import HEADROOM_SHARE
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
+from tunewise.desk.metrics import primary_metric
 from tunewise.desk.search import headroom
 from tunewise.spec import DEFAULT_MARGINS, HeadMethod, LoraMethod, TrainedMethod, parse_margin
 
@@ -88,18 +89,17 @@ def too_much_headroom(case: Case) -> Iterator[Finding]:
 
 
 def _margin_in_loss(case: Case) -> float | None:
-    """The margin in units of what selection minimises; None where it is a share of a gain that is not known."""
-    margin = parse_margin(case.study.margin) if case.study.margin else DEFAULT_MARGINS[_metric(case)]
+    """The margin in units of what selection minimises; None where another metric is judged, or a gain is not known."""
+    metric = primary_metric(case.data.task)
+    if primary_metric(case.data.task, case.study.primary) != metric:
+        return None
+    margin = parse_margin(case.study.margin) if case.study.margin else DEFAULT_MARGINS[metric]
     parts = [] if margin.absolute is None else [margin.absolute]
     if margin.share_of_gain is not None and case.full is not None and case.reference_loss is not None:
         losses = [schedule.selection_loss(run) for run in case.confirmed.get(case.full, ())]
         gains = [case.reference_loss - loss for loss in losses if math.isfinite(loss)]
         parts += [margin.share_of_gain * max(0.0, sum(gains) / len(gains))] if gains else []
     return min(parts, default=None)
-
-
-def _metric(case: Case) -> str:
-    return "accuracy" if case.study.task == "classify" else "nll"
 
 
 def head_rate_differs(case: Case) -> Iterator[Finding]:
