@@ -126,9 +126,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrained
 
     def folder(name: str) -> Path:
         if not (root / name).is_dir():
-            torch.manual_seed(0)
             auto = AutoModelForMaskedLM if name in ENCODERS else AutoModelForCausalLM
-            auto.from_config(small_config(name)).save_pretrained(root / name)
+            with torch.random.fork_rng():  # the first caller's random state is as that of later ones
+                torch.manual_seed(0)
+                auto.from_config(small_config(name)).save_pretrained(root / name)
             tokenizer.save_pretrained(root / name)
         return root / name
 

@@ -192,6 +192,16 @@ def test_law_07_examples_with_nothing_to_train_on_add_nothing_and_never_nan(fold
         assert relative_difference(found, expected) < 1e-5
 
 
+def test_law_07_a_step_with_nothing_to_train_on_is_a_clear_error() -> None:
+    """Law 7: 0 / 0 is no loss: a step none of whose examples has a supervised token is refused, and moves nothing."""
+    model = build_method(FullMethod(), "lm", 1).prepare(language_model("tiny"))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    empty = Example("test:9", "unit 9", [5, 6, 7], [False] * 3, 0, -1, "", "")
+    with pytest.raises(AssertionError, match="step 1 has nothing to train on"):
+        gradients(model, [empty, empty], [[0], [1]])
+    assert all(torch.equal(p.detach(), before[name]) for name, p in model.named_parameters())
+
+
 # --- law 24
 
 

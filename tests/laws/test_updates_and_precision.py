@@ -247,6 +247,20 @@ def test_law_23_alpha_has_one_default_and_no_unknown_spelling_passes() -> None:
         LoraMethod.model_validate({"rank": 8, "lora_alpha": 16})
 
 
+@pytest.mark.parametrize(("options", "scale"), [({"r": 64}, 8 / 64), ({"r": 4, "lora_alpha": 6}, 1.5)])
+def test_law_23_the_scale_that_a_peft_arm_takes_is_told(options: dict[str, Any], scale: float) -> None:
+    """Law 23: peft's own alpha is 8 whatever the rank, so a `peft` arm of type LORA tells the scale that acts."""
+    model, chosen = prepared(BUNDLED["tiny"], PeftMethod(type="LORA", options={"target_modules": "c_fc", **options}))
+    assert describe(model, chosen).scale == pytest.approx(scale)
+    layer = next(m for n, m in model.named_modules() if n.endswith("h.0.mlp.c_fc"))
+    a_RI, b_OR = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    with torch.no_grad():
+        b_OR.normal_(generator=torch.Generator().manual_seed(1))
+        x_I = torch.randn(a_RI.shape[1], generator=torch.Generator().manual_seed(2))
+        added_O = layer(x_I[None])[0] - layer.base_layer(x_I[None])[0]
+        assert torch.allclose(added_O, scale * (b_OR @ (a_RI @ x_I)), rtol=1e-4, atol=1e-4)
+
+
 # --- law 36
 
 

@@ -15,7 +15,7 @@ from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
 from tunewise.records import DataLaw, DataSummary, LawCount
-from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, LoraMethod, StudySpec, parse_margin
+from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, StudySpec, parse_margin
 
 State = Literal["ok", "look", "refused"]
 STATE_COLOURS: dict[State, str] = {"ok": "green", "look": "yellow", "refused": "red"}
@@ -116,10 +116,13 @@ def _arms(study: StudySpec, data: DataSummary) -> Table:
             f"{tuned.total_parameters:,}",
             f"{100 * tuned.trainable_parameters / tuned.total_parameters:.4f}",
             "-" if tuned.linear_share is None else f"{tuned.num_target_modules} modules, {tuned.linear_share:.0%}",
-            f"{method.scale:g}" if isinstance(method, LoraMethod) else "-",
+            "-" if tuned.scale is None else f"{tuned.scale:g}",
             " ".join(f"{rate:g}" for rate in rates),
         )
-    table.caption = f"{num_steps(study, data):,} optimizer steps a run"
+    table.caption = (
+        f"{num_steps(study, data):,} optimizer steps a run; weight decay {study.train.weight_decay:g} on matrices, "
+        "none on biases and norms, in every arm"
+    )
     return table
 
 

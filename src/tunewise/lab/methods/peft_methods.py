@@ -60,9 +60,14 @@ class Lora(_Adapter):
             modules_to_save=list(base.head_modules) or None,
         )
         model = get_peft_model(base.model, config)
-        scales = {layer.scaling["default"] for layer in model.modules() if isinstance(layer, LoraLayer)}
+        scales = _scales(model)
         assert scales == {self.spec.scale}, f"peft scales by {scales}, the spec says {self.spec.scale}"
         return model
+
+
+def _scales(model: torch.nn.Module) -> set[float]:
+    """The factors on B A that the adapted layers really use."""
+    return {layer.scaling["default"] for layer in model.modules() if isinstance(layer, LoraLayer)}
 
 
 class AnyPeft(_Adapter):
@@ -80,9 +85,13 @@ class AnyPeft(_Adapter):
                 "the wrong place. Choose another type, or method 'lora'."
             )
         try:
-            return get_peft_model(base.model, config)
+            model = get_peft_model(base.model, config)
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise SpecError(f"peft refuses {self.spec.type} with {self.spec.options}: {error}") from error
+        if self.spec.type.upper() == PeftType.LORA.value:
+            scales = _scales(model)
+            self.scale = scales.pop() if len(scales) == 1 else None  # rank_pattern and alpha_pattern give several
+        return model
 
     def _config(self, base: Base) -> Any:
         known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}

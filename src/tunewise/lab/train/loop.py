@@ -47,6 +47,7 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
 
     The gradient is that of the mean over all targets of the step, however the step was cut.
     Raises DivergedError before an update with a loss or gradient that is not finite.
+    A micro-batch without targets adds 0; a step without any is a mistake of the caller.
     """
     parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
     first_rates = [group["lr"] for group in loop.optimizer.param_groups]
@@ -56,6 +57,7 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
         for group, rate in zip(loop.optimizer.param_groups, first_rates, strict=True):
             group["lr"] = rate * factor
         num_targets = sum(batch.num_targets for batch in micro_batches)
+        assert num_targets, f"step {index + 1} has nothing to train on: no example of it has a supervised token"
         loss = sum(_backward(model, batch, num_targets, loop) for batch in micro_batches)
         norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm)
         loss_value, norm_value = float(loss), float(norm)

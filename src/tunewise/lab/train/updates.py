@@ -4,6 +4,7 @@ Of N(0, 0.02) weights in bf16 an AdamW step of 1e-5 changes about one in seven. 
 recorded, not assumed, because it would be a difference between arms that looks like one of the methods.
 """
 
+import math
 import statistics
 from dataclasses import dataclass, field
 
@@ -32,8 +33,9 @@ class UpdateWatch:
                 continue
             # AdamW's step, decay apart, is a multiple of its first moment
             is_moved = _sample(momentum) != 0
-            moved += int(is_moved.sum())
-            changed += int(((_sample(parameter) != before) & is_moved).sum())
+            # a sampled weight stands for those up to the next one, or small tensors would count as much as large ones
+            moved += int(is_moved.sum()) * _stride(parameter)
+            changed += int(((_sample(parameter) != before) & is_moved).sum()) * _stride(parameter)
         if moved:
             self.shares.append(changed / moved)
 
@@ -51,5 +53,9 @@ class UpdateWatch:
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
     """At most MAX_SAMPLED values, the same places every time."""
-    flat = tensor.detach().flatten()
-    return flat[:: max(1, -(-flat.numel() // MAX_SAMPLED))]
+    return tensor.detach().flatten()[:: _stride(tensor)]
+
+
+def _stride(tensor: torch.Tensor) -> int:
+    size: int = tensor.numel()
+    return max(1, math.ceil(size / MAX_SAMPLED))
