@@ -124,4 +124,5 @@ def test_law_05_an_epoch_trains_on_every_answer_token_and_end_once_and_on_nothin
             flat_mask = batch.attention_mask_BT.flatten()
             assert flat_mask[batch.places_N].all(), "no target is predicted from padding"
             assert batch.num_tokens == int(flat_mask.sum())
+    assert all(supervised_ids(one)[-1] == tokenizer_of(name).eos_token_id for one in examples)
     assert seen == Counter((row, token) for row, one in enumerate(examples) for token in supervised_ids(one))

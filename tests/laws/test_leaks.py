@@ -15,8 +15,8 @@ VALID = ["of valid", "mine", "of test too"]
 TEST = ["of test", "of  test", "of test too", "test alone"]
 
 
-def study_of(folder: Path, duplicates: str = "drop", train: list[str] | None = None) -> StudySpec:
-    """A study of these prompts; every answer is another, so only the inputs can be the same."""
+def study_of(folder: Path, duplicates: str | None = None, train: list[str] | None = None) -> StudySpec:
+    """A study of these prompts, every answer another, so only inputs can be the same; None: the default for them."""
     prompts = {"train": TRAIN if train is None else train, "valid": VALID, "test": TEST}
     data = {
         split: write_rows(
@@ -25,7 +25,7 @@ def study_of(folder: Path, duplicates: str = "drop", train: list[str] | None = N
         )
         for split, members in prompts.items()
     }
-    return make_study({**data, "duplicates": duplicates})
+    return make_study(data if duplicates is None else {**data, "duplicates": duplicates})
 
 
 def seen_by_the_desk(prepared: Prepared) -> DataSummary:
