@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tunewise.desk.report.build import MAX_TRAIN_POINTS, build_report, thinned
+from tunewise.desk.report.arms import MAX_TRAIN_POINTS, thinned
+from tunewise.desk.report.build import build_report
 from tunewise.desk.report.charts import figures
 from tunewise.desk.report.html import to_html, write_report
 from tunewise.desk.report.view import Report, schema_text

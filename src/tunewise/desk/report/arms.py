@@ -1,0 +1,137 @@
+"""The arms of the report: what each one is, how good it is, what it costs, how it was trained."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from tunewise.desk import schedule
+from tunewise.desk.forgetting import mean_curve
+from tunewise.desk.frontier import cost_of, ratios
+from tunewise.desk.intervals import Estimate, unit_interval
+from tunewise.desk.metrics import METRICS, metrics_of
+from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
+from tunewise.desk.report.folder import StudyFolder
+from tunewise.desk.report.view import ArmView, LearningCurve, RatePoint, TrainPoint, ValidPoint
+from tunewise.records import RunRecord
+from tunewise.spec import BaseMethod, ExistingMethod, FullMethod, HeadMethod, LoraMethod, Method, PeftMethod
+
+MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
+
+
+def arm_views(folder: StudyFolder) -> tuple[ArmView, ...]:
+    """The base first, then full, then the others as the study names them."""
+    ordered = sorted(folder.study.arms, key=lambda name: name != folder.full)
+    base = ("base", BaseMethod(), [folder.base] if folder.base else [])
+    tuned = [(name, folder.study.arms[name], folder.confirmed.get(name, [])) for name in ordered]
+    return tuple(_arm(folder, name, method, runs) for name, method, runs in [base, *tuned])
+
+
+def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
+    tuned = runs[0].tuned if runs else None
+    cost = cost_of([] if isinstance(method, BaseMethod) else runs)
+    full = cost_of(folder.confirmed.get(folder.full, [])) if folder.full else None
+    trained = [run for run in runs if run.spec.learning_rate is not None]
+    return ArmView(
+        name=name,
+        method=describe(method),
+        learning_rate=schedule.selected_rates(folder.study, folder.records).get(name),
+        **dict(cost),
+        total_parameters=tuned.total_parameters if tuned else None,
+        trainable_percent=100 * tuned.trainable_parameters / tuned.total_parameters if tuned else None,
+        scale=tuned.scale if tuned else None,
+        linear_share=tuned.linear_share if tuned else None,
+        ratio_to_full=ratios(cost, full),
+        metrics=_metrics(folder, method, runs),
+        forgetting=_forgetting(folder, method, runs),
+        forgetting_at_equal_quality=folder.equal_quality.get(name),
+        forgetting_curve=mean_curve(folder.curves.get(name, [])),
+        num_steps=trained[0].num_steps if trained else None,
+        selected_steps=tuple(run.selected_step for run in trained),
+        learning_rate_curve=_rate_curve(folder, name),
+        learning_curves=tuple(_learning_curve(folder, run) for run in trained),
+    )
+
+
+def describe(method: Method) -> str:
+    """A method in words: 'LoRA r=8, alpha=32 (scale 4), qkv'."""
+    if isinstance(method, LoraMethod):
+        kind = "rsLoRA" if method.variant == "rslora" else "LoRA"
+        targets = method.targets if isinstance(method.targets, str) else ", ".join(method.targets)
+        dropout = f", dropout {method.dropout:g}" if method.dropout else ""
+        return f"{kind} r={method.rank}, alpha={method.alpha:g} (scale {method.scale:.4g}){dropout}, {targets}"
+    if isinstance(method, PeftMethod):
+        options = ", ".join(f"{key}={value}" for key, value in method.options.items())
+        return f"peft {method.type}" + (f" ({options})" if options else "")
+    if isinstance(method, ExistingMethod):
+        return f"trained elsewhere: {method.path}"
+    if isinstance(method, HeadMethod):
+        return "classification head only"
+    return "full fine-tuning" if isinstance(method, FullMethod) else "the untouched pretrained model"
+
+
+def _has_seeds(method: Method) -> bool:
+    return not isinstance(method, BaseMethod | ExistingMethod)
+
+
+def _metrics(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
+    names = metrics_of(folder.data.task, [metric.name for metric in folder.study.metrics])
+    if not runs:
+        return {}
+    if _has_seeds(method):
+        scores = folder.scores(runs)
+        return {name: mean_interval(name, scores) for name in names}
+    scores = folder.scores(runs[:1])
+    return {name: mean_interval(name, scores, seeds="fixed") for name in names}
+
+
+def _forgetting(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
+    """The change of the mean NLL on general text against the base: positive is forgotten."""
+    measured = [run for run in runs if run.spec.inputs.general]
+    if folder.base is None or not measured or isinstance(method, BaseMethod):
+        return None
+    scores = folder.scores(measured if _has_seeds(method) else measured[:1], "general")
+    base = folder.scores([folder.base], "general")
+    change = PairedRuns(METRICS["nll"], {"arm": scores, "base": base}).contrast({"arm": 1, "base": -1})
+    interval = change.interval() if _has_seeds(method) else unit_interval(change.values_SN)
+    return Estimate(estimate=change.estimate, low=interval.low, high=interval.high)
+
+
+def _rate_curve(folder: StudyFolder, arm: str) -> tuple[RatePoint, ...]:
+    chosen = schedule.selected_rates(folder.study, folder.records).get(arm)
+    return tuple(
+        RatePoint(
+            learning_rate=trial.rate,
+            valid_nll=trial.evaluation.nll if trial.evaluation else None,
+            valid_accuracy=trial.evaluation.accuracy if trial.evaluation else None,
+            selected=trial.rate == chosen,
+        )
+        for trial in schedule.trials(folder.records, arm)
+    )
+
+
+def _learning_curve(folder: StudyFolder, run: RunRecord) -> LearningCurve:
+    planned = schedule.num_steps(folder.study, folder.data)
+    return LearningCurve(
+        seed=run.spec.seed,
+        train=thinned(folder.ledger.steps(run.run_id), planned),
+        valid=tuple(ValidPoint(step=e.step, nll=e.nll, accuracy=e.accuracy) for e in run.evaluations),
+        selected_step=run.selected_step,
+    )
+
+
+def thinned(steps: Sequence[Mapping[str, float]], num_steps: int) -> tuple[TrainPoint, ...]:
+    """At most MAX_TRAIN_POINTS points: the summed losses of neighbouring steps over what they trained on.
+
+    Cut at the same steps in every run of `num_steps`; steps whose loss is not finite (a run that diverged) are out.
+    """
+    width = math.ceil(num_steps / MAX_TRAIN_POINTS)
+    groups: dict[int, list[Mapping[str, float]]] = {}
+    for step in steps:
+        if math.isfinite(step["loss"]):
+            groups.setdefault((int(step["step"]) - 1) // width, []).append(step)
+
+    def mean_loss(group: Sequence[Mapping[str, float]]) -> float:
+        return sum(s["loss"] * s["num_targets"] for s in group) / sum(s["num_targets"] for s in group)
+
+    return tuple(
+        TrainPoint(step=min((index + 1) * width, num_steps), nll=mean_loss(group)) for index, group in groups.items()
+    )
