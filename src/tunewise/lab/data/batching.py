@@ -60,6 +60,15 @@ class Batch:
         """N."""
         return len(self.targets_N)
 
+    @property
+    def padding_mask(self) -> torch.Tensor | None:
+        """What the model is given, (B, T); None where nothing is padded.
+
+        transformers reads a mask back from the device to leave it out where it is all ones. Left out here, nothing is
+        read, and a plan, which has no values to read, takes the same way.
+        """
+        return self.attention_mask_BT if self.num_tokens < self.attention_mask_BT.numel() else None
+
     def to(self, device: str) -> "Batch":
         """The same batch on another device."""
         if device == "cpu":

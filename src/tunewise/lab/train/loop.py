@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,14 @@ class Loop:
     after_step: Callable[[torch.nn.Module, int], None]
 
 
+@dataclass(frozen=True)
+class Gradient:
+    """What one optimizer step is about to follow, as tensors that nobody has read yet."""
+
+    loss: torch.Tensor  # nats per target of the step
+    norm: torch.Tensor  # before clipping
+
+
 def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> Iterator[Step]:
     """Train on `steps`, each a list of micro-batches; yields after every optimizer step.
 
@@ -49,32 +57,48 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
     Raises DivergedError before an update with a loss or gradient that is not finite.
     A micro-batch without targets adds 0; a step without any is a mistake of the caller.
     """
-    parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
     first_rates = [group["lr"] for group in loop.optimizer.param_groups]
     for index, (micro_batches, factor) in enumerate(zip(steps, loop.rate_factors, strict=False)):
         start = time.perf_counter()
-        model.train()
         for group, rate in zip(loop.optimizer.param_groups, first_rates, strict=True):
             group["lr"] = rate * factor
         num_targets = sum(batch.num_targets for batch in micro_batches)
         assert num_targets, f"step {index + 1} has nothing to train on: no example of it has a supervised token"
-        loss = sum(_backward(model, batch, num_targets, loop) for batch in micro_batches)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm)
-        loss_value, norm_value = float(loss), float(norm)
-        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            raise DivergedError(f"step {index + 1}: loss {loss_value}, gradient norm {norm_value}")
-        loop.optimizer.step()
-        loop.after_step(model, index)
-        loop.optimizer.zero_grad(set_to_none=True)
+        gradient = compute_gradient(model, micro_batches, num_targets, loop)
+        loss, norm = float(gradient.loss), float(gradient.norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(f"step {index + 1}: loss {loss}, gradient norm {norm}")
+        update(model, index, loop)
         yield Step(
             step=index + 1,
-            loss=loss_value,
+            loss=loss,
             learning_rate=first_rates[0] * factor,
-            gradient_norm=norm_value,
+            gradient_norm=norm,
             num_targets=num_targets,
             num_tokens=sum(batch.num_tokens for batch in micro_batches),
             seconds=time.perf_counter() - start,
         )
+
+
+# The two halves of a step. Between them the loop looks at numbers; they themselves read nothing back from the device,
+# so that a plan can run them on tensors without storage.
+
+
+def compute_gradient(model: torch.nn.Module, micro_batches: Sequence[Batch], num_targets: int, loop: Loop) -> Gradient:
+    """Leave the step's clipped gradient in the parameters: that of the mean over all `num_targets` targets."""
+    model.train()
+    loss = sum(
+        (_backward(model, batch, num_targets, loop) for batch in micro_batches), torch.zeros((), device=loop.device)
+    )
+    parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
+    return Gradient(loss, torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm))
+
+
+def update(model: torch.nn.Module, index: int, loop: Loop) -> None:
+    """Follow the gradient, then forget it."""
+    loop.optimizer.step()
+    loop.after_step(model, index)
+    loop.optimizer.zero_grad(set_to_none=True)
 
 
 def _backward(model: torch.nn.Module, batch: Batch, num_targets: int, loop: Loop) -> torch.Tensor:
