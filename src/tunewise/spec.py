@@ -1,6 +1,6 @@
 """What to do: a study as its author writes it, and the frozen specification of one run.
 
-Nothing here imports torch. Every default of the product lives in this file and nowhere else.
+Nothing here imports torch. Every default of the product lives here, or in the specs that this file hands on.
 """
 
 import hashlib
@@ -11,6 +11,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tunewise.method_spec import METHOD_SPECS as METHOD_SPECS
+from tunewise.method_spec import ArmMethod
+from tunewise.method_spec import BaseMethod as BaseMethod
+from tunewise.method_spec import ExistingMethod as ExistingMethod
+from tunewise.method_spec import FullMethod as FullMethod
+from tunewise.method_spec import HeadMethod as HeadMethod
+from tunewise.method_spec import LoraMethod as LoraMethod
+from tunewise.method_spec import Method as Method
+from tunewise.method_spec import PeftMethod as PeftMethod
+from tunewise.method_spec import TrainedMethod as TrainedMethod
 from tunewise.metric_spec import MetricSpec as MetricSpec
 from tunewise.metric_spec import check_primary
 from tunewise.quantities import DEFAULT_MARGINS as DEFAULT_MARGINS
@@ -29,82 +39,6 @@ Attention = Literal["eager", "sdpa"]
 
 # Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
 NUMERICS = 1
-
-
-# --- methods: one per way to tune ---------------------------------------------------------------
-
-
-class TrainedMethod(Frozen):
-    """What every trained method has in common."""
-
-    learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: by model and method")
-    rates: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        None, min_length=1, description="these alone, instead of the search; always reported, and blocks a verdict"
-    )
-
-
-class FullMethod(TrainedMethod):
-    """Full fine-tuning: every parameter learns."""
-
-    method: Literal["full"] = "full"
-
-
-class LoraMethod(TrainedMethod):
-    """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, B and A of the given rank."""
-
-    method: Literal["lora"] = "lora"
-    rank: int = Field(8, ge=1)
-    # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
-    # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: str | tuple[str, ...] = "all-linear"
-    variant: Literal["plain", "rslora"] = "plain"
-
-    @property
-    def scale(self) -> float:
-        """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732)."""
-        return self.alpha / (math.sqrt(self.rank) if self.variant == "rslora" else self.rank)
-
-
-class HeadMethod(TrainedMethod):
-    """Only the classification head learns: what the frozen base already knows."""
-
-    method: Literal["head"] = "head"
-
-
-class PeftMethod(TrainedMethod):
-    """Any other method of the peft library, by its type and the options of its config class."""
-
-    method: Literal["peft"] = "peft"
-    type: str
-    options: dict[str, Any] = {}
-
-
-class ExistingMethod(Frozen):
-    """An adapter or a model that was trained elsewhere: scored, never trained."""
-
-    method: Literal["existing"] = "existing"
-    path: str
-
-
-class BaseMethod(Frozen):
-    """The untouched base, scored like an arm. Every study has it; it is not written in the study file."""
-
-    method: Literal["base"] = "base"
-
-
-ArmMethod = Annotated[FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod, Field(discriminator="method")]
-Method = Annotated[
-    FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod | BaseMethod, Field(discriminator="method")
-]
-METHOD_SPECS: dict[str, type[Frozen]] = {
-    "full": FullMethod,
-    "lora": LoraMethod,
-    "head": HeadMethod,
-    "peft": PeftMethod,
-    "existing": ExistingMethod,
-}
 
 
 # --- the sections of a study ----------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""Ways to tune, as a study writes them: full fine-tuning, LoRA and its variants, the head alone, any peft method."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tunewise.quantities import Frozen
+
+
+class TrainedMethod(Frozen):
+    """What every trained method has in common."""
+
+    learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: by model and method")
+    rates: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, min_length=1, description="these alone, instead of the search; always reported, and blocks a verdict"
+    )
+
+
+class FullMethod(TrainedMethod):
+    """Full fine-tuning: every parameter learns."""
+
+    method: Literal["full"] = "full"
+
+
+class LoraMethod(TrainedMethod):
+    """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, B and A of the given rank."""
+
+    method: Literal["lora"] = "lora"
+    rank: int = Field(8, ge=1)
+    # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
+    # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"
+    variant: Literal["plain", "rslora"] = "plain"
+
+    @property
+    def scale(self) -> float:
+        """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732)."""
+        return self.alpha / (math.sqrt(self.rank) if self.variant == "rslora" else self.rank)
+
+
+class HeadMethod(TrainedMethod):
+    """Only the classification head learns: what the frozen base already knows."""
+
+    method: Literal["head"] = "head"
+
+
+class PeftMethod(TrainedMethod):
+    """Any other method of the peft library, by its type and the options of its config class."""
+
+    method: Literal["peft"] = "peft"
+    type: str
+    options: dict[str, Any] = {}
+
+
+class ExistingMethod(Frozen):
+    """An adapter or a model that was trained elsewhere: scored, never trained."""
+
+    method: Literal["existing"] = "existing"
+    path: str
+
+
+class BaseMethod(Frozen):
+    """The untouched base, scored like an arm. Every study has it; it is not written in the study file."""
+
+    method: Literal["base"] = "base"
+
+
+ArmMethod = Annotated[FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod, Field(discriminator="method")]
+Method = Annotated[
+    FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod | BaseMethod, Field(discriminator="method")
+]
+METHOD_SPECS: dict[str, type[Frozen]] = {
+    "full": FullMethod,
+    "lora": LoraMethod,
+    "head": HeadMethod,
+    "peft": PeftMethod,
+    "existing": ExistingMethod,
+}
