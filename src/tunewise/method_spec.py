@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunewise.quantities import Frozen
 
@@ -33,11 +33,26 @@ class LoraMethod(TrainedMethod):
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = "all-linear"
-    variant: Literal["plain", "rslora"] = "plain"
+    variant: Literal["plain", "rslora", "dora", "pissa", "olora"] = Field(
+        "plain",
+        description="rslora: scale alpha / sqrt(rank) (arXiv 2312.03732); dora: a learned magnitude per output "
+        "(2402.09353); pissa, olora: B A begins as a part of the weight (2404.02948; 2406.01775)",
+    )
+
+    @field_validator("variant", mode="before")
+    @classmethod
+    def _no_loftq(cls, value: object) -> object:
+        if value == "loftq":
+            raise ValueError(
+                "loftq makes up for what a quantised base has lost, and here every arm begins from the whole base. "
+                "Take pissa, which begins from the base's own singular vectors; an adapter that was trained with loftq "
+                "elsewhere can be merged onto its base (tunewise adapter merge)"
+            )
+        return value
 
     @property
     def scale(self) -> float:
-        """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732)."""
+        """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
         return self.alpha / (math.sqrt(self.rank) if self.variant == "rslora" else self.rank)
 
 

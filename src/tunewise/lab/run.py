@@ -126,7 +126,7 @@ class Run:
         num_steps = spec.train.num_steps(len(examples))
         method = build_method(spec.method, spec.task, num_steps)
         model = method.prepare(base).to(spec.device)
-        store_frozen_weights(model, spec.precision)
+        store_frozen_weights(model, spec.precision, method.fp32_modules)
         assert_masters(model)
         groups = parameter_groups(model, base.head_modules, spec.train, spec.learning_rate, spec.head_learning_rate)
         optimizer = make_optimizer(groups, spec.train, spec.device)

@@ -51,10 +51,13 @@ def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecor
     )
 
 
+LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
+
+
 def describe(method: Method) -> str:
     """A method in words: 'LoRA r=8, alpha=32 (scale 4), qkv'."""
     if isinstance(method, LoraMethod):
-        kind = "rsLoRA" if method.variant == "rslora" else "LoRA"
+        kind = LORA_NAMES[method.variant]
         targets = method.targets if isinstance(method.targets, str) else ", ".join(method.targets)
         dropout = f", dropout {method.dropout:g}" if method.dropout else ""
         return f"{kind} r={method.rank}, alpha={method.alpha:g} (scale {method.scale:.4g}){dropout}, {targets}"

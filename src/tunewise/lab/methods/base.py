@@ -15,6 +15,7 @@ class Method(Protocol):
 
     targets: Targets | None  # the adapted modules, known after `prepare`; None: the method has no such modules
     scale: float | None  # of a LoRA update; None: not LoRA
+    fp32_modules: tuple[str, ...]  # frozen ones of the prepared model that mixed precision must not round
 
     def prepare(self, base: Base) -> torch.nn.Module:
         """The model to train, `requires_grad` set on exactly what learns."""
@@ -41,6 +42,7 @@ class WholeModel:
 
     targets: Targets | None = None
     scale: float | None = None
+    fp32_modules: tuple[str, ...] = ()
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
         """Nothing to do."""

@@ -1,13 +1,15 @@
 """Methods that peft implements: LoRA, and any other by the name of its type."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, PeftType, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, PeftType, TaskType, get_peft_model, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.lora import LoraLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD
+from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
 from tunewise.errors import SpecError
@@ -21,12 +23,40 @@ TASK_TYPES = {"sft": TaskType.CAUSAL_LM, "lm": TaskType.CAUSAL_LM, "classify": T
 # Options that narrow the targets down. Ours are full names, of which peft ignores layers_to_transform and its pattern.
 SELECTORS = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
+# How a variant is said to peft.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+}
+# Initialisations that need more than the weights: without it peft refuses, or quietly draws A as always.
+NEED_MORE = {"eva": "activations", "corda": "covariances", "lora_ga": "gradients", "loftq": "a quantised base"}
+
 
 class _Adapter:
     """What all peft methods share: the adapter is saved in peft's own format."""
 
     targets: Targets | None = None
     scale: float | None = None
+    fp32_modules: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._start: dict[str, torch.Tensor] = {}  # what B A began as, where that was taken out of the base
+
+    def adapt(self, base: Base, config: Any) -> PeftModel:
+        """The base with the adapters of `config`. Raises SpecError for a start that cannot be saved."""
+        model = get_peft_model(base.model, config)
+        takes_over = _takes_over(config)
+        if takes_over:
+            saved = get_peft_model_state_dict(model)
+            self._start = {name: tensor.clone() for name, tensor in saved.items() if ".lora_" in name}
+        if takes_over or getattr(
+            config, "use_dora", False
+        ):  # what is left of the weight, and its norms, need all digits
+            self.fp32_modules = tuple(f"{n}.base_layer" for n, m in model.named_modules() if isinstance(m, LoraLayer))
+        return model
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
         """AdaLoRA re-allocates its ranks after every step; other methods have nothing to do."""
@@ -35,18 +65,78 @@ class _Adapter:
             inner.update_and_allocate(step)
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        """A standard peft adapter folder."""
+        """A standard peft adapter folder, for the untouched base.
+
+        B A that began as B0 A0, taken out of the base, is saved as plain LoRA of twice the rank, B A - B0 A0: in peft's
+        own format B0 A0 is found again while loading, and after a randomised SVD (`pissa_niter_4`) it is another one.
+        """
         cast(PeftModel, model).save_pretrained(str(folder))
+        if self._start:
+            _store_as_plain_lora(folder, self._start)
+
+
+def _takes_over(config: Any) -> bool:
+    """True if B A begins as a part of the weight, which is taken out of the base."""
+    return str(getattr(config, "init_lora_weights", "")).startswith(("pissa", "olora"))
+
+
+def _check_start(config: Any, base: Base) -> None:
+    """Raises SpecError for an initialisation that cannot begin, or cannot be saved and read back."""
+    start = str(getattr(config, "init_lora_weights", ""))
+    if start in NEED_MORE:
+        raise SpecError(
+            f"init_lora_weights '{start}' needs {NEED_MORE[start]}, which nothing here collects. Take pissa or olora, "
+            "or leave it out."
+        )
+    if not _takes_over(config):
+        return
+    targets = [base.model.get_submodule(name) for name in config.target_modules]
+    if start == "olora" and any(isinstance(module, Conv1D) for module in targets):
+        raise SpecError(
+            "olora takes the rows of a weight for its columns on the Conv1D modules of this model (GPT-2). Take pissa, "
+            "or a model with Linear modules."
+        )
+    if config.use_dora:
+        raise SpecError(
+            f"init_lora_weights '{start}' with use_dora cannot be saved for the untouched base. Take one of both."
+        )
+    directions = min(min(module.weight.shape) for module in targets)
+    if (rank := max([config.r, *config.rank_pattern.values()])) > directions:
+        raise SpecError(
+            f"{start} takes its rank out of the weight, and the smallest target has {directions} directions, but got "
+            f"rank {rank}. Set a rank of at most {directions}."
+        )
+
+
+def _store_as_plain_lora(folder: Path, start: dict[str, torch.Tensor]) -> None:
+    """Rewrite a saved adapter as [B, -B0] [A; A0], which has the same scale."""
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    for name, before in start.items():
+        if ".lora_A." in name:
+            tensors[name] = torch.cat([tensors[name], before.cpu()], dim=0)
+        elif ".lora_B." in name:
+            tensors[name] = torch.cat([tensors[name], -before.cpu()], dim=1)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    config = LoraConfig.from_pretrained(folder)
+    growth = math.sqrt(2) if config.use_rslora else 2
+    config.init_lora_weights = True
+    config.r *= 2
+    config.lora_alpha *= growth
+    config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+    config.alpha_pattern = {name: growth * alpha for name, alpha in config.alpha_pattern.items()}
+    config.save_pretrained(folder)
 
 
 class Lora(_Adapter):
     """LoRA on fully named target modules; heads are trained and saved beside it."""
 
     def __init__(self, spec: LoraMethod, task: Task) -> None:
+        super().__init__()
         self.spec, self.task, self.scale = spec, task, spec.scale
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with adapters. Raises SpecError for targets that match nothing."""
+        """The base with adapters. Raises SpecError for targets that match nothing, and for olora on GPT-2."""
         self.targets = resolve_targets(base, self.spec.targets)
         names = self.targets.names
         config = LoraConfig(
@@ -54,12 +144,13 @@ class Lora(_Adapter):
             r=self.spec.rank,
             lora_alpha=self.spec.alpha,
             lora_dropout=self.spec.dropout,
-            use_rslora=self.spec.variant == "rslora",
             target_modules=list(names),
             fan_in_fan_out=isinstance(base.model.get_submodule(names[0]), Conv1D),
             modules_to_save=list(base.head_modules) or None,
+            **VARIANTS[self.spec.variant],
         )
-        model = get_peft_model(base.model, config)
+        _check_start(config, base)
+        model = self.adapt(base, config)
         scales = _scales(model)
         assert scales == {self.spec.scale}, f"peft scales by {scales}, the spec says {self.spec.scale}"
         return model
@@ -74,6 +165,7 @@ class AnyPeft(_Adapter):
     """Any other peft config, by its type and the options of its config class."""
 
     def __init__(self, spec: PeftMethod, task: Task, num_steps: int) -> None:
+        super().__init__()
         self.spec, self.task, self.num_steps = spec, task, num_steps
 
     def prepare(self, base: Base) -> torch.nn.Module:
@@ -84,8 +176,9 @@ class AnyPeft(_Adapter):
                 f"peft {self.spec.type} puts virtual tokens before the text, so that a classification head would read "
                 "the wrong place. Choose another type, or method 'lora'."
             )
+        _check_start(config, base)
         try:
-            model = get_peft_model(base.model, config)
+            model = self.adapt(base, config)
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise SpecError(f"peft refuses {self.spec.type} with {self.spec.options}: {error}") from error
         if self.spec.type.upper() == PeftType.LORA.value:

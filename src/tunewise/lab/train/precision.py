@@ -4,6 +4,8 @@ Every arm loads the base in fp32. In mixed precision only *frozen* weights of Li
 bf16; the same autocast runs in every arm and rounds the fp32 weights of the full arm to the same bf16 values.
 """
 
+from collections.abc import Collection
+
 import torch
 
 from tunewise.lab.models import LINEAR
@@ -25,13 +27,17 @@ def autocast(device: Device, precision: Precision) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
-def store_frozen_weights(model: torch.nn.Module, precision: Precision) -> None:
-    """Store frozen linear weights in bf16, those tied to an embedding excepted; nothing to do in fp32."""
+def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modules: Collection[str] = ()) -> None:
+    """Store frozen linear weights in bf16, those tied to an embedding and those of `fp32_modules` (names) excepted.
+
+    Nothing to do in fp32.
+    """
     if precision == "fp32":
         return
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    kept = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    kept |= {id(model.get_submodule(name).weight) for name in fp32_modules}
     for module in model.modules():
-        if isinstance(module, LINEAR) and not module.weight.requires_grad and id(module.weight) not in embeddings:
+        if isinstance(module, LINEAR) and not module.weight.requires_grad and id(module.weight) not in kept:
             module.weight.data = module.weight.data.to(torch.bfloat16)
 
 
