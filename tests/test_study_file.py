@@ -156,6 +156,13 @@ def test_a_data_folder_means_its_train_valid_and_test_files(tmp_path: Path) -> N
     }
 
 
+@pytest.mark.parametrize("name", ["valid", "validation", "val", "dev"])
+def test_the_validation_file_of_a_folder_may_have_any_of_its_usual_names(tmp_path: Path, name: str) -> None:
+    for file in ("train.jsonl", f"{name}.jsonl", "valid_old.jsonl"):
+        write(tmp_path / file, "x")
+    assert data_sources(str(tmp_path))["valid"] == str(tmp_path / f"{name}.jsonl")
+
+
 def test_a_data_folder_without_train_says_what_it_holds(tmp_path: Path) -> None:
     write(tmp_path / "training.jsonl", "x")
     with pytest.raises(SpecError, match=r"no file named train\.\* \(it holds training\.jsonl\)"):

@@ -32,6 +32,12 @@ from tunewise.registry import near_miss
 
 Task = Literal["sft", "lm", "classify"]
 Split = Literal["train", "valid", "test"]
+# What the splits of a data set are called, in files and on the hub; the first that is there counts.
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "valid": ("valid", "validation", "val", "dev"),
+    "test": ("test",),
+}
 Role = Literal["base", "short", "tune", "confirm"]  # short: a trial on a part of the steps
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]

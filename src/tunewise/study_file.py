@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from tunewise.errors import SpecError
 from tunewise.registry import lookup, near_miss
-from tunewise.spec import ARM_NAME, METHOD_SPECS, ExistingMethod, StudySpec
+from tunewise.spec import ARM_NAME, METHOD_SPECS, SPLIT_NAMES, ExistingMethod, StudySpec
 
 
 def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
@@ -192,11 +192,14 @@ def _split_outside_brackets(text: str) -> list[str]:
 
 
 def data_sources(data: str) -> dict[str, str]:
-    """The train, valid and test sources that --data means: a folder's files of these names, or one source."""
+    """The train, valid and test sources that --data means: a folder's files of these names (spec.SPLIT_NAMES), or one."""
     folder = Path(data)
     if not folder.is_dir():
         return {"train": str(folder.resolve()) if folder.is_file() else data}
-    found = {split: sorted(folder.glob(f"{split}.*")) for split in ("train", "valid", "test")}
+    found = {
+        split: [file for name in names for file in sorted(folder.glob(f"{name}.*"))]
+        for split, names in SPLIT_NAMES.items()
+    }
     if not found["train"]:
         names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
         raise SpecError(f"--data {data}: the folder has no file named train.* (it holds {names}).")

@@ -25,15 +25,10 @@ from tunewise.errors import DataError
 from tunewise.lab.data.builtin import BUILTINS
 from tunewise.ledger import file_hash, files_below
 from tunewise.registry import lookup, near_miss
-from tunewise.spec import Split
+from tunewise.spec import SPLIT_NAMES, Split
 
 BUILTIN = "builtin:"
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?::([\w.-]+))?")  # owner/name, or owner/name:configuration
-HUB_SPLITS: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "valid": ("validation", "valid", "dev"),
-    "test": ("test",),
-}
 
 
 @dataclass(frozen=True)
@@ -280,10 +275,10 @@ def _read_dataset(source: str, split: Split) -> Table:
     path, configuration = matched.groups() if matched else (source, None)
     try:
         there = datasets.get_dataset_split_names(path, configuration)
-        name = next((name for name in HUB_SPLITS[split] if name in there), None)
+        name = next((name for name in SPLIT_NAMES[split] if name in there), None)
         if name is None:
             raise DataError(
-                f"{source}: has no split for data.{split} ({' or '.join(HUB_SPLITS[split])}). It has: "
+                f"{source}: has no split for data.{split} ({' or '.join(SPLIT_NAMES[split])}). It has: "
                 f"{', '.join(there)}. Leave data.{split} out to have it split off train."
             )
         dataset = datasets.load_dataset(path, configuration, split=name)
