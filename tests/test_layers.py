@@ -26,6 +26,7 @@ PLAIN = (
     "tunewise.method_spec",
     "tunewise.spec",
     "tunewise.records",
+    "tunewise.selection",
     "tunewise.study_file",
 )
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -43,6 +44,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "tunewise.study_file": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+    "tunewise.selection": ("tunewise.records",),
     "tunewise.ledger": PLAIN,
     "tunewise.desk": (*PLAIN, "tunewise.ledger"),
     "tunewise.lab": (*PLAIN, "tunewise.ledger"),

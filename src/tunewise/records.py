@@ -104,10 +104,11 @@ class Evaluation(Frozen):
     step: int
     nll: float  # nats per supervised token (classify: per example)
     accuracy: float | None  # None: not a classification
+    right: str | None = None  # "0110...": which rows, in order, got their label; None: not a classification
 
     @property
     def selection_loss(self) -> float:
-        """What selection minimises: the NLL; for a classification the error rate, ties decided by NLL."""
+        """The NLL; for a classification the error rate, equal ones ordered by NLL (tied ones: selection.py)."""
         if self.accuracy is None:
             return self.nll
         # One example more or less outweighs any NLL: the second term stays far below 1 / rows.

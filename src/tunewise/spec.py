@@ -44,7 +44,7 @@ Device = Literal["cpu", "cuda", "mps"]
 Attention = Literal["eager", "sdpa"]
 
 # Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
-NUMERICS = 1
+NUMERICS = 2
 
 
 # --- the sections of a study ----------------------------------------------------------------------

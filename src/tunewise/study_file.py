@@ -192,7 +192,7 @@ def _split_outside_brackets(text: str) -> list[str]:
 
 
 def data_sources(data: str) -> dict[str, str]:
-    """The train, valid and test sources that --data means: a folder's files of these names (spec.SPLIT_NAMES), or one."""
+    """The train, valid and test sources that --data means: a folder's files of these names, or one source."""
     folder = Path(data)
     if not folder.is_dir():
         return {"train": str(folder.resolve()) if folder.is_file() else data}

@@ -111,7 +111,7 @@ def test_confirmations_at_a_rate_that_is_no_longer_chosen_are_left_out() -> None
     worse = [
         record(r.spec, 99.0) if (r.spec.role, r.spec.learning_rate) == ("tune", rates["full"]) else r for r in done
     ]
-    continued = drive(asked, SFT, lab, worse)
+    continued = schedule.current(asked, SFT, drive(asked, SFT, lab, worse))
     chosen = schedule.selected_rates(asked, continued)["full"]
     assert chosen != rates["full"]
     assert {r.spec.learning_rate for r in schedule.confirmed(asked, continued)["full"]} == {chosen}

@@ -19,7 +19,7 @@ SHORT = TuningSpec(rates=7, search="short")
 
 
 def waiting(tuning: TuningSpec, losses: Losses) -> list[float]:
-    return search(tuning, 1e-3, losses, {}).waiting
+    return search(tuning, 1e-3, losses, {}, dict).waiting
 
 
 def explore(
@@ -31,7 +31,7 @@ def explore(
     """rate -> loss of a whole search, driven by `search` alone: trials of full length, and short ones."""
     tried: Losses = {}
     short: Losses = {}
-    while not (found := search(tuning, middle, tried, short)).is_over:
+    while not (found := search(tuning, middle, tried, short, dict)).is_over:
         for wanted, made in ((found.waiting, tried), (found.waiting_short, short)):
             assert not set(wanted) & set(made), "a rate that was tried already"
             assert len(set(wanted)) == len(wanted), "a rate twice"
@@ -191,7 +191,7 @@ def test_a_search_that_lost_any_of_its_trials_makes_them_again_and_no_others(
     whole, whole_short = explore(tuning, loss)
     kept = {rate: value for rate, value in whole.items() if order.random() < keep}
     short = {rate: value for rate, value in whole_short.items() if order.random() < keep}
-    while not (found := search(tuning, 1e-3, kept, short)).is_over:
+    while not (found := search(tuning, 1e-3, kept, short, dict)).is_over:
         kept |= {rate: loss(rate) for rate in found.waiting}
         short |= {rate: loss(rate) for rate in found.waiting_short}
     assert (kept, short) == (whole, whole_short)
@@ -200,10 +200,10 @@ def test_a_search_that_lost_any_of_its_trials_makes_them_again_and_no_others(
 def test_trials_left_over_from_another_centre_or_cap_change_nothing() -> None:
     leftovers = {7e-4: 0.1, 1e-5: 0.0, 9e-3: 0.2, 2.43e-1: 0.01}
     losses = {3.33e-4: 3.0, 1e-3: 2.0, 3e-3: 2.5}
-    found = search(COARSE, 1e-3, {**leftovers, **losses}, leftovers)
+    found = search(COARSE, 1e-3, {**leftovers, **losses}, leftovers, dict)
     assert found.is_over
-    assert found.tried == losses
-    assert found.tried_short == {}
+    assert found.tried == list(losses)
+    assert found.tried_short == []
 
 
 # --- short trials
@@ -217,16 +217,16 @@ def test_short_trials_cover_the_grid_and_only_the_best_and_its_neighbours_run_in
 
 def test_nothing_runs_in_full_before_every_short_trial_is_there() -> None:
     short = dict.fromkeys([3.7e-5, 1.11e-4, 3.33e-4, 1e-3, 3e-3, 9e-3], 1.0)
-    found = search(SHORT, 1e-3, {}, short)
+    found = search(SHORT, 1e-3, {}, short, dict)
     assert (found.waiting, found.waiting_short) == ([], [2.7e-2])
 
 
 def test_a_short_trial_is_never_taken_for_one_of_full_length() -> None:
     losses = {grid_rate(SHORT, 1e-3, place): float(place**2) for place in range(-3, 4)}
-    found = search(SHORT, 1e-3, {}, losses)
-    assert found.tried == {}
+    found = search(SHORT, 1e-3, {}, losses, dict)
+    assert found.tried == []
     assert found.waiting == [3.33e-4, 1e-3, 3e-3]
-    assert search(TuningSpec(rates=7), 1e-3, {}, losses).waiting == list(losses)
+    assert search(TuningSpec(rates=7), 1e-3, {}, losses, dict).waiting == list(losses)
 
 
 def test_where_the_whole_schedule_disagrees_with_the_short_one_the_search_is_extended() -> None:

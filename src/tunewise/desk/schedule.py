@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tunewise.desk.search import Search, best_rate, brackets_best, search
 from tunewise.errors import SpecError
 from tunewise.records import DataSummary, Evaluation, RunRecord, Status
+from tunewise.selection import selection_losses
 from tunewise.spec import (
     BaseMethod,
     ExistingMethod,
@@ -127,12 +128,12 @@ def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]
     method = study.arms[arm]
     if isinstance(method, ExistingMethod):
         return None
-    losses, short_losses = (trial_losses(trials(records, arm, role)) for role in ("tune", "short"))
+    full, short = ({trial.rate: trial.evaluation for trial in trials(records, arm, role)} for role in ("tune", "short"))
     assert not isinstance(method, BaseMethod), "the base is no arm of a study"
     if method.rates is not None:  # these alone, and a fairness finding says so
-        tried = {rate: losses[rate] for rate in method.rates if rate in losses}
-        return Search(tried, [rate for rate in method.rates if rate not in losses], {}, [])
-    return search(study.tuning, centre(study, data, method), losses, short_losses)
+        tried = [rate for rate in method.rates if rate in full]
+        return Search(tried, [rate for rate in method.rates if rate not in full], [], [])
+    return search(study.tuning, centre(study, data, method), full, short, selection_losses)
 
 
 def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
@@ -160,7 +161,7 @@ def selection_loss(record: RunRecord) -> float:
 
 def trial_losses(found: Sequence[Trial]) -> dict[float, float | None]:
     """What the search minimises, by rate; None where the trial diverged or failed: the search goes past neither."""
-    return {t.rate: None if t.evaluation is None else t.evaluation.selection_loss for t in found}
+    return selection_losses({trial.rate: trial.evaluation for trial in found})
 
 
 def measured_losses(found: Sequence[Trial]) -> dict[float, float | None]:

@@ -9,20 +9,21 @@ Losses are what selection minimises; None stands for a rate at which training di
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from tunewise.spec import TuningSpec
 
 Losses = Mapping[float, float | None]  # rate -> loss; None: diverged
+Result = TypeVar("Result")  # of a trial
 
 
 class Search(NamedTuple):
     """How far the search of an arm is."""
 
-    tried: dict[float, float | None]  # rate -> loss, of the full-length trials that the rule asked for
-    waiting: list[float]  # full-length trials to make next
-    tried_short: dict[float, float | None]  # the same of the short trials
+    tried: list[float]  # full-length trials that the rule asked for and that were made
+    waiting: list[float]  # those to make next
+    tried_short: list[float]  # the same of the short trials
     waiting_short: list[float]
 
     @property
@@ -31,25 +32,32 @@ class Search(NamedTuple):
         return not self.waiting and not self.waiting_short
 
 
-def search(tuning: TuningSpec, middle: float, losses: Losses, short_losses: Losses) -> Search:
-    """The rule followed from its beginning, as far as the losses reach.
+def search(
+    tuning: TuningSpec,
+    middle: float,
+    results: Mapping[float, Result],
+    short_results: Mapping[float, Result],
+    losses_of: Callable[[Mapping[float, Result]], Losses],
+) -> Search:
+    """The rule followed from its beginning, as far as the results reach.
 
-    So trials left over from another centre or cap change nothing, and a lost trial is made again.
+    So trials left over from another centre or cap change nothing, and a lost trial is made again. `losses_of` is
+    asked of the trials that were made up to a decision, because what counts as a tie depends on the best of them.
     """
     places: Sequence[int] = first_places(tuning)
-    tried_short: dict[float, float | None] = {}
+    tried_short: list[float] = []
     if tuning.search == "short":
         grid = {grid_rate(tuning, middle, place): place for place in places}
-        tried_short = {rate: short_losses[rate] for rate in grid if rate in short_losses}
-        if missing := [rate for rate in grid if rate not in tried_short]:
-            return Search({}, [], tried_short, missing)
-        best = best_rate(tried_short)
+        tried_short = [rate for rate in grid if rate in short_results]
+        if missing := [rate for rate in grid if rate not in short_results]:
+            return Search([], [], tried_short, missing)
+        best = best_rate(losses_of({rate: short_results[rate] for rate in grid}))
         centre = places[0] if best is None else grid[best]  # everything diverged: the lowest is the nearest to training
         places = range(centre - 1, centre + 2)
-    tried: dict[float, float | None] = {}
-    while wanted := next_rates(tuning, middle, places, tried):
-        tried |= {rate: losses[rate] for rate in wanted if rate in losses}
-        if missing := [rate for rate in wanted if rate not in losses]:
+    tried: list[float] = []
+    while wanted := next_rates(tuning, middle, places, losses_of({rate: results[rate] for rate in tried})):
+        tried += [rate for rate in wanted if rate in results]
+        if missing := [rate for rate in wanted if rate not in results]:
             return Search(tried, missing, tried_short, [])
     return Search(tried, [], tried_short, [])
 

@@ -30,6 +30,7 @@ from tunewise.lab.train.precision import assert_masters, store_frozen_weights
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger, files_below
 from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Tuned, Usage
+from tunewise.selection import takes_over
 from tunewise.spec import BaseMethod, ExistingMethod, RunSpec
 
 SELECTED = "selected.safetensors"  # the learned weights of the best evaluation so far
@@ -195,7 +196,7 @@ class Run:
             raise DivergedError(f"step {training.num_steps}: loss on valid is {evaluation.nll}")
         best = next((e for e in training.evaluations if e.step == training.selected_step), None)
         training.evaluations.append(evaluation)
-        if self.spec.checkpoint == "last" or best is None or evaluation.selection_loss < best.selection_loss:
+        if self.spec.checkpoint == "last" or best is None or takes_over(training.evaluations, best):
             training.selected_step, training.valid_rows = evaluation.step, rows
             learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
             # on disk, because a copy in memory would count as memory that full fine-tuning needs

@@ -45,9 +45,10 @@ def score(
 
 def summarise(rows: Sequence[dict[str, Any]], step: int) -> Evaluation:
     """Means over all examples: sums divided by counts, never a mean of means."""
-    labelled = [row for row in rows if row["label"] >= 0]
+    right = [row["prediction"] == row["label"] for row in rows if row["label"] >= 0]
     return Evaluation(
         step=step,
         nll=sum(row["nll"] for row in rows) / sum(row["num_tokens"] for row in rows),
-        accuracy=sum(row["prediction"] == row["label"] for row in labelled) / len(labelled) if labelled else None,
+        accuracy=sum(right) / len(right) if right else None,
+        right="".join(str(int(is_right)) for is_right in right) or None,
     )
