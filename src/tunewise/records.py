@@ -91,7 +91,7 @@ class Usage(Frozen):
     num_tokens: int  # processed by training, padding excluded
     num_supervised_tokens: int  # of these, trained on
     load_memory: Memory
-    train_memory: Memory | None
+    train_memory: Memory | None  # optimizer steps and all they need; evaluations in between are in evaluate_memory
     evaluate_memory: Memory
     saved_bytes: int | None  # None: nothing was saved
     started: AwareDatetime | None = None  # before the model was loaded; None: not recorded

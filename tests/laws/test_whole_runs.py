@@ -2,79 +2,24 @@
 
 import hashlib
 import io
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from small_studies import FolderOf, SmallStudy, first_trial
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import tunewise.lab.run
 from tunewise.desk.report.check import print_check
-from tunewise.desk.schedule import next_runs, resolve
-from tunewise.lab.prepare import prepare
-from tunewise.lab.run import Run
 from tunewise.lab.train.loop import Loop, train
-from tunewise.ledger import Ledger
-from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import StudySpec
 
 # not Qwen2: transformers does not read the words of our small tokenizer from the folder of one
 MODELS = [("stories260k", "sft"), ("tiny", "sft"), ("llama", "sft"), ("bert", "classify"), ("roberta", "classify")]
 ENCODERS = ("bert", "roberta")
-FolderOf = Callable[[str], Path]
-
-
-def rows_of(task: str) -> list[dict[str, str]]:
-    if task == "classify":
-        return [{"text": f"w{4 + n} w{20 + n % 3} w{30 + n % 7}", "label": f"class {n % 3}"} for n in range(40)]
-    return [
-        {"prompt": f"w{4 + n} w{20 + n % 3}", "completion": f"w{30 + n % 7} w{40 + n % 5} w{9 + n}"} for n in range(40)
-    ]
-
-
-def run_of(model: Path, task: str, method: dict[str, Any], root: Path, **changes: Any) -> RunRecord:
-    """The record of the first trial of an arm, 24 steps of 4 rows."""
-    study, summary, ledger = study_of(model, task, method, root, **changes)
-    spec = next(run for run in next_runs(study, summary, [], ()) if run.arm == "arm")
-    Run(spec, ledger.begin(spec), ledger.data_folder(summary.key), lambda event: None).execute()
-    record = ledger.record(spec.run_id)
-    assert record is not None
-    assert record.status == "done", record.message
-    return record
-
-
-def study_of(
-    model: Path, task: str, method: dict[str, Any], root: Path, **changes: Any
-) -> tuple[StudySpec, DataSummary, Ledger]:
-    """A study of one arm with its data prepared."""
-    root.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for split, (first, last) in {"train": (0, 24), "valid": (24, 32), "test": (32, 40)}.items():
-        files[split] = str(root / f"{split}.jsonl")
-        text = "".join(json.dumps(row) + "\n" for row in rows_of(task)[first:last])
-        Path(files[split]).write_text(text, encoding="utf-8")
-    content: dict[str, Any] = {
-        "name": "law",
-        "model": str(model),
-        "data": files,
-        "arms": {"arm": {"learning_rate": 1e-3, **method}},
-        "train": {"max_steps": 24, "batch_size": 4, "evaluations": 1, "head_learning_rate": 0.01},
-        "tuning": {"rates": 1, "cap": 1},
-        "forgetting": {"tokens": 0},
-        "samples": {"count": 0},
-        "machine": {"device": "cpu", "precision": "fp32", "threads": 1},
-    }
-    asked = StudySpec.model_validate({**content, **changes})
-    ledger = Ledger(root / "study")
-    ledger.create()
-    prepare(asked, ledger.folder / "data")
-    summary = ledger.data_summary()
-    return resolve(asked, summary), summary, ledger
 
 
 def learned(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -99,7 +44,7 @@ def test_law_12_the_seed_of_a_run_is_set_before_anything_is_drawn(
     short = {"max_steps": 1, "batch_size": 4, "evaluations": 1, "head_learning_rate": 0.01}
     for number, seed in enumerate((1, 1, 2)):
         torch.manual_seed(100 + number)  # whatever ran before
-        run_of(folder_of(name), task, {"method": "lora"}, tmp_path / str(number), seed=seed, train=short)
+        first_trial(tmp_path / str(number), folder_of(name), task, {"method": "lora"}, seed=seed, train=short)
     assert hashes[0] == hashes[1], "same seed"
     assert hashes[0] != hashes[2], "other seed"
 
@@ -122,7 +67,7 @@ def test_law_22_the_record_tells_how_many_updates_were_stored(
     weight with an update other than 0, decay apart, changed: its master is fp32."""
     folder = in_bf16(folder_of(name), name, tmp_path / "bf16")
     machine = {"device": "cpu", "precision": "bf16", "threads": 1}
-    record = run_of(folder, task, {"method": method, "learning_rate": 1e-5}, tmp_path, machine=machine)
+    record = first_trial(tmp_path, folder, task, {"method": method, "learning_rate": 1e-5}, machine=machine)
     assert record.updates_kept is not None
     assert 0.95 < record.updates_kept <= 1
 
@@ -131,9 +76,9 @@ def test_laws_21_and_23_decay_and_scale_are_printed_before_anything_trains(folde
     """Laws 21 and 23: `check` prints the policy of the weight decay, and the LoRA scale that acts, peft's own too."""
     method = {"method": "peft", "type": "LORA", "options": {"r": 64, "target_modules": "c_fc"}}
     decay = {"max_steps": 2, "weight_decay": 0.07}
-    study, summary, _ = study_of(folder_of("tiny"), "sft", method, tmp_path, train=decay)
+    small = SmallStudy(tmp_path, folder_of("tiny"), "sft", {"arm": {"learning_rate": 1e-3, **method}}, train=decay)
     console = Console(width=200, file=io.StringIO(), record=True)
-    print_check((study, summary), console)
+    print_check((small.study, small.data), console)
     printed = " ".join(console.export_text().split())
     assert "weight decay 0.07 on matrices, none on biases and norms, in every arm" in printed
     assert re.search(r"\barm .* 0\.125 0\.001\b", printed), "alpha 8 over rank 64, then the rate"

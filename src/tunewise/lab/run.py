@@ -49,9 +49,11 @@ class Training:
     valid_rows: list[dict[str, Any]] = field(default_factory=list)
     num_tokens: int = 0
     num_supervised_tokens: int = 0
+    load_seconds: float = 0.0
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     updates_kept: float | None = None
+    saved_bytes: int | None = None  # None: nothing was saved
     diverged: str | None = None
 
 
@@ -68,46 +70,57 @@ class Run:
         """Load, train, score, save; returns the record, already stored."""
         spec = self.spec
         torch.set_num_threads(spec.threads)
-        meter = MemoryMeter(spec.device)
-        started, start = datetime.now(UTC), time.perf_counter()
+        self.meter = MemoryMeter(spec.device)
+        started = datetime.now(UTC)
         set_seed(spec.seed)  # before anything random: new heads and adapters are drawn from it
         self.tokenizer = self._tokenizer()
-        base = self._load_base()
-        load_seconds, load_memory = time.perf_counter() - start, meter.phase_ends()
-
         training = Training()
-        train_memory = None
-        saved_bytes = None
-        if isinstance(spec.method, BaseMethod):
-            model: torch.nn.Module = base.model
-        elif isinstance(spec.method, ExistingMethod):
-            model = load_tuned(base, Path(spec.method.path), spec.trust_remote_code)
-        else:
-            model, method = self._train(base, training)
-            train_memory = meter.phase_ends()
-            if spec.role == "confirm":
-                saved_bytes = self._save(model, method)
-                # what is scored is what the user gets: read back from disk, onto a fresh fp32 base
-                model = load_tuned(self._load_base(), self.folder / "weights", spec.trust_remote_code)
-        model.to(spec.device)
-        evaluate_start = time.perf_counter()
-        samples = self._score(model, training)
-        usage = Usage(
-            load_seconds=load_seconds,
+        model = self._final_model(training)
+        start = time.perf_counter()
+        with self.meter.phase("evaluate"):
+            samples = self._score(model, training)
+        training.evaluate_seconds += time.perf_counter() - start
+        return self._store(training, self._usage(training, started), samples)
+
+    def _usage(self, training: Training, started: datetime) -> Usage:
+        load, evaluate = self.meter.memory("load"), self.meter.memory("evaluate")
+        assert load is not None, "every run loads a model"
+        assert evaluate is not None, "every run scores it"
+        return Usage(
+            load_seconds=training.load_seconds,
             train_seconds=training.train_seconds if training.num_steps else None,
-            evaluate_seconds=training.evaluate_seconds + time.perf_counter() - evaluate_start,
+            evaluate_seconds=training.evaluate_seconds,
             num_tokens=training.num_tokens,
             num_supervised_tokens=training.num_supervised_tokens,
-            load_memory=load_memory,
-            train_memory=train_memory,
-            evaluate_memory=meter.phase_ends(),
-            saved_bytes=saved_bytes,
+            load_memory=load,
+            train_memory=self.meter.memory("train"),
+            evaluate_memory=evaluate,
+            saved_bytes=training.saved_bytes,
             started=started,
             ended=datetime.now(UTC),
         )
-        return self._store(training, usage, samples)
 
     # --- stages
+
+    def _final_model(self, training: Training) -> torch.nn.Module:
+        """What is scored: the base, what others trained, or what was trained here, if confirmed as read from disk."""
+        spec = self.spec
+        start = time.perf_counter()
+        with self.meter.phase("load"):
+            base = self._load_base()
+        training.load_seconds = time.perf_counter() - start
+        if isinstance(spec.method, BaseMethod):
+            return base.model.to(spec.device)
+        if isinstance(spec.method, ExistingMethod):
+            return load_tuned(base, Path(spec.method.path), spec.trust_remote_code).to(spec.device)
+        with self.meter.phase("train"):
+            model, method = self._train(base, training)
+        if spec.role != "confirm":
+            return model
+        training.saved_bytes = self._save(model, method)
+        del base, model, method  # or two models would be in memory, and in the peak of the evaluation
+        # what is scored is what the user gets: read back from disk, onto a fresh fp32 base
+        return load_tuned(self._load_base(), self.folder / "weights", spec.trust_remote_code).to(spec.device)
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         config = load_config(self.spec.model, self.spec.task, self.spec.trust_remote_code)
@@ -189,7 +202,8 @@ class Run:
 
     def _evaluate(self, model: torch.nn.Module, valid: list[Example], training: Training) -> None:
         start = time.perf_counter()
-        rows = score(model, valid, self.spec.train.micro_batch_tokens, padding_id(self.tokenizer), self.where)
+        with self.meter.phase("evaluate"):
+            rows = score(model, valid, self.spec.train.micro_batch_tokens, padding_id(self.tokenizer), self.where)
         evaluation = summarise(rows, training.num_steps)
         training.evaluate_seconds += time.perf_counter() - start
         if not math.isfinite(evaluation.nll):
@@ -199,8 +213,8 @@ class Run:
         if self.spec.checkpoint == "last" or best is None or takes_over(training.evaluations, best):
             training.selected_step, training.valid_rows = evaluation.step, rows
             learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-            # on disk, because a copy in memory would count as memory that full fine-tuning needs
-            save_file(learned, self.folder / SELECTED)
+            with self.meter.phase("save"):  # on disk: a copy in memory would count as what full fine-tuning needs
+                save_file(learned, self.folder / SELECTED)
 
     def _forgetting_curve(self, num_steps: int, valid: list[Example]) -> ForgettingCurve:
         points = self.spec.forgetting_points
@@ -210,9 +224,10 @@ class Run:
     def _measure(self, curve: ForgettingCurve, model: torch.nn.Module, training: Training) -> None:
         start = time.perf_counter()
         spec, padding = self.spec, padding_id(self.tokenizer)
-        curve.measure(
-            training.num_steps, lambda rows: score(model, rows, spec.train.micro_batch_tokens, padding, self.where)
-        )
+        with self.meter.phase("evaluate"):
+            curve.measure(
+                training.num_steps, lambda rows: score(model, rows, spec.train.micro_batch_tokens, padding, self.where)
+            )
         training.evaluate_seconds += time.perf_counter() - start
 
     def _save(self, model: torch.nn.Module, method: Method) -> int:

@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,19 +18,40 @@ LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "tunewise")
 
 
 class MemoryMeter:
-    """Peak memory of one phase after the other. A run has a process of its own, so nothing else is in it."""
+    """Peak memory of every phase by its name. A run has a process of its own, so nothing else is in it."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.start_bytes = self._current()
-        self._reset()
+        self.peaks: dict[str, int | None] = {}
+        self.open: list[str] = []  # the phases that have begun and not ended, the innermost last
 
-    def phase_ends(self) -> Memory:
-        """The peak since the last phase ended (or since the start); the next phase begins."""
-        peak = self._peak()
-        self._reset()
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What happens inside counts for phase `name` alone, not for a phase around it; it may come more than once."""
+        self._count()
+        self.open.append(name)
+        self.peaks.setdefault(name, 0)
+        try:
+            yield
+        finally:
+            self._count()
+            self.open.pop()
+
+    def memory(self, name: str) -> Memory | None:
+        """The largest peak of phase `name`; None if there was none."""
+        if name not in self.peaks:
+            return None
+        peak = self.peaks[name]
         above = None if peak is None or self.start_bytes is None else peak - self.start_bytes
         return Memory(peak_bytes=peak, above_start_bytes=above)
+
+    def _count(self) -> None:
+        """The peak since the last call belongs to the innermost open phase; from here on it is another's."""
+        if self.open:
+            peak, before = self._peak(), self.peaks[self.open[-1]]
+            self.peaks[self.open[-1]] = None if peak is None or before is None else max(peak, before)
+        self._reset()
 
     def _current(self) -> int | None:
         if self.device == "cuda":
