@@ -232,7 +232,7 @@ def _search(rng: np.random.Generator, tuning: TuningSpec, best: float) -> tuple[
         return 0.05 * (math.log(rate / 1e-4, tuning.spacing) - best) ** 2
 
     losses: dict[float, float | None] = {}
-    while waiting := search(tuning, 1e-4, losses, {}).waiting:
+    while waiting := search(tuning, 1e-4, losses, {}, dict).waiting:
         losses |= {rate: excess(rate) + 0.002 * rng.standard_normal() for rate in waiting}
     chosen = best_rate(losses)
     assert chosen is not None
