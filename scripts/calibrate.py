@@ -20,7 +20,7 @@ import numpy as np
 from calibrate_cells import Cell, Floats, cells, normal
 from scipy import special
 
-from tunewise.desk.comparison import has_harmful_tail
+from tunewise.desk.comparison import HEADROOM_SHARE, has_harmful_tail
 from tunewise.desk.intervals import mean_squares, spread_of
 from tunewise.desk.multiplicity import holm_levels
 from tunewise.desk.power import ONE_SIDED_ERROR
@@ -208,9 +208,8 @@ def whole_schedule(rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
         runs = 0.008 * tables.draw(rng, num_arms, 10, 5, 0.0)
         x = (runs[1:] - runs[:1]) / math.sqrt(2) + harms[1:, None, None]
         allowed = np.array([searches[0][1] and found[1] for found in searches[1:]])
-        may_win = allowed & (searches[0][2] <= margin / 4)
-        may_lose = allowed & np.array([found[2] <= margin / 4 for found in searches[1:]])
-        said = _say_twice(x, num_units, margin, may_win, may_lose)
+        counts = [found[2] if found[2] > HEADROOM_SHARE * margin else 0.0 for found in searches]
+        said = _say_twice(x, margin, allowed, counts[0], np.array(counts[1:]))
         good = said["as good"] | said["better"]
         num_recommended += bool(good.any())
         wrong["as good"] += bool((good & (harms[1:] >= margin)).any())
@@ -240,17 +239,18 @@ def _search(rng: np.random.Generator, tuning: TuningSpec, best: float) -> tuple[
 
 
 def _say_twice(
-    tables_ASN: Floats, num_units: int, margin: float, may_win: Floats, may_lose: Floats
+    tables_ASN: Floats, margin: float, allowed: Floats, headroom_of_full: float, headroom_of_arm_A: Floats
 ) -> dict[str, Floats]:
     """The words of the arms after both looks, each at its Holm level; an arm that has one keeps it."""
     said = {word: np.zeros(len(tables_ASN), dtype=bool) for word in ("better", "as good", "worse")}
     for seeds in LOOKS:
-        found = fit(tables_ASN[:, :seeds], num_units)
+        found = fit(tables_ASN[:, :seeds], tables_ASN.shape[-1])
         is_open = ~np.any(list(said.values()), axis=0)
+        excess = found.estimate - headroom_of_arm_A - margin
         p_values = {
-            "better": np.where(may_win, found.p_as_good(0.0), 1.0),
-            "as good": np.where(may_win, found.p_as_good(margin), 1.0),
-            "worse": np.where(may_lose, special.stdtr(found.freedom, (margin - found.estimate) / found.error), 1.0),
+            "better": np.where(allowed, found.moved(headroom_of_full).p_as_good(0.0), 1.0),
+            "as good": np.where(allowed, found.moved(headroom_of_full).p_as_good(margin), 1.0),
+            "worse": np.where(allowed, special.stdtr(found.freedom, -excess / found.error), 1.0),
         }
         for word, p_A in p_values.items():
             p_left = np.where(is_open, p_A, 0.0)

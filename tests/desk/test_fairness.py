@@ -265,12 +265,11 @@ def lopsided(arm: str) -> Callable[[RunRecord], RunRecord]:
     return change
 
 
-def test_headroom_above_a_quarter_of_the_margin_forbids_the_words_that_it_may_have_made(clean: Make) -> None:
+def test_headroom_above_a_quarter_of_the_margin_is_told(clean: Make) -> None:
     study = {"tuning": {"half_steps": False}}
-    of_full = findings(clean(study=study, change=lopsided("full")))["headroom"]
-    assert (of_full.arms, of_full.forbids) == (("full",), ("better", "as good"))
-    of_lora = findings(clean(study=study, change=lopsided("lora")))["headroom"]
-    assert (of_lora.arms, of_lora.forbids) == (("lora",), ("worse",))
+    for arm in ("full", "lora"):
+        found = findings(clean(study=study, change=lopsided(arm)))["headroom"]
+        assert (found.arms, found.severity, found.forbids) == ((arm,), "warns", ())  # desk/comparison.py forbids
     assert "headroom" not in findings(clean(study={**study, "margin": "0.5"}, change=lopsided("lora")))
     other_metric = {**study, "primary": "bits_per_byte", "margin": "0.02"}  # which no trial measured
     assert "headroom" not in findings(clean(study=other_metric, change=lopsided("lora")))

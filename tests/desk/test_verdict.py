@@ -220,13 +220,16 @@ def test_the_same_tail_caps_better_too_because_it_rests_on_the_same_end():
 @pytest.mark.parametrize(
     ("harm", "of_full", "of_arm", "outcome"),
     [
-        (-0.05, 0.0051, None, "undecided"),  # a quarter of the margin is 0.005
-        (0.0, 0.0051, None, "undecided"),
-        (0.05, 0.0051, None, "worse"),
-        (-0.05, 0.0049, 0.0051, "better"),
-        (0.0, 0.0049, 0.0051, "as good"),
-        (0.05, None, 0.0051, "undecided"),
-        (0.05, None, 0.0049, "worse"),
+        (-0.05, 0.06, None, "undecided"),  # with it taken off, the arm is no better
+        (-0.05, 0.0051, None, "better"),
+        (0.0, 0.021, None, "undecided"),
+        (0.0, 0.006, None, "as good"),
+        (0.05, 0.5, None, "worse"),  # full's own makes it only worse
+        (-0.05, None, 0.5, "better"),
+        (0.0, None, 0.5, "as good"),
+        (0.05, None, 0.031, "undecided"),
+        (0.05, None, 0.006, "worse"),
+        (0.5, None, 0.2, "worse"),
         (0.05, None, None, "worse"),
     ],
 )
@@ -239,11 +242,28 @@ def test_headroom_above_a_quarter_of_the_margin_forbids_the_words_that_it_could_
     assert (found.headroom_of_full, found.headroom_of_arm) == (of_full, of_arm)
 
 
+def test_headroom_up_to_a_quarter_of_the_margin_counts_against_nothing():
+    runs = text_study(7, 0.0)
+    high = decide("lora", runs, "nll", Margin(absolute=0.02)).high
+    margin = Margin(absolute=high + 1e-6)  # the arm is as good by a hair
+    quarter = margin.absolute / 4
+    assert decide("lora", runs, "nll", margin, RateSearch(headroom_of_full=0.999 * quarter)).outcome == "as good"
+    assert decide("lora", runs, "nll", margin, RateSearch(headroom_of_full=1.001 * quarter)).reason == "headroom"
+
+
 def test_headroom_is_held_against_the_smaller_part_of_the_margin():
-    search = RateSearch(headroom_of_full=0.004)
-    runs = text_study(7, 0.0, gain=0.2)  # 5 % of it is 0.01, of which a quarter is 0.0025
-    assert decide("lora", runs, "nll", Margin(absolute=0.02), search).outcome == "as good"
-    assert decide("lora", runs, "nll", TWO_PARTS, search).reason == "headroom"
+    runs = text_study(7, 0.0, gain=0.2)  # 5 % of it is 0.01
+    assert decide("lora", runs, "nll", Margin(absolute=0.02), RateSearch(headroom_of_full=0.0095)).outcome == "as good"
+    assert decide("lora", runs, "nll", TWO_PARTS, RateSearch(headroom_of_full=0.0095)).reason == "headroom"
+
+
+@pytest.mark.parametrize("harm", [-0.05, 0.0, 0.015, 0.05])
+@pytest.mark.parametrize(("of_full", "of_arm"), [(0.03, None), (None, 0.03), (0.02, 0.02)])
+def test_a_word_that_is_said_beside_headroom_is_said_of_runs_that_have_used_it_up(harm, of_full, of_arm):
+    said = decide("lora", text_study(7, harm), "nll", Margin(absolute=0.02), RateSearch((), of_arm, of_full)).outcome
+    used = {"better": of_full or 0.0, "as good": of_full or 0.0, "worse": -(of_arm or 0.0), "undecided": 0.0}[said]
+    again = decide("lora", text_study(7, harm + used), "nll", Margin(absolute=0.02)).outcome
+    assert said == "undecided" or again == said
 
 
 def test_a_tail_of_units_towards_benefit_caps_nothing():

@@ -38,7 +38,7 @@ from tunewise.spec import Margin
 # Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5 %.
 UNITS_PER_SQUARED_SKEWNESS = 70
 NUM_HARMFUL_UNITS = 10
-HEADROOM_SHARE = 0.25  # of the margin that a better learning rate may be worth before words are forbidden
+HEADROOM_SHARE = 0.25  # of the margin that a better learning rate may be worth before it counts against words
 # Reasons for being undecided that a larger study would take away.
 DECIDED_BY_MORE = ("seeds", "interval")
 
@@ -65,8 +65,9 @@ def decide(
 
     No word is said with fewer than 3 seeds or 10 units, where all differences are equal, of an unbracketed optimum,
     and, if the margin is a share of full's gain, where that gain is not measurably above 0. "Better" and "as good"
-    are not said where the harm is skewed over units, or full has headroom above a quarter of the margin; "worse" not
-    where the arm has. Raises SpecError for an unknown metric, StudyError where rows differ.
+    are not said where the harm is skewed over units. Headroom above a quarter of the margin, of full for these two and
+    of the arm for "worse", forbids a word unless it would be said with the headroom taken away, too.
+    Raises SpecError for an unknown metric, StudyError where rows differ.
     """
     return Comparison(arm, runs, metric, margin, search).verdict(levels)
 
@@ -99,15 +100,23 @@ class Comparison:
         self._forbidden = {} if self._blocked else self._what_is_forbidden()
 
     def p_values(self) -> dict[Word, float]:
-        """Of every word the smallest one-sided level at which it would be said; 1 where it is forbidden."""
+        """Of every word the smallest one-sided level at which it would be said; 1 where it is forbidden.
+
+        What finer tuning may still gain counts against the word: more harm where it is full's, less where the arm's.
+        """
+        of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
         excesses = [part.excess for part in self._parts]
-        exceeded = min(excess.probability_of_positive() for excess in excesses)
+        exceeded = min(_moved(excess, -of_arm).probability_of_positive() for excess in excesses)
         found: dict[Word, float] = {
-            "better": self._harm.probability_of_negative(),
-            "as good": max(excess.probability_of_negative() for excess in excesses),
+            "better": _moved(self._harm, of_full).probability_of_negative(),
+            "as good": max(_moved(excess, of_full).probability_of_negative() for excess in excesses),
             "worse": min(1.0, len(excesses) * exceeded),
         }
         return {word: 1.0 if self._blocked or word in self._forbidden else p for word, p in found.items()}
+
+    def _held_against(self, headroom: float | None) -> float:
+        """What of an arm's headroom counts: all of it where it is above a quarter of the margin, else nothing."""
+        return headroom if headroom is not None and headroom > HEADROOM_SHARE * min(self._margins()) else 0.0
 
     def verdict(self, levels: Levels, num_compared: int = 1) -> Verdict:
         """The verdict at these one-sided errors."""
@@ -186,11 +195,6 @@ class Comparison:
             forbidden |= {"better": "skew", "as good": "skew"}
         elif any(_is_skewed(part.excess) for part in self._parts):
             forbidden |= {"as good": "skew"}
-        most_headroom = HEADROOM_SHARE * min(self._margins())
-        if (self._search.headroom_of_full or 0) > most_headroom:
-            forbidden |= {"better": "headroom", "as good": "headroom"}
-        if (self._search.headroom_of_arm or 0) > most_headroom:
-            forbidden |= {"worse": "headroom"}
         return forbidden
 
     def _rule(self, levels: Levels) -> _Ruling:
@@ -208,6 +212,8 @@ class Comparison:
             return _Ruling(*judgement, "interval")
         if reason := self._forbidden.get(judgement.outcome):
             return _Ruling("undecided", None, reason)
+        if self.p_values()[judgement.outcome] > levels.of(judgement.outcome):
+            return _Ruling("undecided", None, "headroom")
         return _Ruling(*judgement, None)
 
     def _would_decide(self, level: float) -> Needed | None:
@@ -240,15 +246,18 @@ def _margin_parts(paired: PairedRuns, harm: Contrast, margin: Margin, sign: floa
     """
     parts = []
     if (m := margin.absolute) is not None:
-        excess = replace(harm, values_SN=harm.values_SN - m, estimate=harm.estimate - m)
-        slack = replace(harm, values_SN=harm.values_SN + m, estimate=harm.estimate + m)
-        parts.append(_MarginPart(excess, slack))
+        parts.append(_MarginPart(excess=_moved(harm, -m), slack=_moved(harm, m)))
     if (k := margin.share_of_gain) is not None:
         excess = paired.contrast({"arm": sign, "full": -sign * (1 - k), "base": -sign * k})
         slack = paired.contrast({"arm": sign, "full": -sign * (1 + k), "base": sign * k})
         parts.append(_MarginPart(excess, slack))
     assert parts, "a margin has at least one part"
     return parts
+
+
+def _moved(contrast: Contrast, by: float) -> Contrast:
+    """The contrast with a constant added."""
+    return replace(contrast, values_SN=contrast.values_SN + by, estimate=contrast.estimate + by)
 
 
 def _is_skewed(harm: Contrast) -> bool:

@@ -63,7 +63,7 @@ def _meaning(verdict: Verdict) -> str:
         "identical": f"but all differences are equal, as if one run stood under two names, and {margin} is not judged",
         "optimum not bracketed": f"but the best learning rate of {' and '.join(verdict.unbracketed)} was an edge of "
         f"those tried and a better one may lie beyond, so that {margin} is not judged",
-        "headroom": f"but another learning rate may gain more than a quarter of {margin}: {_headroom(verdict)}",
+        "headroom": f"but another learning rate may gain enough to turn the word: {_headroom(verdict)}",
         "full gains nothing measurable here": f"but {verdict.against} gains nothing measurable here, so that "
         f"{margin} means nothing",
         "skew": f"but the harm sits in too few units ({', '.join(verdict.harmful_units[:3])}, ...) to rule out a "

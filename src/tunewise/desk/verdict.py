@@ -25,7 +25,7 @@ Reason = Literal[
     "units",  # fewer than MIN_UNITS
     "identical",  # all differences are equal, as if one run stood under two names
     "optimum not bracketed",
-    "headroom",  # another learning rate may be better by more than a quarter of the margin
+    "headroom",  # another learning rate may gain more than a quarter of the margin, and enough to turn the word
     "full gains nothing measurable here",  # so that a share of its gain means nothing
     "skew",  # the harm sits in too few units for the interval to be trusted
     "interval",  # it reaches to both sides of what it would have to exclude
