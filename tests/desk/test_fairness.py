@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tunewise.desk import schedule
-from tunewise.desk.fairness import RULES, Finding, check, check_before
+from tunewise.desk.curves import LossPoint
+from tunewise.desk.fairness import RULES, Case, Finding, check, check_before
 from tunewise.desk.fairness.strength import PUBLISHED
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord, Tuned
@@ -22,7 +23,9 @@ Make = Callable[..., Ledger]
 def findings(ledger: Ledger) -> dict[str, Finding]:
     data = ledger.data_summary()
     study = schedule.resolve(ledger.study(), data)
-    return {finding.id: finding for finding in check(study, data, schedule.current(study, data, ledger.records()))}
+    return {
+        finding.id: finding for finding in check(Case(study, data, schedule.current(study, data, ledger.records())))
+    }
 
 
 def findings_with(ledger: Ledger, change: Callable[[RunRecord], RunRecord], **others: Any) -> dict[str, Finding]:
@@ -30,7 +33,7 @@ def findings_with(ledger: Ledger, change: Callable[[RunRecord], RunRecord], **ot
     data = ledger.data_summary()
     study = schedule.resolve(ledger.study(), data)
     records = [change(record) for record in schedule.current(study, data, ledger.records())]
-    return {finding.id: finding for finding in check(study, data, records, **others)}
+    return {finding.id: finding for finding in check(Case(study, data, records, **others))}
 
 
 def findings_before(ledger: Ledger) -> dict[str, Finding]:
@@ -151,7 +154,7 @@ def test_lost_runs_are_counted_by_arm(clean: Make, role: str, status: str, name:
         return record.replace(status=status, message="lost") if is_lost else record
 
     found = findings(clean(study={"looks": [5]}, change=lose))
-    assert found[name].evidence == "lora: 1"
+    assert found[name].evidence == ("lora: 1; seeds 1" if role == "confirm" else "lora: 1")
     assert set(found) == {name}
 
 
@@ -238,7 +241,7 @@ def test_more_trials_than_the_cap_block(clean: Make) -> None:
     records = schedule.current(study, data, ledger.records())
     (trial,) = (r for r in records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == ("full", "tune", 0.00014))
     more = [respecified(learning_rate=0.0001 + i * 1e-6)(trial) for i in range(cap)]
-    found = {finding.id: finding for finding in check(study, data, [*records, *more])}
+    found = {finding.id: finding for finding in check(Case(study, data, [*records, *more]))}
     assert found["unequal-tuning-rule"].arms == ("full",)
 
 
@@ -447,6 +450,19 @@ def test_full_stands_beside_the_published_figure_of_its_model_and_data(
         assert found("FacebookAI/roberta-base", 872) == {name}
 
 
+@pytest.mark.parametrize(("margin", "share"), [("0.3", "30%"), ("0.5", "10%")])
+def test_a_margin_that_full_itself_is_within_early_warns_with_the_share_of_its_steps(
+    clean: Make, margin: str, share: str
+) -> None:
+    """Full falls from 3.0 to 2.5 and 2.4 at steps 0, 50 and 100: within 0.3 of its best at step 30, 0.5 at step 10."""
+    ledger = clean(study={"margin": margin})
+    curve = [LossPoint(0, 3.0), LossPoint(50, 2.5), LossPoint(100, 2.4)]
+    found = findings_with(ledger, lambda record: record, full_curve=curve)["loose-margin"]
+    assert found.severity == "warns"
+    assert f"after {share} of its steps" in found.sentence
+    assert "loose-margin" not in findings_with(clean(), lambda record: record, full_curve=curve), "0.02 is reached late"
+
+
 def test_every_published_figure_has_a_source_and_is_known_once() -> None:
     assert len({(p.model, p.dataset) for p in PUBLISHED}) == len(PUBLISHED)
     assert all("arXiv" in p.source and 0.5 < p.accuracy < 1 for p in PUBLISHED)
@@ -460,7 +476,7 @@ def test_blocking_findings_come_first(clean: Make) -> None:
     ledger = clean(study=study, data={"near_duplicates": 1})
     data: DataSummary = ledger.data_summary()
     resolved = schedule.resolve(ledger.study(), data)
-    severities = [f.severity for f in check(resolved, data, schedule.current(resolved, data, ledger.records()))]
+    severities = [f.severity for f in check(Case(resolved, data, schedule.current(resolved, data, ledger.records())))]
     order = ["blocks", "warns", "note"]
     assert severities == sorted(severities, key=order.index)
     assert {"blocks", "warns"} <= set(severities)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunewise.desk.forgetting import Point, equal_quality, first_crossing, mean_curve, read_curve
+from tunewise.desk.forgetting import Point, at_first_crossing, equal_quality, mean_curve, read_curve
 from tunewise.desk.report.build import build_report
 from tunewise.ledger import Ledger
 from tunewise.records import FORGETTING_SCHEMA
@@ -23,7 +23,7 @@ def run(valid: list[float], general: list[float], offset: float = 0.0) -> list[P
 
 
 def test_forgetting_is_read_where_the_loss_on_valid_first_reaches_the_level() -> None:
-    found = first_crossing(run([4.0, 3.0, 2.0, 2.5], [5.0, 5.2, 5.6, 6.0]), 2.5)
+    found = at_first_crossing(run([4.0, 3.0, 2.0, 2.5], [5.0, 5.2, 5.6, 6.0]), 2.5)
     assert found is not None
     step, change_U = found
     assert step == pytest.approx(15.0)
@@ -32,8 +32,8 @@ def test_forgetting_is_read_where_the_loss_on_valid_first_reaches_the_level() ->
 
 def test_a_level_that_is_never_reached_has_no_crossing_and_one_below_the_start_none_before_it() -> None:
     measured = run([4.0, 3.0, 2.0], [5.0, 5.2, 5.6])
-    assert first_crossing(measured, 1.9) is None
-    at_start = first_crossing(measured, 4.5)
+    assert at_first_crossing(measured, 1.9) is None
+    at_start = at_first_crossing(measured, 4.5)
     assert at_start is not None
     assert at_start[0] == 0
     assert not at_start[1].any()

@@ -94,6 +94,30 @@ def test_costs_are_medians_over_the_confirmed_runs_and_ratios_are_to_full(finish
         assert arm.ratio_to_full["train_seconds"] == pytest.approx(seconds[arm.name] / seconds["full"])
 
 
+def test_the_seconds_to_equal_quality_are_steps_of_the_usual_length(report: Report) -> None:
+    """The fake lab's steps take 0.2 s; its loss on valid falls in a straight line to the end, least in lora-r8."""
+    arms = {arm.name: arm for arm in report.tuned_arms()}
+    for arm in arms.values():
+        assert arm.to_quality is not None
+        assert arm.to_quality.steps is not None
+        assert arm.step_seconds == arm.first_step_seconds == 0.2
+        assert arm.seconds_to_quality == pytest.approx(0.2 * arm.to_quality.steps)
+    seconds = {name: arm.seconds_to_quality or 0.0 for name, arm in arms.items()}
+    assert max(seconds, key=lambda name: seconds[name]) == "lora-r8"
+
+
+def test_full_was_within_the_margin_late_and_the_report_says_how_late(report: Report) -> None:
+    """Of a straight fall by 0.62, the last 0.02 is the last 3.2 % of the steps."""
+    assert report.study.full_within_margin_after == pytest.approx(1 - 0.02 / 0.62, abs=2e-3)
+
+
+def test_capacity_is_told_as_parameters_by_supervised_token(report: Report) -> None:
+    tokens = report.data.split("train").supervised_tokens
+    for arm in report.tuned_arms():
+        assert arm.trainable_parameters is not None
+        assert arm.parameters_per_target == pytest.approx(arm.trainable_parameters / tokens)
+
+
 def test_forgetting_is_the_change_of_nll_on_general_text_against_the_base(finished: Ledger, report: Report) -> None:
     (base,) = stored_runs(finished.folder, "base", "base")
     before = per_token_nll(finished.folder, base["run_id"], "general")
@@ -282,6 +306,9 @@ def test_a_lost_seed_is_lost_in_every_arm(make_study: Any) -> None:
     assert report.study.seeds == (1, 3, 4)
     assert all(len(arm.metrics["nll"].per_seed) == 3 for arm in report.tuned_arms())
     assert "confirmation-failed" in {finding.id for finding in report.warnings}
+    for verdict in report.verdicts:
+        assert verdict.dropped_seeds == (2,)
+        assert "Left out of every arm, because the machine lost a run of it: seed 2." in verdict.sentence
 
 
 def test_a_classification_is_judged_by_accuracy_and_measures_gain_over_the_head(make_study: Any) -> None:
@@ -380,7 +407,11 @@ def test_a_confirmation_run_that_diverged_stays_in_the_comparison(make_study: An
 
     report = build_report(make_study(change=diverge))
     assert len(report.arm("lora-r8").metrics["nll"].per_seed) == 3
-    assert [f.evidence for f in report.warnings if f.id == "confirmation-diverged"] == ["lora-r8: 1"]
+    assert [f.evidence for f in report.warnings if f.id == "confirmation-diverged"] == ["lora-r8: 1; seeds 2"]
+    of_arm, other = report.verdicts
+    assert of_arm.diverged_runs == {"lora-r8": 1}
+    assert "1 of 3 runs of lora-r8 that diverged" in of_arm.sentence
+    assert not other.diverged_runs
 
 
 # --- what the report is made of

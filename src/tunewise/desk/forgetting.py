@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from tunewise.desk.curves import common_level, first_crossing
 from tunewise.desk.intervals import two_way_interval
 from tunewise.desk.metrics import Floats
 from tunewise.desk.paired import linearise
@@ -91,12 +92,12 @@ def equal_quality(arms: Mapping[str, Sequence[Sequence[Point]]]) -> dict[str, At
     measured = {arm: runs for arm, runs in arms.items() if runs and all(runs)}
     if not measured:
         return {}
-    level = max(float(np.mean([min(p.valid_nll for p in run) for run in runs])) for runs in measured.values())
+    level = common_level({arm: [[p.valid_nll for p in run] for run in runs] for arm, runs in measured.items()})
     return {arm: _at_level(runs, level) for arm, runs in measured.items()}
 
 
 def _at_level(runs: Sequence[Sequence[Point]], level: float) -> AtEqualQuality:
-    found = [crossing for run in runs if (crossing := first_crossing(run, level))]
+    found = [crossing for run in runs if (crossing := at_first_crossing(run, level))]
     if not found:
         return AtEqualQuality(level=level, change=None, low=None, high=None, steps=None, reached=0, runs=len(runs))
     changes_SU = np.stack([change_U for _, change_U in found])
@@ -113,19 +114,17 @@ def _at_level(runs: Sequence[Sequence[Point]], level: float) -> AtEqualQuality:
     )
 
 
-def first_crossing(run: Sequence[Point], level: float) -> tuple[float, Floats] | None:
+def at_first_crossing(run: Sequence[Point], level: float) -> tuple[float, Floats] | None:
     """Step and change of every document's NLL (U) where the run's loss on valid first falls to `level`.
 
     Linear between measurements; None where it never does.
     """
-    for before, after in zip((run[0], *run), run, strict=False):
-        if after.valid_nll > level:
-            continue
-        drop = before.valid_nll - after.valid_nll
-        share = (before.valid_nll - level) / drop if drop > 0 else 0.0
-        nll_U = before.nll_U + share * (after.nll_U - before.nll_U)
-        return before.step + share * (after.step - before.step), nll_U - run[0].nll_U
-    return None
+    found = first_crossing([point.valid_nll for point in run], level)
+    if found is None:
+        return None
+    before, after = run[found.before], run[min(found.before + 1, len(run) - 1)]
+    nll_U = before.nll_U + found.share * (after.nll_U - before.nll_U)
+    return before.step + found.share * (after.step - before.step), nll_U - run[0].nll_U
 
 
 def _per_token(point: Point) -> float:

@@ -2,11 +2,13 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
-from tunewise.records import RunRecord
+from tunewise.records import Memory, RunRecord, Usage
 from tunewise.spec import Frozen
 
 Number = float | None
+Item = TypeVar("Item")
 
 
 class Cost(Frozen):
@@ -14,10 +16,15 @@ class Cost(Frozen):
 
     trainable_parameters: int | None
     train_seconds: float | None  # optimizer steps only
+    step_seconds: float | None  # the median step, without the first one
+    first_step_seconds: float | None  # with what is set up in it: warm-up, compilation
+    seconds_to_quality: float | None  # median steps until valid first reaches what every arm reaches (desk/curves.py)
     tokens_per_second: float | None  # processed by training, padding excluded
     supervised_tokens_per_second: float | None  # of these, trained on
+    load_peak_bytes: int | None
     peak_memory_bytes: int | None  # of the training phase
     peak_memory_above_start_bytes: int | None  # above what the process held before the model was loaded
+    evaluate_peak_bytes: int | None
     saved_bytes: int | None  # of the deliverable's weights
 
 
@@ -27,17 +34,35 @@ COST_NAMES = tuple(Cost.model_fields)
 CHARTED = ("train_seconds", "saved_bytes", "peak_memory_bytes")
 
 
-def cost_of(runs: Sequence[RunRecord]) -> Cost:
+class TimedRun(NamedTuple):
+    """A confirmed run with the seconds of its optimizer steps, in order; none where nothing was trained."""
+
+    record: RunRecord
+    step_seconds: tuple[float, ...]
+
+
+def cost_of(timed: Sequence[TimedRun], seconds_to_quality: float | None = None) -> Cost:
     """The cost of one arm from its confirmed runs (none: all None)."""
+    runs = [run.record for run in timed]
     return Cost(
         trainable_parameters=_whole(_median(runs, lambda run: run.tuned.trainable_parameters if run.tuned else None)),
         train_seconds=_median(runs, lambda run: run.usage.train_seconds if run.usage else None),
+        step_seconds=_median(timed, lambda run: usual_step(run.step_seconds)),
+        first_step_seconds=_median(timed, lambda run: run.step_seconds[0] if run.step_seconds else None),
+        seconds_to_quality=seconds_to_quality,
         tokens_per_second=_median(runs, lambda run: _speed(run, supervised=False)),
         supervised_tokens_per_second=_median(runs, lambda run: _speed(run, supervised=True)),
-        peak_memory_bytes=_whole(_median(runs, lambda run: _peak(run)[0])),
-        peak_memory_above_start_bytes=_whole(_median(runs, lambda run: _peak(run)[1])),
+        load_peak_bytes=_peak_bytes(runs, lambda usage: usage.load_memory),
+        peak_memory_bytes=_peak_bytes(runs, lambda usage: usage.train_memory),
+        peak_memory_above_start_bytes=_whole(_median(runs, _above_start)),
+        evaluate_peak_bytes=_peak_bytes(runs, lambda usage: usage.evaluate_memory),
         saved_bytes=_whole(_median(runs, lambda run: run.usage.saved_bytes if run.usage else None)),
     )
+
+
+def usual_step(seconds: Sequence[float]) -> float | None:
+    """The median step without the first one, in which things are set up; None: fewer than two steps."""
+    return float(statistics.median(seconds[1:])) if len(seconds) > 1 else None
 
 
 def ratios(cost: Cost, full: Cost | None) -> dict[str, float | None]:
@@ -55,7 +80,7 @@ def telling_cost(costs: Mapping[str, Cost]) -> str | None:
     return max(spread, key=lambda name: spread[name]) if spread else None
 
 
-def _median(runs: Sequence[RunRecord], value: Callable[[RunRecord], Number]) -> Number:
+def _median(runs: Sequence[Item], value: Callable[[Item], Number]) -> Number:
     known = [number for run in runs if (number := value(run)) is not None]
     return float(statistics.median(known)) if known else None
 
@@ -71,9 +96,17 @@ def _speed(run: RunRecord, *, supervised: bool) -> Number:
     return tokens / run.usage.train_seconds
 
 
-def _peak(run: RunRecord) -> tuple[int | None, int | None]:
+def _peak_bytes(runs: Sequence[RunRecord], phase: Callable[[Usage], Memory | None]) -> int | None:
+    def peak(run: RunRecord) -> Number:
+        memory = phase(run.usage) if run.usage else None
+        return memory.peak_bytes if memory else None
+
+    return _whole(_median(runs, peak))
+
+
+def _above_start(run: RunRecord) -> Number:
     memory = run.usage.train_memory if run.usage else None
-    return (memory.peak_bytes, memory.above_start_bytes) if memory else (None, None)
+    return memory.above_start_bytes if memory else None
 
 
 def _ratio(value: Number, full: Number) -> Number:

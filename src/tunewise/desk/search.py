@@ -124,17 +124,25 @@ def brackets_best(losses: Losses) -> bool:
     return best is not None and min(losses) < best < max(losses)
 
 
+def bracket(losses: Losses) -> tuple[float, float] | None:
+    """The rates next to the best one, both tried and worse (or diverged); None where it is an edge of those tried."""
+    best = best_rate(losses)
+    if best is None or not brackets_best(losses):
+        return None
+    rates = sorted(losses)
+    return rates[rates.index(best) - 1], rates[rates.index(best) + 1]
+
+
 def headroom(losses: Losses) -> float | None:
     """How much lower the loss might be at the best rate between those tried, in units of the loss, never negative.
 
     The best loss minus the minimum of the parabola in log rate through the best and its two neighbours. None where
     there is no such parabola: the best is at an edge, or a neighbour diverged.
     """
-    best = best_rate(losses)
-    if best is None or not brackets_best(losses):
+    best, beside = best_rate(losses), bracket(losses)
+    if best is None or beside is None:
         return None
-    rates = sorted(losses)
-    below, above = rates[rates.index(best) - 1], rates[rates.index(best) + 1]
+    below, above = beside
     at_best, at_below, at_above = losses[best], losses[below], losses[above]
     if at_best is None or at_below is None or at_above is None:
         return None

@@ -23,7 +23,20 @@ def sentence(verdict: Verdict) -> str:
         f"{metric.difference_unit} ({_interval_text(verdict, metric)}, {better} is better; "
         f"{_count(verdict.num_seeds, 'seed')}, {units}), {_meaning(verdict)}."
     )
-    return f"{text} {what_would_decide(verdict.would_decide)}" if verdict.would_decide else text
+    parts = (text, *_lost_runs(verdict), *([what_would_decide(verdict.would_decide)] if verdict.would_decide else []))
+    return " ".join(parts)
+
+
+def _lost_runs(verdict: Verdict) -> list[str]:
+    """A sentence on runs that diverged and one on seeds that were left out, where there are any."""
+    said = []
+    if verdict.diverged_runs:
+        counts = [f"{count} of {verdict.num_seeds} runs of {arm}" for arm, count in verdict.diverged_runs.items()]
+        said.append(f"Counted as they were scored: {' and '.join(counts)} that diverged.")
+    if lost := verdict.dropped_seeds:
+        seeds = ("seed " if len(lost) == 1 else "seeds ") + ", ".join(map(str, lost))
+        said.append(f"Left out of every arm, because the machine lost a run of it: {seeds}.")
+    return said
 
 
 def what_would_decide(need: Needed) -> str:

@@ -96,6 +96,8 @@ class Verdict(Frozen):
     num_rows: int
     would_decide: Needed | None  # what a new study needs; None: decided, or more data is not what is missing
     blocked_by: tuple[str, ...] = ()  # the fairness rules that forbid a word
+    diverged_runs: dict[str, int] = {}  # arm -> confirmed runs that diverged, which count as they were scored
+    dropped_seeds: tuple[int, ...] = ()  # lost to the machine twice in some arm, and left out of all
 
 
 class MarginTest(NamedTuple):

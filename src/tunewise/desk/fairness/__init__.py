@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from tunewise.desk.fairness import data as data_rules
 from tunewise.desk.fairness import machine, protocol, strength, training, tuning
 from tunewise.desk.fairness.blocking import hold_back as hold_back
-from tunewise.desk.fairness.finding import Case, Rule, Severity
+from tunewise.desk.fairness.finding import Case as Case
 from tunewise.desk.fairness.finding import Finding as Finding
+from tunewise.desk.fairness.finding import Rule, Severity
 from tunewise.desk.fairness.finding import listed as listed
-from tunewise.desk.schedule import confirmed
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec
 
@@ -46,6 +46,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     machine.different_hardware,
     machine.overlapping_runs,
     strength.full_beside_published,
+    strength.loose_margin,
 )
 RULES = RULES_BEFORE + RULES_ON_RECORDS
 
@@ -55,19 +56,8 @@ def check_before(study: StudySpec, data: DataSummary) -> tuple[Finding, ...]:
     return _ordered(finding for rule in RULES_BEFORE for finding in rule(Case(study, data)))
 
 
-def check(
-    study: StudySpec,
-    data: DataSummary,
-    records: Sequence[RunRecord],
-    stale: Sequence[RunRecord] = (),
-    reference_loss: float | None = None,
-) -> tuple[Finding, ...]:
-    """Every finding, the blocking ones first. `study` is resolved, `records` are the current ones of any role.
-
-    `stale` are the other records of the study folder; `reference_loss` is what selection minimises, of the base or
-    the head arm on valid (None: not known).
-    """
-    case = Case(study, data, records, confirmed(study, records), stale, reference_loss)
+def check(case: Case) -> tuple[Finding, ...]:
+    """Every finding on a study and its records, the blocking ones first."""
     return _ordered(finding for rule in RULES for finding in rule(case))
 
 

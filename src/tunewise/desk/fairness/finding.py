@@ -1,14 +1,19 @@
 """What a fairness rule says, what it looks at, and how a finding forbids words of the comparisons that it concerns."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self
 
 from pydantic import model_validator
 
+from tunewise.desk import schedule
+from tunewise.desk.curves import LossPoint, share_of_training
+from tunewise.desk.metrics import primary_metric
 from tunewise.desk.verdict import Word
 from tunewise.records import DataSummary, RunRecord, Tuned
-from tunewise.spec import BaseMethod, ExistingMethod, Frozen, FullMethod, StudySpec
+from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, Frozen, FullMethod, StudySpec, parse_margin
 
 Severity = Literal["blocks", "warns", "note"]
 WORDS: tuple[Word, ...] = ("better", "as good", "worse")
@@ -42,9 +47,14 @@ class Case:
     study: StudySpec  # resolved
     data: DataSummary
     records: Sequence[RunRecord] = ()  # the current ones, of any role
-    confirmed: Mapping[str, Sequence[RunRecord]] = field(default_factory=dict)  # by arm, rising seeds
     stale: Sequence[RunRecord] = ()  # in the study folder, but of another study: settings that were changed since
     reference_loss: float | None = None  # what selection minimises, of the base (of the head arm) on valid
+    full_curve: Sequence[LossPoint] = ()  # the same of full by step, mean over its confirmed runs
+
+    @cached_property
+    def confirmed(self) -> Mapping[str, Sequence[RunRecord]]:
+        """The confirmed runs by arm, by rising seed."""
+        return schedule.confirmed(self.study, self.records)
 
     @property
     def full(self) -> str | None:
@@ -66,6 +76,27 @@ class Case:
         """What the arm trains: as its runs report it, or as it was prepared."""
         run = next((run for run in self.confirmed.get(arm, ()) if run.tuned), None)
         return run.tuned if run else self.data.arms.get(arm)
+
+    def margin_in_loss(self) -> float | None:
+        """The margin in units of what selection minimises; None where another metric is judged, or no gain is known."""
+        metric = primary_metric(self.data.task)
+        if primary_metric(self.data.task, self.study.primary) != metric:
+            return None
+        margin = parse_margin(self.study.margin) if self.study.margin else DEFAULT_MARGINS[metric]
+        parts = [] if margin.absolute is None else [margin.absolute]
+        if margin.share_of_gain is not None and self.full is not None and self.reference_loss is not None:
+            losses = [schedule.selection_loss(run) for run in self.confirmed.get(self.full, ())]
+            gains = [self.reference_loss - loss for loss in losses if math.isfinite(loss)]
+            parts += [margin.share_of_gain * max(0.0, sum(gains) / len(gains))] if gains else []
+        return min(parts, default=None)
+
+    def full_within_margin_after(self) -> float | None:
+        """The share of its steps after which full itself was within the margin of its best on valid; None: not known.
+
+        It says what the margin means: a loss as large as leaving out the rest of full's training.
+        """
+        margin = self.margin_in_loss()
+        return None if margin is None else share_of_training(self.full_curve, margin)
 
     def num_seeds(self) -> int:
         """Seeds on which every confirmed arm has a run; before the study, those that are planned."""

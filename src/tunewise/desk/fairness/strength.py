@@ -7,6 +7,7 @@ from tunewise.desk.fairness.finding import WORDS, Case, Finding
 from tunewise.desk.schedule import selected_evaluation
 
 MIN_LINEAR_SHARE = 0.5  # of the base's linear parameters
+TIGHT_MARGIN_SHARE = 0.5  # of full's steps, before which it should not be within the margin of its best
 
 
 class Published(NamedTuple):
@@ -56,6 +57,20 @@ def _published(case: Case) -> Published | None:
     source = "".join(letter for letter in case.data.split("valid").source.lower() if letter.isalnum())
     rows = case.data.split("valid").rows
     return next((p for p in PUBLISHED if (p.model, p.valid_rows) == (model, rows) and p.dataset in source), None)
+
+
+def loose_margin(case: Case) -> Iterator[Finding]:
+    """Full itself came within the margin of its best before half of its steps: so wide a margin forgives much."""
+    share = case.full_within_margin_after()
+    if share is None or share >= TIGHT_MARGIN_SHARE:
+        return
+    yield Finding(
+        id="loose-margin",
+        severity="warns",
+        sentence=f"The margin is wide: full fine-tuning itself was that close to its best after {share:.0%} of its "
+        "steps.",
+        evidence=f"mean curve on valid; margin {case.margin_in_loss():.3g}",
+    )
 
 
 def narrow_targets(case: Case) -> Iterator[Finding]:

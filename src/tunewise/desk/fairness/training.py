@@ -103,10 +103,13 @@ def runs_lost(case: Case) -> Iterator[Finding]:
         ("tune", "failed"): ("trials-failed", "warns", "Learning-rate trials failed; their rates were not compared."),
     }
     for (role, status), (name, severity, sentence) in sentences.items():
-        lost = Counter(r.spec.arm for r in case.records if r.spec.role == role and r.status == status)
-        if lost:
-            evidence = ", ".join(f"{arm}: {number}" for arm, number in sorted(lost.items()))
-            yield Finding(id=name, severity=severity, sentence=sentence, evidence=evidence)
+        lost = [r for r in case.records if r.spec.role == role and r.status == status]
+        if not lost:
+            continue
+        evidence = ", ".join(f"{arm}: {number}" for arm, number in sorted(Counter(r.spec.arm for r in lost).items()))
+        if role == "confirm":
+            evidence += "; seeds " + ", ".join(map(str, sorted({r.spec.seed for r in lost})))
+        yield Finding(id=name, severity=severity, sentence=sentence, evidence=evidence)
 
 
 def updates_lost(case: Case) -> Iterator[Finding]:

@@ -1,14 +1,12 @@
 """Rules about learning rates: were all arms tuned alike, and well enough?"""
 
-import math
 from collections.abc import Iterator
 
 from tunewise.desk import schedule
 from tunewise.desk.comparison import HEADROOM_SHARE
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
-from tunewise.desk.metrics import primary_metric
 from tunewise.desk.search import headroom
-from tunewise.spec import DEFAULT_MARGINS, HeadMethod, LoraMethod, TrainedMethod, parse_margin
+from tunewise.spec import HeadMethod, LoraMethod, TrainedMethod
 
 
 def unequal_rule(case: Case) -> Iterator[Finding]:
@@ -70,7 +68,7 @@ def too_much_headroom(case: Case) -> Iterator[Finding]:
 
     The verdict itself does not say a word that this could turn (desk/comparison.py).
     """
-    margin = _margin_in_loss(case)
+    margin = case.margin_in_loss()
     if margin is None:
         return
     for arm in case.trained_arms():
@@ -85,20 +83,6 @@ def too_much_headroom(case: Case) -> Iterator[Finding]:
             evidence=f"{found:.3g} below its best loss, by the parabola through its best rates; margin {margin:.3g}",
             arms=(arm,),
         )
-
-
-def _margin_in_loss(case: Case) -> float | None:
-    """The margin in units of what selection minimises; None where another metric is judged, or a gain is not known."""
-    metric = primary_metric(case.data.task)
-    if primary_metric(case.data.task, case.study.primary) != metric:
-        return None
-    margin = parse_margin(case.study.margin) if case.study.margin else DEFAULT_MARGINS[metric]
-    parts = [] if margin.absolute is None else [margin.absolute]
-    if margin.share_of_gain is not None and case.full is not None and case.reference_loss is not None:
-        losses = [schedule.selection_loss(run) for run in case.confirmed.get(case.full, ())]
-        gains = [case.reference_loss - loss for loss in losses if math.isfinite(loss)]
-        parts += [margin.share_of_gain * max(0.0, sum(gains) / len(gains))] if gains else []
-    return min(parts, default=None)
 
 
 def head_rate_differs(case: Case) -> Iterator[Finding]:

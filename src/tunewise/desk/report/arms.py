@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 
 from tunewise.desk import schedule
 from tunewise.desk.forgetting import mean_curve
-from tunewise.desk.frontier import cost_of, ratios
+from tunewise.desk.frontier import Cost, cost_of, ratios
 from tunewise.desk.intervals import Estimate, unit_interval
 from tunewise.desk.metrics import METRICS, metrics_of
 from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, LearningCurve, RatePoint, TrainPoint, ValidPoint
-from tunewise.records import RunRecord
+from tunewise.desk.search import bracket, headroom
+from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import BaseMethod, ExistingMethod, FullMethod, HeadMethod, LoraMethod, Method, PeftMethod
 
+LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
 
@@ -27,23 +29,27 @@ def arm_views(folder: StudyFolder) -> tuple[ArmView, ...]:
 
 def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
     tuned = runs[0].tuned if runs else None
-    cost = cost_of([] if isinstance(method, BaseMethod) else runs)
-    full = cost_of(folder.confirmed.get(folder.full, [])) if folder.full else None
+    cost = arm_cost(folder, name)
     trained = [run for run in runs if run.spec.learning_rate is not None]
+    losses = schedule.measured_losses(schedule.trials(folder.records, name))
     return ArmView(
         name=name,
         method=describe(method),
         learning_rate=schedule.selected_rates(folder.study, folder.records).get(name),
+        bracket=bracket(losses),
+        headroom=headroom(losses),
         **dict(cost),
         total_parameters=tuned.total_parameters if tuned else None,
         trainable_percent=100 * tuned.trainable_parameters / tuned.total_parameters if tuned else None,
+        parameters_per_target=tuned.trainable_parameters / _num_targets(folder.data) if tuned else None,
         scale=tuned.scale if tuned else None,
         linear_share=tuned.linear_share if tuned else None,
-        ratio_to_full=ratios(cost, full),
+        ratio_to_full=ratios(cost, arm_cost(folder, folder.full) if folder.full else None),
         metrics=_metrics(folder, method, runs),
         forgetting=_forgetting(folder, method, runs),
         forgetting_at_equal_quality=folder.equal_quality.get(name),
         forgetting_curve=mean_curve(folder.curves.get(name, [])),
+        to_quality=folder.to_quality.get(name),
         num_steps=trained[0].num_steps if trained else None,
         selected_steps=tuple(run.selected_step for run in trained),
         learning_rate_curve=_rate_curve(folder, name),
@@ -51,7 +57,16 @@ def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecor
     )
 
 
-LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
+def arm_cost(folder: StudyFolder, arm: str) -> Cost:
+    """What the confirmed runs of an arm cost; of the base nothing is known."""
+    reached = folder.to_quality.get(arm)
+    return cost_of(folder.timed(folder.confirmed.get(arm, [])), reached.seconds if reached else None)
+
+
+def _num_targets(data: DataSummary) -> int:
+    """What the arms learn from: supervised tokens of train, for a classification its rows."""
+    train = data.split("train")
+    return train.rows if data.task == "classify" else train.supervised_tokens
 
 
 def describe(method: Method) -> str:
@@ -115,7 +130,7 @@ def _learning_curve(folder: StudyFolder, run: RunRecord) -> LearningCurve:
     planned = schedule.num_steps(folder.study, folder.data)
     return LearningCurve(
         seed=run.spec.seed,
-        train=thinned(folder.ledger.steps(run.run_id), planned),
+        train=thinned(folder.steps(run), planned),
         valid=tuple(ValidPoint(step=e.step, nll=e.nll, accuracy=e.accuracy) for e in run.evaluations),
         selected_step=run.selected_step,
     )

@@ -11,13 +11,12 @@ from tunewise.desk import schedule
 from tunewise.desk.bootstrap import pigeonhole_interval
 from tunewise.desk.comparison import ArmScores, Comparison
 from tunewise.desk.declarations import as_exploratory, changed_finding
-from tunewise.desk.fairness import Finding, check, hold_back, listed, run_warnings
-from tunewise.desk.frontier import cost_of
+from tunewise.desk.fairness import Case, Finding, check, hold_back, listed, run_warnings
 from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS, compute, primary_metric
 from tunewise.desk.multiplicity import decide_together, recommended
 from tunewise.desk.paired import PairedRuns
-from tunewise.desk.report.arms import arm_views
+from tunewise.desk.report.arms import arm_cost, arm_views
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
@@ -74,15 +73,28 @@ def _words(folder: StudyFolder) -> tuple[Verdict, ...]:
     if _why_no_verdict(folder):
         return ()
     findings = _findings(folder)
-    return tuple(hold_back(verdict, findings) for verdict in _verdicts(folder))
+    return tuple(hold_back(_with_lost_runs(verdict, folder), findings) for verdict in _verdicts(folder))
+
+
+def _with_lost_runs(verdict: Verdict, folder: StudyFolder) -> Verdict:
+    """The verdict with the count of runs that diverged, and the seeds that were left out."""
+    runs = {arm: folder.confirmed[arm] for arm in (verdict.arm, verdict.against)}
+    diverged = {arm: number for arm, of in runs.items() if (number := sum(run.status == "diverged" for run in of))}
+    lost = {r.spec.seed for r in folder.records if r.spec.role == "confirm" and r.status == "failed"}
+    return verdict.replace(diverged_runs=diverged, dropped_seeds=tuple(sorted(lost)))
 
 
 def _findings(folder: StudyFolder) -> tuple[Finding, ...]:
-    found = check(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder))
+    found = check(_case(folder))
     if folder.budget is None:
         return found
     evidence = f"budget: {folder.study.budget}"
     return (*found, Finding(id="budget", severity="note", sentence=folder.budget, evidence=evidence))
+
+
+def _case(folder: StudyFolder) -> Case:
+    curve = folder.selection_curve(folder.full) if folder.full else ()
+    return Case(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder), curve)
 
 
 # --- the study and its verdicts
@@ -102,6 +114,7 @@ def _study_view(reading: Reading) -> StudyView:
         primary_metric=primary_metric(folder.data.task, study.primary),
         full_arm=folder.full,
         margin=verdicts[0].margin if verdicts else study.margin,
+        full_within_margin_after=_case(folder).full_within_margin_after() if verdicts else None,
         seeds=tuple(sorted({run.spec.seed for runs in folder.confirmed.values() for run in runs})),
         planned_seeds=study.confirmation_seeds()[: study.looks[1 if reading.undecided else 0]],
         looks=study.looks,
@@ -209,7 +222,7 @@ def _headroom(folder: StudyFolder, arm: str) -> float | None:
 
 def _recommendation(folder: StudyFolder, verdicts: Sequence[Verdict]) -> str | None:
     candidates = [verdict for verdict in verdicts if verdict.arm in asked(folder.study, folder.full)]
-    return recommended(candidates, {v.arm: cost_of(folder.confirmed[v.arm]).trainable_parameters for v in candidates})
+    return recommended(candidates, {v.arm: arm_cost(folder, v.arm).trainable_parameters for v in candidates})
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:

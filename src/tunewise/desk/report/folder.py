@@ -5,9 +5,11 @@ from functools import cached_property
 
 from tunewise.desk import schedule
 from tunewise.desk.budget import within_budget
+from tunewise.desk.curves import LossPoint, TimedCurve, ToQuality, mean_losses, to_quality
 from tunewise.desk.declarations import changed
 from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_curve
-from tunewise.desk.metrics import Scores, read_scores
+from tunewise.desk.frontier import TimedRun, usual_step
+from tunewise.desk.metrics import METRICS, Scores, compute, read_scores
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec
@@ -24,6 +26,7 @@ class StudyFolder:
         self.full = schedule.full_arm(study)
         self.budget: str | None = None  # what was cut down to fit into the study's budget
         self._scores: dict[tuple[str, str], Scores] = {}
+        self._steps: dict[str, list[dict[str, float]]] = {}
 
     @classmethod
     def read(cls, ledger: Ledger) -> "StudyFolder":
@@ -49,7 +52,8 @@ class StudyFolder:
 
     def _with(self, records: Sequence[RunRecord]) -> "StudyFolder":
         some = StudyFolder(self.ledger, self.study, self.data, records)
-        some.stale, some.budget, some._scores = self.stale, self.budget, self._scores
+        some.stale, some.budget = self.stale, self.budget
+        some._scores, some._steps = self._scores, self._steps
         return some
 
     @cached_property
@@ -70,6 +74,59 @@ class StudyFolder:
     def equal_quality(self) -> dict[str, AtEqualQuality]:
         """Forgetting at equal quality, of the arms in `curves`."""
         return equal_quality(self.curves)
+
+    @cached_property
+    def loss_curves(self) -> dict[str, list[list[LossPoint]]]:
+        """Per arm and confirmed run the loss (NLL) on valid by step, as finely as it was measured; empty: nothing."""
+        if self.curves:
+            return {
+                arm: [[LossPoint(p.step, p.valid_nll) for p in run] for run in runs]
+                for arm, runs in self.curves.items()
+            }
+        return {
+            arm: [self._with_base("nll", [LossPoint(e.step, e.nll) for e in run.evaluations]) for run in runs]
+            for arm, runs in self.confirmed.items()
+        }
+
+    def _with_base(self, metric: str, measured: list[LossPoint]) -> list[LossPoint]:
+        """The curve from step 0 on, where the untrained model is the base; nothing where nothing was measured."""
+        if self.base is None or not measured:
+            return measured
+        value = compute(metric, self.scores([self.base], "valid")[0])
+        return [LossPoint(0, 1 - value if METRICS[metric].higher_is_better else value), *measured]
+
+    def selection_curve(self, arm: str) -> tuple[LossPoint, ...]:
+        """What selection minimises (NLL, for a classification the error rate) by step, mean over an arm's runs."""
+        if self.data.task != "classify":
+            return mean_losses([run for run in self.loss_curves.get(arm, []) if run])
+        measured = [
+            [LossPoint(e.step, 1 - e.accuracy) for e in run.evaluations if e.accuracy is not None]
+            for run in self.confirmed.get(arm, [])
+        ]
+        return mean_losses([self._with_base("accuracy", run) for run in measured if run])
+
+    @cached_property
+    def to_quality(self) -> dict[str, ToQuality]:
+        """Steps and seconds to a loss that every arm reaches; the head alone, which reaches little, does not count."""
+        runs = {
+            arm: [
+                TimedCurve(points, usual_step(run.step_seconds))
+                for points, run in zip(curves, self.timed(self.confirmed[arm]), strict=True)
+            ]
+            for arm, curves in self.loss_curves.items()
+            if arm != schedule.reference_arm(self.study)
+        }
+        return to_quality(runs)
+
+    def timed(self, runs: Iterable[RunRecord]) -> list[TimedRun]:
+        """The runs with the seconds of their steps."""
+        return [TimedRun(run, tuple(step["seconds"] for step in self.steps(run))) for run in runs]
+
+    def steps(self, run: RunRecord) -> list[dict[str, float]]:
+        """The optimizer steps of a run; its file is read once."""
+        if run.run_id not in self._steps:
+            self._steps[run.run_id] = self.ledger.steps(run.run_id)
+        return self._steps[run.run_id]
 
     def scores(self, runs: Iterable[RunRecord], split: str = "test") -> list[Scores]:
         """One Scores per run, in order; each file is read once."""

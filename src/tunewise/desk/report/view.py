@@ -5,6 +5,7 @@ Charts, page and terminal read nothing else. Missing numbers are None. Costs are
 
 import json
 
+from tunewise.desk.curves import ToQuality
 from tunewise.desk.fairness import Finding
 from tunewise.desk.forgetting import AtEqualQuality, CurvePoint
 from tunewise.desk.frontier import Cost
@@ -28,6 +29,7 @@ class StudyView(Frozen):
     primary_metric: str  # what the verdicts are about
     full_arm: str | None  # what arms are compared with; None: the study has none
     margin: str | None  # the declared acceptable loss of quality, in words; None: by metric, and no verdict yet
+    full_within_margin_after: float | None  # share of its steps after which full was within the margin of its own best
     seeds: tuple[int, ...]  # confirmed in every arm so far
     planned_seeds: tuple[int, ...]  # of the look that comes next, or was the last
     looks: tuple[int, ...]  # numbers of seeds at which verdicts are read, fixed before
@@ -77,22 +79,31 @@ class ArmView(Frozen):
     name: str
     method: str  # in words
     learning_rate: float | None  # the chosen one; None: nothing is trained
+    bracket: tuple[float, float] | None  # the rates tried beside it, both worse; None: it was an edge of those tried
+    headroom: float | None  # what a rate between those tried may gain, in what selection minimises; None: no estimate
     trainable_parameters: int | None
     total_parameters: int | None
     trainable_percent: float | None
+    parameters_per_target: float | None  # trainable ones by supervised token of train (classify: by row)
     scale: float | None  # effective LoRA scale
     linear_share: float | None  # share of the base's linear parameters inside the targets
     train_seconds: float | None
+    step_seconds: float | None
+    first_step_seconds: float | None
+    seconds_to_quality: float | None
     tokens_per_second: float | None  # processed
     supervised_tokens_per_second: float | None
+    load_peak_bytes: int | None
     peak_memory_bytes: int | None
     peak_memory_above_start_bytes: int | None
+    evaluate_peak_bytes: int | None
     saved_bytes: int | None
     ratio_to_full: dict[str, float | None]  # of each cost
     metrics: dict[str, MetricSummary]  # on test; empty while nothing is confirmed
     forgetting: Estimate | None  # change of the mean NLL on general text against the base; None: not measured
     forgetting_at_equal_quality: AtEqualQuality | None  # None: not measured while training
     forgetting_curve: tuple[CurvePoint, ...]
+    to_quality: ToQuality | None  # how long it takes to the loss on valid that every arm reaches; None: not measured
     num_steps: int | None
     selected_steps: tuple[int | None, ...]  # by seed
     learning_rate_curve: tuple[RatePoint, ...]

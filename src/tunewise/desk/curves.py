@@ -1,0 +1,101 @@
+"""The loss on valid while runs trained: the level that every arm reaches, and the step at which a run first does."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tunewise.spec import Frozen
+
+
+class LossPoint(NamedTuple):
+    """A loss (lower is better) after `step` optimizer steps."""
+
+    step: float
+    loss: float
+
+
+class TimedCurve(NamedTuple):
+    """The loss on valid of one run, by rising steps; empty where nothing was measured."""
+
+    points: Sequence[LossPoint]
+    step_seconds: float | None  # its usual step; None: not known
+
+
+class Crossing(NamedTuple):
+    """Where a curve first falls to a level: this share of the way from one point to the next."""
+
+    before: int  # index of the one
+    share: float  # in [0, 1]
+
+
+class ToQuality(Frozen):
+    """How long the runs of an arm take to the level that all arms reach, over the runs that do."""
+
+    level: float  # loss on valid, nats per supervised token (classify: per example)
+    steps: float | None  # median, interpolated between measurements; None: no run reaches it
+    seconds: float | None  # median, of optimizer steps only
+    reached: int  # runs that reach the level; of the arm that sets it about half may not
+    runs: int
+
+
+def first_crossing(losses: Sequence[float], level: float) -> Crossing | None:
+    """Where the losses first fall to `level`, linear between neighbours; None where they never do."""
+    for index, loss in enumerate(losses):
+        if loss > level:
+            continue
+        if index == 0:
+            return Crossing(0, 0.0)
+        return Crossing(index - 1, (losses[index - 1] - level) / (losses[index - 1] - loss))
+    return None
+
+
+def step_at(curve: Sequence[LossPoint], level: float) -> float | None:
+    """The step at which a curve, by rising steps, first falls to `level`; None where it never does."""
+    found = first_crossing([point.loss for point in curve], level)
+    if found is None:
+        return None
+    before, after = curve[found.before], curve[min(found.before + 1, len(curve) - 1)]
+    return before.step + found.share * (after.step - before.step)
+
+
+def common_level(losses: Mapping[str, Iterable[Sequence[float]]]) -> float:
+    """The largest over arms of the mean over its runs of the best loss: what every arm reaches on average."""
+    return max(float(np.mean([min(of_run) for of_run in runs])) for runs in losses.values())
+
+
+def mean_losses(runs: Sequence[Sequence[LossPoint]]) -> tuple[LossPoint, ...]:
+    """Means over the runs of an arm, at the steps that all of them have."""
+    by_step = [dict(run) for run in runs]
+    shared = sorted(set.intersection(*(set(points) for points in by_step))) if by_step else []
+    return tuple(LossPoint(step, float(np.mean([points[step] for points in by_step]))) for step in shared)
+
+
+def share_of_training(curve: Sequence[LossPoint], within: float) -> float | None:
+    """The share of its steps after which a curve was first within `within` of its own best; None: no such curve."""
+    if len(curve) < 2 or curve[-1].step <= 0:
+        return None
+    step = step_at(curve, min(point.loss for point in curve) + within)
+    assert step is not None, "a curve reaches its own best"
+    return step / curve[-1].step
+
+
+def to_quality(arms: Mapping[str, Sequence[TimedCurve]]) -> dict[str, ToQuality]:
+    """Steps and seconds of every arm to the level that all of them reach; arms without any curve are left out."""
+    measured = {arm: [run for run in runs if run.points] for arm, runs in arms.items()}
+    measured = {arm: runs for arm, runs in measured.items() if runs}
+    if not measured:
+        return {}
+    level = common_level({arm: [[p.loss for p in run.points] for run in runs] for arm, runs in measured.items()})
+    found = {}
+    for arm, runs in measured.items():
+        at = {index: step for index, run in enumerate(runs) if (step := step_at(run.points, level)) is not None}
+        seconds = [step * each for index, step in at.items() if (each := runs[index].step_seconds) is not None]
+        found[arm] = ToQuality(
+            level=level,
+            steps=float(np.median(list(at.values()))) if at else None,
+            seconds=float(np.median(seconds)) if seconds else None,
+            reached=len(at),
+            runs=len(arms[arm]),
+        )
+    return found
