@@ -20,7 +20,7 @@ def main() -> None:
         print("\n".join(table(report)))
         print()
         for verdict in report.verdicts:
-            print(f"* **{verdict.arm}: {verdict.outcome}.** {verdict.sentence}")
+            print(f"* **{verdict.arm}: {verdict.outcome}.** {verdict.sentence} {verdict.needs or ''}".rstrip())
         print()
 
 

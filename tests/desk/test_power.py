@@ -114,5 +114,7 @@ def test_the_sentence_gives_the_range_and_speaks_of_a_new_study():
     units = Needed(kind="units", likely=2300, fewest=1900, most=None, beside=5)
     assert what_would_decide(units) == (
         "Up to 50 seeds would not decide on these test units. If the arms were truly equal, a new study would say so "
-        "in 80 % of cases with about 2,300 test units (1,900 to no number) and 5 seeds."
+        "in 80 % of cases with about 2,300 test units (at best 1,900, at worst no number would do) and "
+        "5 seeds."
     )
+    assert "(at best 1,900, at worst 9,000)" in what_would_decide(units.replace(most=9000))

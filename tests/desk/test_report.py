@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import shlex
 import statistics
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +19,7 @@ import pytest
 
 from tunewise.desk.report.arms import MAX_TRAIN_POINTS, thinned
 from tunewise.desk.report.build import build_report
-from tunewise.desk.report.charts import figures
+from tunewise.desk.report.charts import figures, parabola
 from tunewise.desk.report.html import to_html, write_report
 from tunewise.desk.report.view import Report, schema_text
 from tunewise.desk.search import headroom
@@ -334,7 +335,8 @@ def test_arms_share_the_error_by_holm_and_the_cheapest_that_is_good_is_recommend
     ]
     assert sorted(verdict.confidence for verdict in report.verdicts) == [0.95, 0.975]
     assert report.recommended_arm == "lora-r8"  # 32,768 parameters against 327,680
-    assert "97.5% interval (Holm, 2 arms)" in page
+    assert "97.5% interval" in page
+    assert "(Holm, 2 arms)" in page
     assert "Recommended: lora-r8" in page
 
 
@@ -452,6 +454,52 @@ def test_the_base_comes_first_and_has_no_costs(report: Report) -> None:
 def test_methods_are_told_with_rank_alpha_and_effective_scale(report: Report) -> None:
     assert report.arm("lora-r8").method == "LoRA r=8, alpha=32 (scale 4), qkv"
     assert report.arm("full").method == "full fine-tuning"
+
+
+def test_a_rate_far_off_is_an_arrow_and_does_not_flatten_the_curves_of_the_others(make_study: Any) -> None:
+    def spoil(record: RunRecord) -> RunRecord:
+        """The highest rate of lora-r8 ends 5 nats above the others."""
+        if (record.spec.arm, record.spec.role, record.spec.learning_rate) != ("lora-r8", "tune", 0.00419):
+            return record
+        return record.replace(evaluations=[e.replace(nll=e.nll + 5).model_dump() for e in record.evaluations])
+
+    drawn = {figure.name: figure.wide for figure in figures(build_report(make_study(change=spoil)))}["learning-rates"]
+    assert "↑" in drawn
+    labels = [float(number) for number in re.findall(r">(\d\.\d+)</text>", drawn)]
+    assert labels
+    assert max(labels) < 4, "the axis ends where the other rates do"
+
+
+def test_every_verdict_shows_the_seeds_that_it_was_read_in(make_study: Any) -> None:
+    """One arm is decided at three seeds, one goes on to five, as full does: each has its own differences by seed."""
+    report = build_report(make_study(study={"looks": [3, 5]}))
+    assert {verdict.num_seeds for verdict in report.verdicts} == {3, 5}
+    for verdict in report.verdicts:
+        assert len(verdict.seed_differences) == verdict.num_seeds == verdict.look
+        assert statistics.mean(verdict.seed_differences) == pytest.approx(verdict.difference, abs=1e-12)
+
+
+def test_the_bar_of_the_gain_kept_ends_where_the_arm_does_and_marks_full(report: Report, page: str) -> None:
+    """The track is 1.2 of full's gain long, so full stands at 83.3 % of it."""
+    for verdict in report.verdicts:
+        assert verdict.gain_kept is not None
+        assert f'class="kept" style="--w:{100 * verdict.gain_kept.estimate / 1.2:.1f}%' in page
+    assert page.count('class="goal" style="--l:83.3%"') == len(report.verdicts)
+
+
+def test_the_dashed_parabola_goes_through_the_chosen_rate_and_its_neighbours_and_dips_by_the_headroom(
+    report: Report,
+) -> None:
+    arm = report.arm("lora-r8")
+    assert arm.bracket is not None
+    assert arm.learning_rate is not None
+    losses: dict[float, float | None] = {arm.bracket[0]: 3.0, arm.learning_rate: 2.0, arm.bracket[1]: 2.2}
+    rows = [{"arm": arm.name, "rate": rate, "value": loss} for rate, loss in losses.items()]
+    bent = list(parabola(arm, rows))
+    assert (bent[0]["rate"], bent[-1]["rate"]) == pytest.approx(arm.bracket)
+    assert (bent[0]["value"], bent[-1]["value"]) == pytest.approx((3.0, 2.2))
+    assert 2.0 - min(row["value"] for row in bent) == pytest.approx(headroom(losses), abs=1e-3)
+    assert list(parabola(arm, [{**row, "value": None} for row in rows])) == [], "a rate that did not finish"
 
 
 def test_an_arm_far_off_does_not_crush_the_others_in_the_forest_plot(make_study: Any) -> None:

@@ -425,7 +425,7 @@ def test_the_sentence_names_arm_metric_margin_interval_seeds_and_units_for_every
 def test_accuracies_are_spoken_of_in_percentage_points():
     text = sentence(decide("lora", class_study(1, 0.86, 0.9), "accuracy", Margin(absolute=0.01)))
     assert text.startswith("At the learning rates found, lora is worse than full by more than the margin")
-    assert "percentage points (95% interval -" in text
+    assert "percentage points (95% interval −" in text
     assert "(1 percentage point)" in text
     assert "higher is better" in text
 

@@ -23,8 +23,7 @@ def sentence(verdict: Verdict) -> str:
         f"{metric.difference_unit} ({_interval_text(verdict, metric)}, {better} is better; "
         f"{_count(verdict.num_seeds, 'seed')}, {units}), {_meaning(verdict)}."
     )
-    parts = (text, *_lost_runs(verdict), *([what_would_decide(verdict.would_decide)] if verdict.would_decide else []))
-    return " ".join(parts)
+    return " ".join((text, *_lost_runs(verdict)))
 
 
 def _lost_runs(verdict: Verdict) -> list[str]:
@@ -44,18 +43,16 @@ def what_would_decide(need: Needed) -> str:
     promise = "If the arms were truly equal, a new study would say so in 80 % of cases with"
     if need.kind == "seeds":
         units = _count(need.beside, "test unit")
-        return f"{promise} about {need.likely} seeds ({_range(need, f'more than {MOST_SEEDS}')}) on {units}."
+        beyond = f"more than {MOST_SEEDS}"
+        ends = " to ".join(beyond if end is None else f"{end:,}" for end in (need.fewest, need.most))
+        return f"{promise} about {need.likely} seeds ({ends}) on {units}."
     no_seeds = f"Up to {MOST_SEEDS} seeds would not decide on these test units."
     if need.likely is None:
         at_best = "" if need.fewest is None else f" (at best {need.fewest:,})"
         return f"{no_seeds} Nor would any number of units with {need.beside} seeds{at_best}."
-    units = f"about {need.likely:,} test units ({_range(need, 'no number')})"
-    return f"{no_seeds} {promise} {units} and {need.beside} seeds."
-
-
-def _range(need: Needed, beyond: str) -> str:
-    ends = [beyond if end is None else f"{end:,}" for end in (need.fewest, need.most)]
-    return f"{ends[0]} to {ends[1]}"
+    at_worst = "at worst no number would do" if need.most is None else f"at worst {need.most:,}"
+    ends = f"at best {need.fewest:,}, {at_worst}"
+    return f"{no_seeds} {promise} about {need.likely:,} test units ({ends}) and {need.beside} seeds."
 
 
 def _meaning(verdict: Verdict) -> str:
@@ -105,7 +102,7 @@ def _interval_text(verdict: Verdict, metric: Metric) -> str:
 
 
 def _signed(metric: Metric, value: float) -> str:
-    return f"{value * metric.scale:+.{metric.decimals}f}"
+    return f"{value * metric.scale:+.{metric.decimals}f}".replace("-", "−")
 
 
 def _count(number: int, noun: str) -> str:

@@ -21,7 +21,7 @@ from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.search import headroom
-from tunewise.desk.sentences import sentence
+from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.ledger import Ledger
 from tunewise.spec import DEFAULT_MARGINS, StudySpec, parse_margin
@@ -51,8 +51,10 @@ def build_report(ledger: Ledger) -> Report:
             VerdictView(
                 **dict(verdict),
                 sentence=sentence(verdict),
+                needs=what_would_decide(verdict.would_decide) if verdict.would_decide else None,
                 pigeonhole=_cross_check(reading.read_in[verdict.arm], verdict),
                 look=reading.look(verdict.arm),
+                seed_differences=_by_seed(reading.read_in[verdict.arm], verdict),
             )
             for verdict in verdicts
         ),
@@ -207,6 +209,11 @@ def _cross_check(folder: StudyFolder, verdict: Verdict) -> Estimate | None:
     runs = {arm: folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
     difference = PairedRuns(METRICS[verdict.metric], runs).contrast({verdict.arm: 1, verdict.against: -1})
     return pigeonhole_interval(difference, verdict.confidence)
+
+
+def _by_seed(folder: StudyFolder, verdict: Verdict) -> tuple[float, ...]:
+    pairs = zip(*(folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)), strict=True)
+    return tuple(compute(verdict.metric, a) - compute(verdict.metric, b) for a, b in pairs)
 
 
 def _headroom(folder: StudyFolder, arm: str) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from tunewise.desk import frontier
 from tunewise.desk.metrics import METRICS
@@ -28,6 +29,8 @@ from tunewise.desk.report.forest import forest
 from tunewise.desk.report.view import ArmView, Report
 
 HEIGHT = 310
+PARABOLA_POINTS = 25
+FAR = 3.0  # spreads of the bracketing rates beyond which a worse rate is an arrow
 LOG_FROM = 4.0  # costs further apart than this factor are drawn on a logarithmic axis
 
 COST_TITLES = {
@@ -86,7 +89,10 @@ def _plans(report: Report) -> Iterator[Plan]:
         words = "Line: mean over seeds. Dots: single seeds, filled where the weights were taken."
         yield Plan("validation", "Validation while training", words, validation, HALF_WIDTH)
     if any(point.valid_nll is not None for arm in report.arms for point in arm.learning_rate_curve):
-        words = "Filled: the chosen rate. ×: a rate that did not finish."
+        words = (
+            "Filled: the chosen rate. Dashed: the parabola through it and its neighbours, whose dip below it is the "
+            "headroom. Arrow: off the scale. ×: did not finish."
+        )
         yield Plan("learning-rates", "Learning rates tried", words, learning_rates, HALF_WIDTH)
     if any(arm.forgetting_curve for arm in report.arms):
         words = (
@@ -141,7 +147,7 @@ def validation(report: Report, canvas: Canvas) -> Any:
 
 
 def learning_rates(report: Report, canvas: Canvas) -> Any:
-    """The search: the selection metric on valid by learning rate."""
+    """The search: the selection metric on valid by learning rate; rates far worse than the others are arrows."""
     name = _valid_metric(report)
     rows: list[Row] = [
         {
@@ -153,15 +159,62 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
         for arm in report.arms
         for point in arm.learning_rate_curve
     ]
+    near = _near(report, rows)
     axis = alt.Axis(values=_log_ticks([row["rate"] for row in rows]), format="~e", grid=False, tickSize=4)
     scale = alt.Scale(type="log", nice=False, padding=14)
     x = alt.X("rate:Q", title="learning rate (logarithmic)", scale=scale, axis=axis)
+    y = _value_axis(wording.metric_title(name, report.study.task))
     colour = arm_colour(report, names(rows))
-    finished = alt.Chart(data([row for row in rows if row["value"] is not None])).encode(x=x, color=colour)
-    lost = alt.Chart(data([row for row in rows if row["value"] is None])).encode(x=x, color=colour, y=alt.value(8))
-    shared = finished.encode(y=_value_axis(wording.metric_title(name, report.study.task)))
-    crosses = lost.mark_text(text="×", fontSize=20, fontWeight="bold")
-    return styled(alt.layer(shared.mark_line(strokeWidth=2), *_dots(shared, size=70), crosses), canvas, HEIGHT)
+
+    def marks(some: Sequence[Row]) -> Any:
+        return alt.Chart(data(some)).encode(x=x, color=colour)
+
+    curves = marks(near).encode(y=y)
+    bent = marks([row for arm in report.arms for row in parabola(arm, near)]).encode(y=y)
+    off = marks([row for row in rows if row["value"] is not None and row not in near])
+    lost = marks([row for row in rows if row["value"] is None])
+    is_worse_below = METRICS[name].higher_is_better
+    edge = alt.value(HEIGHT - 90 if is_worse_below else 8)
+    layers = [
+        curves.mark_line(strokeWidth=1.6, opacity=0.55),
+        bent.mark_line(strokeWidth=2, strokeDash=[4, 3]),
+        *_dots(curves, size=70),
+        off.mark_text(text="↓" if is_worse_below else "↑", fontSize=18, fontWeight="bold").encode(y=edge),
+        lost.mark_text(text="×", fontSize=20, fontWeight="bold").encode(y=edge),
+    ]
+    return styled(alt.layer(*layers), canvas, HEIGHT)
+
+
+def _near(report: Report, rows: Sequence[Row]) -> list[Row]:
+    """Rates that are drawn to scale: those not much further from the best than the rates beside the chosen ones."""
+    known = [row for row in rows if row["value"] is not None]
+    beside = [
+        row["value"]
+        for arm in report.arms
+        for row in known
+        if row["arm"] == arm.name and row["rate"] in (arm.learning_rate, *(arm.bracket or ()))
+    ]
+    reach = FAR * (max(beside) - min(beside)) if beside else 0.0
+    if not reach:
+        return known
+    return [row for row in known if min(beside) - reach <= row["value"] <= max(beside) + reach]
+
+
+def parabola(arm: ArmView, rows: Sequence[Row]) -> Iterator[Row]:
+    """The parabola in log rate through an arm's chosen rate and the two beside it, from the chart's `rows`.
+
+    Nothing where one of the three is missing.
+    """
+    value = {row["rate"]: row["value"] for row in rows if row["arm"] == arm.name}
+    if arm.bracket is None or arm.learning_rate is None:
+        return
+    rates = (arm.bracket[0], arm.learning_rate, arm.bracket[1])
+    if any(value[rate] is None for rate in rates):
+        return
+    places = np.log(np.array(rates) / arm.learning_rate)
+    bend = np.polyfit(places, [value[rate] for rate in rates], 2)
+    for place in np.linspace(places[0], places[-1], PARABOLA_POINTS):
+        yield {"arm": arm.name, "rate": arm.learning_rate * math.exp(place), "value": float(np.polyval(bend, place))}
 
 
 def learning_and_forgetting(report: Report, canvas: Canvas) -> Any:

@@ -18,7 +18,7 @@ def forest(report: Report, canvas: Canvas) -> Any:
     rows = [_row(verdict) for verdict in report.verdicts if verdict.low is not None]
     lines = _lines(report)
     near = _near(rows, lines)
-    seeds = [row for verdict in report.verdicts for row in _seed_rows(report, verdict) if row["arm"] in near]
+    seeds = [row for verdict in report.verdicts for row in _seed_rows(verdict) if row["arm"] in near]
     low, high = _reach([row for row in rows if row["arm"] in near], seeds, lines)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     title = _axis_title(report)
@@ -64,15 +64,9 @@ def _arrow(row: Row, low: float, high: float) -> Row:
     return {**row, "value": low if is_left else high, "arrow": "←" if is_left else "→"}
 
 
-def _seed_rows(report: Report, verdict: VerdictView) -> Iterator[Row]:
+def _seed_rows(verdict: VerdictView) -> Iterator[Row]:
     scale = METRICS[verdict.metric].scale
-    of_arm = report.arm(verdict.arm).metrics[verdict.metric].per_seed
-    of_full = report.arm(verdict.against).metrics[verdict.metric].per_seed
-    if len(of_arm) != len(of_full):  # an arm trained elsewhere has no seeds
-        return
-    for a, b in zip(of_arm, of_full, strict=True):
-        if a is not None and b is not None:
-            yield {"arm": verdict.arm, "value": (a - b) * scale}
+    return ({"arm": verdict.arm, "value": difference * scale} for difference in verdict.seed_differences)
 
 
 def _lines(report: Report) -> list[Row]:

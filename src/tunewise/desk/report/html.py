@@ -1,12 +1,14 @@
 """The report as files: report.json, figures/*.svg, and report.html, one page that loads nothing from anywhere."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tunewise.desk.frontier import COST_NAMES
+from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.build import build_report
@@ -16,6 +18,7 @@ from tunewise.desk.report.view import Report
 from tunewise.ledger import Ledger, write_atomically
 
 TEMPLATE = "report.html.j2"
+GAIN_TRACK = 1.2  # of full's gain: room for an arm that gains more
 BADGES = {"as good": "✓", "better": "↑", "worse": "↓", "undecided": "?"}
 
 
@@ -48,6 +51,9 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
     )
     return environment.get_template(TEMPLATE).render(
         report=report,
+        headline=_keep_names(report),
+        reference="head alone" if report.study.task == "classify" else "base",
+        gain_bars={verdict.arm: _gain_bar(verdict.gain_kept) for verdict in report.verdicts if verdict.gain_kept},
         primary=METRICS[report.study.primary_metric],
         metrics=METRICS,
         badges=BADGES,
@@ -64,6 +70,29 @@ def _inline(figure: Figure) -> dict[str, Any]:
     label = Markup('<svg role="img" aria-label="{}" ').format(f"{figure.title}. {figure.caption}")
     sizes = {size: Markup(getattr(figure, size).replace("<svg ", label, 1)) for size in ("wide", "narrow")}
     return {"title": figure.title, "caption": figure.caption, **sizes}
+
+
+def _keep_names(report: Report) -> Markup:
+    """The headline, in which a line breaks inside the name of an arm, or "fine-tuning", only where it must."""
+    names = sorted((re.escape(name) for name in ("fine-tuning", *(arm.name for arm in report.arms))), key=len)[::-1]
+    pieces = re.split(rf"(?<![\w-])((?:{'|'.join(names)})(?![\w-])[;,.:]?)", report.headline)
+    name = Markup('<span class="keep">{}</span>')
+    return Markup("").join(name.format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+
+
+def _gain_bar(kept: Estimate) -> dict[str, float | None]:
+    """Where the bar of the gain kept ends, and its interval, in percent of a track from nothing to GAIN_TRACK gains."""
+
+    def place(share: float) -> float:
+        return round(100 * min(max(share, 0.0), GAIN_TRACK) / GAIN_TRACK, 1)
+
+    ends = None if kept.low is None or kept.high is None else (place(kept.low), place(kept.high))
+    return {
+        "kept": place(kept.estimate),
+        "low": None if ends is None else ends[0],
+        "width": None if ends is None else round(ends[1] - ends[0], 1),
+        "full": place(1.0),
+    }
 
 
 def _bars(report: Report) -> dict[str, dict[str, float]]:

@@ -13,7 +13,6 @@ from tunewise.desk.fairness import Finding
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
-from tunewise.desk.sentences import what_would_decide
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
 SEVERITY_STYLES = {"blocks": "bold red", "warns": "yellow", "note": "dim"}
@@ -47,12 +46,14 @@ def _print_verdicts(report: Report, console: Console) -> None:
     better = "higher" if metric.higher_is_better else "lower"
     caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
     print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
+    if report.study.full_within_margin_after is not None:
+        console.print(Text(wording.within_margin(report.study.full_within_margin_after), style="dim"))
     for verdict in report.verdicts:
         if verdict.pigeonhole:
             ends = wording.signed_interval(verdict.metric, verdict.pigeonhole)
             console.print(Text(f"{verdict.arm}: cross-check by pigeonhole bootstrap {ends}", style="dim"))
-        if verdict.would_decide:
-            console.print(Text(f"{verdict.arm}: {what_would_decide(verdict.would_decide)}", style="dim"))
+        if verdict.needs:
+            console.print(Text(f"{verdict.arm}: {verdict.needs}", style="dim"))
 
 
 def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:

@@ -119,8 +119,10 @@ class VerdictView(Verdict):
     """A verdict with its sentence in words, and a second opinion on its interval."""
 
     sentence: str
+    needs: str | None  # what a new study needs, in words; None: decided, or more data is not what is missing
     pigeonhole: Estimate | None  # the same interval by bootstrap, which decides nothing; None: fewer than 5 seeds
     look: int  # seeds of the look at which it was read
+    seed_differences: tuple[float, ...]  # the arm's metric minus full's, by rising seed
 
 
 class SampleView(Frozen):

@@ -1,9 +1,13 @@
 """Numbers as a reader sees them; a missing number is a dash, never a stand-in."""
 
+from collections.abc import Sequence
+
+from tunewise.desk.curves import ToQuality
 from tunewise.desk.forgetting import AtEqualQuality
 from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.paired import MetricSummary
+from tunewise.desk.report.view import ArmView
 from tunewise.desk.verdict import Verdict
 from tunewise.spec import Task
 
@@ -99,6 +103,73 @@ def metric_title(metric: str, task: Task) -> str:
     shown = METRICS[metric]
     unit = shown.unit.replace("supervised token", "example") if task == "classify" else shown.unit
     return f"{shown.label} ({unit})" if unit and unit != shown.label else shown.label
+
+
+def whole_percent(value: float) -> str:
+    """A share of 1 without decimals: 0.967 -> '97%'."""
+    return f"{100 * value:.0f}%"
+
+
+def looks(seeds: Sequence[int]) -> str:
+    """When verdicts are read: 'read at 5', 'read at 5 and, where undecided, at 10'."""
+    return f"read at {seeds[0]}" + (f" and, where undecided, at {seeds[1]}" if len(seeds) > 1 else "")
+
+
+def share_interval(found: Estimate | None) -> str:
+    """'98.8% (96.1% to 101.2%)'; a dash where it is not measurable."""
+    if found is None:
+        return MISSING
+    return f"{share(found.estimate)} ({share(found.low)} to {share(found.high)})"
+
+
+def parts(verdict: Verdict) -> tuple[str, str, str]:
+    """The shares of seeds, units and rest in the squared standard error: '62%'; dashes where there is no interval."""
+    found = verdict.components
+    if found is None:
+        return (MISSING, MISSING, MISSING)
+    whole = found.seed + found.unit + found.rest
+    seed, unit, rest = (whole_percent(part / whole) for part in (found.seed, found.unit, found.rest))
+    return (seed, unit, rest)
+
+
+def capacity(arm: ArmView, task: Task) -> str:
+    """What learns beside what there is to learn from: '0.749%, 1.4 a supervised token'."""
+    if arm.trainable_percent is None or arm.parameters_per_target is None:
+        return ""
+    target = "row" if task == "classify" else "supervised token"
+    return f"{percent(arm.trainable_percent)}, {arm.parameters_per_target:,.3g} a {target}"
+
+
+def search(arm: ArmView, task: Task) -> tuple[str, ...]:
+    """How the learning rate was found, line by line."""
+    if not arm.learning_rate_curve:
+        return ()
+    lines = [f"best of {len(arm.learning_rate_curve)} tried"]
+    if arm.bracket is None:
+        return (*lines, "at the edge of these")
+    lines.append(f"between {rate(arm.bracket[0])} and {rate(arm.bracket[1])}")
+    if arm.headroom is not None:
+        lines.append(f"headroom {_small('accuracy' if task == 'classify' else 'nll', arm.headroom)}")
+    return tuple(lines)
+
+
+def _small(metric: str, value: float) -> str:
+    """A value of a metric, or 'under 0.0001' where it would be shown as 0."""
+    least = 10.0 ** -METRICS[metric].decimals
+    return figure(metric, value) if value * METRICS[metric].scale >= least else f"under {least:g}"
+
+
+def reached(found: ToQuality | None) -> str:
+    """'step 61, 5 of 5 runs'."""
+    if found is None or found.steps is None:
+        return ""
+    return f"step {found.steps:.0f}, {found.reached} of {found.runs} runs"
+
+
+def within_margin(share_of_steps: float) -> str:
+    """One sentence on what the margin means."""
+    steps = whole_percent(share_of_steps)
+    return f"Full fine-tuning itself came this close to its best after {steps} of its steps."
 
 
 def recommendation(arm: str) -> str:
