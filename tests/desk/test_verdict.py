@@ -371,7 +371,6 @@ def test_what_would_decide_is_said_where_more_data_is_what_is_missing_and_nowher
     open_study = decide("lora", text_study(2, 0.0, noise=0.1), "nll", Margin(absolute=0.02))
     assert (open_study.outcome, open_study.reason) == ("undecided", "interval")
     assert open_study.would_decide is not None
-    assert "a new study would say so in 80 % of cases with about" in sentence(open_study)
     two_seeds = decide("lora", text_study(3, 0.0, num_seeds=2), "nll", Margin(absolute=0.02))
     assert two_seeds.would_decide is not None
     for decided in (

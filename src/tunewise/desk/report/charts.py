@@ -89,10 +89,9 @@ def _plans(report: Report) -> Iterator[Plan]:
         words = "Line: mean over seeds. Dots: single seeds, filled where the weights were taken."
         yield Plan("validation", "Validation while training", words, validation, HALF_WIDTH)
     if any(point.valid_nll is not None for arm in report.arms for point in arm.learning_rate_curve):
-        words = (
-            "Filled: the chosen rate. Dashed: the parabola through it and its neighbours, whose dip below it is the "
-            "headroom. Arrow: off the scale. ×: did not finish."
-        )
+        dashed = "Dashed: the parabola through it and its neighbours, whose dip below it is the headroom. "
+        words = f"Filled: the chosen rate. {dashed if _valid_metric(report) == 'nll' else ''}Arrow: off the scale. "
+        words += "×: did not finish."
         yield Plan("learning-rates", "Learning rates tried", words, learning_rates, HALF_WIDTH)
     if any(arm.forgetting_curve for arm in report.arms):
         words = (
@@ -170,7 +169,9 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
         return alt.Chart(data(some)).encode(x=x, color=colour)
 
     curves = marks(near).encode(y=y)
-    bent = marks([row for arm in report.arms for row in parabola(arm, near)]).encode(y=y)
+    # rates as accurate as the best count as equal to it, so that a parabola through accuracies says nothing
+    searched = () if name == "accuracy" else report.arms
+    bent = marks([row for arm in searched for row in parabola(arm, near)]).encode(y=y)
     off = marks([row for row in rows if row["value"] is not None and row not in near])
     lost = marks([row for row in rows if row["value"] is None])
     is_worse_below = METRICS[name].higher_is_better
