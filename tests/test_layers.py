@@ -27,6 +27,7 @@ PLAIN = (
     "tunewise.spec",
     "tunewise.records",
     "tunewise.selection",
+    "tunewise.adapter_records",
     "tunewise.study_file",
 )
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -45,18 +46,24 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.study_file": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.selection": ("tunewise.records",),
+    "tunewise.adapter_records": ("tunewise.quantities",),
     "tunewise.ledger": PLAIN,
     "tunewise.desk": (*PLAIN, "tunewise.ledger"),
     "tunewise.lab": (*PLAIN, "tunewise.ledger"),
     "tunewise.executors": (*PLAIN, "tunewise.ledger", "tunewise.lab"),
     "tunewise.progress": PLAIN,
 }
-SEE_EVERYTHING = {"tunewise", "tunewise.study", "tunewise.cli", "tunewise.__main__"}
+SEE_EVERYTHING = {
+    *("tunewise", "tunewise.study", "tunewise.adapters"),
+    *("tunewise.cli", "tunewise.cli_adapter", "tunewise.__main__"),
+}
 
 # Parameters beyond 6, `self` apart: name -> the reason.
 MANY_PARAMETERS = {
     "tunewise.cli.compare": "every parameter is an option of the command",
     "tunewise.cli.train": "every parameter is an option of the command",
+    "tunewise.cli_adapter.merge": "every parameter is an option of the command",
+    "tunewise.adapters.merge": "the options of the command",
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 6
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewise.cli_adapter import adapter_app
+
 app = typer.Typer(
     name="tunewise",
     help="Is LoRA as good as full fine-tuning for your model, your data, your machine? Trains both, fairly, and says.",
@@ -14,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(adapter_app, name="adapter")
 
 StudyFile = Annotated[Path | None, typer.Argument(help="a study file (YAML)", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="instead of a study file: a bundled name, a folder, or a hub id")]

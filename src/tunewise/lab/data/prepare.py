@@ -99,7 +99,7 @@ def prepare_examples(
     task = study.task or infer_task(tables["train"].rows[0], data.columns)
     form = choose_format(task, tables["train"].rows[0], data, pieces, max_length)
 
-    rendered = _render(tables, form, data)
+    rendered = render(tables, form, data)
     divided = split_off(rendered.rows, data, _unit_name(form, data))
     separated = drop_duplicates(divided.rows, data)
     drawn = {split: draw(rows, getattr(data.limit, split)) for split, rows in separated.rows.items()}
@@ -182,7 +182,7 @@ def _source(data: DataSpec, split: Split) -> str:
     return _sources(data).get(split, f"{data.train} (split off)")
 
 
-def _render(tables: Mapping[Split, Table], form: Format, data: DataSpec) -> Rendered:
+def render(tables: Mapping[Split, Table], form: Format, data: DataSpec) -> Rendered:
     """Every row as text with its id, unit and key. Raises DataError at the first row that cannot be used."""
     rows: dict[Split, list[Row]] = {}
     notes = []

@@ -1,0 +1,46 @@
+"""What the adapter commands do: any peft adapter on disk, merged into its base."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunewise.adapter_records import Merging, Rounding, Stored
+from tunewise.errors import SpecError
+from tunewise.spec import DataSpec
+from tunewise.study_file import parse_study
+
+
+def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to score it on
+    adapter: Path,
+    out: Path,
+    base: str | None = None,
+    trained_on: Rounding = "whole",
+    onto: Rounding | None = None,
+    stored: Stored | None = None,
+    data: DataSpec | None = None,
+) -> Merging:
+    """The adapter merged into `out`: in fp32, cast once; every form scored on the rows of `data.train`.
+
+    `base`: None: the one that the adapter names. `onto`: 'whole' or as `trained_on` (None). `stored`: None: as the base
+    is. Raises SpecError for `onto`, ModelError for what cannot be merged, DataError for rows that are not for it.
+    """
+    if onto not in (None, "whole", trained_on):
+        raise SpecError(f"--onto must be whole or as it was trained, which is {trained_on}, but got {onto}.")
+    from tunewise.lab.adapters.load import AdapterFolder
+    from tunewise.lab.adapters.merge import MergePlan
+    from tunewise.lab.adapters.merge import merge as merge_into
+    from tunewise.lab.adapters.rows import rows_of
+
+    opened = AdapterFolder.open(adapter, base)
+    plan = MergePlan(opened, trained_on, onto or trained_on, stored or opened.stored, out)
+    return merge_into(plan, rows_of(opened, data))
+
+
+def data_spec(source: Path | None, settings: Mapping[str, Any]) -> DataSpec | None:
+    """The rows that `--data` and `--set data.x=y` mean; None: no data is given. Raises SpecError."""
+    if source is None:
+        return None
+    content: dict[str, Any] = {"name": "adapter", "data": {"train": str(source)}, "arms": {"full": {"method": "full"}}}
+    for key, value in settings.items():
+        content["data"][key.removeprefix("data.")] = value
+    return parse_study(content, "--set").data

@@ -1,0 +1,55 @@
+"""The same adapted model in several forms - adapter, merged, stored - scored on the same rows beside each other."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from tunewise.adapter_records import Agreement
+from tunewise.lab.data.batching import Example, cut, make_batch
+from tunewise.lab.evaluate.score import score, summarise
+
+MAX_TOKENS = 2048  # padded, of a batch
+LOGIT_TOKENS = 1024  # of the rows whose logits are compared: V numbers each
+
+
+class Forms:
+    """The first form that is measured is what the others are compared with."""
+
+    def __init__(self, examples: Sequence[Example], padding: int, has_answers: bool) -> None:
+        self.examples, self.padding, self.has_answers = examples, padding, has_answers
+        self.found: list[Agreement] = []
+        self._reference: list[torch.Tensor] = []
+
+    def measure(self, form: str, model: torch.nn.Module) -> Agreement:
+        """One form, fp32: its loss on all rows, the largest difference of a logit on the first."""
+        logits = list(self._logits(model))
+        self._reference = self._reference or logits
+        pairs = zip(logits, self._reference, strict=True)
+        summary = None
+        if self.has_answers:
+            summary = summarise(score(model, self.examples, MAX_TOKENS, self.padding, ("cpu", "fp32")), step=0)
+        agreement = Agreement(
+            form=form,
+            nll=summary.nll if summary else None,
+            accuracy=summary.accuracy if summary else None,
+            max_logit_difference=max(float((one - other).abs().max()) for one, other in pairs),
+        )
+        self.found.append(agreement)
+        return agreement
+
+    @torch.no_grad()
+    def _logits(self, model: torch.nn.Module) -> Iterator[torch.Tensor]:
+        for rows in cut(self.examples, self._first_rows(), MAX_TOKENS):
+            batch = make_batch(self.examples, rows, self.padding)
+            logits = model(input_ids=batch.input_ids_BT, attention_mask=batch.padding_mask).logits.float()
+            yield logits if batch.classifies else logits[batch.attention_mask_BT.bool()]
+
+    def _first_rows(self) -> list[int]:
+        rows: list[int] = []
+        tokens = 0
+        for row, example in enumerate(self.examples):
+            if rows and tokens + len(example.input_ids) > LOGIT_TOKENS:
+                break
+            rows.append(row)
+            tokens += len(example.input_ids)
+        return rows

@@ -1,0 +1,171 @@
+"""An adapter from a folder and the base it belongs to, both in fp32; or on the rounded base that it was trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_bitsandbytes_available
+
+from tunewise.adapter_records import Rounding, Stored
+from tunewise.errors import ModelError
+from tunewise.lab.models import (
+    context_length,
+    load_base,
+    load_config,
+    load_tokenizer,
+    model_source,
+    quiet_transformers,
+)
+from tunewise.spec import Task
+
+TASKS: Mapping[str, Task] = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify"}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """An adapter on disk, and the name of its base."""
+
+    path: Path
+    base: str
+
+    @classmethod
+    def open(cls, path: Path, base: str | None) -> "AdapterFolder":
+        """The adapter in `path` on `base`, or on the base that it names. Raises ModelError where there is none."""
+        if not (path / "adapter_config.json").is_file() or not (path / "adapter_model.safetensors").is_file():
+            raise ModelError(f"{path} is no adapter: it needs adapter_config.json and adapter_model.safetensors.")
+        named = base or PeftConfig.from_pretrained(path).base_model_name_or_path
+        if not named:
+            raise ModelError(f"{path} does not say which base it belongs to. Name it with --base.")
+        return cls(path, str(named))
+
+    @cached_property
+    def config(self) -> PeftConfig:
+        """The adapter's configuration as peft reads it."""
+        return PeftConfig.from_pretrained(self.path)
+
+    @cached_property
+    def task(self) -> Task:
+        """What it was trained for: plain text, or classes. Raises ModelError for anything else."""
+        if self.config.task_type not in TASKS:
+            raise ModelError(
+                f"{self.path} is for the task {self.config.task_type}. Allowed: {', '.join(TASKS)} (task_type in "
+                "adapter_config.json)."
+            )
+        return TASKS[self.config.task_type]
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer saved beside the adapter, else the base's."""
+        has_own = any((self.path / name).is_file() for name in TOKENIZER_FILES)
+        return load_tokenizer(str(self.path) if has_own else self.base, load_config(self.base, self.task, False), False)
+
+    @property
+    def stored(self) -> Stored:
+        """How the base's weights are stored; fp32 where it does not say, or says something else."""
+        dtype = str(load_config(self.base, self.task, False).dtype).removeprefix("torch.")
+        names: dict[str, Stored] = {"bfloat16": "bf16", "float16": "fp16"}
+        return names.get(dtype, "fp32")
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the base can read at once."""
+        return context_length(load_config(self.base, self.task, False))
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Stand-ins for the names of its classes, which no adapter holds; () for a language model."""
+        if self.task != "classify":
+            return ()
+        # the layer that gives the labels is the saved matrix with the fewest rows
+        rows = [shape[0] for name, shape in self.shapes.items() if ".lora_" not in name and len(shape) == 2]
+        if not rows:
+            raise ModelError(f"{self.path} classifies, but holds no head. Train it with modules_to_save.")
+        return tuple(f"LABEL_{i}" for i in range(min(rows)))
+
+    @cached_property
+    def shapes(self) -> dict[str, list[int]]:
+        """The shape of every tensor of the adapter, by its name in the base."""
+        with safe_open(self.path / "adapter_model.safetensors", framework="numpy") as tensors:
+            return {
+                name.removeprefix("base_model.model."): tensors.get_slice(name).get_shape()
+                for name in tensors.keys()  # noqa: SIM118 - no mapping
+            }
+
+    def _require_complete(self, new_parameters: tuple[str, ...]) -> None:
+        if lost := [name for name in new_parameters if name not in self.shapes]:
+            raise ModelError(
+                f"{lost[0]} is neither in '{self.base}' nor in {self.path}: it was random in training, and is lost "
+                f"({len(lost)} such tensors). Train it again with modules_to_save."
+            )
+
+    def load_base(self, rounding: Rounding) -> PreTrainedModel:
+        """A fresh base in fp32; unless it is 'whole', its linear weights were rounded by bitsandbytes and back."""
+        config = load_config(self.base, self.task, False)
+        stored = getattr(config, "quantization_config", None)
+        if rounding == "whole" and stored is None:
+            torch.manual_seed(0)  # of a new head, which the adapter's replaces
+            base = load_base(self.base, self.task, self.labels, self.tokenizer, False)
+            self._require_complete(base.new_parameters)
+            return base.model
+        if rounding == "whole":
+            raise ModelError(
+                f"the weights of '{self.base}' are stored quantised. Say --trained-on nf4, or name the whole base."
+            )
+        return self._load_rounded(rounding, is_stored=stored is not None)
+
+    def _load_rounded(self, rounding: Rounding, is_stored: bool) -> PreTrainedModel:
+        if not is_bitsandbytes_available():
+            raise ModelError("a quantised base needs bitsandbytes: pip install 'tunewise[quant]'.")
+        options: dict[str, Any] = {"num_labels": len(self.labels)} if self.task == "classify" else {}
+        if not is_stored:
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=rounding == "nf4-double",
+                bnb_4bit_compute_dtype=torch.float32,
+            )
+        auto = AutoModelForSequenceClassification if self.task == "classify" else AutoModelForCausalLM
+        with quiet_transformers():
+            model = auto.from_pretrained(model_source(self.base), dtype=torch.float32, use_safetensors=True, **options)
+        # not the 4-bit kernels, which round more than the weights: bitsandbytes' one for AVX-512 its scales, too
+        return model.dequantize().eval()
+
+    def put_on(self, model: PreTrainedModel) -> PeftModel:
+        """The adapter on `model`, fp32, eval. Raises ModelError where it does not fit."""
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        try:
+            with quiet_transformers():
+                adapted = PeftModel.from_pretrained(model, self.path, is_trainable=False)
+        except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise ModelError(f"{self.path} does not fit onto '{self.base}': {first_line}") from error
+        changed = {id(layer.get_base_layer()) for layer in adapted.modules() if isinstance(layer, BaseTunerLayer)}
+        if head is not None and head.weight is embedding.weight and changed & {id(embedding), id(head)}:
+            # merged into the one tensor of both, the change of one would be a change of both
+            head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+            model.config.tie_word_embeddings = False
+        return adapted.eval()
+
+    def require_mergeable(self) -> None:
+        """Raises ModelError for a method that is no change of weights."""
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(self.config.peft_type)
+        if self.config.is_prompt_learning or not hasattr(tuner, "merge_and_unload"):
+            raise ModelError(
+                f"{self.path} is {self.config.peft_type.value}, which does not change the base's weights, so that it "
+                "cannot be merged. Load it with peft."
+            )

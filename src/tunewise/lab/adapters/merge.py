@@ -1,0 +1,83 @@
+"""An adapter merged into its base: in fp32, cast once, stored as sharded safetensors, and scored beside the adapter."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from tunewise.adapter_records import Merging, Rounding, Stored
+from tunewise.errors import ModelError
+from tunewise.lab.adapters.forms import Forms
+from tunewise.lab.adapters.load import AdapterFolder
+from tunewise.lab.adapters.rows import ScoredRows
+from tunewise.lab.models import padding_id, quiet_transformers
+from tunewise.ledger import files_below
+
+DTYPES: dict[Stored, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHARD_BYTES = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """What to merge onto which weights, and how to store it."""
+
+    adapter: AdapterFolder
+    trained_on: Rounding  # how the base's weights were while the adapter was trained
+    onto: Rounding  # 'whole', or the rounded weights of `trained_on`
+    stored: Stored
+    out: Path
+
+
+def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
+    """What was merged, after writing it with its tokenizer into `plan.out`; each form scored on `rows`.
+
+    Raises ModelError where the adapter cannot be merged, does not fit its base, or `out` is in use.
+    """
+    adapter = plan.adapter
+    adapter.require_mergeable()
+    if plan.out.exists() and any(plan.out.iterdir()):
+        raise ModelError(f"{plan.out} is not empty. Choose another folder with --out.")
+    forms = Forms(rows.examples, padding_id(adapter.tokenizer), rows.has_answers)
+    adapted = adapter.put_on(adapter.load_base(plan.trained_on))
+    forms.measure("adapter", adapted)
+    if plan.onto != plan.trained_on:
+        adapted = adapter.put_on(adapter.load_base(plan.onto))
+    merged = merge_in_fp32(adapter, adapted)
+    forms.measure("merged, fp32", merged)
+    store(merged, adapter, plan.stored, plan.out)
+    del adapted, merged
+    forms.measure(f"read back, {plan.stored}", read_back(adapter, plan.out))
+    return Merging(
+        adapter=str(adapter.path),
+        base=adapter.base,
+        trained_on=plan.trained_on,
+        onto=plan.onto,
+        stored=plan.stored,
+        scored_on=rows.source,
+        files=tuple(str(path.relative_to(plan.out)) for path in files_below(plan.out)),
+        forms=tuple(forms.found),
+    )
+
+
+def merge_in_fp32(adapter: AdapterFolder, adapted: PeftModel) -> PreTrainedModel:
+    """The base with the adapter in its weights, all fp32. Raises ModelError where peft cannot, or finds NaN."""
+    assert {p.dtype for p in adapted.parameters()} == {torch.float32}, "cast once, at the end"
+    try:
+        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError, NotImplementedError, AttributeError) as error:
+        raise ModelError(f"{adapter.path} cannot be merged: {str(error).strip().splitlines()[0]}") from error
+    return merged
+
+
+def store(merged: PreTrainedModel, adapter: AdapterFolder, stored: Stored, folder: Path) -> None:
+    """Write a transformers folder of safetensors in shards of 5 GB, cast once, with the tokenizer."""
+    with quiet_transformers():
+        merged.to(DTYPES[stored]).save_pretrained(folder, max_shard_size=SHARD_BYTES)
+    adapter.tokenizer.save_pretrained(folder)
+
+
+def read_back(adapter: AdapterFolder, folder: Path) -> PreTrainedModel:
+    """What is stored in `folder`, computed in fp32, so that it differs by how it is stored alone."""
+    return AdapterFolder(adapter.path, str(folder)).load_base("whole")

@@ -1,0 +1,73 @@
+"""What an adapter's forms are scored on: the rows of a file, or text that comes with Python."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from tunewise.errors import DataError
+from tunewise.lab.adapters.load import AdapterFolder
+from tunewise.lab.data.audit import endless, keep_fitting
+from tunewise.lab.data.batching import Example
+from tunewise.lab.data.classify import number_labels
+from tunewise.lab.data.examples import choose_format, infer_task
+from tunewise.lab.data.prepare import render
+from tunewise.lab.data.rows import EncodedRow
+from tunewise.lab.data.sources import read_source
+from tunewise.lab.data.tokens import TextTokenizer
+from tunewise.spec import DataSpec, Task
+
+PYTHON_TEXT = DataSpec(train="builtin:pydoc-topics", max_length=256)
+NUM_PYTHON_ROWS = 16  # a few thousand tokens: enough to see a difference, over in seconds
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Rows as examples, and what is known of them."""
+
+    examples: tuple[Example, ...]
+    source: str  # in words
+    has_answers: bool  # False: there is no label or text that a loss could be about
+    task: Task
+    num_endless: int  # whole answers without the end-of-text piece behind them
+
+
+def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
+    """The rows of `data.train` as the adapter's base reads them; None: topics of Python's documentation.
+
+    Raises DataError where the rows are not for the adapter's task, and what reading them raises.
+    """
+    chosen = data or PYTHON_TEXT
+    table = read_source(chosen.train, "test", chosen.document_separator)
+    task: Task = infer_task(table.rows[0], chosen.columns)
+    if data and (task == "classify") != (adapter.task == "classify"):
+        raise DataError(
+            f"{data.train}: the rows are for the task {task}, but {adapter.path} is for {adapter.task}. Give rows with "
+            f"{'text and label' if adapter.task == 'classify' else 'prompt and completion, messages, or text'}."
+        )
+    max_length = min(chosen.max_length, adapter.context_length)
+    form = choose_format(task, table.rows[0], chosen, TextTokenizer.of(adapter.tokenizer), max_length)
+    encoded = form.encode(render({"test": table}, form, chosen).rows["test"])
+    if data is None:
+        examples = encoded[:NUM_PYTHON_ROWS]
+        if adapter.task == "classify":
+            examples = [replace(example, label=0, supervised=[False] * len(example.input_ids)) for example in examples]
+        return ScoredRows(_plain(examples), "topics of Python's documentation", adapter.task != "classify", task, 0)
+    examples = keep_fitting("test", encoded, task, chosen, max_length).examples
+    if task == "classify":
+        examples = _numbered(examples, adapter, chosen.train)
+    endless_rows = len(endless(encoded, adapter.tokenizer.eos_token_id)) if task == "sft" else 0
+    return ScoredRows(_plain(examples), chosen.train, True, task, endless_rows)
+
+
+def _numbered(examples: list[EncodedRow], adapter: AdapterFolder, source: str) -> list[EncodedRow]:
+    names, by_split = number_labels({"train": examples})
+    if len(names) != len(adapter.labels):
+        raise DataError(
+            f"{source} has {len(names)} classes ({', '.join(names)[:100]}), but {adapter.path} tells "
+            f"{len(adapter.labels)} apart. Give rows of every class."
+        )
+    return by_split["train"]
+
+
+def _plain(examples: Sequence[EncodedRow]) -> tuple[Example, ...]:
+    names = [field.name for field in fields(Example)]
+    return tuple(Example(**{name: getattr(example, name) for name in names}) for example in examples)

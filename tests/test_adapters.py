@@ -1,0 +1,70 @@
+"""The adapter commands on adapters made with plain peft: what they write, print and refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from tunewise.cli import app
+from tunewise.errors import ModelError, SpecError
+from tunewise.lab.models import BUNDLED
+
+ROWS = [{"prompt": f"say {i}", "completion": f"number {i}"} for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of the bundled base whose B is not 0."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=["c_attn"], task_type="CAUSAL_LM", init_lora_weights=False)
+    folder = tmp_path_factory.mktemp("adapter")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(BUNDLED["tiny"]), config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+def said(*arguments: object) -> str:
+    """What a command prints; raises what it raises."""
+    result = CliRunner().invoke(app, ["adapter", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_merge_says_what_each_form_computes(adapter: Path, rows: Path, tmp_path: Path) -> None:
+    options = ["--data", rows, "--set", "data.separator= ->", "--dtype", "bf16"]
+    report = json.loads(said("merge", adapter, "--out", tmp_path / "merged", *options, "--json"))
+    forms = {form["form"]: form for form in report["forms"]}
+    assert list(forms) == ["adapter", "merged, fp32", "read back, bf16"]
+    assert forms["adapter"]["nll"] == pytest.approx(forms["merged, fp32"]["nll"], rel=1e-5)
+    assert forms["read back, bf16"]["max_logit_difference"] > 1e-3
+    assert "model.safetensors" in report["files"]
+    text = said("merge", adapter, "--out", tmp_path / "again", *options)
+    assert f"{forms['adapter']['nll']:.6f}" in text
+    assert "read back, bf16" in text
+
+
+MISTAKES = {
+    "no adapter": (ModelError, ["{rows}"], "is no adapter"),
+    "onto other weights": (SpecError, ["{adapter}", "--onto", "nf4"], "must be whole or as it was trained"),
+    "unknown key": (SpecError, ["{adapter}", "--data", "{rows}", "--set", "data.seperator=x"], "'separator'"),
+    "another base": (ModelError, ["{adapter}", "--base", "./nowhere"], "no such folder"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_named(name: str, adapter: Path, rows: Path, tmp_path: Path) -> None:
+    kind, arguments, message = MISTAKES[name]
+    given = [a.format(adapter=adapter, rows=rows) for a in arguments]
+    with pytest.raises(kind, match=message):
+        said("merge", *given, "--out", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
