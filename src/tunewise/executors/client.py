@@ -22,7 +22,11 @@ class LabServer:
     """A started server. One job at a time, so that timed runs never share the machine."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # asking for CUDA must not initialise it
+        environment = {
+            **os.environ,
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
+            "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tunewise.executors.server"],
             stdin=subprocess.PIPE,
