@@ -224,8 +224,8 @@ def test_values_that_cannot_be_run_are_refused(changes: dict[str, Any]) -> None:
 def test_no_seed_is_used_twice_within_a_study_or_by_two_studies_with_other_seeds(seeds: list[int], looks: int) -> None:
     used: list[int] = []
     for seed in seeds:
-        asked = study(seed=seed, looks=[looks])
-        used += [asked.search_seed(), *asked.confirmation_seeds()]
+        asked = study(seed=seed, looks=[looks], tuning={"seeds": 4})
+        used += [*asked.search_seeds(), *asked.confirmation_seeds()]
     assert len(set(used)) == len(used)
     assert all(0 <= seed < 2**32 for seed in used), "what numpy takes as a seed"
 
@@ -234,7 +234,7 @@ def test_search_and_confirmation_seeds_are_disjoint_across_the_first_thousands_o
     confirmations = set(
         itertools.chain.from_iterable(study(seed=s, looks=[3]).confirmation_seeds() for s in range(3000))
     )
-    assert not confirmations & {study(seed=s).search_seed() for s in range(3000)}
+    assert not confirmations & {study(seed=s).search_seeds()[0] for s in range(3000)}
 
 
 def test_more_looks_keep_the_seeds_that_were_there() -> None:

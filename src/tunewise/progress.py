@@ -58,7 +58,7 @@ class StudyProgress:
             self._begin(event["spec"], event["done"], event["expected"])
         elif event["event"] == "step":
             self._step(event)
-        elif event["event"] in ("error", "crash"):
+        elif event["event"] in ("error", "crash", "memory"):
             self.console.print(f"[red]run failed:[/red] {event['message']}", markup=True, highlight=False)
 
     def _begin(self, spec: RunSpec, done: int, expected: int) -> None:

@@ -12,7 +12,10 @@ SCHEMA_VERSION = 1
 # What about the user's data spoils figures in silence; counted row by row before anything is trained.
 DataLaw = Literal["supervised", "truncation", "end-of-text", "duplicates", "boundary"]
 
-Status = Literal["done", "diverged", "failed"]  # failed: lost to the machine, which says nothing about the arm
+# failed: lost to the machine, which says nothing about the arm; does-not-fit: it twice needed more memory than there is
+Status = Literal["done", "diverged", "failed", "does-not-fit"]
+LOST: tuple[Status, ...] = ("failed", "does-not-fit")  # nothing was scored
+MAX_ATTEMPTS = 2  # at a run that the machine loses
 
 # scores.parquet: one row per scored example (or per window of general text); the sufficient statistics of every metric.
 SCORES_SCHEMA = pa.schema(

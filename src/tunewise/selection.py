@@ -20,6 +20,19 @@ def selection_losses(found: Mapping[float, Evaluation | None]) -> dict[float, fl
     return {key: None if one is None or best is None else _loss(one, best) for key, one in found.items()}
 
 
+def pooled(runs: Sequence[Evaluation]) -> Evaluation | None:
+    """The mean of evaluations of runs that differ in their seed alone, rows of valid side by side; of none: None."""
+    if len(runs) < 2:
+        return runs[0] if runs else None
+    accuracies = [run.accuracy for run in runs if run.accuracy is not None]
+    return Evaluation(
+        step=runs[0].step,
+        nll=sum(run.nll for run in runs) / len(runs),
+        accuracy=sum(accuracies) / len(runs) if accuracies else None,
+        right="".join(run.right for run in runs if run.right) or None,
+    )
+
+
 def takes_over(evaluations: Sequence[Evaluation], selected: Evaluation) -> bool:
     """True if the last of a run's `evaluations` is better than `selected`, an earlier one.
 

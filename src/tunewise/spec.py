@@ -131,6 +131,7 @@ class TuningSpec(Frozen):
     # at least 1.1, because rates are rounded to 3 digits and must stay apart
     spacing: float = Field(3.0, ge=1.1, description="factor between neighbours")
     cap: int = Field(7, ge=1, description="full-length trials per arm at most")
+    seeds: int = Field(1, ge=1, le=4, description="runs of every trial, with seeds of the search; their mean decides")
     half_steps: bool = Field(True, description="then the two rates half a step beside the best, as the cap allows")
     search: Literal["full-length", "short"] = Field(
         "full-length",
@@ -274,9 +275,10 @@ class StudySpec(Frozen):
         check_primary(self.primary, self.metrics, self.margin)
         return self
 
-    def search_seed(self) -> int:
-        """The seed of all learning-rate trials; never a confirmation seed of any `seed`."""
-        return 1_000_000 + 1000 * self.seed  # divisible by 1000, which no confirmation seed is
+    def search_seeds(self) -> tuple[int, ...]:
+        """The seeds of every learning-rate trial: no confirmation seeds of any `seed`, nor shared by two of them."""
+        # divisible by 1000, which no confirmation seed is, and below 2^32, which numpy's seeds must be
+        return tuple(1_000_000 + 1000 * self.seed + 1_000_001_000 * i for i in range(self.tuning.seeds))
 
     def confirmation_seeds(self) -> tuple[int, ...]:
         """Fresh seeds, the same in every arm; disjoint for different `seed`."""

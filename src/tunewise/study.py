@@ -18,7 +18,7 @@ from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger
-from tunewise.records import DataSummary, RunRecord
+from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 
 DEFAULT_ROOT = Path("runs")
@@ -61,7 +61,7 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
         ledger.store_study(declared)
         listener({"event": "findings", "findings": check_before(declared, data)})
         # what an earlier command lost gets another chance: its cause may be gone
-        records = {r.run_id: r for r in ledger.records() if r.status != "failed"}
+        records = {r.run_id: r for r in ledger.records() if r.status not in LOST}
         resolved = affordable(declared, data, list(records.values()))
         current = schedule.current(resolved, data, list(records.values()))
         while runs := next_runs(ledger, resolved, data, current):
@@ -80,7 +80,7 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
 
 def declare(ledger: Ledger, study: StudySpec, data: DataSummary) -> None:
     """Store what the study declares, unless an arm was scored on test already: then what stands is what counts."""
-    is_scored = any(r.spec.role == "confirm" and r.status != "failed" for r in ledger.records())
+    is_scored = any(r.spec.role == "confirm" and r.status not in LOST for r in ledger.records())
     if ledger.declared() is None or not is_scored:
         ledger.declare(declarations(study, data))
 
@@ -101,7 +101,8 @@ def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequ
 def outlook(study: StudySpec, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
     """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
     trained = [arm for arm in study.arms.values() if arm.method != "existing"]
-    expected = 1 + len(trained) * (study.tuning.rates + study.looks[0]) + (len(study.arms) - len(trained))
+    of_arm = study.tuning.rates * study.tuning.seeds + study.looks[0]
+    expected = 1 + len(trained) * of_arm + (len(study.arms) - len(trained))
     return {"done": len(records), "expected": max(expected, len(records) + waiting)}
 
 

@@ -384,7 +384,7 @@ def test_updates_that_the_stored_weights_do_not_take_block(clean: Make) -> None:
 
 def test_a_search_seed_that_confirms_too_blocks(clean: Make) -> None:
     ledger = clean()
-    reuse = respecified(seed=ledger.study().search_seed())
+    reuse = respecified(seed=ledger.study().search_seeds()[0])
     found = findings_with(ledger, of_arm("lora", lambda r: reuse(r) if r.spec.seed == 1 else r))
     assert found["search-seeds-reused"].evidence == "lora: 1000000"
     assert found["search-seeds-reused"].arms == ("lora",)

@@ -204,7 +204,7 @@ def follows_the_protocol(asked: StudySpec, whole: Sequence[RunRecord], undecided
     at_once = [r for r in whole if r.attempts == 1 and r.spec.method.method != "existing"]
     confirmed_seeds = [s.seed for s in confirmations(at_once)]
     assert confirmed_seeds == sorted(confirmed_seeds), "blocks of one seed"
-    assert asked.search_seed() not in confirmed_seeds
+    assert asked.search_seeds()[0] not in confirmed_seeds
 
 
 # --- what may be read
@@ -276,5 +276,5 @@ def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_f
     reading = read_looks(StudyFolder.read(ledger), decide)
     assert reading.is_complete
     assert reading.undecided == ("lora-r8",)
-    found = {verdict.arm: (verdict.num_seeds, reading.look(verdict.arm)) for verdict in reading.verdicts}
+    found = {verdict.arm: (verdict.num_seeds, reading.looks[verdict.arm]) for verdict in reading.verdicts}
     assert found == {"lora-r8": (5, 5), "lora-r16-all": (3, 3), "head": (3, 3)}

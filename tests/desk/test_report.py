@@ -416,6 +416,46 @@ def test_a_confirmation_run_that_diverged_stays_in_the_comparison(make_study: An
     assert not other.diverged_runs
 
 
+def short_of_memory(arm: str, role: str) -> Any:
+    def change(record: RunRecord) -> RunRecord:
+        if (record.spec.arm, record.spec.role) != (arm, role):
+            return record
+        return record.replace(status="does-not-fit", message="OutOfMemoryError: 40 GiB asked for, 24 GiB there")
+
+    return change
+
+
+def test_an_arm_that_does_not_fit_is_named_and_the_others_get_their_words(make_study: Any) -> None:
+    ledger = make_study(change=short_of_memory("lora-r16-all", "tune"))
+    report = write_report(ledger)
+    assert [verdict.arm for verdict in report.verdicts] == ["lora-r8"]
+    assert report.headline.endswith("No verdict on lora-r16-all: does not fit in memory.")
+    assert not report.arm("lora-r16-all").fits_in_memory
+    (finding,) = [finding for finding in report.warnings if finding.id == "does-not-fit"]
+    assert "40 GiB asked for" in finding.evidence
+    assert "does not fit in memory" in (ledger.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_without_memory_for_full_the_report_says_what_cannot_be_said(make_study: Any) -> None:
+    report = build_report(make_study(change=short_of_memory("full", "confirm")))
+    assert report.is_complete
+    assert report.verdicts == ()
+    assert report.no_verdict is not None
+    assert report.no_verdict.startswith("No verdict: full does not fit in the memory of this machine")
+    assert report.arm("lora-r8").metrics, "the other arms keep their figures"
+
+
+def test_an_arm_that_fits_no_more_at_the_second_look_keeps_the_verdict_of_the_first(make_study: Any) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        is_it = record.spec.arm == "lora-r8" and record.spec.seed in (4, 5)
+        return short_of_memory("lora-r8", "confirm")(record) if is_it else record
+
+    report = build_report(make_study(study={"looks": [3, 5]}, change=change))
+    assert report.is_complete
+    assert {verdict.arm: verdict.look for verdict in report.verdicts}["lora-r8"] == 3
+    assert not report.arm("lora-r8").fits_in_memory
+
+
 # --- what the report is made of
 
 

@@ -65,7 +65,7 @@ def test_a_whole_study_confirms_every_arm_at_its_best_rate_with_the_same_fresh_s
         assert sorted(spec.seed for spec in confirmed) == list(asked.confirmation_seeds())
         assert {spec.learning_rate for spec in confirmed} == {rates[arm]}
     for spec in (r.spec for r in done):
-        assert (spec.seed == asked.search_seed()) == (spec.role == "tune")
+        assert (spec.seed == asked.search_seeds()[0]) == (spec.role == "tune")
         assert ("test" in spec.score_splits) == (spec.role != "tune"), "test steers nothing"
         assert (spec.inputs.general is None) == (spec.role == "tune")
     assert sum(r.spec.role == "base" for r in done) == 1
@@ -151,7 +151,7 @@ def test_short_trials_run_a_whole_schedule_on_15_percent_of_the_steps_in_every_a
     for spec in short:
         assert spec.score_splits == ("valid",)
         assert spec.inputs.general is None
-        assert spec.seed == asked.search_seed()
+        assert spec.seed == asked.search_seeds()[0]
         assert spec.samples.count == 0
 
 

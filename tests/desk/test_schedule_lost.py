@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, bowl, drive, ids, next_runs, record, study
+import pytest
+from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids, next_runs, record, study
 
 from tunewise.desk import schedule
 from tunewise.desk.search import grid_rate
 from tunewise.records import Evaluation, RunRecord
-from tunewise.spec import ExistingMethod, RunSpec
+from tunewise.spec import ExistingMethod, RunSpec, StudySpec
 
 
 def test_an_existing_model_is_scored_once_and_stands_for_every_seed() -> None:
@@ -183,8 +184,95 @@ def test_a_failed_trial_is_told_from_a_diverged_one_and_closes_no_edge() -> None
         return drive(asked, SFT, run)
 
     diverged, failed = loses("diverged"), loses("failed")
-    assert schedule.trials(diverged, "full")[-1] == schedule.Trial(highest, None, "diverged")
-    assert schedule.trials(failed, "full")[-1] == schedule.Trial(highest, None, "failed")
+    assert schedule.trials(diverged, "full")[-1] == schedule.Trial(highest, None, "diverged", 1)
+    assert schedule.trials(failed, "full")[-1] == schedule.Trial(highest, None, "failed", 1)
     assert schedule.is_bracketed(asked, diverged, "full")
     assert not schedule.is_bracketed(asked, failed, "full")
     assert len(schedule.measured_losses(schedule.trials(failed, "full"))) == 2
+
+
+# --- an arm that does not fit in memory
+
+
+def lacks_memory(asked: StudySpec, arm: str, role: str) -> Lab:
+    """A lab whose memory is too small for the runs of one arm in one role."""
+    lab = bowl(asked, SFT)
+    return lambda spec: record(spec, None, "does-not-fit") if (spec.arm, spec.role) == (arm, role) else lab(spec)
+
+
+@pytest.mark.parametrize("role", ["tune", "confirm"])
+def test_an_arm_that_does_not_fit_takes_no_part_and_the_study_goes_on_without_it(role: str) -> None:
+    asked = study(SFT)
+    done = drive(asked, SFT, lacks_memory(asked, "lora-r16", role))
+    found = schedule.confirmed(asked, done)
+    assert {arm: len(runs) for arm, runs in found.items()} == {"full": 3, "lora-r8": 3}
+    tried = [r for r in done if r.spec.arm == "lora-r16"]
+    assert [r.status for r in tried].count("does-not-fit") >= 1
+    assert len([r for r in tried if r.spec.role == "tune"]) <= 5, "no rate is tried beyond those already asked for"
+    assert schedule.selected_rates(asked, done).keys() == {"full", "lora-r8"}
+    assert not schedule.fits(done, "lora-r16")
+
+
+def test_without_memory_for_full_the_other_arms_are_confirmed_all_the_same() -> None:
+    asked = study(SFT)
+    found = schedule.confirmed(asked, drive(asked, SFT, lacks_memory(asked, "full", "tune")))
+    assert {arm: len(runs) for arm, runs in found.items()} == {"lora-r8": 3, "lora-r16": 3}
+
+
+def test_without_memory_for_the_head_alone_the_study_still_ends() -> None:
+    asked = study(CLASSIFY)
+    lab = bowl(asked, CLASSIFY)
+    done = drive(asked, CLASSIFY, lambda spec: record(spec, None, "does-not-fit") if spec.arm == "head" else lab(spec))
+    assert schedule.confirmed(asked, done).keys() == set(ARMS)
+
+
+# --- several search seeds
+
+
+def test_with_three_search_seeds_every_trial_runs_three_times_and_their_mean_decides() -> None:
+    """Each seed has another best rate: 1 place below the centre, at it, 1 place above. Their mean is best at it."""
+    asked = study(SFT, tuning={"seeds": 3, "cap": 3, "half_steps": False})
+    seeds = asked.search_seeds()
+    assert len(set(seeds)) == 3
+
+    def lab(spec: RunSpec) -> RunRecord:
+        if spec.learning_rate is None:
+            return record(spec, None)
+        places = math.log(spec.learning_rate / schedule.centre(asked, SFT, asked.arms[spec.arm]), 3)
+        shift = seeds.index(spec.seed) - 1 if spec.role == "tune" else 0
+        return record(spec, 2 + 0.1 * (places - shift) ** 2)
+
+    done = drive(asked, SFT, lab)
+    for arm in ARMS:
+        runs = [r for r in done if r.spec.arm == arm and r.spec.role == "tune"]
+        assert len(runs) == 9
+        assert {r.spec.seed for r in runs} == set(seeds)
+        trials = schedule.trials(done, arm)
+        assert [trial.num_seeds for trial in trials] == [3, 3, 3]
+        middle = trials[1]
+        assert middle.evaluation is not None
+        assert middle.evaluation.nll == pytest.approx(2 + 0.1 * (1 + 0 + 1) / 3)
+        assert schedule.selected_rates(asked, done)[arm] == middle.rate
+
+
+def test_a_trial_with_some_of_its_seeds_is_not_decided_on_and_no_run_of_it_is_made_twice() -> None:
+    asked = study(SFT, tuning={"seeds": 2})
+    whole = drive(asked, SFT, bowl(asked, SFT))
+    for left_out in range(0, len(whole), 7):
+        rest = [r for i, r in enumerate(whole) if i != left_out]
+        assert whole[left_out].run_id in {run.run_id for run in next_runs(asked, SFT, rest)}
+        assert ids(drive(asked, SFT, bowl(asked, SFT), rest)) == ids(whole)
+
+
+def test_one_diverged_seed_makes_the_rate_a_diverged_one() -> None:
+    asked = study(SFT, tuning={"seeds": 2})
+    lab, middle = bowl(asked, SFT), schedule.centre(asked, SFT, asked.arms["full"])
+    top = grid_rate(asked.tuning, middle, 1)
+
+    def run(spec: RunSpec) -> RunRecord:
+        is_it = (spec.arm, spec.role, spec.learning_rate) == ("full", "tune", top)
+        return record(spec, None, "diverged") if is_it and spec.seed == asked.search_seeds()[1] else lab(spec)
+
+    found = schedule.trials(drive(asked, SFT, run), "full")
+    assert {trial.rate: trial.status for trial in found}[top] == "diverged"
+    assert schedule.trial_losses(found)[top] is None

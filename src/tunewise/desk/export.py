@@ -12,7 +12,7 @@ from tunewise.desk.metrics import compute, metrics_of, read_scores
 from tunewise.desk.schedule import selected_evaluation
 from tunewise.errors import StudyError
 from tunewise.ledger import Ledger
-from tunewise.records import RunRecord
+from tunewise.records import LOST, RunRecord
 
 FORMATS = (".csv", ".parquet")
 
@@ -69,7 +69,7 @@ def _row(study: str, ledger: Ledger, record: RunRecord) -> dict[str, Any]:
 
 
 def _test_metrics(ledger: Ledger, record: RunRecord) -> dict[str, float]:
-    if record.status == "failed" or "test" not in record.spec.score_splits:
+    if record.status in LOST or "test" not in record.spec.score_splits:
         return {}
     scores = read_scores(ledger.scores_path(record.run_id), "test")
     names = metrics_of(record.spec.task, [metric.name for metric in record.spec.metrics])

@@ -4,7 +4,8 @@ Base first; for a new classification head its learning rate next (on the `head` 
 then the learning-rate search of every arm by one rule; then confirmation with fresh seeds, in blocks of one
 seed with the order of the arms rotated, so that a drift of the machine is no difference between arms.
 All arms are confirmed up to the first look; up to a second one only those that were undecided at the first, with
-what they are compared with. A run that the machine lost is made once more.
+what they are compared with. A run that the machine lost is made once more; an arm that does not fit in memory takes no
+part, and the study goes on without it.
 """
 
 import math
@@ -12,10 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from tunewise.desk.drafts import Drafts
+from tunewise.desk.drafts import num_steps as num_steps
+from tunewise.desk.drafts import short_schedule as short_schedule
 from tunewise.desk.search import Search, best_rate, brackets_best, search
 from tunewise.errors import SpecError
-from tunewise.records import DataSummary, Evaluation, RunRecord, Status
-from tunewise.selection import selection_losses
+from tunewise.records import LOST, MAX_ATTEMPTS, DataSummary, Evaluation, RunRecord, Status
+from tunewise.selection import pooled, selection_losses
 from tunewise.spec import (
     BaseMethod,
     ExistingMethod,
@@ -26,25 +30,26 @@ from tunewise.spec import (
     Role,
     RunSpec,
     StudySpec,
-    TrainSpec,
 )
 
 HEAD_ARM = "head"
-MAX_ATTEMPTS = 2  # at a run that the machine loses
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
-SHORT_TRIAL_SHARE = 0.15  # of a run's steps
 MIN_STEPS_FOR_SHORT_TRIALS = 20  # 15 % of them are 3: the fewest that can tell one rate from another
 
 # Full fine-tuning centres measured by us or common practice; others by the rule in `centre`.
 FULL_CENTRES = {"bert": 5e-5, "roberta": 2e-5, "distilbert": 5e-5, "deberta-v2": 2e-5, "modernbert": 5e-5}
 
 
+TRIALS: tuple[Role, ...] = ("tune", "short")
+
+
 class Trial(NamedTuple):
-    """One learning-rate trial that ended; `evaluation` is None where the run diverged or failed."""
+    """One learning-rate trial, as far as its runs ended; `evaluation` is None where a run was lost or diverged."""
 
     rate: float
-    evaluation: Evaluation | None
+    evaluation: Evaluation | None  # pooled over the search seeds
     status: Status
+    num_seeds: int  # of the search, that are done
 
 
 def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
@@ -62,16 +67,6 @@ def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
     if data.task == "classify" and not any(isinstance(arm, HeadMethod) for arm in arms.values()):
         arms[HEAD_ARM] = HeadMethod()
     return study.replace(task=data.task, arms={name: arm.model_dump() for name, arm in arms.items()})
-
-
-def num_steps(study: StudySpec, data: DataSummary) -> int:
-    """Optimizer steps of every run of the study."""
-    return study.train.num_steps(data.split("train").rows)
-
-
-def short_schedule(study: StudySpec, data: DataSummary) -> TrainSpec:
-    """The training of a short trial: a whole schedule, with its warm-up and decay, on 15 % of the steps."""
-    return study.train.replace(max_steps=math.ceil(SHORT_TRIAL_SHARE * num_steps(study, data)))
 
 
 def centre(study: StudySpec, data: DataSummary, method: Method) -> float:
@@ -103,7 +98,7 @@ def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -
     A record belongs if its run, drafted anew from today's study and data, has the same id. With a new head it
     must also have used the head rate that the `head` arm's trials chose; a trial must be one that the search makes.
     """
-    draft = _Drafts(study, data)
+    draft = Drafts(study, data)
     kept = [match for record in records if (match := draft.match(record))]
     head = reference_arm(study)
     head_rate = shared_head_rate(study, data, _searched(study, data, kept))
@@ -114,8 +109,9 @@ def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -
 def _searched(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records without trials that the search of their arm would not have made."""
     found = {arm: found for arm in study.arms if (found := arm_search(study, data, records, arm))}
-    asked = {("tune", arm): of_arm.tried for arm, of_arm in found.items()}
-    asked |= {("short", arm): of_arm.tried_short for arm, of_arm in found.items()}
+    # a rate may be waiting for some of its seeds alone
+    asked = {("tune", arm): of_arm.tried + of_arm.waiting for arm, of_arm in found.items()}
+    asked |= {("short", arm): of_arm.tried_short + of_arm.waiting_short for arm, of_arm in found.items()}
     return [
         r
         for r in records
@@ -128,8 +124,11 @@ def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]
     method = study.arms[arm]
     if isinstance(method, ExistingMethod):
         return None
-    full, short = ({trial.rate: trial.evaluation for trial in trials(records, arm, role)} for role in ("tune", "short"))
+    whole = {role: [t for t in trials(records, arm, role) if t.num_seeds == study.tuning.seeds] for role in TRIALS}
+    full, short = ({trial.rate: trial.evaluation for trial in whole[role]} for role in TRIALS)
     assert not isinstance(method, BaseMethod), "the base is no arm of a study"
+    if not fits(records, arm):  # another rate would need as much memory
+        return Search(list(full), [], list(short), [])
     if method.rates is not None:  # these alone, and a fairness finding says so
         tried = [rate for rate in method.rates if rate in full]
         return Search(tried, [rate for rate in method.rates if rate not in full], [], [])
@@ -143,14 +142,25 @@ def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunR
     return study.train.head_learning_rate or selected_rates(study, records).get(reference_arm(study))
 
 
+def fits(records: Sequence[RunRecord], arm: str) -> bool:
+    """False if some run of an arm needed more memory than the machine has, so that it takes no part."""
+    return not any(r.spec.arm == arm and r.status == "does-not-fit" for r in records)
+
+
 def trials(records: Sequence[RunRecord], arm: str, role: Role = "tune") -> list[Trial]:
     """The learning-rate trials of an arm that ended, by rising rate: those of full length, or the `short` ones."""
-    found = [
-        Trial(r.spec.learning_rate, selected_evaluation(r) if r.status == "done" else None, r.status)
-        for r in records
-        if r.spec.arm == arm and r.spec.role == role and r.spec.learning_rate is not None
-    ]
-    return sorted(found, key=lambda trial: trial.rate)
+    by_rate: dict[float, dict[int, RunRecord]] = {}  # rate -> seed -> run
+    for record in records:
+        spec = record.spec
+        if spec.arm == arm and spec.role == role and spec.learning_rate is not None:
+            by_rate.setdefault(spec.learning_rate, {})[spec.seed] = record
+    return [_trial(rate, [of_seed for _, of_seed in sorted(by_rate[rate].items())]) for rate in sorted(by_rate)]
+
+
+def _trial(rate: float, runs: Sequence[RunRecord]) -> Trial:
+    status: Status = next((run.status for run in runs if run.status != "done"), "done")
+    found = [evaluation for run in runs if run.status == "done" and (evaluation := selected_evaluation(run))]
+    return Trial(rate, pooled(found) if len(found) == len(runs) else None, status, len(runs))
 
 
 def selection_loss(record: RunRecord) -> float:
@@ -166,12 +176,12 @@ def trial_losses(found: Sequence[Trial]) -> dict[float, float | None]:
 
 def measured_losses(found: Sequence[Trial]) -> dict[float, float | None]:
     """Like `trial_losses` without the failed trials, which say nothing about their rates."""
-    return trial_losses([trial for trial in found if trial.status != "failed"])
+    return trial_losses([trial for trial in found if trial.status not in LOST])
 
 
 def selected_rates(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, float]:
-    """The best tried rate of every arm that has one."""
-    best = {arm: best_rate(trial_losses(trials(records, arm))) for arm in study.arms}
+    """The best tried rate of every arm that has one, and fits in memory."""
+    best = {arm: best_rate(trial_losses(trials(records, arm))) for arm in study.arms if fits(records, arm)}
     return {arm: rate for arm, rate in best.items() if rate is not None}
 
 
@@ -191,14 +201,16 @@ def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[
     """
     runs = _confirmations_by_seed(study, records)
     found: dict[str, list[RunRecord]] = {
-        arm: [] for arm in study.arms if any(run.status != "failed" for run in runs.get(arm, {}).values())
+        arm: []
+        for arm in study.arms
+        if fits(records, arm) and any(run.status not in LOST for run in runs.get(arm, {}).values())
     }
     existing = [arm for arm in found if isinstance(study.arms[arm], ExistingMethod)]
     for look, seeds in enumerate(_seeds_by_look(study)):
         took_part = [arm for arm in found if arm not in existing and runs[arm].keys() & set(seeds)]
         if look > 0 and not took_part:
             break
-        kept = [s for s in seeds if all(s in runs[arm] and runs[arm][s].status != "failed" for arm in took_part)]
+        kept = [s for s in seeds if all(s in runs[arm] and runs[arm][s].status not in LOST for arm in took_part)]
         for arm in took_part:
             found[arm] += [runs[arm][seed] for seed in kept]
         for arm in existing:
@@ -261,7 +273,7 @@ def next_runs(
     """
     ended = [record for record in records if record.status != "failed" or record.attempts >= MAX_ATTEMPTS]
     known = {record.run_id for record in ended}
-    draft = _Drafts(study, data)
+    draft = Drafts(study, data)
 
     def missing(runs: list[RunSpec]) -> list[RunSpec]:
         return [run for run in runs if run.run_id not in known]
@@ -276,6 +288,7 @@ def next_runs(
         return waiting
     rates = selected_rates(study, ended)
     arms = [arm for arm, method in study.arms.items() if arm in rates or isinstance(method, ExistingMethod)]
+    arms = [arm for arm in arms if fits(ended, arm)]
     for seeds in _seeds_by_look(study):
         if waiting := missing(_confirmations(draft, {arm: rates.get(arm) for arm in arms}, head_rate, seeds)):
             return waiting
@@ -283,16 +296,16 @@ def next_runs(
     return []
 
 
-def _search(draft: "_Drafts", records: Sequence[RunRecord], arm: str, head_rate: float | None) -> list[RunSpec]:
+def _search(draft: Drafts, records: Sequence[RunRecord], arm: str, head_rate: float | None) -> list[RunSpec]:
     found = arm_search(draft.study, draft.data, records, arm)
     if found is None:
         return []
-    short = [draft.tune(arm, rate, head_rate, "short") for rate in found.waiting_short]
-    return short + [draft.tune(arm, rate, head_rate, "tune") for rate in found.waiting]
+    short = [run for rate in found.waiting_short for run in draft.tune(arm, rate, head_rate, "short")]
+    return short + [run for rate in found.waiting for run in draft.tune(arm, rate, head_rate, "tune")]
 
 
 def _confirmations(
-    draft: "_Drafts", rates: Mapping[str, float | None], head_rate: float | None, seeds: Sequence[int]
+    draft: Drafts, rates: Mapping[str, float | None], head_rate: float | None, seeds: Sequence[int]
 ) -> list[RunSpec]:
     """Blocks of one seed of every arm in `rates`, the order of the arms rotated."""
     arms = list(rates)
@@ -303,71 +316,3 @@ def _confirmations(
             runs.append(draft.confirm(arm, rates[arm], head_rate, seed))
     unique = {run.run_id: run for run in runs}  # an `existing` arm has no seeds: one run
     return list(unique.values())
-
-
-class _Drafts:
-    """Run specs of one study: what all runs share, written once."""
-
-    def __init__(self, study: StudySpec, data: DataSummary) -> None:
-        self.study, self.data = study, data
-
-    def match(self, record: RunRecord) -> RunRecord | None:
-        """The record under today's name of its arm, None if no arm of the study makes this run."""
-        old = record.spec
-        if old.role == "confirm" and old.seed not in self.study.confirmation_seeds():
-            return None
-        for arm in self.study.arms if old.role != "base" else ("base",):
-            if old.role == "base":
-                spec = self.base()
-            elif old.role != "confirm":
-                spec = self.tune(arm, old.learning_rate, old.head_learning_rate, old.role)
-            else:
-                spec = self.confirm(arm, old.learning_rate, old.head_learning_rate, old.seed)
-            if spec.run_id == record.run_id:
-                return record.replace(spec=spec)
-        return None
-
-    def base(self) -> RunSpec:
-        seed = self.study.confirmation_seeds()[0]
-        return self._run("base", "base", BaseMethod(), seed, None, None)
-
-    def tune(self, arm: str, rate: float | None, head_rate: float | None, role: Role) -> RunSpec:
-        return self._run(arm, role, self.study.arms[arm], self.study.search_seed(), rate, head_rate)
-
-    def confirm(self, arm: str, rate: float | None, head_rate: float | None, seed: int) -> RunSpec:
-        method = self.study.arms[arm]
-        if isinstance(method, ExistingMethod):
-            seed = self.study.confirmation_seeds()[0]
-        return self._run(arm, "confirm", method, seed, rate, head_rate)
-
-    def _run(  # noqa: PLR0913 - the one place where a run spec is put together
-        self, arm: str, role: Role, method: Method, seed: int, rate: float | None, head_rate: float | None
-    ) -> RunSpec:
-        study, data = self.study, self.data
-        if isinstance(method, HeadMethod) or not data.num_new_parameters:
-            head_rate = rate if data.num_new_parameters else None
-        is_trial = role in ("short", "tune")
-        shows_samples = not is_trial and seed == study.confirmation_seeds()[0]
-        general = None if is_trial else data.inputs.general
-        return RunSpec(
-            arm=arm,
-            role=role,
-            model=study.model,
-            trust_remote_code=study.trust_remote_code,
-            task=data.task,
-            method=method,
-            train=short_schedule(study, data) if role == "short" else study.train,
-            learning_rate=rate,
-            head_learning_rate=head_rate if rate is not None else None,
-            seed=seed,
-            checkpoint=study.checkpoint,
-            score_splits=("valid",) if is_trial else ("valid", "test"),
-            samples=study.samples if shows_samples else study.samples.replace(count=0),
-            metrics=() if is_trial else study.metrics,
-            forgetting_points=study.forgetting.points if role == "confirm" and general and rate is not None else 0,
-            device=data.device,
-            precision=data.precision,
-            threads=data.threads,
-            attention=study.machine.attention,
-            inputs=data.inputs.replace(general=general, existing=data.existing.get(arm)),
-        )

@@ -12,8 +12,10 @@ from typing import Any, Self
 
 from tunewise.errors import USER_ERRORS, TunewiseError
 from tunewise.ledger import Ledger
-from tunewise.records import RunRecord
+from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.spec import RunSpec, StudySpec
+
+KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -57,26 +59,31 @@ class LabServer:
                 key = event["key"]
             elif event["event"] == "error":
                 raise USER_ERRORS[event["kind"]](event["message"])
-            elif event["event"] == "crash":
+            elif event["event"] in ("crash", "memory"):
                 raise TunewiseError(f"preparing the data failed: {event['message']} (all of it: {event['log']})")
         if not key:
             raise TunewiseError("preparing the data ended without a result: the process was killed, likely for memory.")
         return key
 
     def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener) -> RunRecord:
-        """The record of the run, which is stored; a run that crashed has status `failed`, never an exception."""
+        """The record of the run, which is stored. A run that crashed is `failed`, never an exception; one that the
+        machine had no memory for, twice, is `does-not-fit`.
+        """
         before = ledger.record(spec.run_id)
         folder = ledger.begin(spec)
-        message = "the process ended without a word, likely killed for memory"
+        message, is_short_of_memory = "the process ended without a word", False
         for event in self._do({"job": "run", "folder": str(folder), "data": str(data_folder)}):
-            if event["event"] in ("error", "crash"):
-                message = event["message"]
+            if event["event"] in ("error", "crash", "memory"):
+                message, is_short_of_memory = event["message"], event["event"] == "memory"
+            elif event["event"] == "end" and event["code"] == KILLED:
+                message, is_short_of_memory = "the process was killed, likely for memory", True
             listener({"run": spec.run_id, **event})
         record = ledger.record(spec.run_id)
         if record is None:
             attempts = before.attempts + 1 if before else 1
-            lost = RunRecord(run_id=spec.run_id, spec=spec, status="failed", message=message, attempts=attempts)
-            ledger.finish(lost)
+            given_up = is_short_of_memory and attempts >= MAX_ATTEMPTS
+            status: Status = "does-not-fit" if given_up else "failed"
+            ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status=status, message=message, attempts=attempts))
             record = ledger.record(spec.run_id)
         assert record is not None, "a finished run has a record"
         return record
@@ -88,7 +95,7 @@ class LabServer:
         self.process.stdin.flush()
         for line in self.process.stdout:
             event: dict[str, Any] = json.loads(line)
+            yield event
             if event["event"] == "end":
                 return
-            yield event
         raise TunewiseError(f"the lab process ended (exit status {self.process.wait()}); what it printed stands above.")

@@ -6,7 +6,8 @@ hundredths of a second. No pickles, no `multiprocessing`: a plain script needs n
 
 Requests: {"job": "prepare", "study": {...}, "root": "..."} and {"job": "run", "folder": "...", "data": "..."}.
 Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
-          and last {"event": "end", "code"}: the exit status, negative for a signal.
+          {"event": "memory" or "crash", "message", "log"}, and last {"event": "end", "code"}: the exit status, negative
+          for a signal.
 """
 
 import importlib
@@ -76,9 +77,17 @@ def do(request: dict[str, Any]) -> int:
             return 2
         except Exception as error:  # the executor boundary: a crash costs this job only
             traceback.print_exc()
-            send({"event": "crash", "message": f"{type(error).__name__}: {error}"[:1000], "log": str(log)})
+            event = "memory" if is_out_of_memory(error) else "crash"
+            send({"event": event, "message": f"{type(error).__name__}: {error}"[:1000], "log": str(log)})
             return 1
     return 0
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True if the machine, or its accelerator, had no memory left."""
+    # torch's CPU allocator raises a plain RuntimeError
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def prepare_job(request: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     training.different_regularisation,
     training.updates_lost,
     training.runs_lost,
+    training.does_not_fit,
     training.still_improving,
     training.early_best,
     protocol.search_seeds_reused,

@@ -112,6 +112,24 @@ def runs_lost(case: Case) -> Iterator[Finding]:
         yield Finding(id=name, severity=severity, sentence=sentence, evidence=evidence)
 
 
+def does_not_fit(case: Case) -> Iterator[Finding]:
+    """An arm that needs more memory than there is, so that nothing can be said of it on this machine."""
+    for arm in case.study.arms:
+        lost = next((r for r in case.records if r.spec.arm == arm and r.status == "does-not-fit"), None)
+        if lost is None:
+            continue
+        unknown = "how any arm compares with it" if arm == case.full else "whether it is as good as full fine-tuning"
+        memory = lost.spec.train.micro_batch_tokens
+        yield Finding(
+            id="does-not-fit",
+            severity="warns",
+            sentence=f"{arm} does not fit in memory and takes no part: {unknown} is not known. Fewer tokens at a time "
+            "(train.micro_batch_tokens) or a smaller model may fit.",
+            evidence=f"{lost.message}; micro-batches of up to {memory:,} tokens",
+            arms=(arm,),
+        )
+
+
 def updates_lost(case: Case) -> Iterator[Finding]:
     """Updates too small for the precision of the stored weights: the optimizer moves, the model does not."""
     shares = {

@@ -128,7 +128,7 @@ def no_finished_rate(case: Case) -> Iterator[Finding]:
     rates = schedule.selected_rates(case.study, case.records)
     for arm in case.study.arms:
         tried = schedule.trials(case.records, arm)
-        if tried and arm not in rates:
+        if tried and arm not in rates and schedule.fits(case.records, arm):
             yield Finding(
                 id="no-finished-rate",
                 severity="warns",

@@ -35,6 +35,7 @@ def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecor
     return ArmView(
         name=name,
         method=describe(method),
+        fits_in_memory=schedule.fits(folder.records, name),
         learning_rate=schedule.selected_rates(folder.study, folder.records).get(name),
         bracket=bracket(losses),
         headroom=headroom(losses),

@@ -35,7 +35,9 @@ def build_report(ledger: Ledger) -> Report:
     for finding in exploratory:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
     no_verdict = _why_not_yet(reading) or _why_no_verdict(folder)
-    said = no_verdict or headline([v for v in verdicts if v.arm in asked(folder.study, folder.full)])
+    candidates = asked(folder.study, folder.full)
+    unfit = [arm for arm in candidates if not schedule.fits(folder.records, arm)]
+    said = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
     if folder.changed:
         said = f"Exploratory, no verdict: {listed(folder.changed)} changed after the first test score."
     return Report(
@@ -53,7 +55,7 @@ def build_report(ledger: Ledger) -> Report:
                 sentence=sentence(verdict),
                 needs=what_would_decide(verdict.would_decide) if verdict.would_decide else None,
                 pigeonhole=_cross_check(reading.read_in[verdict.arm], verdict),
-                look=reading.look(verdict.arm),
+                look=reading.looks[verdict.arm],
                 seed_differences=_by_seed(reading.read_in[verdict.arm], verdict),
             )
             for verdict in verdicts
@@ -162,6 +164,14 @@ def _why_no_verdict(folder: StudyFolder) -> str | None:
         return "No verdict: this study has no full fine-tuning arm to compare with."
     if len(folder.study.arms) == 1:
         return "No verdict: full fine-tuning is the only arm."
+    if not schedule.fits(folder.records, folder.full):
+        return (
+            f"No verdict: {folder.full} does not fit in the memory of this machine, so nothing can be said of how the "
+            "other arms compare with full fine-tuning."
+        )
+    candidates = asked(folder.study, folder.full)
+    if not any(schedule.fits(folder.records, arm) for arm in candidates):
+        return f"No verdict on {listed(candidates)}: does not fit in the memory of this machine."
     if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
         return "No verdict: too few runs finished to compare any arm with full fine-tuning."
     return None
@@ -232,8 +242,11 @@ def _recommendation(folder: StudyFolder, verdicts: Sequence[Verdict]) -> str | N
     return recommended(candidates, {v.arm: arm_cost(folder, v.arm).trainable_parameters for v in candidates})
 
 
-def headline(verdicts: Sequence[Verdict]) -> str:
-    """All outcomes in one sentence; an arm that a fairness rule blocks gets no word, but the rules' names."""
+def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
+    """All outcomes in one sentence; an arm that a fairness rule blocks gets no word, but the rules' names.
+
+    `unfit` are the arms that take no part, because they do not fit in memory.
+    """
     clauses = {
         "better": "better than full fine-tuning",
         "as good": "as good as full fine-tuning within the margin",
@@ -249,6 +262,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
             blocked.setdefault(verdict.blocked_by, []).append(verdict.arm)
     sentences = ["; ".join(said)] if said else []
     sentences += [f"No verdict on {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
+    sentences += [f"No verdict on {listed(unfit)}: does not fit in memory"] if unfit else []
     return ". ".join(sentences) + "."
 
 

@@ -26,9 +26,7 @@ class Reading:
     verdicts: tuple[Verdict, ...]  # empty unless it is
     read_in: dict[str, StudyFolder]  # arm -> the folder with the runs that its verdict was read in
 
-    def look(self, arm: str) -> int:
-        """Seeds of the look at which the verdict of an arm was read."""
-        return self.folder.study.looks[1 if arm in self.undecided else 0]
+    looks: dict[str, int]  # arm -> seeds of the look at which its verdict was read
 
 
 def read_looks(everything: StudyFolder, decide: Decide) -> Reading:
@@ -36,19 +34,21 @@ def read_looks(everything: StudyFolder, decide: Decide) -> Reading:
     study, data = everything.study, everything.data
     first = everything.asked_for(())
     if schedule.next_runs(study, data, first.records, ()):
-        return Reading(first, (), is_complete=False, verdicts=(), read_in={})
+        return Reading(first, (), is_complete=False, verdicts=(), read_in={}, looks={})
     verdicts = {verdict.arm: verdict for verdict in decide(first)}
-    read_in = dict.fromkeys(verdicts, first)
+    read_in, looks = dict.fromkeys(verdicts, first), dict.fromkeys(verdicts, study.looks[0])
     undecided = tuple(arm for arm, verdict in verdicts.items() if len(study.looks) > 1 and _goes_on(verdict))
     if not undecided:
-        return Reading(first, (), True, tuple(verdicts.values()), read_in)
+        return Reading(first, (), True, tuple(verdicts.values()), read_in, looks)
     second = everything.asked_for(undecided)
     if schedule.next_runs(study, data, second.records, undecided):
-        return Reading(second, undecided, is_complete=False, verdicts=(), read_in={})
+        return Reading(second, undecided, is_complete=False, verdicts=(), read_in={}, looks={})
     compared = second.of_arms(schedule.going_on(study, undecided))  # these alone share seeds and levels
-    verdicts |= {verdict.arm: verdict for verdict in decide(compared) if verdict.arm in undecided}
-    read_in |= dict.fromkeys(undecided, compared)
-    return Reading(second, undecided, True, tuple(verdicts.values()), read_in)
+    # an arm that fits in memory no more has no verdict at the second look; that of the first stands
+    later = {verdict.arm: verdict for verdict in decide(compared) if verdict.arm in undecided}
+    read_in |= dict.fromkeys(later, compared)
+    looks |= dict.fromkeys(later, study.looks[1])
+    return Reading(second, undecided, True, tuple({**verdicts, **later}.values()), read_in, looks)
 
 
 def _goes_on(verdict: Verdict) -> bool:

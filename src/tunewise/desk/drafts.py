@@ -1,0 +1,90 @@
+"""The runs that a study can ask for, as specs: what all of them share is written once."""
+
+import math
+
+from tunewise.records import DataSummary, RunRecord
+from tunewise.spec import BaseMethod, ExistingMethod, HeadMethod, Method, Role, RunSpec, StudySpec, TrainSpec
+
+SHORT_TRIAL_SHARE = 0.15  # of a run's steps
+
+
+def num_steps(study: StudySpec, data: DataSummary) -> int:
+    """Optimizer steps of every run of the study."""
+    return study.train.num_steps(data.split("train").rows)
+
+
+def short_schedule(study: StudySpec, data: DataSummary) -> TrainSpec:
+    """The training of a short trial: a whole schedule, with its warm-up and decay, on 15 % of the steps."""
+    return study.train.replace(max_steps=math.ceil(SHORT_TRIAL_SHARE * num_steps(study, data)))
+
+
+class Drafts:
+    """Run specs of one study: what all runs share, written once."""
+
+    def __init__(self, study: StudySpec, data: DataSummary) -> None:
+        self.study, self.data = study, data
+
+    def match(self, record: RunRecord) -> RunRecord | None:
+        """The record under today's name of its arm, None if no arm of the study makes this run."""
+        old = record.spec
+        if old.role == "confirm" and old.seed not in self.study.confirmation_seeds():
+            return None
+        for arm in self.study.arms if old.role != "base" else ("base",):
+            if old.role == "base":
+                specs: tuple[RunSpec, ...] = (self.base(),)
+            elif old.role != "confirm":
+                specs = self.tune(arm, old.learning_rate, old.head_learning_rate, old.role)
+            else:
+                specs = (self.confirm(arm, old.learning_rate, old.head_learning_rate, old.seed),)
+            if found := next((spec for spec in specs if spec.run_id == record.run_id), None):
+                return record.replace(spec=found)
+        return None
+
+    def base(self) -> RunSpec:
+        """The scoring of the untouched base."""
+        seed = self.study.confirmation_seeds()[0]
+        return self._run("base", "base", BaseMethod(), seed, None, None)
+
+    def tune(self, arm: str, rate: float | None, head_rate: float | None, role: Role) -> tuple[RunSpec, ...]:
+        """A learning-rate trial, a run for each search seed; of full length, or `short`: on a part of the steps."""
+        seeds, method = self.study.search_seeds(), self.study.arms[arm]
+        return tuple(self._run(arm, role, method, seed, rate, head_rate) for seed in seeds)
+
+    def confirm(self, arm: str, rate: float | None, head_rate: float | None, seed: int) -> RunSpec:
+        """A confirmation run; an `existing` arm has one, whatever the seed."""
+        method = self.study.arms[arm]
+        if isinstance(method, ExistingMethod):
+            seed = self.study.confirmation_seeds()[0]
+        return self._run(arm, "confirm", method, seed, rate, head_rate)
+
+    def _run(  # noqa: PLR0913 - the one place where a run spec is put together
+        self, arm: str, role: Role, method: Method, seed: int, rate: float | None, head_rate: float | None
+    ) -> RunSpec:
+        study, data = self.study, self.data
+        if isinstance(method, HeadMethod) or not data.num_new_parameters:
+            head_rate = rate if data.num_new_parameters else None
+        is_trial = role in ("short", "tune")
+        shows_samples = not is_trial and seed == study.confirmation_seeds()[0]
+        general = None if is_trial else data.inputs.general
+        return RunSpec(
+            arm=arm,
+            role=role,
+            model=study.model,
+            trust_remote_code=study.trust_remote_code,
+            task=data.task,
+            method=method,
+            train=short_schedule(study, data) if role == "short" else study.train,
+            learning_rate=rate,
+            head_learning_rate=head_rate if rate is not None else None,
+            seed=seed,
+            checkpoint=study.checkpoint,
+            score_splits=("valid",) if is_trial else ("valid", "test"),
+            samples=study.samples if shows_samples else study.samples.replace(count=0),
+            metrics=() if is_trial else study.metrics,
+            forgetting_points=study.forgetting.points if role == "confirm" and general and rate is not None else 0,
+            device=data.device,
+            precision=data.precision,
+            threads=data.threads,
+            attention=study.machine.attention,
+            inputs=data.inputs.replace(general=general, existing=data.existing.get(arm)),
+        )

@@ -1,0 +1,78 @@
+"""What becomes of a run whose process ends before its time."""
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tunewise.executors.client import LabServer
+from tunewise.executors.server import is_out_of_memory
+from tunewise.ledger import Ledger
+from tunewise.records import RunRecord
+from tunewise.spec import BaseMethod, Inputs, RunSpec, SamplesSpec, TrainSpec
+
+
+def spec() -> RunSpec:
+    return RunSpec(
+        arm="base",
+        role="base",
+        model="tiny",
+        trust_remote_code=False,
+        task="sft",
+        method=BaseMethod(),
+        train=TrainSpec(),
+        learning_rate=None,
+        head_learning_rate=None,
+        seed=1,
+        checkpoint="best",
+        score_splits=("test",),
+        samples=SamplesSpec(),
+        forgetting_points=0,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        inputs=Inputs(base="b", tokenizer="t", data="d", general=None, existing=None, versions={}),
+    )
+
+
+def run(ledger: Ledger, *events: dict[str, Any]) -> RunRecord:
+    """The record of a run whose process reports these events and writes no record."""
+    lab = LabServer.__new__(LabServer)
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    lab.process = SimpleNamespace(stdin=io.StringIO(), stdout=io.StringIO(lines))  # type: ignore[assignment]
+    return lab.run(spec(), ledger, Path("data"), lambda event: None)
+
+
+MEMORY = {"event": "memory", "message": "OutOfMemoryError: 40 GiB", "log": "log.txt"}
+KILLED = {"event": "end", "code": -9}
+
+
+@pytest.mark.parametrize("events", [(MEMORY, {"event": "end", "code": 1}), (KILLED,)])
+def test_a_run_without_memory_is_tried_twice_before_it_is_said_not_to_fit(tmp_path: Path, events: Any) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    first, second = run(ledger, *events), run(ledger, *events)
+    assert (first.status, first.attempts) == ("failed", 1)
+    assert (second.status, second.attempts) == ("does-not-fit", 2)
+    assert second.message
+    assert "OutOfMemory" in second.message or "killed" in second.message
+
+
+def test_a_crash_says_nothing_of_memory_however_often(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    crash = ({"event": "crash", "message": "KeyError: 'x'", "log": "log.txt"}, {"event": "end", "code": 1})
+    assert [run(ledger, *crash).status for _ in range(3)] == ["failed"] * 3
+
+
+def test_memory_is_told_from_other_errors() -> None:
+    class OutOfMemoryError(RuntimeError):  # as torch names it
+        pass
+
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(OutOfMemoryError())
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
