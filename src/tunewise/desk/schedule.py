@@ -201,9 +201,7 @@ def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[
     """
     runs = _confirmations_by_seed(study, records)
     found: dict[str, list[RunRecord]] = {
-        arm: []
-        for arm in study.arms
-        if fits(records, arm) and any(run.status not in LOST for run in runs.get(arm, {}).values())
+        arm: [] for arm in study.arms if any(run.status not in LOST for run in runs.get(arm, {}).values())
     }
     existing = [arm for arm in found if isinstance(study.arms[arm], ExistingMethod)]
     for look, seeds in enumerate(_seeds_by_look(study)):
