@@ -112,6 +112,20 @@ def test_full_was_within_the_margin_late_and_the_report_says_how_late(report: Re
     assert report.study.full_within_margin_after == pytest.approx(1 - 0.02 / 0.62, abs=2e-3)
 
 
+def test_the_ratio_of_learning_rates_is_estimated_from_three_search_seeds_and_else_said_not_to_be(
+    make_study: Any, report: Report, page: str
+) -> None:
+    assert {arm.rate_ratio for arm in report.arms} == {None}
+    assert "Best learning rate as a multiple of full&#39;s: not estimated" in page
+    ledger = make_study(study={"tuning": {"seeds": 3}})
+    searched = write_report(ledger)
+    found = searched.arm("lora-r8").rate_ratio
+    assert found is not None
+    assert found.low is not None
+    assert found.low < 10 < (found.high or 0.0), "the fake lab is best at the centres, LoRA's ten times full's"
+    assert "lora-r8 10 (" in (ledger.folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_capacity_is_told_as_parameters_by_supervised_token(report: Report) -> None:
     tokens = report.data.split("train").supervised_tokens
     for arm in report.tuned_arms():

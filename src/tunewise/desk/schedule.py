@@ -163,6 +163,17 @@ def _trial(rate: float, runs: Sequence[RunRecord]) -> Trial:
     return Trial(rate, pooled(found) if len(found) == len(runs) else None, status, len(runs))
 
 
+def seed_losses(records: Sequence[RunRecord], arm: str) -> dict[int, dict[float, float]]:
+    """What the full-length trials of an arm reached: search seed -> rate -> loss, of those that trained to the end."""
+    found: dict[int, dict[float, float]] = {}
+    for record in records:
+        spec = record.spec
+        is_trial = (spec.arm, spec.role, record.status) == (arm, "tune", "done")
+        if is_trial and spec.learning_rate is not None and math.isfinite(loss := selection_loss(record)):
+            found.setdefault(spec.seed, {})[spec.learning_rate] = loss
+    return found
+
+
 def selection_loss(record: RunRecord) -> float:
     """What selection minimises, of the run's selected weights; infinite where nothing was selected."""
     evaluation = selected_evaluation(record)

@@ -9,6 +9,7 @@ from tunewise.desk.frontier import Cost, cost_of, ratios
 from tunewise.desk.intervals import Estimate, unit_interval
 from tunewise.desk.metrics import METRICS, metrics_of
 from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
+from tunewise.desk.rate_ratio import rate_ratio
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, LearningCurve, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.search import bracket, headroom
@@ -39,6 +40,7 @@ def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecor
         learning_rate=schedule.selected_rates(folder.study, folder.records).get(name),
         bracket=bracket(losses),
         headroom=headroom(losses),
+        rate_ratio=_rate_ratio(folder, name),
         **dict(cost),
         total_parameters=tuned.total_parameters if tuned else None,
         trainable_percent=100 * tuned.trainable_parameters / tuned.total_parameters if tuned else None,
@@ -62,6 +64,13 @@ def arm_cost(folder: StudyFolder, arm: str) -> Cost:
     """What the confirmed runs of an arm cost; of the base nothing is known."""
     reached = folder.to_quality.get(arm)
     return cost_of(folder.timed(folder.confirmed.get(arm, [])), reached.seconds if reached else None)
+
+
+def _rate_ratio(folder: StudyFolder, arm: str) -> Estimate | None:
+    if folder.full is None or arm in ("base", folder.full):
+        return None
+    of_arm, of_full = (schedule.seed_losses(folder.records, name) for name in (arm, folder.full))
+    return rate_ratio(of_arm, of_full)
 
 
 def _num_targets(data: DataSummary) -> int:

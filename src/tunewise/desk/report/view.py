@@ -81,6 +81,7 @@ class ArmView(Frozen):
     fits_in_memory: bool  # False: some run of it needed more than there is, and it takes no part
     learning_rate: float | None  # the chosen one; None: nothing is trained
     bracket: tuple[float, float] | None  # the rates tried beside it, both worse; None: it was an edge of those tried
+    rate_ratio: Estimate | None  # the best rate as a multiple of full's; None: not estimated (desk/rate_ratio.py)
     headroom: float | None  # what a rate between those tried may gain, in what selection minimises; None: no estimate
     trainable_parameters: int | None
     total_parameters: int | None

@@ -7,7 +7,8 @@ from tunewise.desk.forgetting import AtEqualQuality
 from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.paired import MetricSummary
-from tunewise.desk.report.view import ArmView
+from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
+from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
 from tunewise.spec import Task
 
@@ -151,6 +152,22 @@ def search(arm: ArmView, task: Task) -> tuple[str, ...]:
     if arm.headroom is not None:
         lines.append(f"headroom {_small('accuracy' if task == 'classify' else 'nll', arm.headroom)}")
     return tuple(lines)
+
+
+def rate_ratios(report: Report) -> str:
+    """How many times full's best learning rate that of every other arm is, with its 95 % interval, or why not."""
+    others = [arm for arm in report.tuned_arms() if arm.name != report.study.full_arm and arm.learning_rate_curve]
+    told = [f"{arm.name} {_times(arm.rate_ratio)}" for arm in others if arm.rate_ratio]
+    silent = [arm.name for arm in others if not arm.rate_ratio]
+    said = f"Best learning rate as a multiple of {report.study.full_arm}'s: " + ("; ".join(told) or "not estimated")
+    if not silent:
+        return f"{said}."
+    of = "" if not told else f"; not estimated: {', '.join(silent)}"
+    return f"{said}{of} (it takes {MIN_SEARCH_SEEDS} search seeds and {MIN_RATES} rates near the best in both arms)."
+
+
+def _times(found: Estimate) -> str:
+    return f"{found.estimate:.3g} ({found.low:.3g} to {found.high:.3g})"
 
 
 def _small(metric: str, value: float) -> str:
