@@ -68,3 +68,19 @@ def test_a_mistake_is_named(name: str, adapter: Path, rows: Path, tmp_path: Path
     with pytest.raises(kind, match=message):
         said("merge", *given, "--out", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_inspect_shrink_and_diff_say_the_same_as_json(adapter: Path, tmp_path: Path) -> None:
+    view = json.loads(said("inspect", adapter, "--svg", tmp_path / "heat.svg", "--json"))
+    assert (tmp_path / "heat.svg").read_text().startswith("<svg")
+    text = said("inspect", adapter)
+    assert f"{view['parameters']:,} parameters in {len(view['modules'])} modules, rank 4, scale 2" in " ".join(
+        text.split()
+    )
+    assert "attn.c_attn" in text
+    shrunk = json.loads(said("shrink", adapter, "--out", tmp_path / "small", "--rank", 2, "--json"))
+    assert shrunk["parameters"] * 2 == shrunk["parameters_before"]
+    assert f"{shrunk['lost']:.2%}" in said("shrink", adapter, "--out", tmp_path / "again", "--rank", 2)
+    difference = json.loads(said("diff", adapter, tmp_path / "small", "--json"))
+    assert difference["cosine"] == pytest.approx((1 - shrunk["lost"] ** 2) ** 0.5, rel=1e-5)
+    assert f"{difference['cosine']:+.3f}" in said("diff", adapter, tmp_path / "small")

@@ -28,6 +28,8 @@ PLAIN = (
     "tunewise.records",
     "tunewise.selection",
     "tunewise.adapter_records",
+    "tunewise.lowrank",
+    "tunewise.adapter_file",
     "tunewise.study_file",
 )
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -47,6 +49,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.selection": ("tunewise.records",),
     "tunewise.adapter_records": ("tunewise.quantities",),
+    "tunewise.lowrank": (),
+    "tunewise.adapter_file": ("tunewise.errors", "tunewise.lowrank"),
     "tunewise.ledger": PLAIN,
     "tunewise.desk": (*PLAIN, "tunewise.ledger"),
     "tunewise.lab": (*PLAIN, "tunewise.ledger"),

@@ -22,6 +22,71 @@ Json = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
 
 
 @adapter_app.command()
+def inspect(
+    adapter: Adapter,
+    svg: Annotated[Path | None, typer.Option(help="also draw the norms by layer and module into this file")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ranks, scales, spectra and dead modules of a LoRA adapter; its base is not needed."""
+    from rich.console import Console
+
+    from tunewise.desk.adapter.heatmap import heat_map
+    from tunewise.desk.adapter.inspect import inspect_adapter
+    from tunewise.desk.adapter.text import print_adapter
+
+    view = inspect_adapter(adapter)
+    if svg:
+        svg.write_text(heat_map(view), encoding="utf-8")
+    if as_json:
+        typer.echo(view.model_dump_json(indent=1))
+    else:
+        print_adapter(view, Console())
+
+
+@adapter_app.command()
+def shrink(
+    adapter: Adapter,
+    out: Annotated[Path, typer.Option(help="a new folder for the smaller adapter")],
+    rank: Annotated[int | None, typer.Option(help="at most this rank in every module")] = None,
+    energy: Annotated[float | None, typer.Option(help="share of every module's squared norm to keep: 0.95")] = None,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="spread the parameters that --rank takes over the modules by energy")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a LoRA adapter of lower rank, the nearest there is, and say what was lost."""
+    from rich.console import Console
+
+    from tunewise.desk.adapter.inspect import shrink_adapter
+    from tunewise.desk.adapter.text import print_shrinking
+
+    shrinking = shrink_adapter(adapter, out, rank, energy, spread)
+    if as_json:
+        typer.echo(shrinking.model_dump_json(indent=1))
+    else:
+        print_shrinking(shrinking, Console())
+
+
+@adapter_app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="the folder of an adapter")],
+    second: Annotated[Path, typer.Argument(help="another adapter of the same base")],
+    as_json: Json = False,
+) -> None:
+    """How alike two LoRA adapters are: cosine of the updates, overlap and angles of their spaces, module by module."""
+    from rich.console import Console
+
+    from tunewise.desk.adapter.inspect import compare_adapters
+    from tunewise.desk.adapter.text import print_difference
+
+    difference = compare_adapters(first, second)
+    if as_json:
+        typer.echo(difference.model_dump_json(indent=1))
+    else:
+        print_difference(difference, Console())
+
+
+@adapter_app.command()
 def merge(  # noqa: PLR0913 - every parameter is an option of the command
     adapter: Adapter,
     out: Annotated[Path, typer.Option(help="a new folder for the merged model")],

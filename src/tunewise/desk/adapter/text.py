@@ -6,9 +6,109 @@ from rich.console import Console
 from rich.text import Text
 
 from tunewise.adapter_records import Agreement, Merging
+from tunewise.desk.adapter.view import AdapterView, Difference, ModuleView, Shrinking
 from tunewise.desk.report.text import print_rows
 
 MISSING = "–"
+SHADES = " ░▒▓█"
+MOST_LOST = 5
+SHOWN_SHARES = ("95", "99")  # of the squared norm, in percent; JSON has more
+
+
+def print_adapter(view: AdapterView, console: Console) -> None:
+    """Ranks, scales, a row for every kind of module, and where the update is large."""
+    ranks, scales = (", ".join(f"{value:g}" for value in values) for values in (view.ranks, view.scales))
+    what = f"{view.parameters:,} parameters in {len(view.modules)} modules, rank {ranks}, scale {scales}"
+    console.print(Text(f"{view.path}: {what}"))
+    console.print(Text(f"base: {view.base or MISSING}, task: {view.task or MISSING}", style="dim"))
+    for name, parameters in view.saved_beside.items():
+        console.print(Text(f"trained whole: {name} ({parameters:,} parameters)"))
+    columns = ("module", "modules", "norm", "effective rank", *(f"rank, {share} %" for share in SHOWN_SHARES))
+    rows = [_kind_cells(kind, of_kind) for kind, of_kind in _by_kind(view).items()]
+    print_rows(console, "modules by kind", columns, rows, "smallest and largest over the layers")
+    if view.dead:
+        console.print(Text(f"dead, their update is 0: {', '.join(view.dead)}", style="yellow"))
+    _print_shades(view, console)
+
+
+def _by_kind(view: AdapterView) -> dict[str, list[ModuleView]]:
+    kinds: dict[str, list[ModuleView]] = {}
+    for module in view.modules:
+        kinds.setdefault(module.kind, []).append(module)
+    return kinds
+
+
+def _kind_cells(kind: str, modules: Sequence[ModuleView]) -> tuple[Text, ...]:
+    effective = [module.effective_rank for module in modules if module.effective_rank is not None]
+    return (
+        Text(kind),
+        Text(str(len(modules))),
+        _range([module.norm for module in modules], ".3g"),
+        _range(effective, ".1f"),
+        *(_range([module.energy_ranks[share] for module in modules], "d") for share in SHOWN_SHARES),
+    )
+
+
+def _range(values: Sequence[float], form: str) -> Text:
+    if not values:
+        return Text(MISSING)
+    low, high = format(min(values), form), format(max(values), form)
+    return Text(low if low == high else f"{low} to {high}")
+
+
+def _print_shades(view: AdapterView, console: Console) -> None:
+    """The heat map in characters: a column for every layer, darker where the update is larger."""
+    most = max(module.norm for module in view.modules)
+    kinds = _by_kind(view)
+    width = max(map(len, kinds))
+    if not most or width + 2 * max(map(len, kinds.values())) > console.width:
+        return
+    console.print(Text("norm of the update, layer by layer", style="italic"))
+    for kind, modules in kinds.items():
+        cells = (SHADES[round(module.norm / most * (len(SHADES) - 1))] * 2 for module in modules)
+        console.print(Text(f"{kind:<{width}} {''.join(cells)}"))
+
+
+def print_difference(difference: Difference, console: Console) -> None:
+    """How alike two adapters are, module by module."""
+    whole = MISSING if difference.cosine is None else f"{difference.cosine:+.3f}"
+    console.print(Text(f"{difference.first} beside {difference.second}: cosine of all updates {whole}"))
+    rows = [
+        (
+            Text(module.module),
+            Text(MISSING if module.cosine is None else f"{module.cosine:+.3f}"),
+            Text(f"{module.overlap_outputs:.2f}"),
+            Text(f"{module.overlap_inputs:.2f}"),
+            Text(f"{module.by_chance:.2f}"),
+            Text(f"{module.angles[0]:.0f}°"),
+            Text(MISSING if module.distance is None else f"{module.distance:.2f}"),
+        )
+        for module in difference.modules
+    ]
+    columns = ("module", "cosine", "overlap out", "in", "by chance", "angle", "distance")
+    caption = "overlap: share of the smaller space in the larger; distance in norms of the first; smallest angle"
+    print_rows(console, "modules", columns, rows, caption)
+    for path, names in ((difference.first, difference.only_first), (difference.second, difference.only_second)):
+        if names:
+            console.print(Text(f"only in {path}: {', '.join(names)}"))
+
+
+def print_shrinking(shrinking: Shrinking, console: Console) -> None:
+    """What was written and what was lost."""
+    lost = MISSING if shrinking.lost is None else f"{shrinking.lost:.2%}"
+    console.print(
+        Text(
+            f"{shrinking.path} -> {shrinking.out}: {shrinking.rule}; {shrinking.parameters_before:,} -> "
+            f"{shrinking.parameters:,} parameters, {shrinking.bytes_before:,} -> {shrinking.bytes:,} bytes"
+        )
+    )
+    console.print(Text(f"lost: {lost} of the update's norm"))
+    worst = sorted(shrinking.modules, key=lambda module: -(module.lost or 0))[:MOST_LOST]
+    rows = [
+        (Text(m.module), Text(f"{m.rank_before} -> {m.rank}"), Text(MISSING if m.lost is None else f"{m.lost:.2%}"))
+        for m in worst
+    ]
+    print_rows(console, "modules that lost most", ("module", "rank", "lost"), rows, "of the norm of their update")
 
 
 def print_merging(merging: Merging, out: str, console: Console) -> None:
