@@ -230,6 +230,15 @@ def test_no_seed_is_used_twice_within_a_study_or_by_two_studies_with_other_seeds
     assert all(0 <= seed < 2**32 for seed in used), "what numpy takes as a seed"
 
 
+def test_every_epoch_ends_near_an_evaluation_and_the_last_one_is_at_the_end() -> None:
+    """Five epochs of ten steps with evaluations: 2 are evaluated five times; given steps know no epochs."""
+    assert TrainSpec(epochs=5, evaluations=2).evaluation_steps(50) == {10, 20, 30, 40, 50}
+    assert TrainSpec(epochs=2, evaluations=4).evaluation_steps(20) == {5, 10, 15, 20}
+    assert TrainSpec(epochs=5, evaluations=2, max_steps=50).evaluation_steps(50) == {25, 50}
+    few, many = (run_spec().replace(train=TrainSpec(epochs=5, evaluations=n).model_dump()) for n in (2, 5))
+    assert few.run_id == many.run_id, "the same run"
+
+
 def test_search_and_confirmation_seeds_are_disjoint_across_the_first_thousands_of_studies() -> None:
     confirmations = set(
         itertools.chain.from_iterable(study(seed=s, looks=[3]).confirmation_seeds() for s in range(3000))

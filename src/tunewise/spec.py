@@ -113,8 +113,21 @@ class TrainSpec(Frozen):
     betas: tuple[Share, Share] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
     clip_norm: float = Field(1.0, gt=0, description="of the whole gradient")
-    evaluations: int = Field(4, ge=1, description="on valid, evenly spaced, the last one at the end")
+    evaluations: int = Field(
+        4,
+        ge=1,
+        description="on valid, evenly spaced, the last one at the end; at least one an epoch, so the default grows",
+    )
     head_learning_rate: float | None = Field(None, gt=0, description="of new weights; None: tuned on the head arm")
+
+    @property
+    def num_evaluations(self) -> int:
+        """Evaluations of a run: one checkpoint carries the verdict, so every epoch offers one at least."""
+        return max(self.evaluations, 1 if self.max_steps else self.epochs)
+
+    def evaluation_steps(self, num_steps: int) -> frozenset[int]:
+        """The optimizer steps after which valid is evaluated."""
+        return frozenset(round(num_steps * (i + 1) / self.num_evaluations) for i in range(self.num_evaluations))
 
     def num_steps(self, num_rows: int) -> int:
         """Optimizer steps of a run on `num_rows` training examples."""
@@ -332,6 +345,7 @@ class RunSpec(Frozen):
             content["method"].pop(name, None)
         content["method"].pop("path", None)  # its contents are in inputs.existing
         content["train"].pop("head_learning_rate", None)
+        content["train"]["evaluations"] = self.train.num_evaluations
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
 
 

@@ -60,12 +60,12 @@ def test_smaller_budgets_give_up_the_second_look_then_trials_then_seeds_in_every
 
 
 def test_the_estimate_is_the_time_of_a_trial_times_the_runs_plus_what_confirmation_scores(finished: Ledger) -> None:
-    """3 arms; a trial takes 0.4 s to load, train_seconds, and 3.1 s for 4 times valid's 3,660 tokens."""
+    """3 arms; a trial takes 0.4 s to load, train_seconds, and 3.1 s for 4 times valid's tokens and 20,000 more."""
     study, data, first = opened(finished)
     assert first.usage is not None
     trial = 0.4 + (first.usage.train_seconds or 0) + 3.1
-    per_token = 3.1 / (4 * data.split("valid").tokens)
-    extra = data.split("test").tokens + 20_000 + 10 * (data.split("valid").tokens + 20_000)
+    per_token = 3.1 / (4 * data.split("valid").tokens + 20_000)
+    extra = data.split("test").tokens + 10 * (data.split("valid").tokens + 20_000)
     runs = 3 * (study.tuning.cap * trial + 3 * (trial + per_token * extra))
     base = 0.4 + per_token * (data.split("test").tokens + 20_000)
     assert expected_seconds(study, data, first) == pytest.approx(runs + base)

@@ -144,6 +144,16 @@ def test_forgetting_is_the_change_of_nll_on_general_text_against_the_base(finish
     assert report.arm("base").forgetting is None
 
 
+def test_what_every_tried_rate_forgot_is_told_beside_what_it_learned(finished: Ledger, report: Report) -> None:
+    (base,) = stored_runs(finished.folder, "base", "base")
+    before = per_token_nll(finished.folder, base["run_id"], "general")
+    for arm in report.tuned_arms():
+        trials = {run["spec"]["learning_rate"]: run["run_id"] for run in stored_runs(finished.folder, arm.name, "tune")}
+        for point in arm.learning_rate_curve:
+            after = per_token_nll(finished.folder, trials[point.learning_rate], "general")
+            assert point.forgetting == pytest.approx(after - before, rel=1e-9)
+
+
 def test_the_trainable_percent_is_trainable_over_total(report: Report) -> None:
     for arm in report.tuned_arms():
         assert arm.trainable_parameters is not None
@@ -180,7 +190,7 @@ def test_writing_the_report_again_changes_no_byte_and_touches_no_run(finished: L
 
 def test_every_figure_is_well_formed_and_follows_the_readers_dark_mode(finished: Ledger, report: Report) -> None:
     names = {path.stem for path in (finished.folder / "figures").glob("*.svg")}
-    training = {"training-loss", "validation", "learning-rates", "learning-and-forgetting"}
+    training = {"training-loss", "validation", "learning-rates", "learning-and-forgetting", "forgetting-by-rate"}
     assert names == {"difference-to-full", *training, "quality-against-cost"}
     for name in names:
         text = (finished.folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")

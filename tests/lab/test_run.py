@@ -273,6 +273,21 @@ def test_a_learning_rate_trial_leaves_its_selected_valid_scores_and_nothing_else
     ]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_trial_scores_general_text_with_its_selected_weights(
+    laboratory: Callable[..., Laboratory], precision: str
+) -> None:
+    """What a trial forgot is what the confirmed run of the same spec forgot: that one was saved and read back."""
+    lab = laboratory()
+    trial = lab.run(LoraMethod(), role="tune", precision=precision, inputs=lab.inputs().model_dump())
+    assert {row["split"] for row in lab.scores(trial)} == {"valid", "general"}
+    confirmed = lab.run(LoraMethod(), precision=precision)
+    rough = 1e-6 if precision == "fp32" else 0.02  # a trial scores in the precision of training
+    assert nll_column(lab.scores(trial, "general")) == pytest.approx(
+        nll_column(lab.scores(confirmed, "general")), rel=rough
+    )
+
+
 def test_every_step_is_logged_and_told(laboratory: Callable[..., Laboratory]) -> None:
     lab = laboratory()
     record = lab.run(FullMethod(), role="tune")

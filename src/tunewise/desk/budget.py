@@ -60,17 +60,17 @@ def _versions(study: StudySpec) -> Iterator[StudySpec]:
 def expected_seconds(study: StudySpec, data: DataSummary, first: RunRecord) -> float:
     """Wall-clock seconds of the whole study at its cap, if every run trains as long as `first` did.
 
-    Scoring is taken as proportional to tokens: a trial scores valid at every evaluation, a confirmed run test as well,
-    and valid and the general text at every forgetting point.
+    Scoring is taken as proportional to tokens: a trial scores valid at every evaluation and the general text once, a
+    confirmed run test as well, and valid and the general text at every forgetting point.
     """
     usage = first.usage
     assert usage is not None, "a finished run has its usage"
     valid, test = (data.split(name).tokens for name in ("valid", "test"))
-    per_token = usage.evaluate_seconds / max(1, valid * study.train.evaluations)
     general = study.forgetting.tokens if data.inputs.general else 0
+    per_token = usage.evaluate_seconds / max(1, valid * study.train.num_evaluations + general)
     points = study.forgetting.points if general else 0
     trial = usage.load_seconds + (usage.train_seconds or 0.0) + usage.evaluate_seconds
-    confirmation = trial + per_token * (test + general + points * (valid + general))
+    confirmation = trial + per_token * (test + points * (valid + general))
     trained = [arm for arm in study.arms.values() if not isinstance(arm, ExistingMethod)]
     scored = 1 + len(study.arms) - len(trained)
     scoring = usage.load_seconds + per_token * (test + general)

@@ -65,7 +65,7 @@ class Drafts:
             head_rate = rate if data.num_new_parameters else None
         is_trial = role in ("short", "tune")
         shows_samples = not is_trial and seed == study.confirmation_seeds()[0]
-        general = None if is_trial else data.inputs.general
+        general = None if role == "short" else data.inputs.general
         return RunSpec(
             arm=arm,
             role=role,

@@ -31,7 +31,7 @@ from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger, files_below
 from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Tuned, Usage
 from tunewise.selection import takes_over
-from tunewise.spec import BaseMethod, ExistingMethod, RunSpec
+from tunewise.spec import BaseMethod, Device, ExistingMethod, Precision, RunSpec
 
 SELECTED = "selected.safetensors"  # the learned weights of the best evaluation so far
 
@@ -160,7 +160,7 @@ class Run:
             precision=spec.precision,
             after_step=after_step,
         )
-        evaluate_at = {round(num_steps * (i + 1) / spec.train.evaluations) for i in range(spec.train.evaluations)}
+        evaluate_at = spec.train.evaluation_steps(num_steps)
         curve = self._forgetting_curve(num_steps, valid)
         try:
             self._measure(curve, model, training)
@@ -240,16 +240,19 @@ class Run:
         return saved_bytes
 
     def _score(self, model: torch.nn.Module, training: Training) -> tuple[Sample, ...]:
-        """Write scores.parquet: valid as the selection saw it, test and general text in fp32."""
+        """Write scores.parquet: valid as the selection saw it, test and general text in fp32.
+
+        A trial, whose model was never stored, scores general text alone, in the precision of training.
+        """
         spec, padding = self.spec, padding_id(self.tokenizer)
-        splits = [name for name in spec.score_splits if not (name == "valid" and training.valid_rows)]
-        if spec.role in ("short", "tune"):
-            splits = []  # its selected evaluation is all that a trial is for
+        is_trial = spec.role in ("short", "tune")
+        splits = [name for name in spec.score_splits if not (is_trial or (name == "valid" and training.valid_rows))]
+        where: tuple[Device, Precision] = self.where if is_trial else (spec.device, "fp32")
         rows = [{"split": "valid", **row} for row in training.valid_rows]
         samples: tuple[Sample, ...] = ()
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self._examples(split)
-            found = score(model, examples, spec.train.micro_batch_tokens, padding, (spec.device, "fp32"))
+            found = score(model, examples, spec.train.micro_batch_tokens, padding, where)
             if split == "test":
                 found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]

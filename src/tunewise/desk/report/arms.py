@@ -1,13 +1,14 @@
 """The arms of the report: what each one is, how good it is, what it costs, how it was trained."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from tunewise.desk import schedule
 from tunewise.desk.forgetting import mean_curve
 from tunewise.desk.frontier import Cost, cost_of, ratios
 from tunewise.desk.intervals import Estimate, unit_interval
-from tunewise.desk.metrics import METRICS, metrics_of
+from tunewise.desk.metrics import METRICS, compute, metrics_of
 from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.rate_ratio import rate_ratio
 from tunewise.desk.report.folder import StudyFolder
@@ -130,10 +131,24 @@ def _rate_curve(folder: StudyFolder, arm: str) -> tuple[RatePoint, ...]:
             learning_rate=trial.rate,
             valid_nll=trial.evaluation.nll if trial.evaluation else None,
             valid_accuracy=trial.evaluation.accuracy if trial.evaluation else None,
+            forgetting=_forgetting_at(folder, arm, trial),
             selected=trial.rate == chosen,
         )
         for trial in schedule.trials(folder.records, arm)
     )
+
+
+def _forgetting_at(folder: StudyFolder, arm: str, trial: schedule.Trial) -> float | None:
+    """The change of the mean NLL on general text after a trial, mean over its search seeds."""
+    runs = [
+        r
+        for r in folder.records
+        if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", trial.rate) and r.spec.inputs.general
+    ]
+    if folder.base is None or trial.evaluation is None or not runs:
+        return None
+    (before,), after = folder.scores([folder.base], "general"), folder.scores(runs, "general")
+    return statistics.mean(compute("nll", scores) for scores in after) - compute("nll", before)
 
 
 def _learning_curve(folder: StudyFolder, run: RunRecord) -> LearningCurve:

@@ -33,6 +33,10 @@ PARABOLA_POINTS = 25
 FAR = 3.0  # spreads of the bracketing rates beyond which a worse rate is an arrow
 LOG_FROM = 4.0  # costs further apart than this factor are drawn on a logarithmic axis
 
+VALID_LOSS = "loss on valid (nats per token), better to the right"
+FORGETTING = "forgetting (nats per token)"
+FALLING = alt.Scale(zero=False, nice=False, padding=14, reverse=True)
+
 COST_TITLES = {
     "train_seconds": "training time (seconds)",
     "saved_bytes": "weights on disk (MiB)",
@@ -98,6 +102,12 @@ def _plans(report: Report) -> Iterator[Plan]:
             "Along the same steps in every arm, from the untrained model; means over seeds. Below 0: learned, not lost."
         )
         yield Plan("learning-and-forgetting", "Learning against forgetting", words, learning_and_forgetting, HALF_WIDTH)
+    if any(point.forgetting is not None for arm in report.arms for point in arm.learning_rate_curve):
+        words = (
+            "Every rate that was tried, joined from low to high; filled: the chosen one. What is forgotten depends on "
+            "the rate."
+        )
+        yield Plan("forgetting-by-rate", "Forgetting by learning rate", words, forgetting_by_rate, HALF_WIDTH)
     if _cost_rows(report):
         words = "The further left, the cheaper. Bars: intervals."
         yield Plan("quality-against-cost", "Quality against cost", words, quality_against_cost, HALF_WIDTH)
@@ -147,17 +157,7 @@ def validation(report: Report, canvas: Canvas) -> Any:
 
 def learning_rates(report: Report, canvas: Canvas) -> Any:
     """The search: the selection metric on valid by learning rate; rates far worse than the others are arrows."""
-    name = _valid_metric(report)
-    rows: list[Row] = [
-        {
-            "arm": arm.name,
-            "rate": point.learning_rate,
-            "value": _shown(name, point.valid_nll, point.valid_accuracy),
-            "filled": point.selected,
-        }
-        for arm in report.arms
-        for point in arm.learning_rate_curve
-    ]
+    name, rows = _valid_metric(report), _rate_rows(report)
     near = _near(report, rows)
     axis = alt.Axis(values=_log_ticks([row["rate"] for row in rows]), format="~e", grid=False, tickSize=4)
     scale = alt.Scale(type="log", nice=False, padding=14)
@@ -184,6 +184,22 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
         lost.mark_text(text="×", fontSize=20, fontWeight="bold").encode(y=edge),
     ]
     return styled(alt.layer(*layers), canvas, HEIGHT)
+
+
+def _rate_rows(report: Report) -> list[Row]:
+    """A row per rate that was tried; `value` is the selection metric on valid, None where it did not finish."""
+    name = _valid_metric(report)
+    return [
+        {
+            "arm": arm.name,
+            "rate": point.learning_rate,
+            "value": _shown(name, point.valid_nll, point.valid_accuracy),
+            "forgetting": point.forgetting,
+            "filled": point.selected,
+        }
+        for arm in report.arms
+        for point in arm.learning_rate_curve
+    ]
 
 
 def _near(report: Report, rows: Sequence[Row]) -> list[Row]:
@@ -227,12 +243,19 @@ def learning_and_forgetting(report: Report, canvas: Canvas) -> Any:
         for last in arm.forgetting_curve[-1:]
         for p in arm.forgetting_curve
     ]
-    axis = alt.Axis(tickCount=5, grid=False, tickSize=4)
-    scale = alt.Scale(zero=False, nice=False, padding=14, reverse=True)
-    x = alt.X("valid:Q", title="loss on valid (nats per token), better to the right", axis=axis, scale=scale)
-    shared = alt.Chart(data(rows)).encode(x=x, y=_value_axis("forgetting (nats per token)"), order="step:Q")
+    x = alt.X("valid:Q", title=VALID_LOSS, axis=alt.Axis(tickCount=5, grid=False, tickSize=4), scale=FALLING)
+    shared = alt.Chart(data(rows)).encode(x=x, y=_value_axis(FORGETTING), order="step:Q")
     shared = shared.encode(color=arm_colour(report, names(rows)))
     return styled(alt.layer(shared.mark_line(strokeWidth=2), *_dots(shared, size=42)), canvas, HEIGHT)
+
+
+def forgetting_by_rate(report: Report, canvas: Canvas) -> Any:
+    """Change of the loss on general text against the loss on valid, of every rate that was tried, joined by rate."""
+    rows = [row for row in _near(report, _rate_rows(report)) if row["forgetting"] is not None]
+    x = alt.X("value:Q", title=VALID_LOSS, axis=alt.Axis(tickCount=5, grid=False, tickSize=4), scale=FALLING)
+    shared = alt.Chart(data(rows)).encode(x=x, y=_value_axis(FORGETTING, "forgetting"), order="rate:Q")
+    shared = shared.encode(color=arm_colour(report, names(rows)))
+    return styled(alt.layer(shared.mark_line(strokeWidth=1.6, opacity=0.55), *_dots(shared, size=70)), canvas, HEIGHT)
 
 
 def _valid_metric(report: Report) -> str:

@@ -46,6 +46,7 @@ class RatePoint(Frozen):
     learning_rate: float
     valid_nll: float | None  # None: it did not finish (it diverged or failed)
     valid_accuracy: float | None  # None: also where it is not a classification
+    forgetting: float | None  # change of the NLL on general text against the base; None: not measured
     selected: bool
 
 
