@@ -67,6 +67,7 @@ MANY_PARAMETERS = {
     "tunewise.cli.compare": "every parameter is an option of the command",
     "tunewise.cli.train": "every parameter is an option of the command",
     "tunewise.cli_adapter.merge": "every parameter is an option of the command",
+    "tunewise.cli_adapter.verify": "every parameter is an option of the command",
     "tunewise.adapters.merge": "the options of the command",
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 6

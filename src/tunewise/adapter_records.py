@@ -17,6 +17,30 @@ class Agreement(Frozen):
     max_logit_difference: float  # from the adapter's, over the first tokens of the data; 0 for the adapter itself
 
 
+class Check(Frozen):
+    """One thing that a certificate holds, or not."""
+
+    name: str
+    passed: bool
+    sentence: str  # what was compared, and what came out
+
+
+class Certificate(Frozen):
+    """What `tunewise adapter verify` found: whether an adapter computes the same in every form it is used in."""
+
+    adapter: str
+    base: str
+    scored_on: str
+    num_rows: int
+    forms: tuple[Agreement, ...]  # adapter, read back, merged in fp32, merged in bf16
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        """True if every check passed."""
+        return all(check.passed for check in self.checks)
+
+
 class Merging(Frozen):
     """What `tunewise adapter merge` did."""
 

@@ -1,10 +1,10 @@
-"""What the adapter commands do: any peft adapter on disk, merged into its base."""
+"""What the adapter commands do that need the base: merging, and the certificate that all forms agree."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewise.adapter_records import Merging, Rounding, Stored
+from tunewise.adapter_records import Certificate, Merging, Rounding, Stored
 from tunewise.errors import SpecError
 from tunewise.spec import DataSpec
 from tunewise.study_file import parse_study
@@ -34,6 +34,20 @@ def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to
     opened = AdapterFolder.open(adapter, base)
     plan = MergePlan(opened, trained_on, onto or trained_on, stored or opened.stored, out)
     return merge_into(plan, rows_of(opened, data))
+
+
+def verify(
+    adapter: Path, base: str | None = None, data: DataSpec | None = None, logits: float = 1e-3, metric: float = 0.01
+) -> Certificate:
+    """Whether the adapter computes the same read back, merged in fp32 (logits within `logits`) and in bf16 (NLL and
+    accuracy within `metric`), and is read and stopped as in training. Raises ModelError, DataError as `merge`."""
+    from tunewise.lab.adapters.load import AdapterFolder
+    from tunewise.lab.adapters.rows import rows_of
+    from tunewise.lab.adapters.verify import Tolerances
+    from tunewise.lab.adapters.verify import verify as certify
+
+    opened = AdapterFolder.open(adapter, base)
+    return certify(opened, rows_of(opened, data), Tolerances(logits, metric))
 
 
 def data_spec(source: Path | None, settings: Mapping[str, Any]) -> DataSpec | None:

@@ -7,6 +7,8 @@ import typer
 
 from tunewise.adapter_records import Rounding, Stored
 
+BROKEN = 3  # exit status of a certificate that does not hold: neither the user's mistake nor ours
+
 adapter_app = typer.Typer(
     help="Any peft adapter on disk, whoever made it.",
     no_args_is_help=True,
@@ -114,3 +116,30 @@ def merge(  # noqa: PLR0913 - every parameter is an option of the command
         typer.echo(merging.model_dump_json(indent=1))
     else:
         print_merging(merging, str(out), Console())
+
+
+@adapter_app.command()
+def verify(  # noqa: PLR0913 - every parameter is an option of the command
+    adapter: Adapter,
+    base: Base = None,
+    data: Data = None,
+    sets: Sets = None,
+    logits: Annotated[float, typer.Option(min=0, help="a logit may differ this much, but for bf16")] = 1e-3,
+    metric: Annotated[float, typer.Option(min=0, help="NLL and accuracy may change this much in bf16")] = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Does an adapter compute the same read back and merged? Exit status 3 if not."""
+    from rich.console import Console
+
+    from tunewise.adapters import data_spec
+    from tunewise.adapters import verify as certify
+    from tunewise.desk.adapter.text import print_certificate
+    from tunewise.study_file import parse_options
+
+    certificate = certify(adapter, base, data_spec(data, parse_options(sets or [])), logits, metric)
+    if as_json:
+        typer.echo(certificate.model_dump_json(indent=1))
+    else:
+        print_certificate(certificate, Console())
+    if not certificate.holds:
+        raise typer.Exit(BROKEN)

@@ -59,7 +59,7 @@ def save_adapter(base: Path, folder: Path, config: Any, auto: Any = AutoModelFor
 def merged(
     folder: Path, examples: list[Example], out: Path, stored: Stored = "fp32", trained_on: Rounding = "whole"
 ) -> Merging:
-    rows = ScoredRows(tuple(examples), "random ids", True, "sft", 0)
+    rows = ScoredRows(tuple(examples), "random ids", True, "sft")
     return merge(MergePlan(AdapterFolder.open(folder, None), trained_on, trained_on, stored, out), rows)
 
 
@@ -129,7 +129,7 @@ def test_law_16_another_base_is_refused(model_folder: Folders, examples_of: Exam
     vera = VeraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"])
     folder = save_adapter(model_folder("gpt2"), tmp_path / "adapter", vera)
     adapter = AdapterFolder.open(folder, str(BUNDLED["tiny"]))
-    rows = ScoredRows(tuple(examples_of([9, 5])), "random ids", True, "sft", 0)
+    rows = ScoredRows(tuple(examples_of([9, 5])), "random ids", True, "sft")
     with pytest.raises(ModelError, match="does not fit onto"):
         merge(MergePlan(adapter, "whole", "whole", "fp32", tmp_path / "merged"), rows)
     assert merged(folder, examples_of([9, 5]), tmp_path / "merged").forms[-1].max_logit_difference < 1e-4

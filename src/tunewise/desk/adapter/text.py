@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from tunewise.adapter_records import Agreement, Merging
+from tunewise.adapter_records import Agreement, Certificate, Merging
 from tunewise.desk.adapter.view import AdapterView, Difference, ModuleView, Shrinking
 from tunewise.desk.report.text import print_rows
 
@@ -120,6 +120,17 @@ def print_merging(merging: Merging, out: str, console: Console) -> None:
             Text(f"It was trained on {merging.trained_on} weights, so the merged model is not quite the adapter's.")
         )
     print_forms(merging.forms, merging.scored_on, console)
+
+
+def print_certificate(certificate: Certificate, console: Console) -> None:
+    """Every form, every check, and whether all passed."""
+    console.print(Text(f"{certificate.adapter} on {certificate.base}, {certificate.num_rows} rows"))
+    print_forms(certificate.forms, certificate.scored_on, console)
+    for check in certificate.checks:
+        word, style = ("ok", "green") if check.passed else ("FAILED", "bold red")
+        console.print(Text.assemble((f"{word:<7}", style), f"{check.name}: {check.sentence}"))
+    said = "All forms compute the same." if certificate.holds else "The forms do not agree, or text is read otherwise."
+    console.print(Text(said, style="bold"))
 
 
 def print_forms(forms: Sequence[Agreement], scored_on: str, console: Console) -> None:

@@ -1,10 +1,12 @@
 """The same adapted model in several forms - adapter, merged, stored - scored on the same rows beside each other."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from tunewise.adapter_records import Agreement
+from tunewise.errors import ModelError
 from tunewise.lab.data.batching import Example, cut, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 
@@ -22,6 +24,7 @@ class Forms:
 
     def measure(self, form: str, model: torch.nn.Module) -> Agreement:
         """One form, fp32: its loss on all rows, the largest difference of a logit on the first."""
+        self._require_known_ids(model)
         logits = list(self._logits(model))
         self._reference = self._reference or logits
         pairs = zip(logits, self._reference, strict=True)
@@ -36,6 +39,14 @@ class Forms:
         )
         self.found.append(agreement)
         return agreement
+
+    def _require_known_ids(self, model: Any) -> None:
+        size = model.get_input_embeddings().weight.shape[0]
+        if (highest := max(max(example.input_ids) for example in self.examples)) >= size:
+            raise ModelError(
+                f"the tokenizer gives the id {highest}, but the base knows {size} pieces. Take the base's tokenizer, "
+                "or the base with the embeddings that the adapter was trained with."
+            )
 
     @torch.no_grad()
     def _logits(self, model: torch.nn.Module) -> Iterator[torch.Tensor]:

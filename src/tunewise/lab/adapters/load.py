@@ -71,8 +71,13 @@ class AdapterFolder:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer saved beside the adapter, else the base's."""
-        has_own = any((self.path / name).is_file() for name in TOKENIZER_FILES)
-        return load_tokenizer(str(self.path) if has_own else self.base, load_config(self.base, self.task, False), False)
+        name = str(self.path) if self.has_own_tokenizer else self.base
+        return load_tokenizer(name, load_config(self.base, self.task, False), False)
+
+    @property
+    def has_own_tokenizer(self) -> bool:
+        """True if a tokenizer is saved beside the adapter."""
+        return any((self.path / name).is_file() for name in TOKENIZER_FILES)
 
     @property
     def stored(self) -> Stored:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from transformers import PreTrainedTokenizerBase
+
 from tunewise.errors import DataError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.data.audit import endless, keep_fitting
@@ -10,13 +12,13 @@ from tunewise.lab.data.batching import Example
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.prepare import render
-from tunewise.lab.data.rows import EncodedRow
+from tunewise.lab.data.rows import EncodedRow, Row
 from tunewise.lab.data.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec, Task
 
 PYTHON_TEXT = DataSpec(train="builtin:pydoc-topics", max_length=256)
-NUM_PYTHON_ROWS = 16  # a few thousand tokens: enough to see a difference, over in seconds
+NUM_PYTHON_ROWS = 8  # up to 2,000 tokens: enough to see a difference, over in seconds
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class ScoredRows:
     source: str  # in words
     has_answers: bool  # False: there is no label or text that a loss could be about
     task: Task
-    num_endless: int  # whole answers without the end-of-text piece behind them
+    num_endless: int = 0  # whole answers without the end-of-text piece behind them
+    template_agrees: bool | None = None  # ids as `apply_chat_template` gives them in use; None: no conversations
 
 
 def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
@@ -45,17 +48,33 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
         )
     max_length = min(chosen.max_length, adapter.context_length)
     form = choose_format(task, table.rows[0], chosen, TextTokenizer.of(adapter.tokenizer), max_length)
-    encoded = form.encode(render({"test": table}, form, chosen).rows["test"])
+    rendered = render({"test": table}, form, chosen).rows["test"]
+    encoded = form.encode(rendered)
     if data is None:
         examples = encoded[:NUM_PYTHON_ROWS]
         if adapter.task == "classify":
             examples = [replace(example, label=0, supervised=[False] * len(example.input_ids)) for example in examples]
-        return ScoredRows(_plain(examples), "topics of Python's documentation", adapter.task != "classify", task, 0)
+        return ScoredRows(_plain(examples), "topics of Python's documentation", adapter.task != "classify", task)
     examples = keep_fitting("test", encoded, task, chosen, max_length).examples
     if task == "classify":
         examples = _numbered(examples, adapter, chosen.train)
     endless_rows = len(endless(encoded, adapter.tokenizer.eos_token_id)) if task == "sft" else 0
-    return ScoredRows(_plain(examples), chosen.train, True, task, endless_rows)
+    template_agrees = _template_agrees(adapter.tokenizer, rendered, encoded)
+    return ScoredRows(_plain(examples), chosen.train, True, task, endless_rows, template_agrees)
+
+
+def _template_agrees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], encoded: list[EncodedRow]) -> bool | None:
+    """Whether the ids are those of the tokenizer's own `apply_chat_template`, by which the model is used."""
+    conversations = [(row.text.messages, ex) for row, ex in zip(rows, encoded, strict=True) if row.text.messages]
+    if not conversations:
+        return None
+    if tokenizer.chat_template is None:
+        return False
+    for messages, example in conversations:
+        used = tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=True)["input_ids"]
+        if list(used)[: len(example.input_ids)] != example.input_ids:
+            return False
+    return True
 
 
 def _numbered(examples: list[EncodedRow], adapter: AdapterFolder, source: str) -> list[EncodedRow]:

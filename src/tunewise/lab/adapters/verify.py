@@ -1,0 +1,110 @@
+"""The parity certificate: an adapter scored in every form it is used in, on the same rows."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from tunewise.adapter_records import Agreement, Certificate, Check
+from tunewise.lab.adapters.forms import Forms
+from tunewise.lab.adapters.load import AdapterFolder
+from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store
+from tunewise.lab.adapters.rows import ScoredRows
+from tunewise.lab.models import load_config, load_tokenizer, padding_id, quiet_transformers
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How much two forms may differ; all are computed in fp32."""
+
+    logits: float  # of an adapter saved again or merged in fp32
+    metric: float  # nats per token, or a share of the rows: of what is stored in bf16
+
+
+def verify(adapter: AdapterFolder, rows: ScoredRows, tolerances: Tolerances) -> Certificate:
+    """What every form of the adapter computes on `rows`, and whether they agree. Raises ModelError as merging does."""
+    adapter.require_mergeable()
+    forms = Forms(rows.examples, padding_id(adapter.tokenizer), rows.has_answers)
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+        adapted = adapter.put_on(adapter.load_base("whole"))
+        forms.measure("adapter", adapted)
+        adapted.save_pretrained(f"{folder}/adapter")
+        again = AdapterFolder(Path(folder) / "adapter", adapter.base)
+        forms.measure("read back", again.put_on(adapter.load_base("whole")))
+        merged = merge_in_fp32(adapter, adapted)
+        forms.measure("merged, fp32", merged)
+        store(merged, adapter, "bf16", Path(folder) / "merged")
+        forms.measure("merged, bf16", read_back(adapter, Path(folder) / "merged"))
+        stops_at = merged.generation_config.eos_token_id if merged.generation_config else merged.config.eos_token_id
+    return Certificate(
+        adapter=str(adapter.path),
+        base=adapter.base,
+        scored_on=rows.source,
+        num_rows=len(rows.examples),
+        forms=tuple(forms.found),
+        checks=(
+            *_agreement(forms.found, tolerances),
+            *_text_checks(adapter, rows, stops_at),
+        ),
+    )
+
+
+def _agreement(forms: list[Agreement], tolerances: Tolerances) -> Iterator[Check]:
+    reference, *exact, rounded = forms
+    for form in exact:
+        yield Check(
+            name=form.form,
+            passed=form.max_logit_difference <= tolerances.logits,
+            sentence=f"largest logit difference {form.max_logit_difference:.2g} (at most {tolerances.logits:g})",
+        )
+    changes = {"NLL": _change(rounded.nll, reference.nll), "accuracy": _change(rounded.accuracy, reference.accuracy)}
+    told = {name: change for name, change in changes.items() if change is not None}
+    listed = ", ".join(f"{name} {change:+.2g}" for name, change in told.items())
+    yield Check(
+        name=rounded.form,
+        passed=all(abs(change) <= tolerances.metric for change in told.values()),
+        sentence=f"{listed or 'no labels to score'} (at most {tolerances.metric:g})",
+    )
+
+
+def _change(value: float | None, before: float | None) -> float | None:
+    return None if value is None or before is None else value - before
+
+
+def _text_checks(adapter: AdapterFolder, rows: ScoredRows, stops_at: int | list[int] | None) -> Iterator[Check]:
+    """That text becomes the same ids in use, and that an answer ends where a model stops."""
+    if adapter.has_own_tokenizer:
+        base = load_tokenizer(adapter.base, load_config(adapter.base, adapter.task, False), False)
+        agrees = _same_ids(adapter.tokenizer, base, rows)
+        yield Check(
+            name="tokenizer",
+            passed=agrees,
+            sentence="the one beside the adapter gives the base's ids"
+            if agrees
+            else "it gives other ids than the base's",
+        )
+    if rows.template_agrees is not None:
+        said = "are" if rows.template_agrees else "are not"
+        sentence = f"conversations {said} read as the tokenizer's apply_chat_template writes them"
+        yield Check(name="chat template", passed=rows.template_agrees, sentence=sentence)
+    if rows.task != "sft":
+        return
+    yield Check(
+        name="end of text",
+        passed=rows.num_endless == 0,
+        sentence=f"{rows.num_endless} of {len(rows.examples)} answers do not end with {adapter.tokenizer.eos_token!r}",
+    )
+    stops = stops_at if isinstance(stops_at, list) else [stops_at]
+    yield Check(
+        name="stopping",
+        passed=adapter.tokenizer.eos_token_id in stops,
+        sentence=f"the model stops at {stops}, the tokenizer's end of text is {adapter.tokenizer.eos_token_id}",
+    )
+
+
+def _same_ids(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, rows: ScoredRows) -> bool:
+    texts = [example.prompt for example in rows.examples]
+    same: bool = one(texts)["input_ids"] == other(texts)["input_ids"]
+    return same
