@@ -27,7 +27,14 @@ def main() -> None:
 def table(report: Report) -> list[str]:
     """The lines of a Markdown table: quality with its interval, and cost as a ratio to full."""
     names = [name for name in report.arms[-1].metrics if name != "macro_f1"]
-    titles = ["arm", "rate (tried)", *(METRICS[name].label for name in names), "trained", "seconds", "bytes on disk"]
+    titles = [
+        "arm",
+        "rate (tried)",
+        *(METRICS[n].label if n in METRICS else n for n in names),
+        "trained",
+        "seconds",
+        "bytes on disk",
+    ]
     lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     return lines + ["| " + " | ".join(cells(arm, names)) + " |" for arm in report.arms]
 

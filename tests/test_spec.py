@@ -81,7 +81,7 @@ def run_spec(method: Any = None) -> RunSpec:
         checkpoint="best",
         score_splits=("valid", "test"),
         samples=SamplesSpec(),
-        metrics=(MetricSpec(name="exact_match", extract="x"),),
+        metrics=(MetricSpec(name="a_number", extract="x"),),
         forgetting_points=10,
         device="cpu",
         precision="fp32",
@@ -339,7 +339,11 @@ def test_a_margin_written_as_a_number_is_kept_as_its_text() -> None:
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ([{"name": "blue"}], "Input should be 'exact_match'"),
+        ([{"name": "blue"}], "unknown metric 'blue'. Did you mean 'bleu'"),
+        ([{"name": "Answer", "extract": "x"}], "String should match pattern"),
+        ([{"name": "accuracy", "extract": "x"}], "is no metric of written text"),
+        ([{"name": "answer"}], "one of your own needs `extract`"),
+        ([{"name": "bleu", "kind": "matches"}], "bleu has no `kind`"),
         ([{"name": "matches"}], "matches needs `extract`"),
         ([{"name": "bleu", "extract": "x"}], "bleu has no `extract`"),
         ([{"name": "exact_match", "extract": "("}], "is no regular expression"),
@@ -363,6 +367,20 @@ def test_a_metric_that_cannot_be_counted_is_refused(metrics: list[dict[str, str]
 def test_a_verdict_about_what_cannot_be_judged_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         study(**changes)
+
+
+def test_a_metric_with_a_name_of_its_own_is_an_exact_match_unless_it_says_otherwise() -> None:
+    asked = study(
+        metrics=[
+            {"name": "last_number", "extract": r"(\d+)\D*$"},
+            {"name": "json", "extract": "^{", "kind": "matches"},
+        ],
+        primary="last_number",
+        margin="1pp",
+    )
+    assert [metric.counted_as for metric in asked.metrics] == ["exact_match", "matches"]
+    assert all(metric.is_own for metric in asked.metrics)
+    assert not MetricSpec(name="length").is_own
 
 
 def test_a_verdict_can_be_about_any_metric_that_is_measured() -> None:

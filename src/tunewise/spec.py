@@ -346,6 +346,9 @@ class RunSpec(Frozen):
         content["method"].pop("path", None)  # its contents are in inputs.existing
         content["train"].pop("head_learning_rate", None)
         content["train"]["evaluations"] = self.train.num_evaluations
+        for metric in content["metrics"]:
+            if metric["kind"] is None:  # as a metric was written before it could have a name of its own
+                metric.pop("kind")
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ import shlex
 import statistics
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tunewise.desk.metrics import METRICS
 from tunewise.desk.report.arms import MAX_TRAIN_POINTS, thinned
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.charts import figures, parabola
@@ -413,6 +415,26 @@ def test_a_study_is_judged_by_the_metric_it_names_and_reports_those_it_asks_for(
     )
     assert found["length"].per_seed[0] == pytest.approx(np.mean([row["num_generated"] for row in test]))
     assert "exact match" in (ledger.folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def metrics_as_they_were() -> Iterator[None]:
+    before = dict(METRICS)
+    yield
+    METRICS.clear()
+    METRICS.update(before)
+
+
+@pytest.mark.usefixtures("metrics_as_they_were")
+def test_a_study_reports_and_is_judged_by_a_metric_of_its_own(make_study: Any) -> None:
+    asked = {"metrics": [{"name": "last_number", "extract": r"(\d+)\D*$"}], "primary": "last_number", "margin": "2pp"}
+    ledger = make_study(study=asked)
+    report = write_report(ledger)
+    assert {verdict.metric for verdict in report.verdicts} == {"last_number"}
+    hits = report.arm("full").metrics["last_number"].mean
+    assert hits is not None
+    assert 0 < hits < 1
+    assert "last number" in (ledger.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_arm_trained_elsewhere_is_scored_without_seeds_or_costs(make_study: Any) -> None:

@@ -157,6 +157,18 @@ def test_matches_is_the_share_of_texts_that_hold_the_expression_whatever_the_ref
     assert compute("matches", scores_of(tmp_path, metrics, pairs)) == 0.5
 
 
+def test_metrics_with_names_of_their_own_are_counted_side_by_side(tmp_path: Path) -> None:
+    metrics = (
+        MetricSpec(name="number", extract=r"(\d+)"),
+        MetricSpec(name="unit", extract=r"(km|mi)"),
+        MetricSpec(name="polite", extract="please", kind="matches"),
+    )
+    scores = scores_of(tmp_path, metrics, [("7 km", "7 km"), ("7 mi", "7 km"), ("please 8 km", "7 km"), ("", "7 km")])
+    assert scores.written is not None
+    found = {name: values[:, 0].tolist() for name, values in scores.written.statistics.items()}
+    assert found == {"number": [1, 1, 0, 0], "unit": [1, 0, 1, 0], "polite": [0, 0, 1, 0]}
+
+
 def test_lengths_and_ends_are_means_over_rows_and_need_no_library(tmp_path: Path) -> None:
     pairs = [("one two three", "x"), ("four", "x"), ("five six", "x")]  # 13, 4 and 8 letters: even ones have ended
     scores = scores_of(tmp_path, (MetricSpec(name="length"), MetricSpec(name="end_of_text")), pairs)

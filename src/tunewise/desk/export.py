@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from tunewise.desk.metrics import compute, metrics_of, read_scores
+from tunewise.desk.metrics import compute, know_own, metrics_of, read_scores
 from tunewise.desk.schedule import selected_evaluation
 from tunewise.errors import StudyError
 from tunewise.ledger import Ledger
@@ -25,6 +25,8 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     """
     if path.suffix not in FORMATS:
         raise StudyError(f"cannot write records as '{path.name}'. Allowed: names that end in {' or '.join(FORMATS)}.")
+    for ledger in ledgers.values():
+        know_own(ledger.study())
     rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})

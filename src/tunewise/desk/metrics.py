@@ -12,7 +12,7 @@ import numpy as np
 from tunewise.desk.class_metrics import CLASS_METRICS
 from tunewise.desk.metric import Form, Metric, pair, ratio
 from tunewise.desk.scores import Floats, Integers, Scores, Texts, Written, read_scores
-from tunewise.desk.text_metrics import TEXT_METRICS
+from tunewise.desk.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
 from tunewise.registry import lookup
 from tunewise.spec import StudySpec, Task
@@ -28,6 +28,7 @@ __all__ = [
     "Written",
     "check_asked",
     "compute",
+    "know_own",
     "metrics_of",
     "primary_metric",
     "read_scores",
@@ -125,8 +126,19 @@ def register_metric(metric: Metric, task: Task) -> None:
     _REPORTED[task] = (*_REPORTED[task], metric.name)
 
 
+def know_own(study: StudySpec) -> None:
+    """From now on, in this process, the metrics that `study` named itself are known; each is a share of texts."""
+    for metric in study.metrics:
+        if metric.is_own:
+            METRICS.setdefault(metric.name, own_share(metric.name))
+
+
 def check_asked(study: StudySpec) -> None:
-    """Raises SpecError where the metrics of `study` do not fit its task (once it is known) or this installation."""
+    """Raises SpecError where the metrics of `study` do not fit its task (once it is known) or this installation.
+
+    Metrics of its own are known afterwards.
+    """
+    know_own(study)
     lacking = {m.name: lib for m in study.metrics if (lib := _LIBRARIES.get(m.name)) and not _is_installed(lib)}
     if lacking:
         raise SpecError(
@@ -139,8 +151,9 @@ def check_asked(study: StudySpec) -> None:
     if study.metrics and study.task != "sft":
         names = ", ".join(m.name for m in study.metrics)
         raise SpecError(f"metrics ({names}) are of answers to prompts, task sft; this study's task is {study.task}.")
-    if study.primary and study.primary not in _PRIMARY[study.task]:
-        known = ", ".join(_PRIMARY[study.task])
+    judged = (*_PRIMARY[study.task], *(metric.name for metric in study.metrics if metric.is_own))
+    if study.primary and study.primary not in judged:
+        known = ", ".join(judged)
         raise SpecError(f"primary: a study of task {study.task} has no '{study.primary}'. Allowed: {known}.")
 
 

@@ -83,6 +83,11 @@ def _chrf(sums: Floats) -> Floats:
     return np.asarray(f_score, dtype=np.float64)
 
 
+def own_share(name: str) -> Metric:
+    """A share of texts that a study counts under a name of its own."""
+    return _share(name, name.replace("_", " "), _mean_of(name))
+
+
 def _share(name: str, label: str, sums: Callable[[Scores], Floats]) -> Metric:
     return Metric(
         name=name,

@@ -9,7 +9,7 @@ from tunewise.desk.curves import LossPoint, TimedCurve, ToQuality, mean_losses, 
 from tunewise.desk.declarations import changed
 from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_curve
 from tunewise.desk.frontier import TimedRun, usual_step
-from tunewise.desk.metrics import METRICS, Scores, compute, read_scores
+from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec
@@ -34,6 +34,7 @@ class StudyFolder:
         data = ledger.data_summary()
         stored = ledger.records()
         declared = schedule.resolve(ledger.study(), data)
+        know_own(declared)
         plan = within_budget(declared, data, stored)
         study = plan.study if plan else declared
         found = cls(ledger, study, data, schedule.current(study, data, stored))

@@ -19,7 +19,7 @@ def written_columns(
 
     Raises DataError where an answer of the data has nothing that `extract` of exact_match finds.
     """
-    counts = {metric.name: COUNTS[metric.name](metric) for metric in metrics if metric.name in COUNTS}
+    counts = {metric.name: COUNTS[metric.counted_as](metric) for metric in metrics if metric.counted_as in COUNTS}
     return [
         {
             "generated": one.text,
@@ -38,7 +38,7 @@ def exact_match(metric: MetricSpec) -> Count:
         wanted = last_match(metric.extract, reference)
         if wanted is None:
             raise DataError(
-                f"metrics: exact_match extracts '{metric.extract}', which the answer {reference[-60:]!r} of the test "
+                f"metrics: {metric.name} extracts '{metric.extract}', which the answer {reference[-60:]!r} of the test "
                 "data does not hold. Mend the expression, or leave such rows out."
             )
         return [float(last_match(metric.extract, written) == wanted)]
