@@ -1,5 +1,6 @@
 """The command line: parse, call, print. No logic, and nothing slow is imported before it is needed."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,8 @@ Sets = Annotated[
 Out = Annotated[Path | None, typer.Option(help="the study folder [default: runs/<name of the study>]")]
 Budget = Annotated[str | None, typer.Option(help="a time such as 2h: caps and looks shrink for all arms alike to fit")]
 Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quickstart")]
+
+INTERRUPTED = 130  # exit status after a Ctrl-C
 
 
 @app.command()
@@ -96,6 +99,7 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.study import check as check_study
 
     print_check(check_study(_study(study, model, data, arm, sets), out), Console())
+    typer.echo(f"\nnext: {shlex.join(['tunewise', 'compare', *sys.argv[2:]])}")  # the same options as here
 
 
 @app.command()
@@ -110,7 +114,7 @@ def init(
     from tunewise.study_file import write_template
 
     write_template(model, data, to)
-    typer.echo(f"wrote {to}. Next: tunewise check {to}, then tunewise compare {to}")
+    typer.echo(f"wrote {to}\nnext: {shlex.join(['tunewise', 'check', str(to)])}")
 
 
 @app.command()
@@ -172,9 +176,10 @@ def main() -> None:
     except TunewiseError as error:
         print(f"internal error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted. Finished runs are kept: the same command continues.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:  # typer makes one of a KeyboardInterrupt, and says nothing
+        if ended.code == INTERRUPTED:
+            print("interrupted. Finished runs are kept: the same command continues.", file=sys.stderr)
+        raise
 
 
 def _study(

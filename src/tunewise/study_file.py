@@ -1,6 +1,8 @@
 """From a YAML file, plain data or command-line words to a StudySpec; every mistake is one line with the nearest key."""
 
+import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -29,7 +31,7 @@ def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyS
         raise SpecError(f"{path}: a study is a mapping of keys, but this is {type(content).__name__}.")
     for key, value in (overrides or {}).items():
         set_key(content, key, value)
-    content.setdefault("name", path.stem)
+    content.setdefault("name", _as_name(path.stem))
     return resolve_paths(parse_study(content, str(path)), path.parent)
 
 
@@ -214,8 +216,12 @@ def _absolute_model(model: str) -> str:
 def study_name(model: str, data: str) -> str:
     """A folder name from what is compared: 'trec6-minilm'. A file named train is known by its folder."""
     source = Path(data).resolve().parent if Path(data).name.startswith("train.") else Path(data)
-    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", Path(part).name.split(".")[0]) for part in (source, model)]
-    return "-".join(stem.strip("-._") or "study" for stem in stems)[:64]
+    return "-".join(_as_name(Path(part).name.split(".")[0]) for part in (source, model))[:64]
+
+
+def _as_name(text: str) -> str:
+    """The text as a study may be called: letters, digits and what may stand between them."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64] or "study"
 
 
 def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
@@ -238,7 +244,7 @@ def _yaml_value(text: str) -> Any:
 
 
 TEMPLATE = """\
-# A tunewise study: which arms, on which data, read how. `tunewise check {name}` shows what it means.
+# A tunewise study: which arms, on which data, read how. `{check}` shows what it means.
 # Every key and its default: docs/03-implementation.md. Unknown keys are errors.
 model: {model}          # tiny (bundled), a folder, or a hub id
 data:
@@ -261,5 +267,12 @@ def write_template(model: str, data: str, path: Path) -> None:
     """Write a commented study file. Raises SpecError where one is there already."""
     if path.exists():
         raise SpecError(f"{path} exists already. Choose another name with --to.")
-    sources = "\n".join(f"  {split}: {source}" for split, source in data_sources(data).items())
-    path.write_text(TEMPLATE.format(name=path, model=_absolute_model(model), data=sources), encoding="utf-8")
+    sources = "\n".join(f"  {split}: {_as_yaml(source)}" for split, source in data_sources(data).items())
+    check = shlex.join(["tunewise", "check", str(path)])
+    content = TEMPLATE.format(check=check, model=_as_yaml(_absolute_model(model)), data=sources)
+    path.write_text(content, encoding="utf-8")
+
+
+def _as_yaml(text: str) -> str:
+    """The text as YAML writes it on one line, in quotation marks where they are needed."""
+    return yaml.safe_dump(text, width=math.inf, allow_unicode=True).splitlines()[0]

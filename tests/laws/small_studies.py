@@ -79,6 +79,25 @@ class SmallStudy:
         return schedule.current(self.study, self.data, self.ledger.records())
 
 
+class LabHere:
+    """Stands for the lab server: does every job in this process, as the server's children do it."""
+
+    def __enter__(self) -> "LabHere":
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        pass
+
+    def prepare(self, study: StudySpec, root: Path) -> str:
+        return prepare(study, root)
+
+    def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Callable[..., None]) -> RunRecord:
+        Run(spec, ledger.begin(spec), data_folder, listener).execute()
+        record = ledger.record(spec.run_id)
+        assert record is not None
+        return record
+
+
 def first_trial(root: Path, model: Path, task: str, method: dict[str, Any], **changes: Any) -> RunRecord:
     """The record of the first trial of an arm, 24 steps of 4 rows."""
     study = SmallStudy(root, model, task, {"arm": {"learning_rate": 1e-3, **method}}, **changes)

@@ -7,7 +7,7 @@ from jinja2 import Environment, StrictUndefined
 from tunewise.desk.metrics import METRICS, compute, metrics_of, read_scores
 from tunewise.ledger import Ledger, write_atomically
 from tunewise.records import RunRecord
-from tunewise.spec import StudySpec
+from tunewise.spec import DataSpec, StudySpec
 
 CARD = """---
 base_model: {{ base }}
@@ -32,6 +32,10 @@ These are the figures of this one run. The comparison with the other arms, over 
 ```python
 {{ snippet }}
 ```
+{%- if reads %}
+
+{{ reads }}
+{%- endif %}
 """
 
 ADAPTER = """from peft import PeftModel
@@ -52,7 +56,7 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
     folder = ledger.best_folder(record.spec.arm)
     is_adapter = (folder / "adapter_config.json").is_file()
     classifies = record.spec.task == "classify"
-    labels = len(ledger.data_summary().labels)
+    labels = dict(enumerate(ledger.data_summary().labels))
     test = read_scores(ledger.scores_path(record.run_id), "test")
     names = metrics_of(record.spec.task, [metric.name for metric in record.spec.metrics])
     base = base_path(study.model)
@@ -60,7 +64,7 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
         auto="AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM",
         base=base,
         folder=str(folder.resolve()),
-        labels=f", num_labels={labels}" if classifies else "",
+        labels=f", id2label={labels!r}" if classifies else "",
     )
     content = (
         Environment(undefined=StrictUndefined, autoescape=False)
@@ -80,9 +84,18 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
             steps=record.num_steps,
             figures=[(METRICS[name].label, f"{compute(name, test):.6g}") for name in names],
             snippet=snippet,
+            reads=_prompt_form(study.data) if record.spec.task == "sft" else "",
         )
     )
     write_atomically(folder / "README.md", content)
+
+
+def _prompt_form(data: DataSpec) -> str:
+    """How a prompt must be written for the model to read it as it did in training."""
+    return (
+        f"In training a prompt was written as `{data.template!r}`, then `{data.separator!r}` (chat messages: by the "
+        "tokenizer's chat template). Write yours the same way."
+    )
 
 
 def base_path(model: str) -> str:
