@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tunewise.desk.intervals import Components, two_way_interval
-from tunewise.desk.power import Needed, needed, power, smallest_margin
+from tunewise.desk.power import ASSUMED_UNIT_SD, Needed, chance_of_as_good, needed, power, smallest_margin
 from tunewise.desk.sentences import what_would_decide
 
 # --- before training
@@ -30,6 +31,22 @@ def test_at_the_smallest_margin_eighty_percent_of_simulated_studies_of_equal_arm
         units = rng.normal(0, 0.3, 150)
         hits += two_way_interval(np.tile(units, (5, 1))).high < margin
     assert 760 <= hits <= 840
+
+
+def test_500_rows_and_a_margin_of_one_point_say_as_good_in_29_percent_of_studies():
+    """Where two good classifiers disagree on 2.5 % of rows; at the smallest margin that is resolved it is 80 %."""
+    assert chance_of_as_good(500, 10, ASSUMED_UNIT_SD["accuracy"], 0.01) == pytest.approx(0.29, abs=0.005)
+    margin = smallest_margin(500, 10, ASSUMED_UNIT_SD["accuracy"])
+    assert chance_of_as_good(500, 10, ASSUMED_UNIT_SD["accuracy"], margin) == pytest.approx(0.8, abs=0.001)
+    assert chance_of_as_good(500, 2, 0.1, 1.0) == chance_of_as_good(9, 5, 0.1, 1.0) == 0
+
+
+@pytest.mark.parametrize(("num_seeds", "smallest"), [(3, 0.125), (4, 0.0625), (5, 0.03125)])
+def test_a_sign_flip_test_needs_five_seeds_to_reach_5_percent_however_clear_the_difference(num_seeds, smallest):
+    differences = np.linspace(1.0, 1.1, num_seeds)
+    found = stats.permutation_test((differences,), np.mean, permutation_type="samples", alternative="greater")
+    assert found.pvalue == pytest.approx(smallest)
+    assert (found.pvalue < 0.05) == (num_seeds >= 5)
 
 
 def test_too_few_seeds_or_units_resolve_no_margin():

@@ -44,6 +44,14 @@ def smallest_margin(num_units: int, num_seeds: int, unit_sd: float, seed_sd: flo
     return float(delta) * math.sqrt(variance)
 
 
+def chance_of_as_good(num_units: int, num_seeds: int, unit_sd: float, margin: float) -> float:
+    """P("as good") of a study whose arms are truly equal and differ by units alone, as `smallest_margin` assumes."""
+    if num_seeds < MIN_SEEDS or num_units < MIN_UNITS:
+        return 0.0
+    parts = Components(seed=0.0, unit=unit_sd**2 / num_units, rest=0.0)
+    return float(power(parts, num_seeds, num_units, margin))
+
+
 class Needed(Frozen):
     """What a new study needs to say "as good" in 80 % of cases, if the arms were truly equal.
 

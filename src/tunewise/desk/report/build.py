@@ -20,6 +20,7 @@ from tunewise.desk.report.arms import arm_cost, arm_views
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
+from tunewise.desk.report.wording import short_path
 from tunewise.desk.search import headroom
 from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.verdict import RateSearch, Verdict
@@ -116,6 +117,7 @@ def _study_view(reading: Reading) -> StudyView:
         sources={s.split: s.source for s in folder.data.splits},
         question=_question(study, folder.full),
         primary_metric=primary_metric(folder.data.task, study.primary),
+        reference_arm=schedule.reference_arm(study),
         full_arm=folder.full,
         margin=verdicts[0].margin if verdicts else study.margin,
         full_within_margin_after=_case(folder).full_within_margin_after() if verdicts else None,
@@ -132,10 +134,11 @@ def _study_view(reading: Reading) -> StudyView:
 
 def _question(study: StudySpec, full: str | None) -> str:
     others = asked(study, full)
+    model, data = short_path(study.model), short_path(study.data.train)
     if full is None or not others:
-        return f"What does {listed(list(study.arms))} make of {study.model} on {study.data.train}?"
+        return f"What does {listed(list(study.arms))} make of {model} on {data}?"
     verb = "Is" if len(others) == 1 else "Are"
-    return f"{verb} {listed(others)} as good as full fine-tuning of {study.model} on {study.data.train}?"
+    return f"{verb} {listed(others)} as good as full fine-tuning of {model} on {data}?"
 
 
 def asked(study: StudySpec, full: str | None) -> list[str]:

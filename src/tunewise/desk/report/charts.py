@@ -306,7 +306,8 @@ def _cost_rows(report: Report) -> list[Row]:
     if name is None:
         return []
     unit = 1.0 if name == "train_seconds" else 2.0**20
-    known = [arm for arm in report.tuned_arms() if getattr(arm, name) and arm.metrics]
+    # the reference of gain keeps nothing of it, and would only press the others together
+    known = [a for a in report.tuned_arms() if getattr(a, name) and a.metrics and a.name != report.study.reference_arm]
     costs = [getattr(arm, name) / unit for arm in known]
     rows = [{"arm": arm.name, "cost": cost, **_quality(report, arm)} for arm, cost in zip(known, costs, strict=True)]
     return [row for row in rows if row["value"] is not None]

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import primary_metric
-from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
+from tunewise.desk.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
 from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
@@ -132,14 +132,20 @@ def resolution(study: StudySpec, data: DataSummary) -> str:
     if metric not in ASSUMED_UNIT_SD:
         return f"Which margin in {metric} this test set resolves is not known before the runs."
     units, seeds = data.split("test").units, study.looks[-1]
-    smallest = smallest_margin(units, seeds, ASSUMED_UNIT_SD[metric])
+    spread = ASSUMED_UNIT_SD[metric]
+    smallest = smallest_margin(units, seeds, spread)
     declared = DEFAULT_MARGINS[metric] if study.margin is None else parse_margin(study.margin)
     sentence = (
         f"Smallest margin that {units:,} test units and {seeds} seeds resolve (80 % power, arms truly equal, "
-        f"assuming a standard deviation of {ASSUMED_UNIT_SD[metric]:g} between units): {smallest:.3g} in {metric}."
+        f"assuming a standard deviation of {spread:g} between units): {smallest:.3g} in {metric}."
     )
     if declared.absolute is None:
-        return sentence
-    if smallest > declared.absolute:
-        return f"{sentence} Your margin is {declared.absolute:g}: 'as good' will be rare. Add test data, or widen it."
-    return f"{sentence} Your margin is {declared.absolute:g}."
+        return f"{sentence} Your margin is a share of full's gain, which only the runs can tell."
+    if smallest <= declared.absolute:
+        return f"{sentence} Your margin is {declared.absolute:g}."
+    chance = chance_of_as_good(units, seeds, spread, declared.absolute)
+    another = ", or judge by NLL (primary: nll), which says more of each row" if data.task == "classify" else ""
+    return (
+        f"{sentence} Your margin is {declared.absolute:g}: such a study says 'as good' in {chance:.0%} of cases only. "
+        f"Add test data, widen the margin before the runs{another}."
+    )

@@ -114,7 +114,7 @@ def _line_layers(lines: Sequence[Row]) -> list[Any]:
     layers = []
     for line in lines:
         at = alt.Chart(data([line])).encode(x="value:Q")
-        align, dx = ("left", -3) if line is rightmost else ("right", 3)
+        align, dx = ("left", 1) if line is rightmost else ("right", -1)
         name = at.mark_text(color=MUTED, align=align, dx=dx, dy=-7, baseline="bottom")
         layers += [at.mark_rule(stroke=MUTED, strokeWidth=1.2, strokeDash=line["dash"])]
         layers += [name.encode(text="label:N", y=alt.value(0))]

@@ -52,7 +52,7 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
     return environment.get_template(TEMPLATE).render(
         report=report,
         headline=_keep_names(report),
-        reference="head alone" if report.study.task == "classify" else "base",
+        cards=[v for v in report.verdicts if v.arm != report.study.reference_arm] or report.verdicts,
         gain_bars={verdict.arm: _gain_bar(verdict.gain_kept) for verdict in report.verdicts if verdict.gain_kept},
         primary=METRICS[report.study.primary_metric],
         metrics=METRICS,

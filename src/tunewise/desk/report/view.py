@@ -27,6 +27,7 @@ class StudyView(Frozen):
     sources: dict[str, str]  # split -> where its rows come from
     question: str
     primary_metric: str  # what the verdicts are about
+    reference_arm: str  # what gain is measured over: base, or for a classification the arm that trains the head alone
     full_arm: str | None  # what arms are compared with; None: the study has none
     margin: str | None  # the declared acceptable loss of quality, in words; None: by metric, and no verdict yet
     full_within_margin_after: float | None  # share of its steps after which full was within the margin of its own best

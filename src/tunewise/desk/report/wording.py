@@ -20,6 +20,12 @@ def count(value: int | None) -> str:
     return MISSING if value is None else f"{value:,}"
 
 
+def short_path(text: str) -> str:
+    """The last two parts of a path: '/data/sets/trec6/train.jsonl' -> 'trec6/train.jsonl'; 'owner/name' as it is."""
+    parts = text.rstrip("/").split("/")
+    return text if len(parts) <= 2 else "/".join(parts[-2:])
+
+
 def percent(value: float | None) -> str:
     """0.23643 -> '0.236%' (the value is already in percent); 100 -> '100%'."""
     return MISSING if value is None else f"{value:.3g}%"
@@ -76,7 +82,7 @@ def ratio(value: float | None) -> str:
 def figure(metric: str, value: float | None) -> str:
     """A value of a metric as it is shown, without its unit."""
     shown = METRICS[metric]
-    return MISSING if value is None else f"{value * shown.scale:.{shown.decimals}f}"
+    return MISSING if value is None else f"{value * shown.scale:.{shown.decimals}f}".replace("-", "−")
 
 
 def difference(metric: str, value: float | None) -> str:
@@ -138,7 +144,8 @@ def capacity(arm: ArmView, task: Task) -> str:
     if arm.trainable_percent is None or arm.parameters_per_target is None:
         return ""
     target = "row" if task == "classify" else "supervised token"
-    return f"{percent(arm.trainable_percent)}, {arm.parameters_per_target:,.3g} a {target}"
+    each = arm.parameters_per_target
+    return f"{percent(arm.trainable_percent)}, {f'{each:,.0f}' if each >= 100 else f'{each:.3g}'} a {target}"
 
 
 def search(arm: ArmView, task: Task) -> tuple[str, ...]:
