@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example
 from tunewise.lab.run import SELECTED, Run
+from tunewise.lab.train.meters import require_device
 from tunewise.ledger import Ledger
 from tunewise.records import EXAMPLES_SCHEMA, SCORES_SCHEMA, WRITTEN_COLUMNS, DataSummary, RunRecord
 from tunewise.spec import (
@@ -515,3 +517,10 @@ def test_the_forgetting_curve_starts_at_the_base_and_ends_with_the_last_weights(
         assert general([row for row in rows if row["step"] == step]) == pytest.approx(expected, rel=1e-6)
     (valid_nll,) = {row["valid_nll"] for row in rows if row["step"] == 9}
     assert valid_nll == pytest.approx(record.evaluations[-1].nll)
+
+
+def test_a_device_that_torch_does_not_find_is_refused_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SpecError, match="machine.device: torch finds no cuda here, only cpu"):
+        require_device("cuda")
+    require_device("cpu")

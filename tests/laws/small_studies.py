@@ -28,26 +28,7 @@ def rows_of(task: str) -> list[dict[str, str]]:
 class SmallStudy:
     """A study in its folder, its data prepared."""
 
-    def __init__(self, root: Path, model: Path | str, task: str, arms: dict[str, Any], **changes: Any) -> None:
-        """`changes`: keys of the study file, and `rows`, forty others."""
-        root.mkdir(parents=True, exist_ok=True)
-        rows = changes.pop("rows", None) or rows_of(task)
-        files = {split: str(root / f"{split}.jsonl") for split in SPLITS}
-        for split, (first, last) in SPLITS.items():
-            text = "".join(json.dumps(row) + "\n" for row in rows[first:last])
-            Path(files[split]).write_text(text, encoding="utf-8")
-        content: dict[str, Any] = {
-            "name": "law",
-            "model": str(model),
-            "data": files,
-            "arms": arms,
-            "train": {"max_steps": 24, "batch_size": 4, "evaluations": 1, "head_learning_rate": 0.01},
-            "tuning": {"rates": 1, "cap": 1},
-            "forgetting": {"tokens": 0},
-            "samples": {"count": 0},
-            "machine": {"device": "cpu", "precision": "fp32", "threads": 1},
-        }
-        asked = StudySpec.model_validate({**content, **changes})
+    def __init__(self, root: Path, asked: StudySpec) -> None:
         self.ledger = Ledger(root / "study")
         self.ledger.create()
         self.data_folder = self.ledger.data_folder(prepare(asked, self.ledger.folder / "data"))
@@ -79,6 +60,28 @@ class SmallStudy:
         return schedule.current(self.study, self.data, self.ledger.records())
 
 
+def small_study(root: Path, model: Path | str, task: str, arms: dict[str, Any], **changes: Any) -> SmallStudy:
+    """A study of forty rows, `changes["rows"]` or our own; other `changes` are keys of the study file."""
+    root.mkdir(parents=True, exist_ok=True)
+    rows = changes.pop("rows", None) or rows_of(task)
+    files = {split: str(root / f"{split}.jsonl") for split in SPLITS}
+    for split, (first, last) in SPLITS.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows[first:last])
+        Path(files[split]).write_text(text, encoding="utf-8")
+    content: dict[str, Any] = {
+        "name": "law",
+        "model": str(model),
+        "data": files,
+        "arms": arms,
+        "train": {"max_steps": 24, "batch_size": 4, "evaluations": 1, "head_learning_rate": 0.01},
+        "tuning": {"rates": 1, "cap": 1},
+        "forgetting": {"tokens": 0},
+        "samples": {"count": 0},
+        "machine": {"device": "cpu", "precision": "fp32", "threads": 1},
+    }
+    return SmallStudy(root, StudySpec.model_validate({**content, **changes}))
+
+
 class LabHere:
     """Stands for the lab server: does every job in this process, as the server's children do it."""
 
@@ -100,5 +103,5 @@ class LabHere:
 
 def first_trial(root: Path, model: Path, task: str, method: dict[str, Any], **changes: Any) -> RunRecord:
     """The record of the first trial of an arm, 24 steps of 4 rows."""
-    study = SmallStudy(root, model, task, {"arm": {"learning_rate": 1e-3, **method}}, **changes)
+    study = small_study(root, model, task, {"arm": {"learning_rate": 1e-3, **method}}, **changes)
     return study.run(next(spec for spec in study.waiting() if spec.arm == "arm"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_studies import FolderOf, SmallStudy
+from small_studies import FolderOf, SmallStudy, small_study
 
 import tunewise.lab.run
 from tunewise.executors.client import LabServer
@@ -74,7 +74,7 @@ def test_law_32_what_a_phase_needs_is_in_its_own_figure_alone(
     train = {"max_steps": 4, "batch_size": 4, "evaluations": 2}
     arms = {"full": {"method": "full", "rates": [1e-3]}}
     general = {"tokens": 200, "points": 2}
-    study = SmallStudy(tmp_path, folder_of("llama"), "sft", arms, train=train, looks=[1], forgetting=general)
+    study = small_study(tmp_path, folder_of("llama"), "sft", arms, train=train, looks=[1], forgetting=general)
     spec = last_run(study)
     wrap, figure = NEEDS[name]
     monkeypatch.setattr(tunewise.lab.run, name, wrap(getattr(tunewise.lab.run, name)))
@@ -99,7 +99,7 @@ def test_law_32_the_trained_model_is_gone_when_the_saved_one_is_scored(
 ) -> None:
     """Law 32: the peak of scoring holds one model, and no optimizer state."""
     arms = {"arm": {"method": method, "rates": [1e-3]}}
-    study = SmallStudy(tmp_path, folder_of("llama"), "sft", arms, train={"max_steps": 2}, looks=[1])
+    study = small_study(tmp_path, folder_of("llama"), "sft", arms, train={"max_steps": 2}, looks=[1])
     spec = last_run(study)
     trained: list[weakref.ref[Any]] = []
     alive: list[int] = []
@@ -132,7 +132,7 @@ def last_run(study: SmallStudy) -> RunSpec:
 def test_law_32_a_run_does_not_inherit_the_peak_of_the_run_before(folder_of: FolderOf, tmp_path: Path) -> None:
     """Law 32: every run has a process of its own, so that a small run after a large one has the figures of a small run,
     the memory of its process before the model was loaded included."""
-    study = SmallStudy(
+    study = small_study(
         tmp_path, folder_of("tiny"), "sft", {"full": {"method": "full", "rates": [1e-4]}}, rows=long_rows()
     )
     small = next(spec for spec in study.waiting() if spec.arm == "full")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_studies import FolderOf, SmallStudy, rows_of
+from small_studies import FolderOf, SmallStudy, rows_of, small_study
 
 import tunewise.lab.run
 from desk import simulated_study
@@ -36,7 +36,7 @@ Key = tuple[str, str, int, float | None]
 
 
 def study_of(root: Path, model: Path, task: str, **changes: Any) -> SmallStudy:
-    return SmallStudy(root, model, task, ARMS, **{**PROTOCOL, **changes})
+    return small_study(root, model, task, ARMS, **{**PROTOCOL, **changes})
 
 
 def key(spec: RunSpec) -> Key:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from small_studies import FolderOf, SmallStudy, first_trial
+from small_studies import FolderOf, first_trial, small_study
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import tunewise.lab.run
@@ -76,7 +76,7 @@ def test_laws_21_and_23_decay_and_scale_are_printed_before_anything_trains(folde
     """Laws 21 and 23: `check` prints the policy of the weight decay, and the LoRA scale that acts, peft's own too."""
     method = {"method": "peft", "type": "LORA", "options": {"r": 64, "target_modules": "c_fc"}}
     decay = {"max_steps": 2, "weight_decay": 0.07}
-    small = SmallStudy(tmp_path, folder_of("tiny"), "sft", {"arm": {"learning_rate": 1e-3, **method}}, train=decay)
+    small = small_study(tmp_path, folder_of("tiny"), "sft", {"arm": {"learning_rate": 1e-3, **method}}, train=decay)
     console = Console(width=200, file=io.StringIO(), record=True)
     print_check((small.study, small.data), console)
     printed = " ".join(console.export_text().split())

@@ -19,7 +19,7 @@ from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_exampl
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
-from tunewise.lab.train.meters import pick_device
+from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.ledger import write_atomically
 from tunewise.records import DataSummary, Tuned
@@ -31,6 +31,7 @@ def prepare(study: StudySpec, root: Path) -> str:
 
     Nothing is done twice: the key is a hash of all that goes in. Raises UserError for whatever is wrong.
     """
+    require_device(study.machine.device or "cpu")
     root.mkdir(parents=True, exist_ok=True)
     hashes = FileHashes(root / "hashes.json")
     config = load_config(study.model, study.task, study.trust_remote_code)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from tunewise.errors import SpecError
 from tunewise.records import Environment, Memory
 from tunewise.spec import Device
 
@@ -83,6 +84,16 @@ def pick_device() -> Device:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def require_device(device: Device) -> None:
+    """Raises SpecError where torch does not find the device here."""
+    is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not is_there[device]:
+        found = ", ".join(name for name in is_there if is_there[name])
+        raise SpecError(
+            f"machine.device: torch finds no {device} here, only {found}. Leave the key out, or install a torch for it."
+        )
 
 
 def describe_environment(device: Device) -> Environment:

@@ -1,0 +1,233 @@
+"""Where a difference between two studies is looked for: in the prepared data, in a run, in what is asked, told or kept.
+
+Every probe takes a study and returns plain data that is the same whenever the study behaves the same. None of them
+looks at a specification, or at an id that is a hash of one.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small_studies import FolderOf, LabHere, SmallStudy, rows_of
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+import tunewise.lab.run
+from desk import conftest as fake
+from desk import simulated_study
+from tunewise import study as driver
+from tunewise.desk import schedule
+from tunewise.desk.budget import affordable
+from tunewise.desk.report.build import build_report
+from tunewise.errors import UserError
+from tunewise.lab.data.prepare import prepare_examples
+from tunewise.lab.train.loop import Loop, Step, train
+from tunewise.ledger import Ledger, files_below
+from tunewise.records import RunRecord
+from tunewise.spec import RunSpec, StudySpec
+
+CHAT = (
+    "{% for turn in messages %}w10 {% if turn.role == 'assistant' %}{% generation %}{{ turn.content }}"
+    "{% endgeneration %}{% else %}{{ turn.content }}{% endif %} {% endfor %}"
+)
+REMOTE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+class Bench:
+    """The files that the studies read, and one place after another to work in."""
+
+    def __init__(self, folder: Path, folder_of: FolderOf) -> None:
+        self.folder, self.folder_of = folder, folder_of
+        self.numbers = itertools.count()
+        self._write_tables()
+        texts = {
+            "documents.txt": "\n\n\n".join(f"w{4 + n} w9\n\nw{5 + n} w8" for n in range(30)),
+            "general.txt": "w9 w8 w7 w6 w5 " * 40,
+            "other.txt": "w19 w18 w17 w16 w15 " * 40,
+            "first.jinja": CHAT,
+            "second.jinja": CHAT.replace("w10", "w11"),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def _write_tables(self) -> None:
+        rows = [
+            {**row, "question": f"w5 {row['prompt']}", "source": f"s{n % 3}"} for n, row in enumerate(rows_of("sft"))
+        ]
+        roles = (("user", "prompt"), ("assistant", "completion"))
+        tables: dict[str, list[dict[str, Any]]] = {
+            "all": rows,
+            "train": rows[:16],
+            "other": [{**row, "completion": "w6 w7"} for row in rows[16:24]],
+            "wordy": [{**row, "completion": "w6 w7 " * 6} for row in rows[:16]],
+            "valid": rows[24:32],
+            "test": rows[32:],
+            "repeated": [*rows[:12], *rows[32:36]],
+            "chat": [{"messages": [{"role": role, "content": row[key]} for role, key in roles]} for row in rows],
+            "classes": rows_of("classify"),
+        }
+        for name, table in tables.items():
+            text = "".join(json.dumps(row) + "\n" for row in table)
+            (self.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+    def new(self) -> Path:
+        """A folder that nobody used."""
+        place = self.folder / f"place-{next(self.numbers)}"
+        place.mkdir()
+        return place
+
+    def path(self, name: str) -> str:
+        """Of one of the files, or of a model."""
+        if name == "remote":
+            return str(self._remote_model())
+        if name == "drawn again":
+            return str(self._other_weights())
+        file = self.folder / name
+        return str(file if file.exists() else self.folder_of(name))
+
+    def _remote_model(self) -> Path:
+        """A model whose classes are in its own folder."""
+        folder, source = self.folder / "remote model", self.folder_of("llama")
+        folder.mkdir(exist_ok=True)
+        for file in source.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+        own = {**config, "model_type": "own", "architectures": ["OwnModel"], "auto_map": classes}
+        (folder / "config.json").write_text(json.dumps(own), encoding="utf-8")
+        (folder / "own.py").write_text(REMOTE, encoding="utf-8")
+        return folder
+
+    def _other_weights(self) -> Path:
+        """The small Llama with other random weights."""
+        torch.manual_seed(5)
+        config = AutoConfig.from_pretrained(self.folder_of("llama"))
+        AutoModelForCausalLM.from_config(config).save_pretrained(self.folder / "drawn again")
+        return self.folder / "drawn again"
+
+    def small(self, study: StudySpec) -> SmallStudy:
+        """The study with its data prepared, ready to run in this process."""
+        return SmallStudy(self.new(), study)
+
+
+# --- probes
+
+
+def prepared(bench: Bench, study: StudySpec) -> Any:
+    """The examples of every split, or why there are none."""
+    folder = bench.new()
+    try:
+        prepare_examples(study, AutoTokenizer.from_pretrained(bench.path("llama")), 512, folder)
+    except UserError as error:
+        return str(error)
+    return {split: pq.read_table(folder / f"{split}.parquet").to_pylist() for split in ("train", "valid", "test")}
+
+
+def described(bench: Bench, study: StudySpec) -> Any:
+    """What each arm will train on which model, or why it cannot."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(bench.folder / "modules"))
+            data = bench.small(study).data
+    except UserError as error:
+        return type(error).__name__
+    return data.model_type, data.arms
+
+
+def trained(bench: Bench, study: StudySpec) -> Any:
+    """All that the first run of the arm computes: its steps, evaluations and scores, on what it ran."""
+    try:
+        small = bench.small(study)
+    except UserError as error:
+        return type(error).__name__
+    spec = next(spec for spec in small.waiting() if spec.arm == "arm")
+    noted: dict[str, Any] = {"micro-batches": []}
+
+    def note(model: torch.nn.Module, steps: Iterator[Any], loop: Loop) -> Iterator[Step]:
+        noted["attention"] = model.config._attn_implementation  # type: ignore[union-attr]
+
+        def counted() -> Iterator[Any]:
+            for batches in steps:
+                noted["micro-batches"].append(len(batches))
+                yield batches
+
+        return train(model, counted(), loop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tunewise.lab.run, "train", note)
+        record = small.run(spec)
+    return noted, contents(small, record), [record.environment and record.environment.threads]
+
+
+def confirmed(bench: Bench, study: StudySpec) -> Any:
+    """All that a confirmed run of the arm computes and writes."""
+    small = bench.small(study).finish()
+    record = next(record for record in small.records() if (record.spec.arm, record.spec.role) == ("arm", "confirm"))
+    return contents(small, record), record.samples
+
+
+def contents(small: SmallStudy, record: RunRecord) -> Any:
+    """What a run left behind, times aside."""
+    folder = small.ledger.run_folder(record.run_id)
+    tables = {path.name: pq.read_table(path).to_pylist() for path in folder.glob("*.parquet")}
+    steps = [{**step, "seconds": None} for step in small.ledger.steps(record.run_id)]
+    groups = record.tuned.parameter_groups if record.tuned else ()
+    return steps, record.evaluations, record.selected_step, groups, tables
+
+
+def asked(bench: Bench, study: StudySpec) -> Any:
+    """Every run of the study, where each arm is best far above its centre and at 10 times the rate of its head."""
+    data = simulated_study.data_summary(study.task or "sft")
+    resolved = schedule.resolve(study, data)
+
+    def lab(spec: RunSpec) -> RunRecord:
+        loss = None if spec.learning_rate is None else (torch.tensor(spec.learning_rate).log() + 2).abs().item()
+        return simulated_study.record(spec, loss)
+
+    runs = [record.spec for record in simulated_study.drive(resolved, data, lab)]
+    return [(run.arm, run.role, run.seed, run.learning_rate, run.head_learning_rate) for run in runs]
+
+
+def told(bench: Bench, study: StudySpec) -> Any:
+    """What a report says of quality, its figures made up."""
+    changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})
+    report = build_report(fake.write_study(bench.new(), study=changes))
+    return report.headline, [
+        (verdict.metric, verdict.outcome, verdict.low, verdict.high) for verdict in report.verdicts
+    ]
+
+
+def afforded(bench: Bench, study: StudySpec) -> Any:
+    """Looks and cap once the first trial took 27 seconds."""
+    data = fake.data_summary()
+    resolved = schedule.resolve(study, data)
+    ledger = Ledger(bench.new())
+    lab = fake.FakeLab(ledger, resolved, data, fake.unchanged)
+    first = next(spec for spec in schedule.next_runs(resolved, data, [], ()) if spec.role == "tune")
+    cut = affordable(resolved, data, [lab.run(first)])
+    return cut.looks, cut.tuning.cap
+
+
+def kept(bench: Bench, study: StudySpec) -> Any:
+    """The folder that a whole study leaves, by the paths of its files; of a run the role instead of the id."""
+    place = bench.new()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(driver, "LabServer", LabHere)
+        ledger = Ledger(driver.compare(study).folder)
+    roles = {record.run_id: record.spec.role for record in ledger.records()}
+    paths = (path.relative_to(place).parts for path in files_below(place) if ".safetensors" in path.name)
+    return sorted([roles.get(part, part) for part in path] for path in paths)
+
+
+Probe = Callable[[Bench, StudySpec], Any]
