@@ -369,6 +369,11 @@ def test_a_verdict_about_what_cannot_be_judged_is_refused(changes: dict[str, Any
         study(**changes)
 
 
+def test_forgetting_may_be_a_file_alone() -> None:
+    assert study(forgetting="general.txt").forgetting == study(forgetting={"text": "general.txt"}).forgetting
+    assert study(forgetting={"tokens": 7}).forgetting.text == "builtin:pydoc-topics"
+
+
 def test_a_metric_with_a_name_of_its_own_is_an_exact_match_unless_it_says_otherwise() -> None:
     asked = study(
         metrics=[

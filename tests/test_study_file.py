@@ -118,7 +118,7 @@ def test_files_beside_the_study_file_are_found_from_anywhere(tmp_path: Path, mon
             "chat_template": "chat.jinja",
         },
         "arms": {"old": {"method": "existing", "path": "adapter"}, "full": {"method": "full"}},
-        "forgetting": {"text": "general.txt"},
+        "forgetting": "general.txt",
     }
     write(folder / "s.yaml", content)
     elsewhere = tmp_path / "elsewhere"

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tunewise.method_spec import METHOD_SPECS as METHOD_SPECS
 from tunewise.method_spec import ArmMethod
@@ -42,6 +42,7 @@ Role = Literal["base", "short", "tune", "confirm"]  # short: a trial on a part o
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]
 Attention = Literal["eager", "sdpa"]
+CostName = Literal["trainable_parameters", "train_seconds", "peak_memory_bytes", "saved_bytes"]
 
 # Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
 NUMERICS = 2
@@ -175,6 +176,11 @@ class ForgettingSpec(Frozen):
     )
 
 
+def _text_alone(value: object) -> object:
+    """`forgetting: FILE` for `forgetting: {text: FILE}`."""
+    return {"text": value} if isinstance(value, str) else value
+
+
 class SamplesSpec(Frozen):
     """Outputs of base and arms shown side by side (greedy decoding)."""
 
@@ -219,13 +225,16 @@ class StudySpec(Frozen):
     seed: int = Field(0, ge=0, le=1_000_000, description="other numbers give other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
     margin: str | None = Field(None, description="'0.02' (in the metric), '1pp', or '5% of gain'; None: by metric")
-    forgetting: ForgettingSpec = ForgettingSpec()
+    forgetting: Annotated[ForgettingSpec, BeforeValidator(_text_alone, json_schema_input_type=ForgettingSpec | str)] = (
+        ForgettingSpec()
+    )
     samples: SamplesSpec = SamplesSpec()
     metrics: tuple[MetricSpec, ...] = Field((), description="of written text (sft), beside those that every study has")
     primary: str | None = Field(
         None,
         description="the metric of margin and verdict; None: nll, or accuracy of classes; rates are chosen by these",
     )
+    cost: CostName = Field("trainable_parameters", description="by which the cheapest arm that is good is recommended")
     machine: MachineSpec = MachineSpec()
     keep: Literal["best", "all", "none"] = Field("best", description="which tuned weights stay on disk")
     budget: str | None = Field(None, description="'2h', '90min': caps and looks shrink for all arms alike to fit")

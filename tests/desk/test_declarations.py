@@ -123,6 +123,12 @@ def test_a_report_of_an_edited_study_file_is_exploratory_without_a_run(compare: 
     assert words(build_report(ledger)) == {"undecided"}
 
 
+def test_another_cost_to_recommend_by_is_another_declaration(compare: Compare) -> None:
+    ledger = compare()
+    ledger.store_study(ledger.study().replace(cost="saved_bytes"))
+    assert build_report(ledger).declarations_changed == ("cost",)
+
+
 def test_who_goes_back_to_what_was_declared_has_the_words_again(compare: Compare) -> None:
     before = words(build_report(compare()))
     compare(**WIDER)

@@ -366,6 +366,22 @@ def test_arms_share_the_error_by_holm_and_the_cheapest_that_is_good_is_recommend
     assert "Recommended: lora-r8" in page
 
 
+COSTS = ("trainable_parameters", "train_seconds", "saved_bytes")
+
+
+def test_the_recommendation_goes_by_the_cost_that_the_study_names(make_study: Any) -> None:
+    """Both arms are as good; lora-r8 is the smaller one, and is made the slower one."""
+
+    def slow(record: RunRecord) -> RunRecord:
+        if record.spec.arm != "lora-r8" or record.usage is None or record.spec.role != "confirm":
+            return record
+        return record.replace(usage={**record.usage.model_dump(), "train_seconds": 99.0})
+
+    found = {cost: build_report(make_study(study={"margin": "0.1", "cost": cost}, change=slow)) for cost in COSTS}
+    recommended = {cost: report.recommended_arm for cost, report in found.items()}
+    assert recommended == dict(zip(COSTS, ("lora-r8", "lora-r16-all", "lora-r8"), strict=True))
+
+
 def test_the_headroom_of_the_search_stands_in_the_verdict(make_study: Any) -> None:
     ledger = make_study(study={"margin": "0.1"})
     for verdict in build_report(ledger).verdicts:

@@ -14,11 +14,12 @@ from tunewise.desk.verdict import Verdict
 from tunewise.records import DataSummary
 from tunewise.spec import DEFAULT_MARGINS, ExistingMethod, StudySpec, canonical_json, parse_margin
 
+DEFAULT_COST = StudySpec.model_fields["cost"].default
 CHANGED = "declarations-changed"
 
 
 def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
-    """Arms, margin, metric, data and looks as plain data; `study` is resolved.
+    """Arms, margin, metric, data, looks and cost as plain data; `study` is resolved.
 
     Names of arms, paths and the centres of searches decide nothing and are left out.
     """
@@ -30,20 +31,23 @@ def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
         else method.model_dump(mode="json", exclude={"learning_rate"})
         for name, method in study.arms.items()
     ]
-    return {
+    declared = {
         "arms": sorted(arms, key=canonical_json),
         "margin": margin.model_dump(mode="json"),
         "metric": metric,
         "data": data.inputs.data,
         "looks": list(study.looks),
     }
+    # the default is left out, as it was before there was a choice
+    return declared if study.cost == DEFAULT_COST else {**declared, "cost": study.cost}
 
 
 def changed(declared: Mapping[str, Any] | None, study: StudySpec, data: DataSummary) -> tuple[str, ...]:
     """Which of the declarations are others than those stored before; nothing where nothing was stored."""
     if declared is None:
         return ()
-    return tuple(key for key, value in declarations(study, data).items() if declared.get(key) != value)
+    now = declarations(study, data)
+    return tuple(key for key in {**now, **declared} if declared.get(key) != now.get(key))
 
 
 def changed_finding(keys: tuple[str, ...]) -> Finding:

@@ -51,7 +51,7 @@ def decide_together(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
 
 
 def recommended(verdicts: Sequence[Verdict], costs: Mapping[str, float | None]) -> str | None:
-    """The cheapest arm that is better or as good, by `costs` (trainable parameters); of equals the first.
+    """The cheapest arm that is better or as good, by `costs`; of equals the first.
 
     None: no arm is, or what it costs is not known.
     """

@@ -70,7 +70,7 @@ def _meaning(verdict: Verdict) -> str:
     return {
         "seeds": f"but it takes {MIN_SEEDS} seeds to judge {margin}: these runs only, {verdict.lean}",
         "units": f"but it takes {MIN_UNITS} independent test units to judge {margin}",
-        "identical": f"but all differences are equal, as if one run stood under two names, and {margin} is not judged",
+        "identical": f"but these are the same runs: all their differences are equal, so that {margin} is not judged",
         "optimum not bracketed": f"but the best learning rate of {' and '.join(verdict.unbracketed)} was an edge of "
         f"those tried and a better one may lie beyond, so that {margin} is not judged",
         "headroom": f"but another learning rate may gain enough to turn the word: {_headroom(verdict)}",

@@ -117,6 +117,7 @@ def _study_view(reading: Reading) -> StudyView:
         sources={s.split: s.source for s in folder.data.splits},
         question=_question(study, folder.full),
         primary_metric=primary_metric(folder.data.task, study.primary),
+        cost=study.cost,
         reference_arm=schedule.reference_arm(study),
         full_arm=folder.full,
         margin=verdicts[0].margin if verdicts else study.margin,
@@ -242,7 +243,7 @@ def _headroom(folder: StudyFolder, arm: str) -> float | None:
 
 def _recommendation(folder: StudyFolder, verdicts: Sequence[Verdict]) -> str | None:
     candidates = [verdict for verdict in verdicts if verdict.arm in asked(folder.study, folder.full)]
-    return recommended(candidates, {v.arm: arm_cost(folder, v.arm).trainable_parameters for v in candidates})
+    return recommended(candidates, {v.arm: getattr(arm_cost(folder, v.arm), folder.study.cost) for v in candidates})
 
 
 def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:

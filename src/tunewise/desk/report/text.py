@@ -28,7 +28,7 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
     console.print(Text(f"\n{report.study.question}", style="dim"))
     console.print(Text(report.headline, style="bold"))
     if report.recommended_arm:
-        console.print(Text(wording.recommendation(report.recommended_arm)))
+        console.print(Text(wording.recommendation(report.recommended_arm, report.study.cost)))
     if report.verdicts:
         _print_verdicts(report, console)
     if any(arm.metrics for arm in report.arms):

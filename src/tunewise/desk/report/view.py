@@ -13,7 +13,7 @@ from tunewise.desk.intervals import Estimate
 from tunewise.desk.paired import MetricSummary
 from tunewise.desk.verdict import Verdict
 from tunewise.records import DataSummary, Environment
-from tunewise.spec import Frozen, Task
+from tunewise.spec import CostName, Frozen, Task
 
 REPORT_VERSION = 1
 
@@ -27,6 +27,7 @@ class StudyView(Frozen):
     sources: dict[str, str]  # split -> where its rows come from
     question: str
     primary_metric: str  # what the verdicts are about
+    cost: CostName  # by which an arm is recommended
     reference_arm: str  # what gain is measured over: base, or for a classification the arm that trains the head alone
     full_arm: str | None  # what arms are compared with; None: the study has none
     margin: str | None  # the declared acceptable loss of quality, in words; None: by metric, and no verdict yet
@@ -146,7 +147,7 @@ class Report(Frozen):
     study: StudyView
     headline: str
     declarations_changed: tuple[str, ...]  # after the first test score: the report is exploratory, and says no word
-    recommended_arm: str | None  # the one with the fewest trainable parameters that is as good or better; None: none is
+    recommended_arm: str | None  # the cheapest that is as good or better; None: none is
     is_complete: bool
     no_verdict: str | None  # why there are no verdicts; None: there are
     arms: tuple[ArmView, ...]  # the base first, then full, then as the study names them

@@ -10,7 +10,7 @@ from tunewise.desk.paired import MetricSummary
 from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
-from tunewise.spec import Task
+from tunewise.spec import CostName, Task
 
 MISSING = "–"
 
@@ -196,6 +196,14 @@ def within_margin(share_of_steps: float) -> str:
     return f"Full fine-tuning itself came this close to its best after {steps} of its steps."
 
 
-def recommendation(arm: str) -> str:
+CHEAPEST: dict[CostName, str] = {
+    "trainable_parameters": "trains the fewest parameters",
+    "train_seconds": "trains the fastest",
+    "peak_memory_bytes": "needs the least memory to train",
+    "saved_bytes": "takes the least space on disk",
+}
+
+
+def recommendation(arm: str, cost: CostName) -> str:
     """One sentence for the arm that the report recommends."""
-    return f"Recommended: {arm}, which trains the fewest parameters of the arms that are as good or better."
+    return f"Recommended: {arm}, which {CHEAPEST[cost]} of the arms that are as good or better."
