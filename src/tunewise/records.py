@@ -97,6 +97,7 @@ class Usage(Frozen):
     train_memory: Memory | None  # optimizer steps and all they need; evaluations in between are in evaluate_memory
     evaluate_memory: Memory
     saved_bytes: int | None  # None: nothing was saved
+    others_share: float | None = None  # of the machine's CPU time, taken by other processes meanwhile; None: not known
     started: AwareDatetime | None = None  # before the model was loaded; None: not recorded
     ended: AwareDatetime | None = None  # after the last score
 

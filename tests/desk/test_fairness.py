@@ -425,6 +425,21 @@ def test_timed_runs_that_overlapped_warn_and_name_the_first_pair(clean: Make) ->
     assert "timed-runs-overlapped" not in timed(minutes_apart=2)
 
 
+def test_a_machine_that_others_used_while_runs_were_timed_warns(clean: Make) -> None:
+    def used(share: float | None) -> Callable[[RunRecord], RunRecord]:
+        def change(record: RunRecord) -> RunRecord:
+            assert record.usage is not None
+            is_it = record.spec.seed == 2
+            return record.replace(usage=record.usage.replace(others_share=share if is_it else 0.01).model_dump())
+
+        return change
+
+    found = findings(clean(change=of_arm("lora", used(0.43))))["busy-machine"]
+    assert (found.severity, found.evidence) == ("warns", "at most, of its processors' time: full 0%, lora 43%")
+    assert "busy-machine" not in findings(clean(change=of_arm("lora", used(0.1))))
+    assert "busy-machine" not in findings(clean(change=of_arm("lora", used(None))))
+
+
 # --- a strong full arm
 
 

@@ -24,7 +24,7 @@ from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
-from tunewise.lab.train.meters import MemoryMeter, describe_environment
+from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
 from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.lab.train.precision import assert_masters, store_frozen_weights
 from tunewise.lab.train.updates import UpdateWatch
@@ -70,7 +70,7 @@ class Run:
         """Load, train, score, save; returns the record, already stored."""
         spec = self.spec
         torch.set_num_threads(spec.threads)
-        self.meter = MemoryMeter(spec.device)
+        self.meter, self.others = MemoryMeter(spec.device), OthersMeter()
         started = datetime.now(UTC)
         set_seed(spec.seed)  # before anything random: new heads and adapters are drawn from it
         self.tokenizer = self._tokenizer()
@@ -96,6 +96,7 @@ class Run:
             train_memory=self.meter.memory("train"),
             evaluate_memory=evaluate,
             saved_bytes=training.saved_bytes,
+            others_share=self.others.share(),
             started=started,
             ended=datetime.now(UTC),
         )

@@ -46,6 +46,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     machine.different_versions,
     machine.different_hardware,
     machine.overlapping_runs,
+    machine.busy_machine,
     strength.full_beside_published,
     strength.loose_margin,
 )

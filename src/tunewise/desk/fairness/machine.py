@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
 from tunewise.records import RunRecord
 
+QUIET_SHARE = 0.1  # of the machine's CPU time, which other programs may take before costs stop to compare
+
 
 def different_versions(case: Case) -> Iterator[Finding]:
     """Arms trained with different library versions."""
@@ -46,6 +48,20 @@ def overlapping_runs(case: Case) -> Iterator[Finding]:
             severity="warns",
             sentence="Runs whose time is reported ran beside others on the same device: costs do not compare.",
             evidence=f"{count(len(pairs), 'pair')} of runs, the first: {names}",
+        )
+
+
+def busy_machine(case: Case) -> Iterator[Finding]:
+    """Confirmed runs, whose times are reported, that had to share the processors with other programs."""
+    shares = {arm: [run.usage.others_share for run in runs if run.usage] for arm, runs in case.trained().items()}
+    most = {arm: max((share for share in of if share is not None), default=0.0) for arm, of in shares.items()}
+    if max(most.values(), default=0.0) > QUIET_SHARE:
+        yield Finding(
+            id="busy-machine",
+            severity="warns",
+            sentence="Other programs used the machine while runs were timed: costs do not compare.",
+            evidence="at most, of its processors' time: "
+            + ", ".join(f"{arm} {share:.0%}" for arm, share in most.items()),
         )
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,6 +16,8 @@ from tunewise.errors import SpecError
 from tunewise.records import Environment, Memory
 from tunewise.spec import Device
 
+# Kinds of processor time in which it works; guest time is part of user time.
+BUSY = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc")
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "tunewise")
 
 
@@ -77,6 +80,24 @@ class MemoryMeter:
         status = Path("/proc/self/status").read_text()
         kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
         return int(kilobytes) * 1024
+
+
+class OthersMeter:
+    """What other processes take of the machine's processors, from its making on."""
+
+    def __init__(self) -> None:
+        self.machine_seconds, self.own_seconds, self.start = self._now()
+
+    def share(self) -> float:
+        """CPU seconds of other processes over those that all cores together had, in [0, 1]."""
+        machine, own, now = self._now()
+        others = (machine - self.machine_seconds) - (own - self.own_seconds)
+        return min(max(others / ((now - self.start) * (os.cpu_count() or 1)), 0.0), 1.0)
+
+    def _now(self) -> tuple[float, float, float]:
+        times = psutil.cpu_times()._asdict()
+        busy = sum(seconds for name, seconds in times.items() if name in BUSY)
+        return busy, time.process_time(), time.perf_counter()
 
 
 def pick_device() -> Device:

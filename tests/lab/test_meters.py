@@ -1,0 +1,27 @@
+"""What other processes take of the machine while a run is timed."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tunewise.lab.train import meters
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "share"), [(10.0, 10.0, 0.0), (10.0, 4.0, 0.3), (20.0, 0.0, 1.0), (9.9, 10.0, 0.0)]
+)
+def test_others_have_what_the_machine_worked_and_the_run_did_not(
+    busy: float, own: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cores for 10 s have 20 s to give; idle and waiting time is no work, and rounding makes no negative share."""
+    clock: dict[str, Any] = {"user": 100.0, "system": 5.0, "idle": 1.0, "iowait": 1.0, "own": 3.0, "now": 50.0}
+    kinds = ("user", "system", "idle", "iowait")
+    times = SimpleNamespace(_asdict=lambda: {kind: clock[kind] for kind in kinds})
+    monkeypatch.setattr(meters.psutil, "cpu_times", lambda: times)
+    monkeypatch.setattr(meters.time, "process_time", lambda: clock["own"])
+    monkeypatch.setattr(meters.time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(meters.os, "cpu_count", lambda: 2)
+    others = meters.OthersMeter()
+    clock.update(user=100 + 0.9 * busy, system=5 + 0.1 * busy, idle=8.0, iowait=4.0, own=3 + own, now=60.0)
+    assert others.share() == pytest.approx(share)
