@@ -23,6 +23,7 @@ from tunewise import study as driver
 from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
 from tunewise.desk.report.build import build_report
+from tunewise.desk.report.wording import recommendation
 from tunewise.errors import UserError
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.train.loop import Loop, Step, train
@@ -199,12 +200,12 @@ def asked(bench: Bench, study: StudySpec) -> Any:
 
 
 def told(bench: Bench, study: StudySpec) -> Any:
-    """What a report says of quality, its figures made up."""
+    """What a report says of quality, and what it recommends, its figures made up."""
     changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})
     report = build_report(fake.write_study(bench.new(), study=changes))
-    return report.headline, [
-        (verdict.metric, verdict.outcome, verdict.low, verdict.high) for verdict in report.verdicts
-    ]
+    advice = recommendation(report.recommended_arm, report.study.cost) if report.recommended_arm else None
+    figures = [(verdict.metric, verdict.outcome, verdict.low, verdict.high) for verdict in report.verdicts]
+    return report.headline, advice, figures
 
 
 def afforded(bench: Bench, study: StudySpec) -> Any:
