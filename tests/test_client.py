@@ -12,7 +12,7 @@ from tunewise.executors.client import LabServer
 from tunewise.executors.server import is_out_of_memory
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
-from tunewise.spec import BaseMethod, Inputs, RunSpec, SamplesSpec, TrainSpec
+from tunewise.spec import BaseMethod, Inputs, MachineSpec, RunSpec, SamplesSpec, TrainSpec
 
 
 def spec() -> RunSpec:
@@ -41,6 +41,7 @@ def spec() -> RunSpec:
 def run(ledger: Ledger, *events: dict[str, Any]) -> RunRecord:
     """The record of a run whose process reports these events and writes no record."""
     lab = LabServer.__new__(LabServer)
+    lab.machine = MachineSpec()
     lines = "".join(json.dumps(event) + "\n" for event in events)
     lab.process = SimpleNamespace(stdin=io.StringIO(), stdout=io.StringIO(lines))  # type: ignore[assignment]
     return lab.run(spec(), ledger, Path("data"), lambda event: None)

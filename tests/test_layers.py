@@ -19,6 +19,7 @@ FILES = {
 
 # What a module of a layer may import of the package, itself and what stands inside its own layer apart.
 PLAIN = (
+    "tunewise.disk",
     "tunewise.errors",
     "tunewise.quantities",
     "tunewise.registry",
@@ -34,6 +35,7 @@ PLAIN = (
 )
 LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.errors": (),
+    "tunewise.disk": ("tunewise.errors",),
     "tunewise.registry": ("tunewise.errors",),
     "tunewise.quantities": (),
     "tunewise.metric_spec": ("tunewise.errors", "tunewise.quantities", "tunewise.registry"),

@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
+from tunewise.disk import files_below
 from tunewise.errors import StudyError
-from tunewise.ledger import Ledger, files_below, find_studies, write_atomically
+from tunewise.ledger import Ledger, find_studies
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import FullMethod, Inputs, RunSpec, SamplesSpec, StudySpec, TrainSpec
 
@@ -61,35 +61,6 @@ def ledger(tmp_path: Path) -> Ledger:
     return made
 
 
-# --- atomic writes
-
-
-def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "record.json"
-    write_atomically(path, "old")
-
-    def power_cut(*arguments: object, **options: object) -> NoReturn:
-        raise OSError("power cut")
-
-    for owner, step in ((Path, "open"), (os, "fsync"), (Path, "replace")):
-        with monkeypatch.context() as broken:
-            broken.setattr(owner, step, power_cut)
-            with pytest.raises(OSError, match="power cut"):
-                write_atomically(path, "new")
-        assert path.read_text(encoding="utf-8") == "old"
-    write_atomically(path, "new")
-    assert path.read_text(encoding="utf-8") == "new"
-
-
-def test_the_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = []
-    replace, fsync = Path.replace, os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle)))
-    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("replace"), replace(self, to))[1])
-    write_atomically(tmp_path / "x", "text")
-    assert order == ["fsync", "replace"]
-
-
 # --- the study
 
 
@@ -137,7 +108,7 @@ def test_a_run_interrupted_while_it_is_recorded_is_not_done(ledger: Ledger, monk
     (ledger.begin(spec) / "scores.parquet").write_text("scores", encoding="utf-8")
     with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", lambda self, to: (_ for _ in ()).throw(OSError("power cut")))
-        with pytest.raises(OSError, match="power cut"):
+        with pytest.raises(StudyError, match="power cut"):
             ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status="done"))
     assert ledger.records() == []
 
@@ -148,6 +119,22 @@ def test_a_run_that_starts_again_finds_no_leftovers(ledger: Ledger) -> None:
     folder = ledger.begin(spec)
     assert [path.name for path in files_below(folder)] == ["spec.json"]
     assert ledger.record(spec.run_id) is None
+
+
+def test_a_run_that_can_be_continued_keeps_what_it_needs_for_that_and_nothing_else(ledger: Ledger) -> None:
+    spec = run_spec()
+    finish(ledger, spec, **{"weights/model.safetensors": "w", "checkpoint/step": "c", "log.txt": "hello"})
+    (ledger.run_folder(spec.run_id) / "checkpoint").mkdir()
+    folder = ledger.begin(spec)
+    assert {path.name for path in folder.iterdir()} == {"checkpoint", "log.txt", "spec.json", "steps.jsonl"}
+
+
+def test_a_done_run_keeps_no_checkpoint_and_a_lost_one_does(ledger: Ledger) -> None:
+    for status, is_kept in (("done", False), ("diverged", False), ("failed", True)):
+        folder = ledger.begin(run_spec())
+        (folder / "checkpoint").mkdir(exist_ok=True)
+        ledger.finish(RunRecord(run_id=run_spec().run_id, spec=run_spec(), status=status))
+        assert (folder / "checkpoint").exists() == is_kept
 
 
 def test_records_come_in_the_order_of_their_ids_whatever_the_order_of_the_runs(ledger: Ledger) -> None:

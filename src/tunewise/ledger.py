@@ -4,55 +4,37 @@ runs/<study>/
   study.yaml               resolved
   declarations.json        what was declared before the first confirmation run, and its SHA-256
   data/<key>/              prepared examples: data.json, train.parquet, valid.parquet, test.parquet, general.parquet
-  runs/<run-id>/           spec.json, steps.jsonl, scores.parquet, log.txt, weights/, record.json (written last)
+  runs/<run-id>/           spec.json, steps.jsonl, scores.parquet, log.txt, weights/, record.json (written last);
+                           checkpoint/ while it runs
   best/<arm>/              the deliverable
   report.html  report.json  figures/
 """
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from tunewise.disk import delete, file_hash, files_below, move, sync_all, told, write_atomically
 from tunewise.errors import StudyError
-from tunewise.records import DataSummary, RunRecord
+from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, canonical_json
 from tunewise.study_file import parse_study
 
 RECORD = "record.json"
 DECLARATIONS = "declarations.json"
+CHECKPOINT = "checkpoint"
+TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # of a run that was interrupted
 RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either all of it or what it held before, also after a power cut."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every regular file below `folder`, in a fixed order."""
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 class Ledger:
@@ -74,7 +56,7 @@ class Ledger:
         """Make the folder, ready to be written. Raises StudyError where that is not allowed."""
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / "runs" / ".writable", "")
+            (self.folder / "runs" / ".writable").write_bytes(b"")
         except OSError as error:
             raise StudyError(
                 f"cannot write the study folder {self.folder}: {error.strerror}. Choose another with --out."
@@ -148,10 +130,15 @@ class Ledger:
         return self.run_folder(run_id) / "forgetting.parquet"
 
     def begin(self, spec: RunSpec) -> Path:
-        """An empty folder for a run that starts now, its spec inside; leftovers of a broken start are removed."""
+        """The folder of a run that starts now, its spec inside; of a broken start what a run continues from stays."""
         folder = self.run_folder(spec.run_id)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        with told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        delete(folder / RECORD)  # first: where it stands, the run is done and its other files are there
+        kept = TO_CONTINUE if (folder / CHECKPOINT).is_dir() else ()
+        for path in folder.iterdir():
+            if path.name not in kept:
+                delete(path)
         write_atomically(folder / "spec.json", spec.model_dump_json(indent=2))
         return folder
 
@@ -188,10 +175,13 @@ class Ledger:
         """Store a record, which makes its run done: hashes first, record.json last."""
         folder = self.run_folder(record.run_id)
         weights = folder / "weights"
+        sync_all(weights)
         files = {name: file_hash(folder / name) for name in RUN_FILES if (folder / name).is_file()}
         saved = {str(p.relative_to(weights)): file_hash(p) for p in files_below(weights)}
         complete = record.replace(files=files, weights=saved)
         write_atomically(folder / RECORD, complete.model_dump_json(indent=1))
+        if record.status not in LOST:
+            delete(folder / CHECKPOINT)
 
     # --- deliverables
 
@@ -204,16 +194,17 @@ class Ledger:
         weights, best = self.run_folder(run_id) / "weights", self.best_folder(arm)
         if not weights.is_dir():
             return
-        shutil.rmtree(best, ignore_errors=True)
-        best.parent.mkdir(exist_ok=True)
-        if keep_in_run:
-            shutil.copytree(weights, best)
-        else:
-            weights.replace(best)
+        with told(best):
+            best.parent.mkdir(exist_ok=True)
+            if keep_in_run:
+                copy = best.with_name(best.name + ".new")
+                delete(copy)
+                weights = Path(shutil.copytree(weights, copy))
+        move(weights, best)
 
     def drop_weights(self, run_id: str) -> None:
         """Delete the weights of a run that is not the deliverable."""
-        shutil.rmtree(self.run_folder(run_id) / "weights", ignore_errors=True)
+        delete(self.run_folder(run_id) / "weights")
 
 
 def find_studies(root: Path) -> list[Path]:

@@ -98,6 +98,7 @@ class Usage(Frozen):
     evaluate_memory: Memory
     saved_bytes: int | None  # None: nothing was saved
     others_share: float | None = None  # of the machine's CPU time, taken by other processes meanwhile; None: not known
+    num_continued: int = 0  # how often a later process took over; what the lost part had done since is not in here
     started: AwareDatetime | None = None  # before the model was loaded; None: not recorded
     ended: AwareDatetime | None = None  # after the last score
 

@@ -198,6 +198,7 @@ class MachineSpec(Frozen):
         None,
         description="transformers' implementation; None: the model's default (eager is faster on CPU up to 256 tokens)",
     )
+    checkpoint_seconds: float = Field(300, ge=0, description="between checkpoints inside a run; 0: after every step")
 
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -52,7 +52,7 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
     check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()  # study.yaml waits until the study is known to be sound, so as not to spoil a finished one's
-    with LabServer() as lab:
+    with LabServer(study.machine) as lab:
         listener({"event": "preparing"})
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
         declared = schedule.resolve(study, data)
@@ -152,7 +152,7 @@ def check(study: StudySpec, out: Path | str | None = None) -> tuple[StudySpec, D
     check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()
-    with LabServer() as lab:
+    with LabServer(study.machine) as lab:
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
     resolved = schedule.resolve(study, data)
     check_asked(resolved)

@@ -336,7 +336,7 @@ StudyWriter = Callable[..., Ledger]
 @pytest.fixture
 def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyWriter:
     """Writes a fake study into the test's own folder; arguments of `write_study`."""
-    monkeypatch.setattr("tunewise.ledger.os.fsync", lambda file: None)  # half of the time, and no power cut is tested
+    monkeypatch.setattr("tunewise.disk.sync", lambda path: None)  # half of the time, and no power cut is tested
     numbers = itertools.count()
     return lambda **arguments: write_study(tmp_path / f"study-{next(numbers)}", **arguments)
 

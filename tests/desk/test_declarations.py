@@ -16,7 +16,7 @@ from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 Compare = Callable[..., Ledger]
 
@@ -24,7 +24,7 @@ Compare = Callable[..., Ledger]
 @pytest.fixture
 def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     """The driver itself, with a lab that answers from a seed; `change` alters every record before it is stored."""
-    monkeypatch.setattr("tunewise.ledger.os.fsync", lambda file: None)
+    monkeypatch.setattr("tunewise.disk.sync", lambda path: None)
     monkeypatch.setattr(driver, "write_report", build_report)
     monkeypatch.setattr(driver, "write_card", lambda ledger, study, record: None)
 
@@ -37,6 +37,9 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
         summary = data or data_summary()
 
         class Lab:
+            def __init__(self, machine: MachineSpec) -> None:
+                pass
+
             def __enter__(self) -> "Lab":
                 return self
 

@@ -440,6 +440,18 @@ def test_a_machine_that_others_used_while_runs_were_timed_warns(clean: Make) -> 
     assert "busy-machine" not in findings(clean(change=of_arm("lora", used(None))))
 
 
+def test_continued_runs_are_noted_by_arm(clean: Make) -> None:
+    def continued(record: RunRecord) -> RunRecord:
+        if (record.spec.arm, record.spec.role) != ("full", "confirm"):
+            return record
+        assert record.usage is not None
+        return record.replace(usage={**record.usage.model_dump(), "num_continued": 2})
+
+    found = findings_with(clean(), continued)["runs-continued"]
+    assert (found.severity, found.evidence) == ("note", "full: 3 runs")
+    assert "runs-continued" not in findings_with(clean(), lambda record: record)
+
+
 # --- a strong full arm
 
 

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example
-from tunewise.lab.run import SELECTED, Run
+from tunewise.lab.run import Run
 from tunewise.lab.train.meters import require_device
-from tunewise.ledger import Ledger
+from tunewise.ledger import CHECKPOINT, Ledger
 from tunewise.records import EXAMPLES_SCHEMA, SCORES_SCHEMA, WRITTEN_COLUMNS, DataSummary, RunRecord
 from tunewise.spec import (
     BaseMethod,
@@ -212,7 +212,7 @@ def test_a_confirmed_run_is_complete_and_its_weights_give_the_recorded_scores(
     assert (record.status, record.message, record.num_steps) == ("done", None, num_steps)
     assert [e.step for e in record.evaluations] == [3, 6, 9]
     assert set(record.files) == {"spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet"}
-    assert not (lab.ledger.run_folder(record.run_id) / SELECTED).exists()
+    assert not (lab.ledger.run_folder(record.run_id) / CHECKPOINT).exists()
     assert record.tuned is not None
     assert 0 < record.tuned.trainable_parameters <= record.tuned.total_parameters
     assert record.tuned.parameter_groups

@@ -11,12 +11,13 @@ import torch
 from small_studies import FolderOf, SmallStudy, small_study
 
 import tunewise.lab.run
+import tunewise.lab.train.checkpoint
 from tunewise.executors.client import LabServer
 from tunewise.lab.models import load_tuned
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.records import Memory
-from tunewise.spec import RunSpec
+from tunewise.spec import MachineSpec, RunSpec
 
 MIB = 2**20
 LARGE = 256 * MIB  # far above what a small model needs in any phase
@@ -59,7 +60,7 @@ NEEDS = {
     "load_base": (before, "load"),
     "train": (while_training, "train"),
     "score": (before, "evaluate"),
-    "save_file": (before, None),
+    "write_tensors": (before, None),
     "load_tuned": (before, None),
 }
 
@@ -77,7 +78,8 @@ def test_law_32_what_a_phase_needs_is_in_its_own_figure_alone(
     study = small_study(tmp_path, folder_of("llama"), "sft", arms, train=train, looks=[1], forgetting=general)
     spec = last_run(study)
     wrap, figure = NEEDS[name]
-    monkeypatch.setattr(tunewise.lab.run, name, wrap(getattr(tunewise.lab.run, name)))
+    owner = tunewise.lab.train.checkpoint if name == "write_tensors" else tunewise.lab.run
+    monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))
     usage = study.run(spec).usage
     assert usage is not None
     peaks = {
@@ -138,7 +140,7 @@ def test_law_32_a_run_does_not_inherit_the_peak_of_the_run_before(folder_of: Fol
     small = next(spec for spec in study.waiting() if spec.arm == "full")
     small = small.replace(train=small.train.replace(max_steps=1, batch_size=1))
     large = small.replace(train=small.train.replace(batch_size=16, micro_batch_tokens=4_000))
-    with LabServer() as lab:
+    with LabServer(MachineSpec()) as lab:
         records = [
             lab.run(spec, study.ledger, study.data_folder, lambda event: None)
             for spec in (small, large, small.replace(seed=7))

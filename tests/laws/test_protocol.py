@@ -17,12 +17,13 @@ from small_studies import FolderOf, SmallStudy, rows_of, small_study
 import tunewise.lab.run
 from desk import simulated_study
 from tunewise.desk.report.build import build_report
+from tunewise.disk import file_hash
 from tunewise.executors.client import LabServer
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import score
-from tunewise.ledger import Ledger, file_hash
+from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
-from tunewise.spec import RunSpec
+from tunewise.spec import MachineSpec, RunSpec
 from tunewise.study import deliver, tidy
 
 MODELS = [("llama", "sft"), ("bert", "classify")]
@@ -171,7 +172,7 @@ def test_law_33_records_do_not_depend_on_the_number_of_workers(folder_of: Folder
     """Law 33: two worker processes that share out the runs, both at work at once, leave the records that one leaves."""
     small = {"tuning": {"rates": 1, "cap": 1}, "looks": [1]}
     alone, shared = (study_of(tmp_path / name, folder_of("llama"), "sft", **small) for name in ("alone", "shared"))
-    with LabServer() as first, LabServer() as second, ThreadPoolExecutor(2) as pool:
+    with LabServer(MachineSpec()) as first, LabServer(MachineSpec()) as second, ThreadPoolExecutor(2) as pool:
 
         def work(lab: LabServer, study: SmallStudy, specs: Sequence[RunSpec]) -> None:
             for spec in specs:

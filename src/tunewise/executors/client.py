@@ -13,7 +13,7 @@ from typing import Any, Self
 from tunewise.errors import USER_ERRORS, TunewiseError
 from tunewise.ledger import Ledger
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
 
@@ -23,7 +23,8 @@ Listener = Callable[[dict[str, Any]], None]
 class LabServer:
     """A started server. One job at a time, so that timed runs never share the machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: MachineSpec) -> None:
+        self.machine = machine
         environment = {
             **os.environ,
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
@@ -72,7 +73,8 @@ class LabServer:
         before = ledger.record(spec.run_id)
         folder = ledger.begin(spec)
         message, is_short_of_memory = "the process ended without a word", False
-        for event in self._do({"job": "run", "folder": str(folder), "data": str(data_folder)}):
+        request = {"job": "run", "folder": str(folder), "data": str(data_folder)}
+        for event in self._do({**request, "checkpoint_seconds": self.machine.checkpoint_seconds}):
             if event["event"] in ("error", "crash", "memory"):
                 message, is_short_of_memory = event["message"], event["event"] == "memory"
             elif event["event"] == "end" and event["code"] == KILLED:

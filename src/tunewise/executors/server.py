@@ -4,7 +4,8 @@
 line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean, in
 hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
-Requests: {"job": "prepare", "study": {...}, "root": "..."} and {"job": "run", "folder": "...", "data": "..."}.
+Requests: {"job": "prepare", "study": {...}, "root": "..."} and
+          {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300}.
 Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
           {"event": "memory" or "crash", "message", "log"}, and last {"event": "end", "code"}: the exit status, negative
           for a signal.
@@ -101,10 +102,12 @@ def prepare_job(request: dict[str, Any]) -> None:
 def run_job(request: dict[str, Any]) -> None:
     """Execute one run."""
     from tunewise.lab.run import Run
+    from tunewise.lab.train.checkpoint import Checkpoints
 
     folder = Path(request["folder"])
     spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
-    record: RunRecord = Run(spec, folder, Path(request["data"]), send).execute()
+    checkpoints = Checkpoints(folder, request["checkpoint_seconds"])
+    record: RunRecord = Run(spec, folder, Path(request["data"]), send, checkpoints).execute()
     send({"event": "done", "run": record.run_id})
 
 

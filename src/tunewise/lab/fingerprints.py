@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from tunewise.disk import file_hash, files_below, write_atomically
 from tunewise.errors import ModelError
 from tunewise.lab.models import model_source
-from tunewise.ledger import file_hash, files_below, write_atomically
 
 VERSIONED = ("torch", "transformers", "peft")
 WEIGHTS = (".safetensors", ".safetensors.index.json")

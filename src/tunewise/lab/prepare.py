@@ -15,13 +15,13 @@ from transformers import (
     set_seed,
 )
 
+from tunewise.disk import write_atomically
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
-from tunewise.ledger import write_atomically
 from tunewise.records import DataSummary, Tuned
 from tunewise.spec import ExistingMethod, Inputs, StudySpec, Task, canonical_json
 
@@ -42,7 +42,7 @@ def prepare(study: StudySpec, root: Path) -> str:
         name: hashes.of_weights(Path(arm.path)) for name, arm in study.arms.items() if isinstance(arm, ExistingMethod)
     }
     arms = {name: arm.model_dump(mode="json") for name, arm in study.arms.items()}
-    machine = [study.machine.model_dump(), pick_device(), torch.get_num_threads()]
+    machine = [study.machine.model_dump(exclude={"checkpoint_seconds"}), pick_device(), torch.get_num_threads()]
     asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions()])
     key = text_fingerprint(asked, base_hash, data_key(study, tokens_by))[:16]
     folder = root / key

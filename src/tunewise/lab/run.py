@@ -4,17 +4,17 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from tunewise.disk import files_below, write_table
 from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
@@ -23,51 +23,40 @@ from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
+from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
 from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.lab.train.precision import assert_masters, store_frozen_weights
+from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.ledger import Ledger, files_below
-from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Tuned, Usage
+from tunewise.ledger import Ledger
+from tunewise.records import SCORES_SCHEMA, DataSummary, RunRecord, Sample, Usage
 from tunewise.selection import takes_over
-from tunewise.spec import BaseMethod, Device, ExistingMethod, Precision, RunSpec
-
-SELECTED = "selected.safetensors"  # the learned weights of the best evaluation so far
+from tunewise.spec import BaseMethod, Device, ExistingMethod, MachineSpec, Precision, RunSpec
 
 Listener = Callable[[dict[str, Any]], None]
 
 
-@dataclass
-class Training:
-    """What the training of one run leaves behind; grows while it runs."""
-
-    tuned: Tuned | None = None
-    num_steps: int = 0
-    evaluations: list[Evaluation] = field(default_factory=list)
-    selected_step: int | None = None  # None: the untrained model
-    valid_rows: list[dict[str, Any]] = field(default_factory=list)
-    num_tokens: int = 0
-    num_supervised_tokens: int = 0
-    load_seconds: float = 0.0
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    updates_kept: float | None = None
-    saved_bytes: int | None = None  # None: nothing was saved
-    diverged: str | None = None
-
-
 class Run:
-    """One run: its spec, its data, its model."""
+    """One run: its spec, its data, its model, and where it can be continued from."""
 
-    def __init__(self, spec: RunSpec, folder: Path, data_folder: Path, listener: Listener) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: Path,
+        data_folder: Path,
+        listener: Listener,
+        checkpoints: Checkpoints | None = None,  # None: at the default interval, never asked to stop
+    ) -> None:
         self.spec, self.folder, self.listener = spec, folder, listener
+        self.checkpoints = checkpoints or Checkpoints(folder, MachineSpec().checkpoint_seconds)
         self.data = DataSummary.model_validate_json((data_folder / "data.json").read_text(encoding="utf-8"))
         self.data_folder = data_folder
         self.where = (spec.device, spec.precision)
 
     def execute(self) -> RunRecord:
-        """Load, train, score, save; returns the record, already stored."""
+        """Load, train, score, save; returns the record, already stored. Raises StoppedError if asked to stop."""
         spec = self.spec
         torch.set_num_threads(spec.threads)
         self.meter, self.others = MemoryMeter(spec.device), OthersMeter()
@@ -97,6 +86,7 @@ class Run:
             evaluate_memory=evaluate,
             saved_bytes=training.saved_bytes,
             others_share=self.others.share(),
+            num_continued=training.num_continued,
             started=started,
             ended=datetime.now(UTC),
         )
@@ -147,6 +137,10 @@ class Run:
         optimizer = make_optimizer(groups, spec.train, spec.device)
         training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
         watch = UpdateWatch(optimizer)
+        curve = self._forgetting_curve(num_steps, valid)
+        log = StepLog(self.folder / "steps.jsonl")
+        state = TrainingState(model, optimizer, method, watch, curve, training, log, self.meter)
+        self.checkpoints.restore(state)
 
         def after_step(model: torch.nn.Module, index: int) -> None:
             watch.compare(index + 1)
@@ -160,51 +154,56 @@ class Run:
             device=spec.device,
             precision=spec.precision,
             after_step=after_step,
+            first_step=training.num_steps,
         )
         evaluate_at = spec.train.evaluation_steps(num_steps)
-        curve = self._forgetting_curve(num_steps, valid)
         try:
-            self._measure(curve, model, training)
-            with (self.folder / "steps.jsonl").open("w", encoding="utf-8") as log:
-                for step in train(model, self._batches(examples, num_steps), loop):
-                    self._note(step, training, num_steps, log)
-                    if step.step in evaluate_at:
-                        self._evaluate(model, valid, training)
-                    self._measure(curve, model, training)
+            if not training.num_steps:
+                self._measure(state)
+            for step in train(model, self._batches(examples, training.num_steps, num_steps), loop):
+                self._note(step, state, num_steps)
+                if step.step in evaluate_at:
+                    self._evaluate(state, valid)
+                self._measure(state)
+                self.checkpoints.after_step(state)
         except DivergedError as error:
             training.diverged = str(error)
+        log.close()
         curve.write(self.folder / "forgetting.parquet")
         training.updates_kept = watch.median()
-        return self._selected(model, method, training), method
+        return self._selected(state), method
 
-    def _selected(self, model: torch.nn.Module, method: Method, training: Training) -> torch.nn.Module:
+    def _selected(self, state: TrainingState) -> torch.nn.Module:
         """The model with the weights that the checkpoint rule selected; the untrained one if there are none."""
-        if training.selected_step is None:
+        selected = state.training.selected_file
+        if selected is None:
             set_seed(self.spec.seed)
-            return method.prepare(self._load_base()).to(self.spec.device)
-        model.load_state_dict(load_file(self.folder / SELECTED, device=self.spec.device), strict=False)
-        (self.folder / SELECTED).unlink()
-        return model
+            return state.method.prepare(self._load_base()).to(self.spec.device)
+        state.model.load_state_dict(self.checkpoints.selected(selected), strict=False)
+        return state.model
 
-    def _batches(self, examples: list[Example], num_steps: int) -> Iterator[list[Batch]]:
+    def _batches(self, examples: list[Example], num_done: int, num_steps: int) -> Iterator[list[Batch]]:
         train_spec, padding = self.spec.train, padding_id(self.tokenizer)
-        for rows in step_rows(len(examples), train_spec.batch_size, num_steps, self.spec.seed):
+        rows_of_steps = step_rows(len(examples), train_spec.batch_size, num_steps, self.spec.seed)
+        for rows in islice(rows_of_steps, num_done, None):
             pieces = cut(examples, rows, train_spec.micro_batch_tokens)
             yield [make_batch(examples, piece, padding) for piece in pieces]
 
-    def _note(self, step: Step, training: Training, num_steps: int, log: Any) -> None:
+    def _note(self, step: Step, state: TrainingState, num_steps: int) -> None:
+        training = state.training
         training.num_steps = step.step
         training.train_seconds += step.seconds
         training.num_tokens += step.num_tokens
         training.num_supervised_tokens += step.num_targets
         row = asdict(step)
-        log.write(_json_line(row))
+        state.log.write(json.dumps(row))
         self.listener({"event": "step", "num_steps": num_steps, **row})
 
-    def _evaluate(self, model: torch.nn.Module, valid: list[Example], training: Training) -> None:
-        start = time.perf_counter()
+    def _evaluate(self, state: TrainingState, valid: list[Example]) -> None:
+        start, training = time.perf_counter(), state.training
+        max_tokens, padding = self.spec.train.micro_batch_tokens, padding_id(self.tokenizer)
         with self.meter.phase("evaluate"):
-            rows = score(model, valid, self.spec.train.micro_batch_tokens, padding_id(self.tokenizer), self.where)
+            rows = score(state.model, valid, max_tokens, padding, self.where)
         evaluation = summarise(rows, training.num_steps)
         training.evaluate_seconds += time.perf_counter() - start
         if not math.isfinite(evaluation.nll):
@@ -212,22 +211,20 @@ class Run:
         best = next((e for e in training.evaluations if e.step == training.selected_step), None)
         training.evaluations.append(evaluation)
         if self.spec.checkpoint == "last" or best is None or takes_over(training.evaluations, best):
-            training.selected_step, training.valid_rows = evaluation.step, rows
-            learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-            with self.meter.phase("save"):  # on disk: a copy in memory would count as what full fine-tuning needs
-                save_file(learned, self.folder / SELECTED)
+            training.valid_rows = rows
+            self.checkpoints.select(state)
 
     def _forgetting_curve(self, num_steps: int, valid: list[Example]) -> ForgettingCurve:
         points = self.spec.forgetting_points
         steps = frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
         return ForgettingCurve(steps, valid, self._examples("general") if points else [])
 
-    def _measure(self, curve: ForgettingCurve, model: torch.nn.Module, training: Training) -> None:
-        start = time.perf_counter()
-        spec, padding = self.spec, padding_id(self.tokenizer)
+    def _measure(self, state: TrainingState) -> None:
+        start, training = time.perf_counter(), state.training
+        max_tokens, padding = self.spec.train.micro_batch_tokens, padding_id(self.tokenizer)
         with self.meter.phase("evaluate"):
-            curve.measure(
-                training.num_steps, lambda rows: score(model, rows, spec.train.micro_batch_tokens, padding, self.where)
+            state.curve.measure(
+                training.num_steps, lambda rows: score(state.model, rows, max_tokens, padding, self.where)
             )
         training.evaluate_seconds += time.perf_counter() - start
 
@@ -257,7 +254,7 @@ class Run:
             if split == "test":
                 found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), self.folder / "scores.parquet")
+        write_table(self.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
         return samples
 
     def _answers(
@@ -298,6 +295,7 @@ class Run:
             evaluations=tuple(training.evaluations),
             selected_step=training.selected_step,
             updates_kept=training.updates_kept,
+            warnings=tuple(training.warnings),
             samples=samples,
             usage=usage,
             environment=describe_environment(self.spec.device),
@@ -307,7 +305,3 @@ class Run:
 
     def _examples(self, split: str) -> list[Example]:
         return read_examples(self.data_folder / f"{split}.parquet")
-
-
-def _json_line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"

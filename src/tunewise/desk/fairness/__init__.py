@@ -47,6 +47,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     machine.different_hardware,
     machine.overlapping_runs,
     machine.busy_machine,
+    machine.continued_runs,
     strength.full_beside_published,
     strength.loose_margin,
 )

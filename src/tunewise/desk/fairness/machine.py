@@ -65,6 +65,20 @@ def busy_machine(case: Case) -> Iterator[Finding]:
         )
 
 
+def continued_runs(case: Case) -> Iterator[Finding]:
+    """Confirmed runs that were interrupted: what they cost is not measured as in the others."""
+    counts = {
+        arm: sum(1 for run in runs if run.usage and run.usage.num_continued) for arm, runs in case.confirmed.items()
+    }
+    if any(counts.values()):
+        yield Finding(
+            id="runs-continued",
+            severity="note",
+            sentence="Runs were interrupted and continued: their seconds and peak memory are put together from parts.",
+            evidence=", ".join(f"{arm}: {count(number, 'run')}" for arm, number in counts.items() if number),
+        )
+
+
 def _timed(case: Case) -> list[RunRecord]:
     return [run for run in case.records if run.usage and run.usage.started and run.usage.ended]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from tunewise.desk.metrics import METRICS, compute, metrics_of, read_scores
-from tunewise.ledger import Ledger, write_atomically
+from tunewise.disk import write_atomically
+from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import DataSpec, StudySpec
 

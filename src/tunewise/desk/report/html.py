@@ -15,7 +15,8 @@ from tunewise.desk.report.build import build_report
 from tunewise.desk.report.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts import Figure, figures
 from tunewise.desk.report.view import Report
-from tunewise.ledger import Ledger, write_atomically
+from tunewise.disk import write_atomically
+from tunewise.ledger import Ledger
 
 TEMPLATE = "report.html.j2"
 GAIN_TRACK = 1.2  # of full's gain: room for an arm that gains more

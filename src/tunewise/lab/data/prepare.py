@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tunewise.disk import write_table
 from tunewise.errors import DataError
 from tunewise.lab.data.audit import (
     Separated,
@@ -167,7 +167,7 @@ def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow
     digest = hashlib.sha256()
     for split, examples in splits:
         columns = {name: [getattr(example, name) for example in examples] for name in EXAMPLES_SCHEMA.names}
-        pq.write_table(pa.table(columns, schema=EXAMPLES_SCHEMA), folder / f"{split}.parquet")
+        write_table(folder / f"{split}.parquet", pa.table(columns, schema=EXAMPLES_SCHEMA))
         digest.update(split.encode())
         for name, values in columns.items():
             digest.update(canonical_json([name, values]).encode())

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tunewise.disk import file_hash, files_below
 from tunewise.errors import DataError
 from tunewise.lab.data.builtin import BUILTINS
-from tunewise.ledger import file_hash, files_below
 from tunewise.registry import lookup, near_miss
 from tunewise.spec import SPLIT_NAMES, Split
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tunewise.disk import write_table
 from tunewise.lab.data.batching import Example
 from tunewise.records import FORGETTING_SCHEMA
 
@@ -42,4 +42,4 @@ class ForgettingCurve:
     def write(self, path: Path) -> None:
         """Write records.FORGETTING_SCHEMA, where anything was measured."""
         if self.rows:
-            pq.write_table(pa.Table.from_pylist(self.rows, schema=FORGETTING_SCHEMA), path)
+            write_table(path, pa.Table.from_pylist(self.rows, schema=FORGETTING_SCHEMA))

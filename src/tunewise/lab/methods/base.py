@@ -1,6 +1,6 @@
 """What a method is to the loop, and what every method does alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,14 @@ class Method(Protocol):
         """Called after optimizer step `step` (from 0), before the gradients are cleared."""
         ...
 
+    def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """What the method itself remembers from step to step, for a checkpoint."""
+        ...
+
+    def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Remember what `state` said."""
+        ...
+
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         """Write what plain peft or transformers needs to load the tuned model."""
         ...
@@ -46,6 +54,13 @@ class WholeModel:
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
         """Nothing to do."""
+
+    def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Nothing."""
+        return {}
+
+    def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Nothing to remember."""
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         """A standard transformers folder, fp32 safetensors."""

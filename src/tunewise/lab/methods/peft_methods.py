@@ -1,6 +1,7 @@
 """Methods that peft implements: LoRA, and any other by the name of its type."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +36,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 NEED_MORE = {"eva": "activations", "corda": "covariances", "lora_ga": "gradients", "loftq": "a quantised base"}
 
 
+# What AdaLoRA remembers: moving averages of the importance of every weight, and the ranks that are left.
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+RANKS = "rank_pattern"
+
+
 class _Adapter:
     """What all peft methods share: the adapter is saved in peft's own format."""
 
@@ -63,6 +69,26 @@ class _Adapter:
         inner = cast(PeftModel, model).base_model
         if hasattr(inner, "update_and_allocate"):
             inner.update_and_allocate(step)
+
+    def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Of AdaLoRA: how important every weight was so far, and which ranks are left. Of others: nothing."""
+        inner = cast(PeftModel, model).base_model
+        if not hasattr(inner, "rankallocator"):
+            return {}
+        allocator, ranks = inner.rankallocator, inner.peft_config["default"].rank_pattern or {}
+        averages = {f"{kind}/{name}": t for kind in AVERAGES for name, t in getattr(allocator, kind).items()}
+        return averages | {f"{RANKS}/{name}": torch.tensor(kept) for name, kept in ranks.items()}
+
+    def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Of AdaLoRA: both again."""
+        for key, tensor in state.items():
+            inner = cast(PeftModel, model).base_model
+            kind, _, name = key.partition("/")
+            if kind == RANKS:
+                config = inner.peft_config["default"]
+                config.rank_pattern = {**(config.rank_pattern or {}), name: tensor.tolist()}
+            else:
+                getattr(inner.rankallocator, kind)[name] = tensor.to(model.device)
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         """A standard peft adapter folder, for the untouched base.

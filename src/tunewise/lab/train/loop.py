@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -40,6 +41,7 @@ class Loop:
     device: Device
     precision: Precision
     after_step: Callable[[torch.nn.Module, int], None]
+    first_step: int = 0  # where `steps` begin: those before it were done by an earlier process
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
     A micro-batch without targets adds 0; a step without any is a mistake of the caller.
     """
     first_rates = [group["lr"] for group in loop.optimizer.param_groups]
-    for index, (micro_batches, factor) in enumerate(zip(steps, loop.rate_factors, strict=False)):
+    factors = islice(loop.rate_factors, loop.first_step, None)
+    for index, (micro_batches, factor) in enumerate(zip(steps, factors, strict=False), start=loop.first_step):
         start = time.perf_counter()
         for group, rate in zip(loop.optimizer.param_groups, first_rates, strict=True):
             group["lr"] = rate * factor

@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +49,12 @@ class MemoryMeter:
         peak = self.peaks[name]
         above = None if peak is None or self.start_bytes is None else peak - self.start_bytes
         return Memory(peak_bytes=peak, above_start_bytes=above)
+
+    def join(self, peaks: Mapping[str, int | None]) -> None:
+        """Take in what an earlier process of the same run had found."""
+        for name, peak in peaks.items():
+            own = self.peaks.get(name, 0)
+            self.peaks[name] = None if peak is None or own is None else max(peak, own)
 
     def _count(self) -> None:
         """The peak since the last call belongs to the innermost open phase; from here on it is another's."""

@@ -1,0 +1,136 @@
+"""Checkpoints inside a run: after any crash it continues as if nothing had happened, bit for bit on CPU.
+
+checkpoint/
+  step-<n>-<sha256>.safetensors      what learns, optimizer, random states, and all that the run noted up to step n
+  selected-<n>-<sha256>.safetensors  the weights of the best evaluation so far; checkpoints name theirs
+
+A file takes its name when it is whole, and the name holds its hash. The last checkpoint goes when the next is there.
+"""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from tunewise import disk
+from tunewise.errors import StudyError
+from tunewise.lab.train.tensor_file import SUFFIX, bytes_as_tensor, write_tensors
+from tunewise.lab.train.training import TrainingState
+from tunewise.ledger import CHECKPOINT
+
+NAME = re.compile(rf"step-(\d+)-[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+NOTES = "notes"  # the tensor that holds everything that is no tensor, as JSON
+PHASE = "save"  # of the memory meter: what it needs is not what training needs
+LEFT_FREE = 2  # times its size: a checkpoint must not take the room of the weights that are saved at the end
+
+
+class StoppedError(Exception):
+    """Somebody asked the run to stop; it is stored and can be continued."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, written when `seconds` have passed, or at once when `should_stop()` says so."""
+
+    def __init__(self, run_folder: Path, seconds: float, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self.folder, self.seconds, self.should_stop = run_folder / CHECKPOINT, seconds, should_stop
+        self.last_time = time.monotonic()
+        self.kept: frozenset[str] = frozenset()  # the last checkpoint and the selected weights that it names
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back to the newest checkpoint that is whole, if there is one. What is damaged is named and left out."""
+        damaged = []
+        for path in self._newest_first():
+            found = self._read(path, state)
+            if found is None:
+                damaged.append(path.name)
+                continue
+            with state.meter.phase(PHASE):
+                state.restore(*found)
+            state.training.num_continued += 1
+            self.kept = _names(path, state)
+            break
+        else:
+            state.log.open(0)
+        for name in damaged:
+            state.training.warn(f"A damaged checkpoint was left out ({name}); what it held was computed again.")
+        self._tidy()
+
+    def after_step(self, state: TrainingState) -> None:
+        """Write a checkpoint if it is time to. Raises StoppedError, after writing one, where the run should stop."""
+        is_asked = self.should_stop()
+        if is_asked or time.monotonic() - self.last_time >= self.seconds:
+            with state.meter.phase(PHASE):
+                self._write(state)
+        if is_asked:
+            raise StoppedError(f"stopped after step {state.training.num_steps}")
+
+    def select(self, state: TrainingState) -> None:
+        """Store the weights of now as those that the run is scored with. Raises StudyError where the disk refuses."""
+        training = state.training
+        before = training.selected_file
+        training.selected_step = training.num_steps
+        with state.meter.phase(PHASE):  # on disk: a copy in memory would count as what full fine-tuning needs
+            training.selected_file = write_tensors(self.folder, f"selected-{training.num_steps}", state.learned).name
+        if before and before not in {training.selected_file, *self.kept}:
+            disk.delete(self.folder / before)
+
+    def selected(self, name: str) -> dict[str, torch.Tensor]:
+        """The weights that `select` stored under this name."""
+        tensors: dict[str, torch.Tensor] = load_file(self.folder / name)
+        return tensors
+
+    def _write(self, state: TrainingState) -> None:
+        self.last_time = time.monotonic()  # also where it fails, so that it is not tried at every step
+        notes = bytes_as_tensor(json.dumps(state.notes(), default=_plain).encode())
+        tensors = {**state.tensors(), NOTES: notes}
+        try:
+            self._require_space(tensors)
+            state.log.flush()
+            path = write_tensors(self.folder, f"step-{state.training.num_steps}", tensors)
+            self.kept = _names(path, state)
+            self._tidy()
+        except StudyError as error:  # the run itself can go on, and may end before anything happens to it
+            state.training.warn(f"A checkpoint could not be written: {error}")
+
+    def _require_space(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < (1 + LEFT_FREE) * size:
+            raise StudyError(f"it has {size / 2**20:,.0f} MiB, but the disk just {free / 2**20:,.0f} MiB left.")
+
+    def _read(self, path: Path, state: TrainingState) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """What a checkpoint holds; None where it, the weights that it names, or the log are not whole."""
+        if not disk.is_whole(path):
+            return None
+        tensors = load_file(path)
+        notes = json.loads(tensors.pop(NOTES).numpy().tobytes())
+        selected = notes["training"]["selected_file"]
+        is_there = selected is None or (Path(selected).name == selected and disk.is_whole(self.folder / selected))
+        is_complete = is_there and state.log.holds(**notes["log"])
+        return (tensors, notes) if is_complete else None
+
+    def _newest_first(self) -> list[Path]:
+        found = {path: NAME.fullmatch(path.name) for path in self.folder.glob("step-*")}
+        steps = {path: int(matched[1]) for path, matched in found.items() if matched}
+        return sorted(steps, key=lambda path: -steps[path])
+
+    def _tidy(self) -> None:
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name not in self.kept:
+                disk.delete(path)
+
+
+def _names(checkpoint: Path, state: TrainingState) -> frozenset[str]:
+    return frozenset({checkpoint.name, state.training.selected_file or ""})
+
+
+def _plain(value: Any) -> Any:
+    assert isinstance(value, np.ndarray), f"{type(value)} is no plain data"
+    return value.tolist()

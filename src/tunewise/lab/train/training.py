@@ -1,0 +1,180 @@
+"""Everything that changes while a run trains: what it has noted, its weights, optimizer and random states."""
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunewise import disk
+from tunewise.lab.evaluate.forgetting import ForgettingCurve
+from tunewise.lab.methods import Method
+from tunewise.lab.train.meters import MemoryMeter
+from tunewise.lab.train.updates import UpdateWatch
+from tunewise.records import Evaluation, Tuned
+
+
+@dataclass
+class Training:
+    """What the training of one run leaves behind; grows while it runs."""
+
+    tuned: Tuned | None = None
+    num_steps: int = 0
+    evaluations: list[Evaluation] = field(default_factory=list)
+    selected_step: int | None = None  # None: the untrained model
+    selected_file: str | None = None  # its weights, in the folder of the checkpoints
+    valid_rows: list[dict[str, Any]] = field(default_factory=list)
+    num_tokens: int = 0
+    num_supervised_tokens: int = 0
+    load_seconds: float = 0.0
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    num_continued: int = 0  # how often a later process took over
+    warnings: list[str] = field(default_factory=list)
+    updates_kept: float | None = None
+    saved_bytes: int | None = None  # None: nothing was saved
+    diverged: str | None = None
+
+    def warn(self, text: str) -> None:
+        """Note something for the report, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def to_plain(self) -> dict[str, Any]:
+        """JSON-ready. What is found again at the next start (`tuned`) is left out."""
+        plain = {**asdict(self), "evaluations": [e.model_dump() for e in self.evaluations]}
+        del plain["tuned"]
+        return plain
+
+    def take(self, plain: Mapping[str, Any]) -> None:
+        """Become what `to_plain` said, the time to load apart: that is this process's own."""
+        for name in self.to_plain().keys() - {"load_seconds"}:
+            setattr(self, name, plain[name])
+        self.evaluations = [Evaluation.model_validate(e) for e in plain["evaluations"]]
+
+
+class StepLog:
+    """steps.jsonl: a line per optimizer step, the first ones perhaps written by a process that is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.num_bytes, self.digest = path, 0, hashlib.sha256()
+
+    def holds(self, num_bytes: int, sha256: str) -> bool:
+        """True if the file begins with these many bytes of this hash."""
+        if not self.path.is_file():
+            return False
+        with self.path.open("rb") as file:
+            content = file.read(num_bytes)
+        return len(content) == num_bytes and hashlib.sha256(content).hexdigest() == sha256
+
+    def open(self, num_bytes: int) -> None:
+        """Begin behind the first `num_bytes`; what stood there goes."""
+        with disk.told(self.path):
+            self.path.touch()
+            self.file = self.path.open("r+b")
+            self.digest.update(self.file.read(num_bytes))
+            self.num_bytes = num_bytes
+            self.file.truncate(num_bytes)
+
+    def write(self, line: str) -> None:
+        """Add a line."""
+        content = f"{line}\n".encode()
+        with disk.told(self.path):
+            disk.append(self.file, content)
+        self.digest.update(content)
+        self.num_bytes += len(content)
+
+    def flush(self) -> None:
+        """What was written is on the disk when this returns."""
+        with disk.told(self.path):
+            self.file.flush()
+            disk.sync(self.path)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self.flush()
+        self.file.close()
+
+
+@dataclass
+class TrainingState:
+    """All that a checkpoint holds, and how to go back to it."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    method: Method
+    watch: UpdateWatch
+    curve: ForgettingCurve
+    training: Training
+    log: StepLog
+    meter: MemoryMeter
+
+    def __post_init__(self) -> None:
+        # fixed here, because a method may freeze some of them later
+        self.learned = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights that learn, buffers, the optimizer's moments, the method's own, random states."""
+        found: dict[str, torch.Tensor] = {f"model.{name}": tensor for name, tensor in self._of_model().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+        found |= {f"method.{name}": tensor for name, tensor in self.method.state(self.model).items()}
+        found["random.cpu"] = torch.get_rng_state()
+        if self.meter.device != "cpu":
+            found["random.device"] = torch.get_device_module(self.meter.device).get_rng_state()
+        return found
+
+    def notes(self) -> dict[str, Any]:
+        """The rest, JSON-ready."""
+        return {
+            "training": self.training.to_plain(),
+            "forgetting": self.curve.rows,
+            "update_shares": self.watch.shares,
+            "still_learning": [name for name, p in self.learned.items() if p.requires_grad],
+            "random": {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)},
+            "peaks": self.meter.peaks,
+            "log": {"num_bytes": self.log.num_bytes, "sha256": self.log.digest.hexdigest()},
+        }
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
+        """Go back to what `tensors` and `notes` said."""
+        own = _without_prefix(tensors, "model.")
+        with torch.no_grad():
+            for name, tensor in self._of_model().items():
+                tensor.copy_(own[name])
+        for name, parameter in self.learned.items():
+            parameter.requires_grad_(name in notes["still_learning"])
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in _without_prefix(tensors, "optimizer.").items():
+            index, _, kind = name.partition(".")
+            moments.setdefault(int(index), {})[kind] = tensor.clone()  # the file that it came from will go
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.method.restore(self.model, _without_prefix(tensors, "method."))
+        self.training.take(notes["training"])
+        self.curve.rows = notes["forgetting"]
+        self.watch.shares = notes["update_shares"]
+        self.watch.remember(self.training.num_steps)
+        self.meter.join(notes["peaks"])
+        self.log.open(notes["log"]["num_bytes"])
+        self._restore_random(tensors, notes["random"])
+
+    def _of_model(self) -> dict[str, torch.Tensor]:
+        return {**self.learned, **dict(self.model.named_buffers())}
+
+    def _restore_random(self, tensors: Mapping[str, torch.Tensor], states: Mapping[str, Any]) -> None:
+        version, numbers, gauss = states["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        numpy_state = states["numpy"]
+        numpy_state["state"]["key"] = np.array(numpy_state["state"]["key"], dtype=np.uint32)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(tensors["random.cpu"])
+        if self.meter.device != "cpu":
+            torch.get_device_module(self.meter.device).set_rng_state(tensors["random.device"])
+
+
+def _without_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
