@@ -45,7 +45,7 @@ Attention = Literal["eager", "sdpa"]
 CostName = Literal["trainable_parameters", "train_seconds", "peak_memory_bytes", "saved_bytes"]
 
 # Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
-NUMERICS = 2
+NUMERICS = 3
 
 
 # --- the sections of a study ----------------------------------------------------------------------
@@ -107,7 +107,9 @@ class TrainSpec(Frozen):
     epochs: int = Field(2, ge=1)
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides epochs")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step, whatever the micro-batches")
-    micro_batch_tokens: int = Field(2048, ge=1, description="padded tokens held in memory at once")
+    micro_batch_tokens: int = Field(
+        2048, ge=1, description="tokens of a batch held in memory at once, padding included"
+    )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps; the first step's rate is above 0")
     weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases and norms")
@@ -196,7 +198,7 @@ class MachineSpec(Frozen):
     threads: int | None = Field(None, ge=1)
     attention: Attention | None = Field(
         None,
-        description="transformers' implementation; None: the model's default (eager is faster on CPU up to 256 tokens)",
+        description="transformers' kernel; None: the fastest for the shape that computes what the model's own does",
     )
     checkpoint_seconds: float = Field(300, ge=0, description="between checkpoints inside a run; 0: after every step")
 

@@ -11,7 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
+from tunewise.lab.data.batching import (
+    Batch,
+    Batching,
+    Example,
+    cut,
+    cut_packed,
+    make_batch,
+    pack_batch,
+    read_examples,
+    step_rows,
+)
 from tunewise.records import EXAMPLES_SCHEMA
 
 PADDING = 0
@@ -90,6 +100,8 @@ def test_a_batch_moves_to_another_device_whole() -> None:
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
     assert len(tensors) == 5
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+    packed = pack_batch([example([False, True])], [0]).to("meta")
+    assert {v.device.type for v in packed.inputs.values() if v is not None} == {"meta"}
     assert (moved.rows, moved.num_tokens, moved.classifies) == (batch.rows, batch.num_tokens, batch.classifies)
 
 
@@ -114,6 +126,59 @@ def test_a_cut_keeps_every_row_once_within_the_budget_of_padded_tokens(
 def test_rows_of_like_length_share_a_micro_batch() -> None:
     examples = [example([False] * length) for length in (2, 30, 3, 29, 1)]
     assert cut(examples, range(5), 60) == [[1, 3], [2, 0, 4]]
+
+
+@given(st.lists(masks.filter(any), min_size=1, max_size=7), st.integers(1, 40))
+def test_a_packed_batch_holds_the_tokens_positions_and_targets_of_its_examples_one_after_the_other(
+    supervised: list[list[bool]], max_tokens: int
+) -> None:
+    examples = [
+        Example("e", "u", [100 * i + t for t in range(len(s))], s, 1, -1, "", "") for i, s in enumerate(supervised)
+    ]
+    for piece in cut_packed(examples, range(len(examples)), max_tokens):
+        batch = pack_batch(examples, piece)
+        ids = [token for row in piece for token in examples[row].input_ids]
+        assert batch.input_ids_BT.tolist() == [ids]
+        assert batch.position_ids_BT is not None
+        assert batch.position_ids_BT.tolist() == [[t for row in piece for t in range(len(supervised[row]))]]
+        assert batch.num_tokens == len(ids)
+        found = [
+            (ids[place + 1], target)
+            for place, target in zip(*map(list, (batch.places_N, batch.targets_N)), strict=True)
+        ]
+        assert all(following == target for following, target in found)
+        owners = [100 * piece[b] for b in batch.example_of_N.tolist()]
+        wanted = [
+            (100 * row, examples[row].input_ids[t])
+            for row in piece
+            for t, is_target in enumerate(supervised[row])
+            if is_target
+        ]
+        assert list(zip(owners, batch.targets_N.tolist(), strict=True)) == wanted
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))
+def test_a_packed_cut_keeps_every_row_once_and_wastes_no_budget(lengths: list[int], max_tokens: int) -> None:
+    examples = [example([False] * length) for length in lengths]
+    pieces = cut_packed(examples, range(len(lengths)), max_tokens)
+    assert sorted(row for piece in pieces for row in piece) == list(range(len(lengths)))
+    sizes = [sum(lengths[row] for row in piece) for piece in pieces]
+    assert all(len(piece) == 1 or size <= max_tokens for piece, size in zip(pieces, sizes, strict=True))
+    for size, following in zip(sizes, pieces[1:], strict=False):
+        assert size + lengths[following[0]] > max_tokens, "the next row would have fitted"
+
+
+@given(st.lists(st.integers(2, 20), min_size=1, max_size=12), st.integers(0, 25), st.integers(1, 60))
+def test_rows_up_to_the_length_that_may_be_packed_are_packed_and_all_others_padded(
+    lengths: list[int], longest: int, max_tokens: int
+) -> None:
+    examples = [example([False] * (length - 1) + [True]) for length in lengths]
+    batches = list(Batching(max_tokens, PADDING, longest).batches(examples, range(len(lengths))))
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(len(lengths)))
+    for batch in batches:
+        is_packed = batch.packed_12BL is not None
+        assert all((lengths[row] <= longest) == is_packed for row in batch.rows)
+        assert (batch.position_ids_BT is not None) == is_packed
 
 
 # --- the order of steps

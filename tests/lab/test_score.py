@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tunewise.lab.data.batching import Example
+from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loss import example_losses
@@ -40,7 +40,7 @@ def load(language_model: Load) -> Load:
 
 
 def scores(model: torch.nn.Module, examples: list[Example], max_tokens: int = 4096) -> list[Row]:
-    return score(model, examples, max_tokens, 0, FP32)
+    return score(model, examples, Batching(max_tokens, 0), FP32)
 
 
 @torch.no_grad()
@@ -141,8 +141,8 @@ def test_a_text_that_holds_the_padding_piece_is_still_read_to_its_end(classifier
     base.model.config.pad_token_id = 2
     short, long = examples_of([6, 14], classify=True)
     short.input_ids[3] = 2
-    together = score(base.model, [short, long], 10_000, 2, FP32)[0]["class_log_probabilities"]
-    alone = score(base.model, [short], 10_000, 2, FP32)[0]["class_log_probabilities"]
+    together = score(base.model, [short, long], Batching(10_000, 2), FP32)[0]["class_log_probabilities"]
+    alone = score(base.model, [short], Batching(10_000, 2), FP32)[0]["class_log_probabilities"]
     assert together == pytest.approx(alone, abs=1e-6)
 
 

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunewise.desk.schedule import next_runs, resolve
 from tunewise.errors import SpecError
-from tunewise.lab.data.batching import Example, make_batch
+from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import BUNDLED, Base, load_tuned
@@ -50,7 +50,7 @@ ARMS = {"full": FullMethod(), "lora": LoraMethod(rank=4), "head": HeadMethod()}
 
 
 def scores(model: torch.nn.Module, examples: list[Example], max_tokens: int = 2048) -> Rows:
-    return score(model, examples, max_tokens, PADDING, ("cpu", "fp32"))
+    return score(model, examples, Batching(max_tokens, PADDING), ("cpu", "fp32"))
 
 
 # --- law 4

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from small_models import PADDING, STORIES, VOCABULARY, classifier, labelled_examples, language_model, save_small_model
 
-from tunewise.lab.data.batching import Example, make_batch
+from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import BUNDLED, Base
@@ -126,10 +126,10 @@ def test_law_02_loss_and_perplexity_do_not_depend_on_batches_or_order(folder: Pa
     and the order of the rows change nothing (1e-6)."""
     model, examples = language_model(str(folder)).model, answers(LENGTHS)
     scrambled = random.Random(1).sample(examples, len(examples))
-    reference = summarise(score(model, examples, 1, PADDING, ("cpu", "fp32")), 0).nll  # one example a batch
+    reference = summarise(score(model, examples, Batching(1, PADDING), ("cpu", "fp32")), 0).nll  # one example a batch
     for rows in (examples, scrambled, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS), 10_000):
-            found = summarise(score(model, rows, max_tokens, PADDING, ("cpu", "fp32")), 0).nll
+            found = summarise(score(model, rows, Batching(max_tokens, PADDING), ("cpu", "fp32")), 0).nll
             assert found == pytest.approx(reference, rel=1e-6)
             assert math.exp(found) == pytest.approx(math.exp(reference), rel=1e-5)
 
@@ -140,11 +140,11 @@ def test_law_02_accuracy_does_not_depend_on_batches_or_order(family: str, tmp_pa
     last batch is smaller."""
     model = classifier(save_small_model(family, tmp_path / "model"), seed=3).model
     examples = labelled_examples([*LENGTHS, 6, 11, 8], seed=2)
-    rows = score(model, examples, 1, PADDING, ("cpu", "fp32"))
+    rows = score(model, examples, Batching(1, PADDING), ("cpu", "fp32"))
     right = sum(row["prediction"] == example.label for row, example in zip(rows, examples, strict=True))
     for order in (examples, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS)):
-            found = summarise(score(model, order, max_tokens, PADDING, ("cpu", "fp32")), 0)
+            found = summarise(score(model, order, Batching(max_tokens, PADDING), ("cpu", "fp32")), 0)
             assert found.accuracy == right / len(examples)
             assert found.nll == pytest.approx(sum(row["nll"] for row in rows) / len(examples), rel=1e-6)
 
@@ -166,7 +166,7 @@ def test_law_03_perplexity_is_exp_of_the_summed_nll_over_the_tokens(folder: Path
                 if is_supervised:
                     nll -= float(log_probabilities_TV[t - 1, example.input_ids[t]])
                     num_tokens += 1
-    rows = score(language_model(str(folder)).model, examples, 2048, PADDING, ("cpu", "fp32"))
+    rows = score(language_model(str(folder)).model, examples, Batching(2048, PADDING), ("cpu", "fp32"))
     assert sum(row["num_tokens"] for row in rows) == num_tokens
     assert math.exp(summarise(rows, 0).nll) == pytest.approx(math.exp(nll / num_tokens), rel=1e-5)
 

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import files_below, write_table
-from tunewise.lab.data.batching import Batch, Example, cut, make_batch, read_examples, step_rows
+from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.generate import Generated, generate
@@ -23,6 +23,7 @@ from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
+from tunewise.lab.packing import fit_attention
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
@@ -101,9 +102,9 @@ class Run:
             base = self._load_base()
         training.load_seconds = time.perf_counter() - start
         if isinstance(spec.method, BaseMethod):
-            return base.model.to(spec.device)
+            return self._take_up(base.model)
         if isinstance(spec.method, ExistingMethod):
-            return load_tuned(base, Path(spec.method.path), spec.trust_remote_code).to(spec.device)
+            return self._take_up(load_tuned(base, Path(spec.method.path), spec.trust_remote_code))
         with self.meter.phase("train"):
             model, method = self._train(base, training)
         if spec.role != "confirm":
@@ -111,7 +112,7 @@ class Run:
         training.saved_bytes = self._save(model, method)
         del base, model, method  # or two models would be in memory, and in the peak of the evaluation
         # what is scored is what the user gets: read back from disk, onto a fresh fp32 base
-        return load_tuned(self._load_base(), self.folder / "weights", spec.trust_remote_code).to(spec.device)
+        return self._take_up(load_tuned(self._load_base(), self.folder / "weights", spec.trust_remote_code))
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         config = load_config(self.spec.model, self.spec.task, self.spec.trust_remote_code)
@@ -124,13 +125,20 @@ class Run:
             base.model.set_attn_implementation(spec.attention)
         return base
 
+    def _take_up(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The fp32 model on its device, with the attention that suits it; its batches are made accordingly."""
+        spec = self.spec
+        max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
+        self.batching = Batching(spec.train.micro_batch_tokens, padding_id(self.tokenizer), max_packed_length)
+        return model
+
     def _train(self, base: Base, training: Training) -> tuple[torch.nn.Module, Method]:
         spec = self.spec
         assert spec.learning_rate is not None, "an arm that trains has a learning rate"
         examples, valid = self._examples("train"), self._examples("valid")
         num_steps = spec.train.num_steps(len(examples))
         method = build_method(spec.method, spec.task, num_steps)
-        model = method.prepare(base).to(spec.device)
+        model = self._take_up(method.prepare(base))
         store_frozen_weights(model, spec.precision, method.fp32_modules)
         assert_masters(model)
         groups = parameter_groups(model, base.head_modules, spec.train, spec.learning_rate, spec.head_learning_rate)
@@ -178,16 +186,14 @@ class Run:
         selected = state.training.selected_file
         if selected is None:
             set_seed(self.spec.seed)
-            return state.method.prepare(self._load_base()).to(self.spec.device)
+            return self._take_up(state.method.prepare(self._load_base()))
         state.model.load_state_dict(self.checkpoints.selected(selected), strict=False)
         return state.model
 
     def _batches(self, examples: list[Example], num_done: int, num_steps: int) -> Iterator[list[Batch]]:
-        train_spec, padding = self.spec.train, padding_id(self.tokenizer)
-        rows_of_steps = step_rows(len(examples), train_spec.batch_size, num_steps, self.spec.seed)
+        rows_of_steps = step_rows(len(examples), self.spec.train.batch_size, num_steps, self.spec.seed)
         for rows in islice(rows_of_steps, num_done, None):
-            pieces = cut(examples, rows, train_spec.micro_batch_tokens)
-            yield [make_batch(examples, piece, padding) for piece in pieces]
+            yield list(self.batching.batches(examples, rows))
 
     def _note(self, step: Step, state: TrainingState, num_steps: int) -> None:
         training = state.training
@@ -201,9 +207,8 @@ class Run:
 
     def _evaluate(self, state: TrainingState, valid: list[Example]) -> None:
         start, training = time.perf_counter(), state.training
-        max_tokens, padding = self.spec.train.micro_batch_tokens, padding_id(self.tokenizer)
         with self.meter.phase("evaluate"):
-            rows = score(state.model, valid, max_tokens, padding, self.where)
+            rows = score(state.model, valid, self.batching, self.where)
         evaluation = summarise(rows, training.num_steps)
         training.evaluate_seconds += time.perf_counter() - start
         if not math.isfinite(evaluation.nll):
@@ -221,11 +226,8 @@ class Run:
 
     def _measure(self, state: TrainingState) -> None:
         start, training = time.perf_counter(), state.training
-        max_tokens, padding = self.spec.train.micro_batch_tokens, padding_id(self.tokenizer)
         with self.meter.phase("evaluate"):
-            state.curve.measure(
-                training.num_steps, lambda rows: score(state.model, rows, max_tokens, padding, self.where)
-            )
+            state.curve.measure(training.num_steps, lambda rows: score(state.model, rows, self.batching, self.where))
         training.evaluate_seconds += time.perf_counter() - start
 
     def _save(self, model: torch.nn.Module, method: Method) -> int:
@@ -242,7 +244,7 @@ class Run:
 
         A trial, whose model was never stored, scores general text alone, in the precision of training.
         """
-        spec, padding = self.spec, padding_id(self.tokenizer)
+        spec = self.spec
         is_trial = spec.role in ("short", "tune")
         splits = [name for name in spec.score_splits if not (is_trial or (name == "valid" and training.valid_rows))]
         where: tuple[Device, Precision] = self.where if is_trial else (spec.device, "fp32")
@@ -250,7 +252,7 @@ class Run:
         samples: tuple[Sample, ...] = ()
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self._examples(split)
-            found = score(model, examples, spec.train.micro_batch_tokens, padding, where)
+            found = score(model, examples, self.batching, where)
             if split == "test":
                 found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]

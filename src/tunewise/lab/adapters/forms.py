@@ -7,7 +7,7 @@ import torch
 
 from tunewise.adapter_records import Agreement
 from tunewise.errors import ModelError
-from tunewise.lab.data.batching import Example, cut, make_batch
+from tunewise.lab.data.batching import Batching, Example, cut, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 
 MAX_TOKENS = 2048  # padded, of a batch
@@ -30,7 +30,9 @@ class Forms:
         pairs = zip(logits, self._reference, strict=True)
         summary = None
         if self.has_answers:
-            summary = summarise(score(model, self.examples, MAX_TOKENS, self.padding, ("cpu", "fp32")), step=0)
+            summary = summarise(
+                score(model, self.examples, Batching(MAX_TOKENS, self.padding), ("cpu", "fp32")), step=0
+            )
         agreement = Agreement(
             form=form,
             nll=summary.nll if summary else None,
@@ -52,7 +54,7 @@ class Forms:
     def _logits(self, model: torch.nn.Module) -> Iterator[torch.Tensor]:
         for rows in cut(self.examples, self._first_rows(), MAX_TOKENS):
             batch = make_batch(self.examples, rows, self.padding)
-            logits = model(input_ids=batch.input_ids_BT, attention_mask=batch.padding_mask).logits.float()
+            logits = model(**batch.inputs).logits.float()
             yield logits if batch.classifies else logits[batch.attention_mask_BT.bool()]
 
     def _first_rows(self) -> list[int]:

@@ -1,17 +1,19 @@
 """Prepared examples, and the batches cut from them.
 
-Shapes: B examples of a micro-batch, T tokens of the longest one, N supervised tokens (classify: N = B labels).
+Shapes: B examples of a batch, T tokens of the longest one (packed: one row of all T tokens), N supervised tokens
+(classify: N = B labels), L tokens of the longest of packed examples.
 """
 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 
-IGNORED = -100
+from tunewise.lab.attention import pack_places
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,23 @@ def read_examples(path: Path) -> list[Example]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded examples; every index is known before the step, so that the step reads nothing back.
+    """Examples as the model reads them; every index is known before the step, so that the step reads nothing back.
 
+    Padded on the right, one row an example; or packed: one row in all, example after example, without padding.
     `places_N` are the places in the flattened B x T whose logits predict a target. Targets are token ids; for a
     classification they are labels, one an example, and the places are the examples themselves.
     """
 
     rows: tuple[int, ...]
-    input_ids_BT: torch.Tensor
-    attention_mask_BT: torch.Tensor
+    input_ids_BT: torch.Tensor  # packed: B is 1
+    attention_mask_BT: torch.Tensor  # 0 on padding
     places_N: torch.Tensor
     targets_N: torch.Tensor
-    example_of_N: torch.Tensor  # which of the B examples a target belongs to
+    example_of_N: torch.Tensor  # which of the examples a target belongs to
     num_tokens: int  # padding excluded
     classifies: bool
+    position_ids_BT: torch.Tensor | None = None  # packed: of each token within its example
+    packed_12BL: torch.Tensor | None = None  # packed: where the examples lie (`attention.pack_places`)
 
     @property
     def num_targets(self) -> int:
@@ -61,13 +66,17 @@ class Batch:
         return len(self.targets_N)
 
     @property
-    def padding_mask(self) -> torch.Tensor | None:
-        """What the model is given, (B, T); None where nothing is padded.
+    def inputs(self) -> dict[str, torch.Tensor | None]:
+        """What the model's forward is given.
 
-        transformers reads a mask back from the device to leave it out where it is all ones. Left out here, nothing is
-        read, and a plan, which has no values to read, takes the same way.
+        No mask where nothing is padded: transformers reads a mask back from the device to leave it out where it is all
+        ones. Left out here, nothing is read, and a plan, which has no values to read, takes the same way.
         """
-        return self.attention_mask_BT if self.num_tokens < self.attention_mask_BT.numel() else None
+        if self.packed_12BL is not None:
+            positions = {"position_ids": self.position_ids_BT}
+            return {"input_ids": self.input_ids_BT, "attention_mask": self.packed_12BL, **positions}
+        is_padded = self.num_tokens < self.attention_mask_BT.numel()
+        return {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT if is_padded else None}
 
     def to(self, device: str) -> "Batch":
         """The same batch on another device."""
@@ -78,11 +87,35 @@ class Batch:
 
 
 def make_batch(examples: Sequence[Example], rows: Sequence[int], padding: int) -> Batch:
-    """The batch of the given rows."""
+    """The padded batch of the given rows."""
     chosen = [examples[row] for row in rows]
     width = max(len(e.input_ids) for e in chosen)
     ids = [e.input_ids + [padding] * (width - len(e.input_ids)) for e in chosen]
     mask = [[1] * len(e.input_ids) + [0] * (width - len(e.input_ids)) for e in chosen]
+    return Batch(
+        rows=tuple(rows),
+        input_ids_BT=torch.tensor(ids),
+        attention_mask_BT=torch.tensor(mask),
+        **_targets(chosen, [b * width for b in range(len(chosen))]),
+    )
+
+
+def pack_batch(examples: Sequence[Example], rows: Sequence[int]) -> Batch:
+    """The packed batch of the given rows; only for models that `attention.fit_attention` allows it."""
+    chosen = [examples[row] for row in rows]
+    lengths = [len(e.input_ids) for e in chosen]
+    return Batch(
+        rows=tuple(rows),
+        input_ids_BT=torch.tensor([[token for e in chosen for token in e.input_ids]]),
+        attention_mask_BT=torch.ones(1, sum(lengths), dtype=torch.long),
+        position_ids_BT=torch.tensor([[position for length in lengths for position in range(length)]]),
+        packed_12BL=pack_places(lengths),
+        **_targets(chosen, [sum(lengths[:b]) for b in range(len(chosen))]),
+    )
+
+
+def _targets(chosen: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]:
+    """What is to be predicted, and where; an example's first token is at its start in the flattened B x T."""
     if chosen[0].label >= 0:
         places = owners = list(range(len(chosen)))
         targets = [e.label for e in chosen]
@@ -90,26 +123,39 @@ def make_batch(examples: Sequence[Example], rows: Sequence[int], padding: int) -
         # the logits at position t predict the token at t + 1
         predicted = [(b, t) for b, e in enumerate(chosen) for t, is_target in enumerate(e.supervised) if is_target]
         assert all(t > 0 for _, t in predicted), "the first token has no context to be predicted from"
-        places = [b * width + t - 1 for b, t in predicted]
-        targets = [ids[b][t] for b, t in predicted]
+        places = [starts[b] + t - 1 for b, t in predicted]
+        targets = [chosen[b].input_ids[t] for b, t in predicted]
         owners = [b for b, _ in predicted]
-    return Batch(
-        rows=tuple(rows),
-        input_ids_BT=torch.tensor(ids),
-        attention_mask_BT=torch.tensor(mask),
-        places_N=torch.tensor(places, dtype=torch.long),
-        targets_N=torch.tensor(targets, dtype=torch.long),
-        example_of_N=torch.tensor(owners, dtype=torch.long),
-        num_tokens=sum(len(e.input_ids) for e in chosen),
-        classifies=chosen[0].label >= 0,
-    )
+    return {
+        "places_N": torch.tensor(places, dtype=torch.long),
+        "targets_N": torch.tensor(targets, dtype=torch.long),
+        "example_of_N": torch.tensor(owners, dtype=torch.long),
+        "num_tokens": sum(len(e.input_ids) for e in chosen),
+        "classifies": chosen[0].label >= 0,
+    }
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How rows become batches; it changes speed and memory, not what is computed."""
+
+    max_tokens: int  # of a batch, padding included
+    padding: int  # the id that fills padded batches
+    max_packed_length: int = 0  # examples of up to so many tokens are packed; 0: all are padded
+
+    def batches(self, examples: Sequence[Example], rows: Sequence[int]) -> Iterator[Batch]:
+        """The given rows, each once, those of like length together."""
+        is_packed = {row: len(examples[row].input_ids) <= self.max_packed_length for row in rows}
+        for piece in cut(examples, [row for row in rows if not is_packed[row]], self.max_tokens):
+            yield make_batch(examples, piece, self.padding)
+        for piece in cut_packed(examples, [row for row in rows if is_packed[row]], self.max_tokens):
+            yield pack_batch(examples, piece)
 
 
 def cut(examples: Sequence[Example], rows: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """`rows` sorted by length and cut into micro-batches of at most `max_tokens` padded tokens (one row at least)."""
-    ordered = sorted(rows, key=lambda row: (-len(examples[row].input_ids), row))
+    """`rows` sorted by length and cut into batches of at most `max_tokens` padded tokens (one row at least)."""
     pieces: list[list[int]] = []
-    for row in ordered:
+    for row in _by_falling_length(examples, rows):
         # sorted by falling length, so the first row of a piece is as wide as the piece
         fits = pieces and len(examples[pieces[-1][0]].input_ids) * (len(pieces[-1]) + 1) <= max_tokens
         if fits:
@@ -117,6 +163,27 @@ def cut(examples: Sequence[Example], rows: Sequence[int], max_tokens: int) -> li
         else:
             pieces.append([row])
     return pieces
+
+
+def cut_packed(examples: Sequence[Example], rows: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """`rows` sorted by length and cut into batches of at most `max_tokens` tokens without padding (one row at least).
+
+    Attention pads them within a batch, so it helps that they are of like length.
+    """
+    pieces: list[list[int]] = []
+    num_tokens = 0
+    for row in _by_falling_length(examples, rows):
+        num_tokens += len(examples[row].input_ids)
+        if pieces and num_tokens <= max_tokens:
+            pieces[-1].append(row)
+        else:
+            pieces.append([row])
+            num_tokens = len(examples[row].input_ids)
+    return pieces
+
+
+def _by_falling_length(examples: Sequence[Example], rows: Sequence[int]) -> list[int]:
+    return sorted(rows, key=lambda row: (-len(examples[row].input_ids), row))
 
 
 def step_rows(num_rows: int, batch_size: int, num_steps: int, seed: int) -> Iterator[list[int]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tunewise.lab.data.batching import Example, cut, make_batch
+from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.train.loss import example_losses
 from tunewise.lab.train.precision import autocast
 from tunewise.records import Evaluation
@@ -14,21 +14,18 @@ from tunewise.spec import Device, Precision
 
 @torch.no_grad()
 def score(
-    model: torch.nn.Module, examples: Sequence[Example], max_tokens: int, padding: int, where: tuple[Device, Precision]
+    model: torch.nn.Module, examples: Sequence[Example], batching: Batching, where: tuple[Device, Precision]
 ) -> list[dict[str, Any]]:
-    """Rows of records.SCORES_SCHEMA (without `split`), in the order of `examples`; dropout is off.
-
-    `max_tokens`: padded tokens of a batch; it changes speed and memory, not the scores.
-    """
+    """Rows of records.SCORES_SCHEMA (without `split`), in the order of `examples`; dropout is off."""
     device, precision = where
     rows: list[dict[str, Any]] = [{}] * len(examples)
     model.eval()
-    for piece in cut(examples, range(len(examples)), max_tokens):
-        batch = make_batch(examples, piece, padding).to(device)
+    for batch in batching.batches(examples, range(len(examples))):
+        batch = batch.to(device)
         with autocast(device, precision):
             losses = example_losses(model, batch)
         classes = losses.class_log_probabilities_BC
-        for b, row in enumerate(piece):
+        for b, row in enumerate(batch.rows):
             example = examples[row]
             rows[row] = {
                 "example": example.example,

@@ -23,7 +23,7 @@ class Losses:
 def example_losses(model: torch.nn.Module, batch: Batch) -> Losses:
     """NLL of every example, summed over its targets."""
     if batch.classifies:
-        logits_BC = model(input_ids=batch.input_ids_BT, attention_mask=batch.padding_mask).logits.float()
+        logits_BC = model(**batch.inputs).logits.float()
         log_probabilities_BC = F.log_softmax(logits_BC, dim=-1)
         return Losses(F.nll_loss(log_probabilities_BC, batch.targets_N, reduction="none"), log_probabilities_BC)
     nll_N = F.cross_entropy(_supervised_logits(model, batch), batch.targets_N, reduction="none")
@@ -46,7 +46,7 @@ def _supervised_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     hook = base.get_output_embeddings().register_forward_pre_hook(keep_supervised)
     try:
-        logits_1NV = model(input_ids=batch.input_ids_BT, attention_mask=batch.padding_mask, use_cache=False).logits
+        logits_1NV = model(**batch.inputs, use_cache=False).logits
     finally:
         hook.remove()
     return logits_1NV[0].float()

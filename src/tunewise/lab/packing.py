@@ -1,0 +1,81 @@
+"""Which attention and which batches a model can be given without changing what it computes: tried, not believed."""
+
+import sys
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from tunewise.lab.attention import NAMES, Kernel, register_kernels
+from tunewise.lab.data.batching import Batch, Example, make_batch, pack_batch
+from tunewise.spec import Attention, Task
+
+TOLERANCE = 1e-5  # of the largest logit
+# how models that were not made for our attention, or for packed batches, say so
+REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Task) -> int:
+    """Give an fp32 model our attention where that changes nothing; up to which length its examples may be packed.
+
+    Two short examples in a batch must have the logits that each has alone under the attention that the model came with.
+    The kernel stays the one that was asked for (`attention`), or is the faster one for each shape (None) where the
+    model can use both. 0: nothing is packed, as always in a classification, whose head reads one place of each row.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    own = base.config._attn_implementation
+    if own not in ("eager", "sdpa"):
+        return 0
+    register_kernels()
+    was_training = model.training
+    probe = _Probe(model.eval(), base)
+    kernels: tuple[Kernel, ...] = ("eager", "sdpa") if own == "sdpa" else (own,)
+    if attention is not None:
+        kernels = (attention,)
+    padded = [kernel for kernel in kernels if probe.keeps_logits(NAMES[kernel], probe.padded)]
+    packed = [kernel for kernel in padded if task != "classify" and probe.keeps_logits(NAMES[kernel], probe.packed)]
+    usable = packed or padded
+    name = own if not usable else NAMES["fastest"] if len(usable) > 1 else NAMES[usable[0]]
+    base.set_attn_implementation(name)
+    model.train(was_training)
+    return _window(base) if packed else 0
+
+
+class _Probe:
+    """Two short examples, and the logits that each has alone before anything is changed."""
+
+    def __init__(self, model: torch.nn.Module, base: PreTrainedModel) -> None:
+        self.model, self.base = model, base
+        middle = base.get_input_embeddings().num_embeddings // 2  # of the vocabulary, where no special tokens are
+        ids = [list(range(middle, middle + length)) for length in (7, 4)]
+        examples = [Example("", "", one, [False] * len(one), 0, -1, "", "") for one in ids]
+        padding = base.config.get_text_config().pad_token_id or 0
+        self.lengths = [len(one) for one in ids]
+        self.padded, self.packed = make_batch(examples, [0, 1], padding), pack_batch(examples, [0, 1])
+        self.alone = torch.cat([self._logits(make_batch(examples, [row], padding)) for row in (0, 1)])
+
+    def keeps_logits(self, name: str, batch: Batch) -> bool:
+        """Whether the model has the same logits for both in this batch with the attention of this name."""
+        try:
+            self.base.set_attn_implementation(name)
+            apart = self._logits(batch) - self.alone
+        except REFUSALS:
+            return False
+        return bool(apart.abs().max() <= TOLERANCE * self.alone.abs().max())
+
+    @torch.no_grad()
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        """(rows, C) for a classification; of a language model (tokens, V), padding left out."""
+        inputs = batch.to(self.base.device.type).inputs
+        logits: torch.Tensor = self.model(**inputs).logits
+        if logits.dim() == 2:
+            return logits
+        logits = logits[:, -batch.input_ids_BT.shape[1] :]  # prompt tuning puts virtual tokens in front
+        return logits[batch.attention_mask_BT.bool()]
+
+
+def _window(base: PreTrainedModel) -> int:
+    """The length up to which every token of a text sees all that stand before it, which is what packed rows assume."""
+    config = base.config.get_text_config()
+    bounds = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((bound for bound in bounds if bound), default=sys.maxsize)
