@@ -67,7 +67,7 @@ def test_a_whole_study_confirms_every_arm_at_its_best_rate_with_the_same_fresh_s
     for spec in (r.spec for r in done):
         assert (spec.seed == asked.search_seeds()[0]) == (spec.role == "tune")
         assert ("test" in spec.score_splits) == (spec.role != "tune"), "test steers nothing"
-        assert (spec.inputs.general is None) == (spec.role == "tune")
+        assert spec.inputs.general == "g", "every run but a short trial scores general text"
     assert sum(r.spec.role == "base" for r in done) == 1
     assert [len(runs) for runs in schedule.confirmed(asked, done).values()] == [3] * len(asked.arms)
 

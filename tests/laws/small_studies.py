@@ -10,7 +10,7 @@ from tunewise.lab.prepare import prepare
 from tunewise.lab.run import Run
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 FolderOf = Callable[[str], Path]
 SPLITS = {"train": (0, 24), "valid": (24, 32), "test": (32, 40)}
@@ -84,6 +84,9 @@ def small_study(root: Path, model: Path | str, task: str, arms: dict[str, Any], 
 
 class LabHere:
     """Stands for the lab server: does every job in this process, as the server's children do it."""
+
+    def __init__(self, machine: MachineSpec) -> None:
+        """Starts nothing, whatever the machine."""
 
     def __enter__(self) -> "LabHere":
         return self
