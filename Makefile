@@ -1,10 +1,11 @@
 # make demo   a real comparison in a few minutes (installs first)
 # make test   lint, types and tests
 # make calibrate   are the verdicts true? simulates studies and writes docs/statistics.md (a few minutes)
+# make replicate   the same on recorded trainings: writes docs/replication.md, fails where a limit is missed (seconds)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo setup test lint calibrate clean
+.PHONY: demo setup test lint calibrate replicate clean
 
 demo: setup
 	$(BIN)/tunewise quickstart
@@ -29,6 +30,9 @@ lint: setup
 
 calibrate: setup
 	$(BIN)/python scripts/calibrate.py
+
+replicate: setup
+	$(BIN)/python scripts/replicate.py
 
 clean:
 	rm -rf .venv build dist runs

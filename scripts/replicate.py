@@ -1,0 +1,233 @@
+"""Are the verdicts true on real trainings? Draws studies from recorded runs and writes docs/replication.md.
+
+python scripts/replicate.py [--studies 2000] [--out docs/replication.md]      (make replicate)
+
+scripts/pool/ holds the scores of 40 seeds of two real arms and 10 of two known worse ones, on two data sets
+(scripts/train_pool.py makes them). A study is drawn as seeds and test units of the pool; its truth is the pool's mean.
+Exit code 1 where a limit is missed.
+
+Shapes: B studies, S seeds, U units of the pool, N columns of a table (units, and pseudo-units of a proportion).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from calibrate import ANY_LOOK, AS_GOOD, COVERAGE, LOOKS, SEEDS, Fit, Floats, Row, fit, table
+
+from tunewise.desk.paired import linearise
+
+HERE = Path(__file__).parent
+POOLS = {"trec6": "TREC", "sst2": "SST-2"}
+MARGINS = {"accuracy": 0.01, "nll": 0.02}  # the product's defaults; of nll the absolute part
+NUM_UNITS = 200  # of a drawn study
+NUM_STUDIES = 2000
+CONTROLS = ("full-tenth", "lora-r1-query")
+CONTROL_FOUND = 0.80  # least share of draws that call an arm worse whose harm in the pool is above 3 margins
+CHUNK = 200  # studies at once
+STUDIES_PER_SPLIT = 10  # of the seeds, of an arm against itself
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The recorded runs of one data set: what a lower number of is better, per arm, seed and unit."""
+
+    name: str
+    metric: str
+    losses: dict[str, Floats]  # arm -> (S, U): error or NLL of the unit, summed over its rows
+    rows_U: Floats  # rows of each unit
+
+    def harm(self, arm: str, against: str = "full") -> Floats:
+        """(S, U) paired differences of an arm's first seeds, which are the other's first, too."""
+        num_seeds = min(len(self.losses[arm]), len(self.losses[against]))
+        return self.losses[arm][:num_seeds] - self.losses[against][:num_seeds]
+
+    def truth(self, arm: str) -> float:
+        """The mean harm of the whole pool, in the metric."""
+        return float(self.harm(arm).sum(axis=1).mean() / self.rows_U.sum())
+
+
+@cache
+def read_pool(name: str, metric: str) -> Pool:
+    """One pool in one metric; `accuracy` as error, so that positive is worse in both."""
+    rows = pq.read_table(HERE / "pool" / f"{name}.parquet").to_pandas()
+    rows["loss"] = rows["nll"].astype(float) if metric == "nll" else (rows["prediction"] != rows["label"]).astype(float)
+    losses = {}
+    for arm, of_arm in rows.groupby("arm", observed=True, sort=False):
+        losses[str(arm)] = of_arm.pivot_table(
+            index="seed", columns="unit", values="loss", aggfunc="sum", observed=True
+        ).to_numpy()
+    one_run = rows[(rows["arm"] == "full") & (rows["seed"] == rows["seed"].min())]
+    return Pool(POOLS[name], metric, losses, one_run.groupby("unit", observed=True).size().to_numpy(dtype=float))
+
+
+# --- studies drawn from a pool
+
+
+def draw(rng: np.random.Generator, harm_SU: Floats, pool: Pool, num_studies: int, with_seeds: bool = True) -> Floats:
+    """(B, 10, N) tables of harm per row: seeds and units drawn with replacement, so that the pool is the population.
+
+    Without seeds: the first ten as they are.
+    """
+    seeds = rng.integers(0, len(harm_SU), (num_studies, LOOKS[-1], 1)) if with_seeds else np.arange(LOOKS[-1])[:, None]
+    units = rng.integers(0, len(pool.rows_U), (num_studies, 1, NUM_UNITS))
+    harm, sizes = harm_SU[seeds, units], pool.rows_U[units[:, 0]]
+    if pool.metric == "accuracy":
+        pseudo = sizes.mean(axis=-1)[:, None, None] * np.array([1.0, -1.0])
+        harm = np.concatenate([harm, np.broadcast_to(pseudo, (num_studies, LOOKS[-1], 2))], axis=-1)
+        sizes = np.concatenate([sizes, np.repeat(sizes.mean(axis=-1, keepdims=True), 2, axis=-1)], axis=-1)
+    return linearise(harm, sizes)
+
+
+def fits(rng: np.random.Generator, pool: Pool, harm_SU: Floats, num_studies: int) -> dict[int, Fit]:
+    """The fits of drawn studies at 3, 5 and 10 seeds."""
+    found: dict[int, list[Fit]] = {seeds: [] for seeds in SEEDS}
+    for begin in range(0, num_studies, CHUNK):
+        tables = draw(rng, harm_SU, pool, min(CHUNK, num_studies - begin))
+        for seeds in SEEDS:
+            found[seeds].append(fit(tables[:, :seeds], NUM_UNITS))
+    return {
+        seeds: Fit(*(np.concatenate([getattr(f, name) for f in of]) for name in Fit.__dataclass_fields__))
+        for seeds, of in found.items()
+    }
+
+
+def over_looks(first: Fit, second: Fit, margin: float, word: str) -> float:
+    """Share of studies that get the word at 5 seeds, or undecided there at 10."""
+    early, late = first.says(margin), second.says(margin)
+    return float((early[word] | (early["undecided"] & late[word])).mean())
+
+
+def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[Row]:
+    """Coverage and errors of lora-r8 against full where the pool's own mean is the truth."""
+    margin, name = MARGINS[pool.metric], f"{pool.name}, {pool.metric}, lora-r8 against full"
+    harm_SU, truth = pool.harm("lora-r8"), pool.truth("lora-r8")
+    drawn = fits(rng, pool, harm_SU, num_studies)
+    for seeds in SEEDS:
+        covers = np.abs(drawn[seeds].estimate - truth) <= drawn[seeds].half()
+        yield Row(name, f"coverage of 95 %, {seeds} seeds", float(covers.mean()), COVERAGE[seeds] - 0.01, is_least=True)
+    at_margin = {seeds: found.moved(margin - truth) for seeds, found in drawn.items()}
+    for seeds in SEEDS:
+        wrong = float(at_margin[seeds].says(margin)["as good"].mean())
+        yield Row(name, f"as good, harm moved to the margin, {seeds} seeds", wrong, max(AS_GOOD[seeds], 0.05))
+    wrong = over_looks(at_margin[5], at_margin[10], margin, "as good")
+    yield Row(name, "as good, harm moved to the margin, over both looks", wrong, ANY_LOOK)
+    equal = {seeds: found.moved(-truth) for seeds, found in drawn.items()}
+    called = sum(over_looks(equal[5], equal[10], margin, word) for word in ("better", "worse"))
+    yield Row(name, "no difference called one, over both looks", called, ANY_LOOK)
+
+
+def same_arm(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) -> Iterator[Row]:
+    """A/A: one arm against itself, 10 seeds against 10 others; of exchangeable seeds the true difference is 0."""
+    margin, losses = MARGINS[pool.metric], pool.losses[arm]
+    called = []
+    for _ in range(num_studies // STUDIES_PER_SPLIT):
+        seeds = rng.permutation(len(losses))[: 2 * LOOKS[-1]].reshape(2, -1)
+        tables = draw(rng, losses[seeds[0]] - losses[seeds[1]], pool, STUDIES_PER_SPLIT, with_seeds=False)
+        first, second = (fit(tables[:, :count], NUM_UNITS) for count in LOOKS)
+        called.append(sum(over_looks(first, second, margin, word) for word in ("better", "worse")))
+    name = f"{pool.name}, {pool.metric}, {arm} against itself"
+    yield Row(name, "different, over both looks", float(np.mean(called)), ANY_LOOK)
+
+
+def control(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) -> Iterator[Row]:
+    """An arm that is known to be worse: how often is it found?"""
+    margin, truth = MARGINS[pool.metric], pool.truth(arm)
+    drawn = fits(rng, pool, pool.harm(arm), num_studies)
+    found = over_looks(drawn[5], drawn[10], margin, "worse")
+    good = sum(over_looks(drawn[5], drawn[10], margin, word) for word in ("better", "as good"))
+    name = f"{pool.name}, {pool.metric}, {arm}: harm {truth / margin:.1f} margins in the pool"
+    yield Row(name, "worse, over both looks", found, CONTROL_FOUND if truth > 3 * margin else 0.0, is_least=True)
+    yield Row(name, "better or as good, over both looks", good, ANY_LOOK if truth > margin else 1.0)
+
+
+def every_row(num_studies: int, seed: int = 0) -> Iterator[Row]:
+    """All rows of the tables; every part has its own stream of random numbers."""
+    streams = iter(np.random.default_rng(seed).spawn(100))
+    for name in POOLS:
+        for metric in MARGINS:
+            pool = read_pool(name, metric)
+            yield from of_pool(next(streams), pool, num_studies)
+            for arm in ("full", "lora-r8"):
+                yield from same_arm(next(streams), pool, arm, num_studies)
+            for arm in CONTROLS:
+                yield from control(next(streams), pool, arm, num_studies)
+
+
+# --- whole studies done twice
+
+
+def replications() -> list[dict[str, Any]]:
+    """What the studies that were done twice said: study, arm, and per time rate, outcome, difference, low, high."""
+    found: list[dict[str, Any]] = json.loads((HERE / "pool" / "replications.json").read_text(encoding="utf-8"))
+    return found
+
+
+def is_opposite(outcomes: list[str]) -> bool:
+    """One time good enough, the other time worse."""
+    return "worse" in outcomes and bool({"as good", "better"} & set(outcomes))
+
+
+def replication_table(rows: list[dict[str, Any]]) -> str:
+    """One line per study and arm."""
+    lines = ["| study | arm | first | second | |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        cells = [
+            f"{t['outcome']} at {t['look']} seeds, {t['difference']:+.4f} ({t['low']:+.4f} to {t['high']:+.4f}), "
+            f"rate {t['learning_rate']:g}"
+            for t in row["times"]
+        ]
+        verdict = "**opposite**" if is_opposite([t["outcome"] for t in row["times"]]) else "agree"
+        lines.append(f"| {row['study']} | {row['arm']} | {cells[0]} | {cells[1]} | {verdict} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Draw, write the document, and fail where a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("docs/replication.md"))
+    parser.add_argument("--studies", type=int, default=NUM_STUDIES)
+    given = parser.parse_args()
+    rows = list(every_row(given.studies))
+    for row in rows:
+        print(f"{'held' if row.holds() else 'MISS'} {row.cell}: {row.what} {row.measured:.1%}")
+    twice = replications()
+    opposite = [row["arm"] for row in twice if is_opposite([t["outcome"] for t in row["times"]])]
+    template = (HERE / "replicate_template.md").read_text(encoding="utf-8")
+    missed = sum(not row.holds() for row in rows)
+    text = template.format(
+        studies=f"{given.studies:,}",
+        units=NUM_UNITS,
+        count=len(rows),
+        missed=missed,
+        table=table(rows),
+        twice=replication_table(twice),
+        pools=pools_table(),
+    )
+    given.out.write_text(text, encoding="utf-8")
+    sys.exit(bool(missed or opposite))
+
+
+def pools_table() -> str:
+    """What the pools hold."""
+    lines = ["| data | arm | seeds | accuracy | spread over seeds | NLL |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for name in POOLS:
+        error, nll = read_pool(name, "accuracy"), read_pool(name, "nll")
+        rows = error.rows_U.sum()
+        for arm, losses in error.losses.items():
+            by_seed = 1 - losses.sum(axis=1) / rows
+            loss = nll.losses[arm].sum(axis=1).mean() / rows
+            accuracy = f"{by_seed.mean():.1%} | {by_seed.std(ddof=1):.1%}"
+            lines.append(f"| {error.name} | {arm} | {len(losses)} | {accuracy} | {loss:.3f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

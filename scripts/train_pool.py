@@ -1,0 +1,126 @@
+"""Train what scripts/replicate.py reads: 40 seeds of real arms, as scores without weights. Under an hour on 2 cores.
+
+python scripts/train_pool.py trec6 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_TREC6
+python scripts/train_pool.py sst2 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_SST2
+
+Everything goes through `tunewise.compare` into runs/pool-<name>; the same command continues. `full` and `lora-r8` are
+confirmed with 40 seeds at the rates that their searches found, two arms that are known to be worse with 10 of them.
+Writes scripts/pool/<name>.parquet: a row per arm, seed and test row.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import tunewise as tw
+from tunewise.desk import schedule
+from tunewise.desk.scores import read_scores
+from tunewise.ledger import Ledger
+from tunewise.records import RunRecord
+
+NUM_SEEDS, NUM_CONTROL_SEEDS = 40, 10
+# Rows and batches so that a run takes seconds and learns; centres of full, LoRA, head, so that three rates bracket.
+SIZES: dict[str, Any] = {
+    "trec6": {"train": 240, "valid": 300, "test": 500, "batch_size": 16, "centres": (3e-4, 3e-3, 1.35e-2)},
+    "sst2": {"train": 160, "valid": 200, "test": 250, "batch_size": 8, "centres": (1e-4, 1e-3, 4e-3)},
+}
+POOL = Path(__file__).parent / "pool"
+POOL_SCHEMA = pa.schema(
+    [
+        ("arm", pa.dictionary(pa.int8(), pa.string())),
+        ("learning_rate", pa.float64()),
+        ("seed", pa.int16()),
+        ("example", pa.dictionary(pa.int16(), pa.string())),
+        ("unit", pa.dictionary(pa.int16(), pa.string())),
+        ("label", pa.int8()),
+        ("prediction", pa.int8()),
+        ("nll", pa.float32()),
+    ]
+)
+
+
+def pool_study(name: str, model: str, data: Path, arms: dict[str, object], num_seeds: int) -> tw.StudySpec:
+    """A study whose confirmed runs are the pool, or the part of it that these arms are."""
+    sizes = SIZES[name]
+    return tw.StudySpec.model_validate(
+        {
+            "name": f"pool-{name}",
+            "model": model,
+            "data": {
+                **{split: str(data / f"{split}.jsonl") for split in ("train", "valid", "test")},
+                "max_length": 128,
+                "limit": {split: sizes[split] for split in ("train", "valid", "test")},
+            },
+            "arms": {**arms, "head": {"method": "head", "learning_rate": sizes["centres"][2]}},
+            "train": {"epochs": 2, "batch_size": sizes["batch_size"], "evaluations": 2, "micro_batch_tokens": 1024},
+            "looks": [num_seeds],
+            "samples": {"count": 0},
+            "machine": {"threads": 1, "attention": "eager"},
+            "keep": "none",
+        }
+    )
+
+
+def train_pool(name: str, model: str, data: Path, out: Path) -> dict[str, list[RunRecord]]:
+    """The confirmed runs of every arm; the two that are known to be worse have the seeds that the others begin with."""
+    full, lora, _ = SIZES[name]["centres"]
+    arms = {
+        "full": {"method": "full", "learning_rate": full},
+        "lora-r8": {"method": "lora", "rank": 8, "targets": "all-linear", "learning_rate": lora},
+    }
+    tw.compare(pool_study(name, model, data, arms, NUM_SEEDS), out)
+    runs = confirmed(out)
+    tenth = float(f"{(runs['full'][0].spec.learning_rate or 0) / 10:.3g}")
+    known_worse = {
+        "full-tenth": {"method": "full", "rates": [tenth]},
+        "lora-r1-query": {"method": "lora", "rank": 1, "targets": ["query"], "learning_rate": lora},
+    }
+    tw.compare(pool_study(name, model, data, known_worse, NUM_CONTROL_SEEDS), out)
+    return runs | {arm: of_arm for arm, of_arm in confirmed(out).items() if arm in known_worse}
+
+
+def confirmed(folder: Path) -> dict[str, list[RunRecord]]:
+    """The confirmed runs of the study that stands in a folder."""
+    ledger = Ledger.open(folder)
+    study, data = ledger.study(), ledger.data_summary()
+    return schedule.confirmed(study, schedule.current(study, data, ledger.records()))
+
+
+def write_pool(folder: Path, runs: dict[str, list[RunRecord]], path: Path) -> None:
+    """One row per arm, seed and test row."""
+    ledger = Ledger.open(folder)
+    tables = []
+    for arm, record in ((arm, record) for arm, of_arm in runs.items() for record in of_arm):
+        scores = read_scores(ledger.scores_path(record.run_id), "test")
+        num_rows = len(scores.examples)
+        columns = {
+            "arm": [arm] * num_rows,
+            "learning_rate": [record.spec.learning_rate] * num_rows,
+            "seed": [record.spec.seed] * num_rows,
+            "example": scores.examples.tolist(),
+            "unit": scores.units.tolist(),
+            "label": scores.labels,
+            "prediction": scores.predictions,
+            "nll": scores.nll,
+        }
+        tables.append(pa.table({name: pa.array(values) for name, values in columns.items()}).cast(POOL_SCHEMA))
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), path, compression="zstd")
+
+
+def main() -> None:
+    """Train one pool and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("name", choices=sorted(SIZES))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    given = parser.parse_args()
+    out = Path("runs") / f"pool-{given.name}"
+    write_pool(out, train_pool(given.name, given.model, given.data.resolve(), out), POOL / f"{given.name}.parquet")
+
+
+if __name__ == "__main__":
+    main()

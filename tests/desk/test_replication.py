@@ -1,0 +1,84 @@
+"""Studies drawn from recorded trainings: `make replicate` in small, seeded, with limits 1.5 points wider."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SLACK = 0.015
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+replicate = importlib.import_module("replicate")
+calibrate = importlib.import_module("calibrate")
+
+
+def test_arms_that_are_known_to_be_worse_are_found_and_never_called_as_good():
+    pool = replicate.read_pool("trec6", "accuracy")
+    rng = np.random.default_rng(3)
+    for arm in replicate.CONTROLS:
+        found, good = replicate.control(rng, pool, arm, 400)
+        assert found.measured >= replicate.CONTROL_FOUND
+        assert good.measured == 0
+
+
+@pytest.mark.parametrize("metric", replicate.MARGINS)
+@pytest.mark.parametrize("name", replicate.POOLS)
+def test_as_good_keeps_its_error_on_recorded_runs(name, metric):
+    pool = replicate.read_pool(name, metric)
+    rows = [row for row in replicate.of_pool(np.random.default_rng(3), pool, 400) if row.what.startswith("as good")]
+    assert len(rows) == 4
+    assert not [f"{row.what} {row.measured:.3f}" for row in rows if not row.holds(SLACK)]
+
+
+def test_a_pool_holds_paired_seeds_of_both_arms_and_the_truth_is_the_difference_of_their_means():
+    for name in replicate.POOLS:
+        pool = replicate.read_pool(name, "accuracy")
+        assert {
+            arm: len(losses) for arm, losses in pool.losses.items() if arm not in (*replicate.CONTROLS, "head")
+        } == {
+            "full": 40,
+            "lora-r8": 40,
+        }
+        assert all(len(pool.losses[arm]) == 10 for arm in replicate.CONTROLS)
+        rows = pool.rows_U.sum()
+        means = {arm: pool.losses[arm].sum(axis=1).mean() / rows for arm in ("full", "lora-r8")}
+        assert pool.truth("lora-r8") == pytest.approx(means["lora-r8"] - means["full"], abs=1e-12)
+
+
+def test_a_drawn_study_has_the_mean_of_its_seeds_and_units():
+    pool = replicate.Pool("small", "nll", {}, np.array([1.0, 3.0]))
+    harm_SU = np.array([[2.0, 0.0], [4.0, 3.0]])
+    tables = replicate.draw(np.random.default_rng(0), harm_SU, pool, 4000)
+    assert tables.shape == (4000, 10, replicate.NUM_UNITS)
+    assert tables.mean() == pytest.approx(harm_SU.sum(axis=1).mean() / 4, abs=0.01)  # 4 rows in the pool
+
+
+def test_opposite_words_are_seen():
+    assert replicate.is_opposite(["worse", "as good"])
+    assert replicate.is_opposite(["better", "worse"])
+    assert not replicate.is_opposite(["worse", "undecided"])
+    assert not replicate.is_opposite(["better", "as good"])
+
+
+def test_an_arm_that_is_truly_different_from_itself_would_be_seen():
+    pool = replicate.read_pool("trec6", "nll")
+    moved = pool.losses["full"].copy()
+    moved[: len(moved) // 2] += 15 * replicate.MARGINS["nll"] * pool.rows_U  # half of the seeds are another arm's
+    apart = replicate.Pool(pool.name, pool.metric, {"full": moved}, pool.rows_U)
+    row = next(replicate.control(np.random.default_rng(4), _against_first_half(apart), "moved", 200))
+    assert row.measured > 0.5
+
+
+def _against_first_half(pool):
+    half = len(pool.losses["full"]) // 2
+    losses = {"full": pool.losses["full"][half:], "moved": pool.losses["full"][:half]}
+    return replicate.Pool(pool.name, pool.metric, losses, pool.rows_U)
+
+
+def test_the_document_was_written_by_the_script_and_studies_done_twice_do_not_say_opposite_words():
+    text = (SCRIPTS.parent / "docs" / "replication.md").read_text(encoding="utf-8")
+    assert f"{replicate.NUM_STUDIES:,} studies of {replicate.NUM_UNITS} test units each" in text
+    assert "**opposite**" not in text
+    assert replicate.replication_table(replicate.replications()) in text
