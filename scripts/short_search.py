@@ -88,7 +88,7 @@ def trials(asked: tw.StudySpec, out: Path) -> tuple[list[RunRecord], dict[str, f
     """The trials of a study and the rates that they choose; nothing is confirmed."""
     ledger = Ledger(out)
     ledger.create()
-    with LabServer() as lab:
+    with LabServer(asked.machine) as lab:
         data = load_data(ledger, lab.prepare(asked, ledger.folder / "data"))
         resolved = schedule.resolve(asked, data)
         records = {r.run_id: r for r in ledger.records()}
