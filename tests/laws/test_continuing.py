@@ -155,7 +155,7 @@ def whole(study: Make) -> Whole:
 @pytest.mark.parametrize(
     ("name", "precision"), [*((name, "fp32") for name in METHODS), ("lora", "bf16")], ids=lambda value: value
 )
-def test_a_run_that_dies_at_every_step_once_ends_as_if_it_had_not(
+def test_law_25_a_run_that_dies_at_every_step_once_ends_as_if_it_had_not(
     study: Make, whole: Whole, name: str, precision: str
 ) -> None:
     broken = study(name, precision=precision)
@@ -170,7 +170,7 @@ def test_a_run_that_dies_at_every_step_once_ends_as_if_it_had_not(
     assert not (broken.folder / CHECKPOINT).exists()
 
 
-def test_a_run_goes_back_over_an_evaluation_that_its_checkpoint_does_not_know(study: Make, whole: Whole) -> None:
+def test_law_25_a_run_goes_back_over_an_evaluation_that_its_checkpoint_does_not_know(study: Make, whole: Whole) -> None:
     broken = study("lora", checkpoint="last")
     asked = iter([False, False, True])
     with pytest.raises(StoppedError):
@@ -183,7 +183,7 @@ def test_a_run_goes_back_over_an_evaluation_that_its_checkpoint_does_not_know(st
     assert broken.result() == whole("lora", checkpoint="last")
 
 
-def test_without_a_checkpoint_a_run_begins_again(study: Make, whole: Whole) -> None:
+def test_law_25_without_a_checkpoint_a_run_begins_again(study: Make, whole: Whole) -> None:
     broken = study("full")
     with pytest.raises(Killed):
         broken.start(dies_at=7, seconds=math.inf)
@@ -203,7 +203,7 @@ def flip(path: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("damage", ["a flipped bit", "a cut", "the selected weights", "the log", "no file"])
-def test_a_damaged_checkpoint_is_named_and_what_it_held_is_computed_again(
+def test_law_25_a_damaged_checkpoint_is_named_and_what_it_held_is_computed_again(
     study: Make, whole: Whole, damage: str
 ) -> None:
     broken = study("lora")
@@ -230,7 +230,7 @@ def test_a_damaged_checkpoint_is_named_and_what_it_held_is_computed_again(
     assert broken.result() == whole("lora")
 
 
-def test_of_two_checkpoints_the_older_one_serves_where_the_newer_is_damaged(study: Make, whole: Whole) -> None:
+def test_law_25_of_two_checkpoints_the_older_one_serves_where_the_newer_is_damaged(study: Make, whole: Whole) -> None:
     broken = study("lora")
     with pytest.raises(Killed):
         broken.start(dies_at=4)
@@ -248,7 +248,7 @@ def test_of_two_checkpoints_the_older_one_serves_where_the_newer_is_damaged(stud
     assert broken.result() == whole("lora")
 
 
-def test_a_checkpoint_that_names_weights_outside_its_folder_is_not_followed(study: Make) -> None:
+def test_law_25_a_checkpoint_that_names_weights_outside_its_folder_is_not_followed(study: Make) -> None:
     from tunewise.lab.train import checkpoint as module
 
     broken = study("lora")
@@ -271,7 +271,7 @@ def test_a_checkpoint_that_names_weights_outside_its_folder_is_not_followed(stud
 # --- when they are written, and what a full disk does
 
 
-def test_checkpoints_are_written_when_it_is_time_and_the_last_one_stays_until_the_next_is_there(
+def test_law_25_checkpoints_are_written_when_it_is_time_and_the_last_one_stays_until_the_next_is_there(
     study: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunewise.lab.train import checkpoint as module
@@ -292,7 +292,7 @@ def test_checkpoints_are_written_when_it_is_time_and_the_last_one_stays_until_th
     assert [there for _, there in written] == [[], ["step-2"], ["step-4"], ["step-6"]]
 
 
-def test_a_disk_without_room_for_checkpoints_costs_a_warning_and_nothing_else(
+def test_law_25_a_disk_without_room_for_checkpoints_costs_a_warning_and_nothing_else(
     study: Make, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunewise.lab.train import checkpoint as module
