@@ -25,7 +25,10 @@ from tunewise.desk.budget import affordable
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.wording import recommendation
 from tunewise.errors import UserError
+from tunewise.executors import server
+from tunewise.executors.client import LabServer
 from tunewise.lab.data.prepare import prepare_examples
+from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.ledger import Ledger, files_below
 from tunewise.records import RunRecord
@@ -168,6 +171,25 @@ def trained(bench: Bench, study: StudySpec) -> Any:
         patch.setattr(tunewise.lab.run, "train", note)
         record = small.run(spec)
     return noted, contents(small, record), [record.environment and record.environment.threads]
+
+
+def checkpointed(bench: Bench, study: StudySpec) -> Any:
+    """How many checkpoints a run writes on its way; client and server of the lab in this process."""
+    small = bench.small(study)
+    spec = next(spec for spec in small.waiting() if spec.arm == "arm")
+    written: list[Checkpoints] = []
+
+    def here(client: LabServer, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        server.run_job(request)
+        return iter(())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabServer, "__init__", lambda client, machine: setattr(client, "machine", machine))
+        patch.setattr(LabServer, "_do", here)
+        patch.setattr(server, "send", lambda event: None)
+        patch.setattr(Checkpoints, "_write", lambda checkpoints, state: written.append(checkpoints))
+        LabServer(study.machine).run(spec, small.ledger, small.data_folder, lambda event: None)
+    return len(written)
 
 
 def confirmed(bench: Bench, study: StudySpec) -> Any:
