@@ -13,6 +13,10 @@ SCHEMA_VERSION = 1
 DataLaw = Literal["supervised", "truncation", "end-of-text", "duplicates", "boundary"]
 
 # failed: lost to the machine, which says nothing about the arm; does-not-fit: it twice needed more memory than there is
+# Between the parts of the first training example, in what is read and in what is trained on: a control character
+# (record separator), because no text holds it.
+BETWEEN_PARTS = "\x1e"
+
 Status = Literal["done", "diverged", "failed", "does-not-fit"]
 LOST: tuple[Status, ...] = ("failed", "does-not-fit")  # nothing was scored
 MAX_ATTEMPTS = 2  # at a run that the machine loses
@@ -198,7 +202,7 @@ class DataSummary(Frozen):
     splits: tuple[SplitSummary, ...]
     example_prompt: str  # the first training example: what is read ...
     example_supervised: str  # ... and what is trained on
-    notes: tuple[str, ...]  # what the report must say: splits made, rows dropped, rows cut
+    notes: tuple[str, ...]  # what figures and findings do not tell: splits made, rows left out or drawn
     chat_template: str | None = None  # the study's own; saved with the tuned models' tokenizer
     near_duplicates: int  # test inputs that are nearly a training input
     laws: tuple[LawCount, ...] = ()  # every law that concerns the task, split by split; (): not counted

@@ -63,7 +63,7 @@ def test_every_law_is_ok_where_nothing_is_found() -> None:
     table = shown()
     assert list(table) == ["supervised", "truncation", "end-of-text", "duplicates", "boundary"]
     assert all(line.split()[1] == "ok" for line in table.values())
-    assert "tokens learnt: 25.0% of train, 25.0% of valid, 25.0% of test" in table["supervised"]
+    assert "tokens trained on: 25.0% of train, 25.0% of valid, 25.0% of test" in table["supervised"]
 
 
 @pytest.mark.parametrize("law", ["supervised", "truncation", "end-of-text", "duplicates", "boundary"])
@@ -72,7 +72,7 @@ def test_what_is_found_is_to_be_looked_at_with_its_count_and_three_rows(law: str
     states = {name: line.split()[1] for name, line in table.items()}
     assert states == {**dict.fromkeys(table, "ok"), law: "look"}
     assert "4 of 1,600 in train" in table[law]
-    assert table[law].endswith("train:1 train:2 train:3")
+    assert table[law].endswith("see train:1 train:2 train:3")
 
 
 def test_lost_tokens_are_counted_and_kept_duplicates_refused() -> None:
@@ -81,3 +81,23 @@ def test_lost_tokens_are_counted_and_kept_duplicates_refused() -> None:
     assert kept.split()[1] == "refused"
     assert "kept, so no verdict" in kept
     assert shown("keep")["duplicates"].split()[1] == "ok", "nothing to keep"
+
+
+@pytest.mark.parametrize(
+    ("read", "learnt", "shown"),
+    [
+        ("ask\n", "answer", "ask\n»answer«"),
+        ("one\x1etwo", "first\x1esecond", "one»first«two»second«"),
+        ("one\x1eend", "first", "one»first«end"),
+        ("a\x1eb\x1ec", "of the text's own", "abc»of the text's own«"),
+    ],
+)
+def test_the_first_example_is_shown_in_its_own_order(read: str, learnt: str, shown: str) -> None:
+    data = data_summary(
+        splits=tuple(split(name) for name in ("train", "valid", "test")), example_prompt=read, example_supervised=learnt
+    )
+    made = schedule.resolve(StudySpec.model_validate({"name": "s", "data": {"train": "t"}, "arms": ARMS}), data)
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as captured:
+        print_check((made, data), console)
+    assert captured.get().split("between » and «:\n")[1].split("\narms")[0].strip() == shown

@@ -1,39 +1,44 @@
 """What `tunewise check` shows: data, what is trained on, what each arm trains, what the study can resolve."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
+from tunewise.desk.report import wording
 from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
-from tunewise.records import DataLaw, DataSummary, LawCount
+from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
 from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, StudySpec, parse_margin
 
 State = Literal["ok", "look", "refused"]
 STATE_COLOURS: dict[State, str] = {"ok": "green", "look": "yellow", "refused": "red"}
 MAX_SHOWN = 3
 LAWS: dict[DataLaw, str] = {
-    "supervised": "nothing to train on, dropped",
-    "truncation": "too long, cut or dropped",
-    "end-of-text": "whole answer without the end-of-text label, so a model may not stop",
-    "duplicates": "input also in a split that is held out from this one",
-    "boundary": "as one string, a token would lie across prompt and answer",
+    "supervised": "rows with nothing to train on",
+    "truncation": "rows that are too long",
+    "end-of-text": "whole answers without the end-of-text label, so a model may not stop",
+    "duplicates": "inputs that also stand in a split held out from this one",
+    "boundary": "rows in which a token would lie across prompt and answer, were they one text",
 }
+IN_THE_TABLE = ("truncated-rows", "duplicates-dropped")  # findings that the laws tell already
+MAX_PARTS = 8  # of the example
+MAX_PART_CHARACTERS = 600
 
 
 def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> None:
     """Print a resolved study and its prepared data."""
     study, data = checked
     console.print(
-        f"[bold]{study.name}[/bold]: model {study.model} ({data.model_type}), task {data.task}, "
+        f"[bold]{study.name}[/bold]: model {wording.short_path(study.model)} ({data.model_type}), task {data.task}, "
         f"{data.device} {data.precision}, {data.threads} threads"
     )
     console.print(_splits(data))
@@ -41,35 +46,48 @@ def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> Non
         console.print(_laws(study, data))
     for note in data.notes:
         console.print(f"- {note}", markup=False, highlight=False)
-    console.print("\nThe first training example (what is trained on is green):")
-    console.print(f"{escape(data.example_prompt)}[green]{escape(data.example_supervised)}[/green]", highlight=False)
+    console.print("\nThe first training example; what is trained on is green, between » and «:")
+    console.print(_example(data), highlight=False)
     console.print(_arms(study, data))
     console.print(resolution(study, data), markup=False, highlight=False)
-    print_findings(check_before(study, data), console)
+    findings = check_before(study, data)
+    print_findings([f for f in findings if not data.laws or f.id not in IN_THE_TABLE], console)
+
+
+def _example(data: DataSummary) -> Text:
+    parts = wording.example_parts(data)
+    text = Text()
+    for part, is_trained_on in parts[:MAX_PARTS]:
+        half = MAX_PART_CHARACTERS // 2
+        shown = part if len(part) <= MAX_PART_CHARACTERS else f"{part[:half]} … {part[-half:]}"
+        text.append(f"»{shown}«" if is_trained_on else shown, "green" if is_trained_on else "")
+    if len(parts) > MAX_PARTS:
+        text.append(f"\n… and {len(parts) - MAX_PARTS} more parts, read and trained on in turn")
+    return text
 
 
 def _splits(data: DataSummary) -> Table:
-    names = ("split", "rows", "units", "tokens", "supervised", "rows cut", "tokens cut", "duplicates dropped")
+    names = ("split", "rows", "units", "tokens", "trained on", "rows cut", "tokens cut", "dropped")
     table = _table("data", names)
     for s in data.splits:
         figures = (s.rows, s.units, s.tokens, s.supervised_tokens, s.truncated_rows, s.truncated_tokens)
         table.add_row(s.split, *(f"{figure:,}" for figure in figures), f"{s.duplicates_dropped:,}")
+    table.caption = "trained on: tokens; dropped: rows whose input stands in a split held out from this one"
     return table
 
 
 def _laws(study: StudySpec, data: DataSummary) -> Table:
     """One line per law that concerns the data: ok (nothing found), look (found), refused (no verdict with it)."""
-    table = _table("data laws", ("law", "", "found", "rows to look at"))
-    table.columns[1].justify = table.columns[2].justify = table.columns[3].justify = "left"
+    table = _table("data laws", ("law", "", "found"))
+    table.columns[1].justify = table.columns[2].justify = "left"
     for law in LAWS:
         counts = [count for count in data.laws if count.law == law]
         if not counts:
             continue
         state = judge(law, counts, study)
         shown = [example for count in counts for example in count.examples][:MAX_SHOWN]
-        table.add_row(
-            law, f"[{STATE_COLOURS[state]}]{state}[/]", _found(law, counts, study, data), escape(" ".join(shown))
-        )
+        found = "; ".join([*_found(law, counts, study, data), *([f"see {' '.join(shown)}"] if shown else [])])
+        table.add_row(law, f"[{STATE_COLOURS[state]}]{state}[/]", escape(found))
     return table
 
 
@@ -80,50 +98,64 @@ def judge(law: DataLaw, counts: Sequence[LawCount], study: StudySpec) -> State:
     return "refused" if law == "duplicates" and study.data.duplicates == "keep" else "look"
 
 
-def _found(law: DataLaw, counts: Sequence[LawCount], study: StudySpec, data: DataSummary) -> str:
+def _found(law: DataLaw, counts: Sequence[LawCount], study: StudySpec, data: DataSummary) -> Iterator[str]:
     parts = [f"{count.count:,} of {count.of:,} in {count.split}" for count in counts if count.count]
-    where = ", ".join(parts) or f"none of {sum(count.of for count in counts):,} rows"
-    sentence = f"{where}: {LAWS[law]}"
+    yield f"{LAWS[law]}: {', '.join(parts) or f'none of {sum(count.of for count in counts):,}'}"
+    if law == "supervised" and parts:
+        yield "dropped"
     if law == "supervised":
         shares = (f"{s.supervised_tokens / s.tokens:.1%} of {s.split}" for s in data.splits)
-        return f"{sentence}; tokens learnt: {', '.join(shares)}"
+        yield f"tokens trained on: {', '.join(shares)}"
     if law == "truncation" and parts:
         lost = sum(s.truncated_tokens for s in data.splits)
-        return f"{sentence}; {lost:,} {'answer ' if data.task == 'sft' else ''}tokens lost"
+        yield f"{lost:,} {'answer ' if data.task == 'sft' else ''}tokens lost"
     if law == "duplicates" and parts:
-        return f"{sentence}; {'kept, so no verdict' if study.data.duplicates == 'keep' else 'dropped'}"
-    return sentence
+        yield "kept, so no verdict" if study.data.duplicates == "keep" else "dropped"
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, caption_justify="left")
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        caption_justify="left",
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right")
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     return table
 
 
 def _arms(study: StudySpec, data: DataSummary) -> Table:
-    table = _table("arms", ("arm", "trainable", "of", "%", "linear layers covered", "scale", "first rates"))
+    table = _table("arms", ("arm", "trainable", "%", "modules", "linear", "scale", "first rates"))
     for name, method in study.arms.items():
-        if isinstance(method, ExistingMethod | BaseMethod) or name not in data.arms:
-            table.add_row(name, "-", "-", "-", "-", "-", "scored only" if method.method == "existing" else "-")
+        if isinstance(method, ExistingMethod | BaseMethod):
+            table.add_row(name, "-", "-", "-", "-", "-", "scored only")
             continue
-        tuned, middle = data.arms[name], centre(study, data, method)
-        rates = method.rates or [grid_rate(study.tuning, middle, place) for place in first_places(study.tuning)]
-        table.add_row(
-            name,
-            f"{tuned.trainable_parameters:,}",
-            f"{tuned.total_parameters:,}",
-            f"{100 * tuned.trainable_parameters / tuned.total_parameters:.4f}",
-            "-" if tuned.linear_share is None else f"{tuned.num_target_modules} modules, {tuned.linear_share:.0%}",
-            "-" if tuned.scale is None else f"{tuned.scale:g}",
-            " ".join(f"{rate:g}" for rate in rates),
-        )
+        rates = method.rates or [
+            grid_rate(study.tuning, centre(study, data, method), place) for place in first_places(study.tuning)
+        ]
+        table.add_row(name, *_tuned_cells(data.arms.get(name)), " ".join(f"{rate:g}" for rate in rates))
     table.caption = (
-        f"{num_steps(study, data):,} optimizer steps a run; weight decay {study.train.weight_decay:g} on matrices, "
-        "none on biases and norms, in every arm"
+        f"linear: share of the linear layers' parameters that the modules hold\n{num_steps(study, data):,} optimizer "
+        f"steps a run; weight decay {study.train.weight_decay:g} on matrices, none on biases and norms, in every arm"
     )
     return table
+
+
+def _tuned_cells(tuned: Tuned | None) -> tuple[str, ...]:
+    """trainable, %, modules, linear, scale; dashes for the head arm that is added where a new head needs a rate."""
+    if tuned is None:
+        return ("-",) * 5
+    return (
+        f"{tuned.trainable_parameters:,}",
+        f"{100 * tuned.trainable_parameters / tuned.total_parameters:.3g}",
+        "-" if tuned.num_target_modules is None else str(tuned.num_target_modules),
+        "-" if tuned.linear_share is None else f"{tuned.linear_share:.0%}",
+        "-" if tuned.scale is None else f"{tuned.scale:g}",
+    )
 
 
 def resolution(study: StudySpec, data: DataSummary) -> str:

@@ -1,5 +1,6 @@
 """Numbers as a reader sees them; a missing number is a dash, never a stand-in."""
 
+import itertools
 from collections.abc import Sequence
 
 from tunewise.desk.curves import ToQuality
@@ -10,6 +11,7 @@ from tunewise.desk.paired import MetricSummary
 from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
+from tunewise.records import BETWEEN_PARTS, DataSummary
 from tunewise.spec import CostName, Task
 
 MISSING = "–"
@@ -24,6 +26,15 @@ def short_path(text: str) -> str:
     """The last two parts of a path: '/data/sets/trec6/train.jsonl' -> 'trec6/train.jsonl'; 'owner/name' as it is."""
     parts = text.rstrip("/").split("/")
     return text if len(parts) <= 2 else "/".join(parts[-2:])
+
+
+def example_parts(data: DataSummary) -> list[tuple[str, bool]]:
+    """The first training example in its own order: parts that are read (False) or trained on (True)."""
+    reads, learnt = data.example_prompt.split(BETWEEN_PARTS), data.example_supervised.split(BETWEEN_PARTS)
+    if len(reads) - len(learnt) not in (0, 1):  # the text itself holds it
+        reads, learnt = (["".join(parts)] for parts in (reads, learnt))
+    pairs = itertools.zip_longest(reads, learnt)
+    return [(part, bool(place)) for pair in pairs for place, part in enumerate(pair) if part]
 
 
 def percent(value: float | None) -> str:

@@ -19,12 +19,11 @@ GUARDED: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "tes
 
 @dataclass(frozen=True)
 class Separated:
-    """The rows that stay, how many were dropped, which have an input of another split, and what the report says."""
+    """The rows that stay, how many were dropped, and which have an input of another split."""
 
     rows: dict[Split, list[Row]]
     dropped: dict[Split, int]
     same: dict[Split, list[Row]]  # dropped or kept, as `data.duplicates` has it
-    notes: tuple[str, ...]
 
 
 def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separated:
@@ -36,7 +35,6 @@ def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separate
     kept = dict(rows)
     dropped: dict[Split, int] = dict.fromkeys(rows, 0)
     found: dict[Split, list[Row]] = {split: [] for split in rows}
-    notes = []
     for split, others in GUARDED:
         held_out = {row.key for other in others for row in rows[other]}
         same = [row for row in rows[split] if row.key in held_out]
@@ -50,16 +48,12 @@ def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separate
                 "Remove them, or set data.duplicates: drop."
             )
         if data.duplicates == "keep":
-            notes.append(
-                f"{finding} and were kept (data.duplicates: keep): scores may be of rows that were trained on."
-            )
             continue
         kept[split] = [row for row in rows[split] if row.key not in held_out]
         dropped[split] = len(same)
-        notes.append(f"{finding} and were dropped from {split}.")
         if not kept[split]:
             raise DataError(f"{finding}, so nothing is left of {split}. Give {split} rows of its own.")
-    return Separated(kept, dropped, found, tuple(notes))
+    return Separated(kept, dropped, found)
 
 
 def count_exact_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
@@ -90,7 +84,6 @@ class Fitted:
     examples: list[EncodedRow]
     rows: int  # cut or dropped
     tokens: int
-    notes: tuple[str, ...]
 
 
 def keep_fitting(split: Split, examples: Sequence[EncodedRow], task: Task, data: DataSpec, max_length: int) -> Fitted:
@@ -104,16 +97,7 @@ def keep_fitting(split: Split, examples: Sequence[EncodedRow], task: Task, data:
         raise DataError(_too_many(split, cut, len(examples), len(examples) - len(kept), data, max_length))
     if not kept:
         raise DataError(f"{split}: no row has anything to train on. Give longer texts.")
-    tokens = sum(example.cut_tokens for example in cut)
-    if not cut:
-        return Fitted(kept, 0, 0, ())
-    dropped = len(examples) - len(kept)
-    kind = "tokens" if task == "classify" else "answer tokens"
-    note = (
-        f"{len(cut):,} of {len(examples):,} rows of {split} do not fit into {max_length:,} tokens: "
-        f"{len(cut) - dropped:,} were cut at the end and {dropped:,} dropped, {tokens:,} {kind} lost."
-    )
-    return Fitted(kept, len(cut), tokens, (note,))
+    return Fitted(kept, len(cut), sum(example.cut_tokens for example in cut))
 
 
 def _too_many(

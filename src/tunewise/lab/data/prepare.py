@@ -30,7 +30,7 @@ from tunewise.lab.data.rows import Cells, EncodedRow, Format, Row, input_key, ru
 from tunewise.lab.data.sources import BUILTIN, Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, Named, draw, split_off
 from tunewise.lab.data.tokens import TextTokenizer
-from tunewise.records import EXAMPLES_SCHEMA, LawCount, SplitSummary
+from tunewise.records import BETWEEN_PARTS, EXAMPLES_SCHEMA, LawCount, SplitSummary
 from tunewise.spec import NUMERICS, DataSpec, Split, StudySpec, Task, canonical_json
 
 if TYPE_CHECKING:
@@ -128,10 +128,8 @@ def prepare_examples(
         notes=(
             *rendered.notes,
             *divided.notes,
-            *separated.notes,
             *_drawn_notes("rows", separated.rows, drawn),
             *_drawn_notes("windows", encoded, taken),
-            *(note for split in SPLITS for note in fitted[split].notes),
             *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
             *_remarks(data, max_length),
         ),
@@ -221,10 +219,10 @@ def _forgets(study: StudySpec, task: Task) -> bool:
 
 
 def _first_example(tokenizer: "PreTrainedTokenizerBase", example: EncodedRow) -> tuple[str, str]:
-    """What is read and what is trained on, decoded from the tokens; stretches of each joined by ' ... '."""
+    """What is read and what is trained on, decoded from the tokens; stretches of each joined by BETWEEN_PARTS."""
 
     def decoded(marks: Sequence[bool]) -> str:
-        return " ... ".join(tokenizer.decode(example.input_ids[start:stop]) for start, stop in runs(marks))
+        return BETWEEN_PARTS.join(tokenizer.decode(example.input_ids[start:stop]) for start, stop in runs(marks))
 
     read = decoded([not mark for mark in example.supervised])
     return read, example.reference if example.label >= 0 else decoded(example.supervised)
