@@ -1,44 +1,55 @@
-"""docs/laws.md cannot go stale: every law has its test there or is listed as open, and every test file exists."""
+"""docs/laws.md cannot go stale: every law is tested or listed as open, and every test that it names exists."""
 
 import re
 from pathlib import Path
 
 LAWS = Path(__file__).parent
-TEXT = (LAWS.parents[1] / "docs" / "laws.md").read_text(encoding="utf-8")
 NUM_LAWS = 37
+TABLE, DETAILS, OPEN = re.split(
+    r"^## .*$", (LAWS.parents[1] / "docs" / "laws.md").read_text(encoding="utf-8"), flags=re.M
+)
 
 
-def sections() -> tuple[dict[int, str], dict[int, str]]:
-    """Rows by number: of the laws that are tested, of those that are open."""
-    tested, is_open = TEXT.split("## Open")
-    tables = [{int(n): row for n, row in re.findall(r"^\| (\d+) \| (.*)$", part, re.M)} for part in (tested, is_open)]
-    return tables[0], tables[1]
+def numbers(table: str) -> list[int]:
+    return [int(number) for number in re.findall(r"^\| (\d+) \|", table, re.M)]
 
 
-def numbers_in(path: Path) -> set[int]:
-    return {int(number) for number in re.findall(r"def test_laws?_(\d\d)", path.read_text(encoding="utf-8"))}
+def sections() -> dict[int, str]:
+    """What stands of each law under its heading: its tests, and what turned them red."""
+    _, *parts = re.split(r"^### (\d+)\. ", DETAILS, flags=re.M)
+    return {int(number): text for number, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def law_tests() -> dict[str, set[int]]:
+    """file::name of every test that carries the numbers of laws -> these numbers."""
+    found = {}
+    for path in LAWS.glob("test_*.py"):
+        for name in re.findall(r"^def (test_laws?_\w+)", path.read_text(encoding="utf-8"), re.M):
+            carried = re.match(r"test_laws?((?:_and)?_\d\d)+", name)
+            assert carried, name
+            found[f"{path.name}::{name}"] = {int(number) for number in re.findall(r"\d\d", carried[0])}
+    return found
 
 
 def test_every_law_is_tested_or_open_and_none_is_both() -> None:
-    tested, is_open = sections()
-    assert sorted([*tested, *is_open]) == list(range(1, NUM_LAWS + 1))
+    assert sorted(numbers(TABLE) + numbers(OPEN)) == list(range(1, NUM_LAWS + 1))
+    assert list(sections()) == numbers(TABLE)
+    with_tests = set().union(*law_tests().values())
+    assert with_tests == set(numbers(TABLE)), "a law with a test is not open, one without is"
 
 
-def test_every_file_that_a_row_names_holds_a_test_of_its_law() -> None:
-    for number, row in sections()[0].items():
-        files = re.findall(r"`(test_\w+\.py)`", row)
-        assert files, number
-        assert any(number in numbers_in(LAWS / name) for name in files), number
-        assert all((LAWS / name).is_file() for name in files), number
+def test_every_test_that_a_law_names_exists_and_carries_its_number() -> None:
+    known = law_tests()
+    for number, text in sections().items():
+        named = re.findall(r"^- `(\w+\.py::\w+)`$", text, re.M)
+        assert named, f"law {number} names no test"
+        for name in named:
+            assert number in known.get(name, set()), f"law {number} names {name}"
+        endings = {name.partition(f"test_law_{number:02d}")[2] for name in named}
+        for ending in re.findall(r"`…(\w+)`", text):
+            assert ending in endings, f"law {number}: {ending} turned red, and is none of its tests"
 
 
-def test_no_law_with_a_test_is_listed_as_open() -> None:
-    with_tests = set().union(*(numbers_in(path) for path in LAWS.glob("test_*.py")))
-    assert not with_tests & set(sections()[1])
-    assert set(sections()[0]) <= with_tests
-
-
-def test_every_row_says_what_was_broken() -> None:
-    assert "BREAK" not in TEXT
-    for row in sections()[0].values():
-        assert len(row.rstrip("| ").split(" | ")[-1]) > 5
+def test_every_law_says_what_was_broken_to_see_it_red() -> None:
+    for number, text in sections().items():
+        assert re.search(r"^- broken, red:\n  - \w", text, re.M), number

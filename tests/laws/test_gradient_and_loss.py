@@ -120,16 +120,23 @@ def test_law_01_holds_for_classification(family: str, tmp_path: Path) -> None:
 # --- law 2
 
 
+def nll_by_example(rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {row["example"]: row["nll"] for row in rows}
+
+
 @pytest.mark.parametrize("folder", REAL_MODELS)
 def test_law_02_loss_and_perplexity_do_not_depend_on_batches_or_order(folder: Path) -> None:
     """Law 2: loss and perplexity are sums over examples divided by a count of tokens, so the batch of the evaluation
-    and the order of the rows change nothing (1e-6)."""
+    and the order of the rows change nothing (1e-6), nor the loss of any example."""
     model, examples = language_model(str(folder)).model, answers(LENGTHS)
     scrambled = random.Random(1).sample(examples, len(examples))
-    reference = summarise(score(model, examples, Batching(1, PADDING), ("cpu", "fp32")), 0).nll  # one example a batch
+    alone = score(model, examples, Batching(1, PADDING), ("cpu", "fp32"))  # one example a batch
+    reference = summarise(alone, 0).nll
     for rows in (examples, scrambled, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS), 10_000):
-            found = summarise(score(model, rows, Batching(max_tokens, PADDING), ("cpu", "fp32")), 0).nll
+            scored = score(model, rows, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+            assert nll_by_example(scored) == pytest.approx(nll_by_example(alone), rel=1e-5)
+            found = summarise(scored, 0).nll
             assert found == pytest.approx(reference, rel=1e-6)
             assert math.exp(found) == pytest.approx(math.exp(reference), rel=1e-5)
 
@@ -144,7 +151,9 @@ def test_law_02_accuracy_does_not_depend_on_batches_or_order(family: str, tmp_pa
     right = sum(row["prediction"] == example.label for row, example in zip(rows, examples, strict=True))
     for order in (examples, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS)):
-            found = summarise(score(model, order, Batching(max_tokens, PADDING), ("cpu", "fp32")), 0)
+            scored = score(model, order, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+            assert nll_by_example(scored) == pytest.approx(nll_by_example(rows), rel=1e-5)
+            found = summarise(scored, 0)
             assert found.accuracy == right / len(examples)
             assert found.nll == pytest.approx(sum(row["nll"] for row in rows) / len(examples), rel=1e-6)
 
