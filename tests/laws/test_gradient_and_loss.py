@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from small_models import PADDING, STORIES, VOCABULARY, classifier, labelled_examples, language_model, save_small_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig, MixtralConfig
 
+import tunewise.lab.train.loss
+from lab_fixtures import small_config
 from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import BUNDLED, Base
 from tunewise.lab.train.loop import Loop, train
-from tunewise.lab.train.loss import example_losses
+from tunewise.lab.train.loss import add_gradient, example_losses
 from tunewise.spec import FullMethod, LoraMethod
 
 Gradients = dict[str, torch.Tensor]
@@ -271,3 +276,110 @@ def test_law_24_selected_logits_change_neither_loss_nor_gradients(folder: Path, 
     assert relative_difference(found, expected) < 1e-5
     if adapts_head:
         assert any("lm_head" in name and bool(g.any()) for name, g in found.items()), "the head's adapter learns"
+
+
+CHUNK = 7  # targets whose logits exist at once: the 40 of the examples take six parts, the last one short
+
+
+def in_parts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    monkeypatch.setattr(tunewise.lab.train.loss, "MAX_LOGITS", CHUNK * base.config.vocab_size + 1)
+
+
+def gradient_of(model: torch.nn.Module, examples: Sequence[Example]) -> tuple[float, Gradients]:
+    """Loss and gradients of the loop's own path."""
+    model.zero_grad()
+    loss = add_gradient(model, make_batch(examples, range(len(examples)), PADDING), 1, ("cpu", "fp32"))
+    return float(loss), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def of_plain_loss(model: torch.nn.Module, examples: Sequence[Example]) -> tuple[float, Gradients]:
+    model.zero_grad()
+    loss = plain_loss(model, examples)
+    loss.backward()
+    return float(loss.detach()), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("folder", REAL_MODELS)
+@pytest.mark.parametrize("arm", ["tied", "untied", "lora", "adapted head"])
+def test_law_24_logits_in_parts_change_neither_loss_nor_gradients(
+    folder: Path, arm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 24: logits of a few targets at a time give the loss and the gradients of all of them at once, where the head
+    learns (tied and untied), where it is frozen, and where it has an adapter."""
+    base = tied(folder) if arm in ("tied", "lora") else untied(folder)
+    if arm == "adapted head":
+        names = [n for n, _ in base.model.named_modules() if n.endswith(("lm_head", "c_attn", "q_proj"))]
+        model: Any = get_peft_model(base.model, LoraConfig(r=4, target_modules=names, init_lora_weights=False))
+    else:
+        model = build_method(LoraMethod(rank=4) if arm == "lora" else FullMethod(), "lm", 1).prepare(base)
+    without_dropout(model)
+    examples = answers(LENGTHS)
+    assert sum(e.num_targets for e in examples) == 40 - 3  # odd lengths have one target fewer than half
+    expected_loss, expected = of_plain_loss(model, examples)
+    in_parts(model, monkeypatch)
+    loss, found = gradient_of(model, examples)
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert relative_difference(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["gemma2", "cohere", "granite", "opt", "mixtral"])
+def test_law_24_what_a_model_does_to_its_logits_holds_for_every_part(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 24: soft caps (Gemma 2), scales (Cohere, Granite), a decoder within the body (OPT) and a decoder that returns
+    more than hidden states (Mixtral) are the model's own affair in the later parts, too."""
+    model, examples = with_a_tail(family), answers(LENGTHS)
+    expected_loss, expected = of_plain_loss(model, examples)
+    in_parts(model, monkeypatch)
+    loss, found = gradient_of(model, examples)
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert relative_difference(found, expected) < 1e-5
+    with torch.no_grad():
+        scored = example_losses(model, make_batch(examples, range(len(examples)), PADDING)).nll_B
+    assert float(scored.sum()) == pytest.approx(expected_loss, rel=1e-6)
+
+
+def with_a_tail(family: str) -> Any:
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2}
+    configs: dict[str, Any] = {
+        "gemma2": lambda: Gemma2Config(**heads, head_dim=8, final_logit_softcapping=0.1),
+        "cohere": lambda: CohereConfig(**heads, logit_scale=0.3),
+        "granite": lambda: GraniteConfig(**heads, logits_scaling=7.0),
+        "opt": lambda: small_config("opt"),
+        "mixtral": lambda: MixtralConfig(**heads, num_local_experts=2, num_experts_per_tok=2),
+    }
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(configs[family]()).eval()  # dropout off
+
+
+def test_law_24_no_more_logits_exist_at_once_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 24: in training and in scoring no tensor holds more than MAX_LOGITS logits or gradients of logits, however
+    many targets a batch has, and the last part is no larger than the others."""
+    model = build_method(LoraMethod(rank=4), "lm", 1).prepare(language_model("tiny"))
+    examples = answers(LENGTHS)
+    in_parts(model, monkeypatch)
+    with LargestLogits(4096) as seen:
+        gradient_of(model, examples)
+        with torch.no_grad():
+            example_losses(model, make_batch(examples, range(len(examples)), PADDING))
+    assert seen.rows == CHUNK
+
+
+class LargestLogits(TorchDispatchMode):
+    """The most rows that any tensor had whose last dimension is the vocabulary."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary, self.rows = vocabulary, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        owned = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for tensor in tree_leaves(result):
+            if not isinstance(tensor, torch.Tensor) or tensor.untyped_storage().data_ptr() in owned:
+                continue  # a view, as of the transposed weights of the head
+            if tensor.dim() >= 2 and tensor.shape[-1] == self.vocabulary:
+                self.rows = max(self.rows, tensor.numel() // self.vocabulary)
+        return result

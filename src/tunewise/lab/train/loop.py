@@ -9,8 +9,7 @@ from itertools import islice
 import torch
 
 from tunewise.lab.data.batching import Batch
-from tunewise.lab.train.loss import example_losses
-from tunewise.lab.train.precision import autocast
+from tunewise.lab.train.loss import add_gradient
 from tunewise.spec import Device, Precision
 
 
@@ -90,9 +89,10 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
 def compute_gradient(model: torch.nn.Module, micro_batches: Sequence[Batch], num_targets: int, loop: Loop) -> Gradient:
     """Leave the step's clipped gradient in the parameters: that of the mean over all `num_targets` targets."""
     model.train()
-    loss = sum(
-        (_backward(model, batch, num_targets, loop) for batch in micro_batches), torch.zeros((), device=loop.device)
-    )
+    where = (loop.device, loop.precision)
+    loss = torch.zeros((), device=loop.device)
+    for batch in micro_batches:
+        loss += add_gradient(model, batch.to(loop.device), num_targets, where)
     parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
     return Gradient(loss, torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm))
 
@@ -102,10 +102,3 @@ def update(model: torch.nn.Module, index: int, loop: Loop) -> None:
     loop.optimizer.step()
     loop.after_step(model, index)
     loop.optimizer.zero_grad(set_to_none=True)
-
-
-def _backward(model: torch.nn.Module, batch: Batch, num_targets: int, loop: Loop) -> torch.Tensor:
-    with autocast(loop.device, loop.precision):
-        loss = example_losses(model, batch.to(loop.device)).nll_B.sum() / num_targets
-    loss.backward()
-    return loss.detach()

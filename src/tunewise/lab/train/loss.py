@@ -1,15 +1,24 @@
 """One formula for the loss of every task: NLL summed per example. Training and scoring both use it.
 
-Shapes: B examples, T tokens, D hidden size, V vocabulary, C classes, N targets.
+Shapes: B examples, T tokens, D hidden size, V vocabulary, C classes, N targets, n of them at once.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from tunewise.lab.data.batching import Batch
+from tunewise.lab.train.precision import autocast
+from tunewise.spec import Device, Precision
+
+# Logits that exist at once: 256 MiB in fp32, and a few tensors of this size while their gradient is computed. These are
+# 523 targets with a vocabulary of 128 k, 1,335 with GPT-2's.
+MAX_LOGITS = 2**26
 
 
 @dataclass(frozen=True)
@@ -26,27 +35,92 @@ def example_losses(model: torch.nn.Module, batch: Batch) -> Losses:
         logits_BC = model(**batch.inputs).logits.float()
         log_probabilities_BC = F.log_softmax(logits_BC, dim=-1)
         return Losses(F.nll_loss(log_probabilities_BC, batch.targets_N, reduction="none"), log_probabilities_BC)
-    nll_N = F.cross_entropy(_supervised_logits(model, batch), batch.targets_N, reduction="none")
-    nll_B = torch.zeros(len(batch.rows), device=nll_N.device).index_add(0, batch.example_of_N, nll_N)
-    return Losses(nll_B, None)
+    forward = _Forward(model, batch)
+    nll_N = torch.cat([forward.nll(part) for part in forward.parts])
+    return Losses(torch.zeros(len(batch.rows), device=nll_N.device).index_add(0, batch.example_of_N, nll_N), None)
 
 
-def _supervised_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits (N, V) in fp32 of the places with a target only: the head is a large share of a small model.
+def add_gradient(
+    model: torch.nn.Module, batch: Batch, num_targets: int, where: tuple[Device, Precision]
+) -> torch.Tensor:
+    """Add the gradient of (summed NLL of the batch) / `num_targets` to the parameters; returns that loss.
 
-    The model's own forward runs, so that whatever it does to logits stays; only the input of its head is cut down.
+    Logits go back to the hidden states part by part, each gone before the next is computed; then these go back through
+    the model. Nothing is computed twice, and nothing is read back from the device.
     """
-    num_columns = batch.input_ids_BT.shape[1]
+    if batch.classifies:
+        with autocast(*where):
+            loss = example_losses(model, batch).nll_B.sum() / num_targets
+        loss.backward()
+        return loss.detach()
+    with autocast(*where):
+        forward = _Forward(model, batch, in_two_stages=True)
+    loss = torch.zeros((), device=batch.targets_N.device)
+    for part in forward.parts:
+        with autocast(*where):
+            part_loss = forward.nll(part).sum() / num_targets
+        part_loss.backward()
+        loss += part_loss.detach()
+    forward.end()
+    return loss
 
-    def keep_supervised(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+
+class _Forward:
+    """A forward pass that computes logits only of supervised places, a bounded number at a time.
+
+    The model's own forward makes the first of them, the input of its head being cut down. For the others it runs again
+    with its decoder left out, so that whatever it does to logits (caps, scales) stays its own affair.
+    """
+
+    def __init__(self, model: torch.nn.Module, batch: Batch, in_two_stages: bool = False) -> None:
+        self.base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.batch, self.in_two_stages = batch, in_two_stages
+        self.decoder = self.base.get_decoder()
+        self.output_kind: type[ModelOutput] | None = None  # None: the decoder cannot be left out
+        hooks = [
+            self.decoder.register_forward_hook(self._note_output),
+            self.base.get_output_embeddings().register_forward_pre_hook(self._keep_first),
+        ]
+        try:
+            self.first_1nV: torch.Tensor | None = model(**batch.inputs, use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def nll(self, part: slice) -> torch.Tensor:
+        """(n,) NLL of one of `parts`; ask for each once, in order."""
+        logits_1nV = self._others(part) if self.first_1nV is None else self.first_1nV
+        self.first_1nV = None  # or it would stay while the others are computed
+        return F.cross_entropy(logits_1nV[0].float(), self.batch.targets_N[part], reduction="none")
+
+    def end(self) -> None:
+        """Hand the gradient of the hidden states back to the model."""
+        if self.hidden_ND.requires_grad:
+            self.hidden_ND.backward(self.head_input_ND.grad)
+
+    def _note_output(self, decoder: torch.nn.Module, inputs: Any, output: Any) -> None:
+        self.output_kind = type(output) if isinstance(output, ModelOutput) else None
+
+    def _keep_first(self, head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         # the last columns, because prompt tuning puts virtual tokens in front
-        hidden_BTD = inputs[0][:, -num_columns:]
-        return hidden_BTD.flatten(0, 1).index_select(0, batch.places_N)[None], *inputs[1:]
+        hidden_BTD = inputs[0][:, -self.batch.input_ids_BT.shape[1] :]
+        self.hidden_ND = self.head_input_ND = hidden_BTD.flatten(0, 1).index_select(0, self.batch.places_N)
+        if self.in_two_stages:
+            self.head_input_ND = self.hidden_ND.detach().requires_grad_(self.hidden_ND.requires_grad)
+        num_targets = max(self.batch.num_targets, 1)
+        size = max(MAX_LOGITS // self.base.config.get_text_config().vocab_size, 1) if self.output_kind else num_targets
+        self.parts = [slice(start, start + size) for start in range(0, num_targets, size)]
+        return self.head_input_ND[self.parts[0]][None], *inputs[1:]
 
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    hook = base.get_output_embeddings().register_forward_pre_hook(keep_supervised)
-    try:
-        logits_1NV = model(**batch.inputs, use_cache=False).logits
-    finally:
-        hook.remove()
-    return logits_1NV[0].float()
+    def _others(self, part: slice) -> torch.Tensor:
+        assert self.output_kind is not None, "there is one part where the decoder cannot be left out"
+        output = self.output_kind(last_hidden_state=self.head_input_ND[part][None])
+        forward = vars(self.decoder).get("forward")
+        self.decoder.forward = lambda *args, **options: output
+        try:
+            logits_1nV: torch.Tensor = self.base(input_ids=self.batch.targets_N[part][None], use_cache=False).logits
+        finally:
+            del self.decoder.forward
+            if forward is not None:
+                self.decoder.forward = forward
+        return logits_1nV
