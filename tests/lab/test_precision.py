@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
-from tunewise.lab.train.loss import example_losses
+from tunewise.lab.train.loss import add_gradient, example_losses
 from tunewise.lab.train.precision import assert_masters, autocast, pick_precision, store_frozen_weights
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod
 
@@ -99,16 +99,44 @@ def test_only_frozen_linear_weights_are_stored_in_bf16(name: str, load: Load) ->
         assert p.dtype == (torch.bfloat16 if should_be_half else torch.float32)
 
 
-def test_a_head_that_is_tied_to_the_embedding_stays_with_it_in_fp32_and_an_untied_one_is_stored_in_bf16(
+def test_a_frozen_head_is_in_bf16_and_an_embedding_that_it_is_tied_to_stays_in_fp32_and_is_all_there_is_to_save(
     load: Load,
 ) -> None:
     for name, tied in (("gpt2", True), ("gemma", True), ("llama", False)):
         base = load(name)
+        num_parameters = sum(p.numel() for p in base.model.parameters())
         arm(LoraMethod(), base, "sft")
-        output, embedding = base.model.get_output_embeddings().weight, base.model.get_input_embeddings().weight
-        assert (output is embedding) == tied
-        assert embedding.dtype == torch.float32
-        assert output.dtype == (torch.float32 if tied else torch.bfloat16)
+        head, embedding = base.model.get_output_embeddings(), base.model.get_input_embeddings()
+        assert head.weight.dtype == torch.bfloat16
+        assert embedding.weight.dtype == torch.float32
+        assert torch.equal(head.weight, embedding.weight.to(torch.bfloat16)) == tied
+        assert ("weight" in head.state_dict()) == (not tied)
+        assert sum(p.numel() for n, p in base.model.named_parameters() if "lora_" not in n) == num_parameters
+
+
+@pytest.mark.parametrize("name", ["tiny", "gemma"])
+def test_the_copy_of_a_tied_head_changes_no_bit_of_loss_and_gradients(
+    name: str, load: Load, examples_of: Examples
+) -> None:
+    base, found = load(name), []
+    model = arm(LoraMethod(), base, "sft")
+    batch = make_batch(examples_of(LENGTHS), range(len(LENGTHS)), padding=0)
+    head = base.model.get_output_embeddings()
+    for copied in (True, False):
+        if not copied:
+            del head.weight
+            head.weight = base.model.get_input_embeddings().weight
+        loss = add_gradient(model, batch, batch.num_targets, ("cpu", "bf16"))
+        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+        model.zero_grad()
+    assert len(found[0]) > 4
+    assert same(*found)
+
+
+def test_a_tied_head_that_learns_is_the_embedding(load: Load) -> None:
+    base = load("gpt2")
+    arm(FullMethod(), base, "sft")
+    assert base.model.get_output_embeddings().weight is base.model.get_input_embeddings().weight
 
 
 def test_full_fine_tuning_keeps_every_weight_in_fp32(load: Load) -> None:

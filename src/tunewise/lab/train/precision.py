@@ -7,6 +7,7 @@ bf16; the same autocast runs in every arm and rounds the fp32 weights of the ful
 from collections.abc import Collection
 
 import torch
+from peft import PeftModel
 
 from tunewise.lab.models import LINEAR
 from tunewise.spec import Device, Precision
@@ -30,15 +31,30 @@ def autocast(device: Device, precision: Precision) -> torch.autocast:
 def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modules: Collection[str] = ()) -> None:
     """Store frozen linear weights in bf16, those tied to an embedding and those of `fp32_modules` (names) excepted.
 
-    Nothing to do in fp32.
+    A head that is tied to the embedding gets a copy. Nothing to do in fp32.
     """
     if precision == "fp32":
         return
-    kept = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    kept |= {id(model.get_submodule(name).weight) for name in fp32_modules}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    _copy_tied_head(model, embeddings)
+    kept = embeddings | {id(model.get_submodule(name).weight) for name in fp32_modules}
     for module in model.modules():
         if isinstance(module, LINEAR) and not module.weight.requires_grad and id(module.weight) not in kept:
             module.weight.data = module.weight.data.to(torch.bfloat16)
+
+
+def _copy_tied_head(model: torch.nn.Module, embeddings: Collection[int]) -> None:
+    """The bf16 copy that autocast would otherwise make anew in every step: it keeps casts only of what learns.
+
+    A buffer that nothing saves, so that the weights are still those of the embedding to whoever counts or stores them.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = base.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.weight.requires_grad or id(head.weight) not in embeddings:
+        return
+    copy = head.weight.data.to(torch.bfloat16)
+    del head.weight
+    head.register_buffer("weight", copy, persistent=False)
 
 
 def assert_masters(model: torch.nn.Module) -> None:
