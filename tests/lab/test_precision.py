@@ -1,10 +1,12 @@
 """Laws of the precision policy: what learns is fp32, and every arm computes the same function at step 0."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from tunewise.lab.data.batching import Example, make_batch
@@ -36,8 +38,9 @@ def load(language_model: Load) -> Load:
 
 def arm(method: Any, base: Base, task: str, precision: str = "bf16") -> torch.nn.Module:
     """The model as a run has it before its first step."""
-    model = build_method(method, task, 1).prepare(base)  # type: ignore[arg-type]
-    store_frozen_weights(model, precision)  # type: ignore[arg-type]
+    built = build_method(method, task, 1)  # type: ignore[arg-type]
+    model = built.prepare(base)
+    store_frozen_weights(model, precision, built.fp32_modules)  # type: ignore[arg-type]
     assert_masters(model)
     return model.eval()
 
@@ -137,6 +140,18 @@ def test_a_tied_head_that_learns_is_the_embedding(load: Load) -> None:
     base = load("gpt2")
     arm(FullMethod(), base, "sft")
     assert base.model.get_output_embeddings().weight is base.model.get_input_embeddings().weight
+
+
+def test_the_body_that_is_saved_with_a_tuned_head_is_the_bases(classifier: Load, tmp_path: Path) -> None:
+    base = classifier("bert")
+    before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
+    method = build_method(HeadMethod(), "classify", 1)
+    model = method.prepare(base)
+    store_frozen_weights(model, "bf16", method.fp32_modules)
+    method.save(model, tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == before.keys()
+    assert all(torch.equal(saved[name], before[name]) for name in saved), "rounded to bf16 on the way"
 
 
 def test_full_fine_tuning_keeps_every_weight_in_fp32(load: Load) -> None:

@@ -4,7 +4,7 @@ import torch
 
 from tunewise.errors import SpecError
 from tunewise.lab.methods.base import WholeModel, learn_only
-from tunewise.lab.models import Base
+from tunewise.lab.models import LINEAR, Base
 
 
 class Full(WholeModel):
@@ -20,8 +20,12 @@ class Head(WholeModel):
     """Only the modules that are new, or that give the labels, learn."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with a frozen body. Raises SpecError where there is no head."""
+        """The base with a frozen body, which stays in fp32 because it is saved with the head.
+
+        Raises SpecError where there is no head.
+        """
         if not base.head_modules:
             raise SpecError("method 'head' needs a classification head: use it with data of text and label.")
+        self.fp32_modules = tuple(name for name, module in base.model.named_modules() if isinstance(module, LINEAR))
         learn_only(base.model, (p for name in base.head_modules for p in base.model.get_submodule(name).parameters()))
         return base.model
