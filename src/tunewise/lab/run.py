@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import files_below, write_table
+from tunewise.lab.activations import fuse_activations
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
@@ -32,7 +33,7 @@ from tunewise.lab.train.precision import assert_masters, store_frozen_weights
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger
-from tunewise.records import SCORES_SCHEMA, DataSummary, RunRecord, Sample, Usage
+from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Usage
 from tunewise.selection import takes_over
 from tunewise.spec import BaseMethod, Device, ExistingMethod, MachineSpec, Precision, RunSpec
 
@@ -126,8 +127,9 @@ class Run:
         return base
 
     def _take_up(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The fp32 model on its device, with the attention that suits it; its batches are made accordingly."""
+        """The fp32 model on its device, with the kernels that suit it; its batches are made accordingly."""
         spec = self.spec
+        fuse_activations(model)
         max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
         self.batching = Batching(spec.train.micro_batch_tokens, padding_id(self.tokenizer), max_packed_length)
         return model
@@ -170,9 +172,8 @@ class Run:
                 self._measure(state)
             for step in train(model, self._batches(examples, training.num_steps, num_steps), loop):
                 self._note(step, state, num_steps)
-                if step.step in evaluate_at:
-                    self._evaluate(state, valid)
-                self._measure(state)
+                evaluation = self._evaluate(state, valid) if step.step in evaluate_at else None
+                self._measure(state, evaluation)
                 self.checkpoints.after_step(state)
         except DivergedError as error:
             training.diverged = str(error)
@@ -205,7 +206,7 @@ class Run:
         state.log.write(json.dumps(row))
         self.listener({"event": "step", "num_steps": num_steps, **row})
 
-    def _evaluate(self, state: TrainingState, valid: list[Example]) -> None:
+    def _evaluate(self, state: TrainingState, valid: list[Example]) -> Evaluation:
         start, training = time.perf_counter(), state.training
         with self.meter.phase("evaluate"):
             rows = score(state.model, valid, self.batching, self.where)
@@ -218,16 +219,19 @@ class Run:
         if self.spec.checkpoint == "last" or best is None or takes_over(training.evaluations, best):
             training.valid_rows = rows
             self.checkpoints.select(state)
+        return evaluation
 
     def _forgetting_curve(self, num_steps: int, valid: list[Example]) -> ForgettingCurve:
         points = self.spec.forgetting_points
         steps = frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
         return ForgettingCurve(steps, valid, self._examples("general") if points else [])
 
-    def _measure(self, state: TrainingState) -> None:
+    def _measure(self, state: TrainingState, evaluation: Evaluation | None = None) -> None:
         start, training = time.perf_counter(), state.training
         with self.meter.phase("evaluate"):
-            state.curve.measure(training.num_steps, lambda rows: score(state.model, rows, self.batching, self.where))
+            state.curve.measure(
+                training.num_steps, lambda rows: score(state.model, rows, self.batching, self.where), evaluation
+            )
         training.evaluate_seconds += time.perf_counter() - start
 
     def _save(self, model: torch.nn.Module, method: Method) -> int:

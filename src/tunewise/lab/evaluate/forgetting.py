@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from tunewise.disk import write_table
 from tunewise.lab.data.batching import Example
-from tunewise.records import FORGETTING_SCHEMA
+from tunewise.lab.evaluate.score import summarise
+from tunewise.records import FORGETTING_SCHEMA, Evaluation
 
 Score = Callable[[Sequence[Example]], list[dict[str, Any]]]
 
@@ -23,12 +24,14 @@ class ForgettingCurve:
     general: Sequence[Example]
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def measure(self, step: int, score: Score) -> None:
-        """Add a row per document of the general text, if `step` is one of those to measure at."""
+    def measure(self, step: int, score: Score, evaluation: Evaluation | None) -> None:
+        """Add a row per document of the general text, if `step` is one of those to measure at.
+
+        Valid is scored where the step has no `evaluation` that has done so.
+        """
         if step not in self.steps:
             return
-        valid = score(self.valid)
-        valid_nll = sum(row["nll"] for row in valid) / sum(row["num_tokens"] for row in valid)
+        valid_nll = (evaluation or summarise(score(self.valid), step)).nll
         documents: dict[str, dict[str, Any]] = {}
         for row in score(self.general):
             unit = row["unit"]
