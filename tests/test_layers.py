@@ -27,6 +27,7 @@ PLAIN = (
     "tunewise.method_spec",
     "tunewise.spec",
     "tunewise.records",
+    "tunewise.plans",
     "tunewise.selection",
     "tunewise.adapter_records",
     "tunewise.lowrank",
@@ -49,6 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "tunewise.study_file": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+    "tunewise.plans": ("tunewise.records", "tunewise.spec"),
     "tunewise.selection": ("tunewise.records",),
     "tunewise.adapter_records": ("tunewise.quantities",),
     "tunewise.lowrank": (),
@@ -68,6 +70,7 @@ SEE_EVERYTHING = {
 MANY_PARAMETERS = {
     "tunewise.cli.compare": "every parameter is an option of the command",
     "tunewise.cli.train": "every parameter is an option of the command",
+    "tunewise.cli.plan": "every parameter is an option of the command",
     "tunewise.cli_adapter.merge": "every parameter is an option of the command",
     "tunewise.cli_adapter.verify": "every parameter is an option of the command",
     "tunewise.adapters.merge": "the options of the command",

@@ -103,6 +103,36 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
 
 
 @app.command()
+def plan(  # noqa: PLR0913 - every parameter is an option of the command
+    study: StudyFile = None,
+    model: Model = None,
+    data: Data = None,
+    arm: Arms = None,
+    sets: Sets = None,
+    gpu: Annotated[str | None, typer.Option(help="for this card instead of this machine, such as A100-80GB")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    svg: Annotated[Path | None, typer.Option(help="also write what fills the memory as a chart to this file")] = None,
+) -> None:
+    """What every arm will need: parameters, memory, FLOPs, disk. Needs the model's configuration, not its weights."""
+    from rich.console import Console
+
+    from tunewise.desk.gpus import find_gpu
+    from tunewise.desk.report.plan import chart, print_plan
+    from tunewise.spec import NO_DATA
+    from tunewise.study import plan as plan_study
+
+    asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
+    card = find_gpu(gpu) if gpu else None
+    found = plan_study(asked, card[1].request() if card else None)
+    if svg:
+        svg.write_text(chart(found), encoding="utf-8")
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+    else:
+        print_plan(asked, found, card, Console())
+
+
+@app.command()
 def init(
     model: Annotated[str, typer.Option(help="a bundled name, a folder, or a hub id")] = "tiny",
     data: Annotated[

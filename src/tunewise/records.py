@@ -212,6 +212,7 @@ class DataSummary(Frozen):
     model_type: str
     hidden_size: int
     num_new_parameters: int  # weights the checkpoint did not provide (a new head)
+    head_modules: tuple[str, ...] | None = None  # that learn in every arm; None: not recorded
     arms: dict[str, Tuned]  # what each arm will train; no parameter groups yet
     device: Device
     precision: Precision

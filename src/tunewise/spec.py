@@ -38,6 +38,7 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "valid": ("valid", "validation", "val", "dev"),
     "test": ("test",),
 }
+NO_DATA = "builtin:none"  # a study that can only be planned
 Role = Literal["base", "short", "tune", "confirm"]  # short: a trial on a part of the steps
 Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tunewise.desk import schedule
@@ -18,6 +19,7 @@ from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger
+from tunewise.plans import PlanRequest, StudyPlan
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 
@@ -180,3 +182,9 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, s
     if not folders:
         raise StudyError(f"{folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
     return answer(study, data, folders, prompt, max_new_tokens)
+
+
+def plan(study: StudySpec, request: PlanRequest | None = None) -> StudyPlan:
+    """What every arm of `study` will need, without its weights and before anything is trained. Raises UserError."""
+    with TemporaryDirectory() as scratch, LabServer(study.machine) as lab:
+        return lab.plan(study, Path(scratch), request or PlanRequest())

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from tunewise.errors import USER_ERRORS, TunewiseError
 from tunewise.ledger import Ledger
+from tunewise.plans import PlanRequest, StudyPlan
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
@@ -54,17 +55,28 @@ class LabServer:
 
     def prepare(self, study: StudySpec, root: Path) -> str:
         """The key of the prepared data below `root`. Raises UserError for whatever is wrong with the study."""
-        key = ""
-        for event in self._do({"job": "prepare", "study": study.model_dump(mode="json"), "root": str(root)}):
-            if event["event"] == "prepared":
-                key = event["key"]
+        request = {"job": "prepare", "study": study.model_dump(mode="json"), "root": str(root)}
+        key: str = self._result(request, "prepared", "preparing the data")["key"]
+        return key
+
+    def plan(self, study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
+        """What the study will need; `folder` holds its prepared data, or is a place for it. Raises UserError."""
+        job = {"job": "plan", "study": study.model_dump(mode="json"), "root": str(folder)}
+        found = self._result({**job, "request": request.model_dump(mode="json")}, "planned", "planning")
+        return StudyPlan.model_validate(found["plan"])
+
+    def _result(self, request: dict[str, Any], name: str, doing: str) -> dict[str, Any]:
+        result: dict[str, Any] | None = None
+        for event in self._do(request):
+            if event["event"] == name:
+                result = event
             elif event["event"] == "error":
                 raise USER_ERRORS[event["kind"]](event["message"])
             elif event["event"] in ("crash", "memory"):
-                raise TunewiseError(f"preparing the data failed: {event['message']} (all of it: {event['log']})")
-        if not key:
-            raise TunewiseError("preparing the data ended without a result: the process was killed, likely for memory.")
-        return key
+                raise TunewiseError(f"{doing} failed: {event['message']} (all of it: {event['log']})")
+        if result is None:
+            raise TunewiseError(f"{doing} ended without a result: the process was killed, likely for memory.")
+        return result
 
     def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener) -> RunRecord:
         """The record of the run, which is stored. A run that crashed is `failed`, never an exception; one that the

@@ -4,7 +4,7 @@
 line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean, in
 hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
-Requests: {"job": "prepare", "study": {...}, "root": "..."} and
+Requests: {"job": "prepare", "study": {...}, "root": "..."}, the same with "plan" and {"request": {...}}, and
           {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300}.
 Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
           {"event": "memory" or "crash", "message", "log"}, and last {"event": "end", "code"}: the exit status, negative
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.errors import UserError
+from tunewise.plans import PlanRequest
 from tunewise.records import RunRecord
 from tunewise.spec import RunSpec, StudySpec
 
@@ -72,7 +73,7 @@ def do(request: dict[str, Any]) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
-            run_job(request) if is_run else prepare_job(request)
+            JOBS[request["job"]](request)
         except UserError as error:
             send({"event": "error", "kind": type(error).__name__, "message": str(error)})
             return 2
@@ -110,6 +111,17 @@ def run_job(request: dict[str, Any]) -> None:
     record: RunRecord = Run(spec, folder, Path(request["data"]), send, checkpoints).execute()
     send({"event": "done", "run": record.run_id})
 
+
+def plan_job(request: dict[str, Any]) -> None:
+    """Plan a study."""
+    from tunewise.lab.plan.study import plan_study
+
+    study = StudySpec.model_validate(request["study"])
+    plan = plan_study(study, Path(request["root"]), PlanRequest.model_validate(request["request"]))
+    send({"event": "planned", "plan": plan.model_dump(mode="json")})
+
+
+JOBS = {"prepare": prepare_job, "plan": plan_job, "run": run_job}
 
 # Events leave through a descriptor of their own, so that nothing a library prints can mix with them.
 EVENTS = 1

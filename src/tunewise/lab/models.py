@@ -66,20 +66,29 @@ def load_config(name: str, task: Task | None, trust_remote_code: bool) -> PreTra
         raise ModelError(f"model '{name}': no such folder. Allowed: {', '.join(BUNDLED)}, a folder, or a hub id.")
     with _readable_errors(name, "the configuration"):
         config = AutoConfig.from_pretrained(model_source(name), trust_remote_code=trust_remote_code)
+    check_config(name, config, task, trust_remote_code)
+    return config
+
+
+def is_encoder(config: PreTrainedConfig) -> bool:
+    """Whether the model reads a text in both directions (BERT, RoBERTa, ...)."""
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+
+
+def check_config(name: str, config: PreTrainedConfig, task: Task | None, trust_remote_code: bool) -> None:
+    """Raises ModelError for a model that cannot be tuned here, or not on `task`."""
     if config.is_encoder_decoder:
         raise ModelError(
             f"model '{name}' ({config.model_type}) is an encoder-decoder. tunewise tunes decoders (GPT-2, Llama, "
             "Qwen, Mistral, Gemma, ...) and, for classification, encoders (BERT, RoBERTa, ...)."
         )
-    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     is_remote = trust_remote_code and getattr(config, "auto_map", None)
-    generates = is_remote or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not is_encoder)
+    generates = is_remote or (type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not is_encoder(config))
     if task in ("sft", "lm") and not generates:
         raise ModelError(
             f"model '{name}' ({config.model_type}) does not generate text, so it cannot do task '{task}'. "
             "Take a decoder model, or data with columns text and label (task: classify)."
         )
-    return config
 
 
 def load_tokenizer(name: str, config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -91,6 +91,7 @@ def _summary(
         model_type=config.model_type,
         hidden_size=int(config.get_text_config().hidden_size),
         num_new_parameters=sum(base.model.get_parameter(name).numel() for name in base.new_parameters),
+        head_modules=base.head_modules,
         arms=_describe_arms(study, config, base, examples),
         device=device,
         precision=study.machine.precision or pick_precision(device),

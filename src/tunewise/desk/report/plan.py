@@ -1,0 +1,148 @@
+"""A plan in the terminal: one column for every arm. And as a chart: what fills the memory at the peak of a step."""
+
+from collections.abc import Callable
+
+import altair as alt
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tunewise.desk import outlook
+from tunewise.desk.gpus import Gpu
+from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
+from tunewise.desk.report.wording import MISSING, count, duration, size
+from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
+from tunewise.spec import StudySpec
+
+USES = ("weights", "gradients", "optimizer", "activations", "logits")
+# as far apart as stacked neighbours must be; of the report's palette, grey for what is only held
+COLOURS = {
+    "weights": "#8a8f98",
+    "gradients": "#d97321",
+    "optimizer": "#b763c9",
+    "activations": "#3b82c9",
+    "logits": "#1a9a76",
+}
+BAR_HEIGHT = 34  # pixels
+
+Card = tuple[str, Gpu] | None
+
+
+def print_plan(study: StudySpec, plan: StudyPlan, card: Card, console: Console) -> None:
+    """Print what every arm of the study needs, on this machine or on `card`."""
+    console.print(Text(_heading(plan, card), style="bold"))
+    console.print(Text(_work(plan)))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for name in plan.arms:
+        table.add_column(name, justify="right", overflow="fold")
+    for label, cell in _rows(plan, card):
+        table.add_row(label, *(cell(arm) for arm in plan.arms.values()))
+    console.print(table)
+    for sentence in _remarks(study, plan, card):
+        console.print(Text(sentence))
+
+
+def _heading(plan: StudyPlan, card: Card) -> str:
+    place = f"on {card[0]}, worked out from its datasheet" if card else f"on {plan.device}, {plan.threads} threads"
+    return f"{plan.model} ({plan.model_type}), task {plan.task}, {plan.precision}, {place}"
+
+
+def _work(plan: StudyPlan) -> str:
+    work = plan.work
+    if not work.splits:
+        return f"No data: every example is taken to have {work.longest} tokens (data.max_length)."
+    return (
+        f"{work.num_rows:,} examples of {work.tokens_per_row:.0f} tokens on average, {work.longest} at most, in steps "
+        f"of {work.batch_size}."
+    )
+
+
+def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], str]]]:
+    rows: list[tuple[str, Callable[[ArmPlan], str]]] = [
+        ("trainable parameters", lambda arm: count(arm.tuned.trainable_parameters)),
+        ("of all", lambda arm: f"{100 * arm.tuned.trainable_parameters / arm.tuned.total_parameters:.4f} %"),
+        *((f"  {use}", _part(use)) for use in USES),
+        ("peak of a step", lambda arm: _total(arm.step)),
+        ("peak of scoring", lambda arm: _total(arm.evaluation)),
+        (
+            f"of {size(plan.memory_bytes)}",
+            lambda arm: outlook.fit(arm.step, plan.memory_bytes) if arm.step else MISSING,
+        ),
+        ("micro-batch", lambda arm: f"{arm.micro_batches[0][1]:,} tokens"),
+        ("largest that fits", _largest),
+        ("FLOPs per token", lambda arm: MISSING if arm.flops_per_token is None else f"{arm.flops_per_token:.3g}"),
+        ("on disk", lambda arm: size(arm.saved_bytes)),
+    ]
+    if card:
+        least = ("epoch, at least", lambda arm: duration(outlook.least_epoch_seconds(arm, plan, card[1])))
+        rows.append(least)
+    rows.append(("operations", lambda arm: "checked" if arm.is_checked else "estimate"))
+    return rows
+
+
+def _part(use: str) -> Callable[[ArmPlan], str]:
+    return lambda arm: MISSING if arm.step is None else size(getattr(arm.step, use))
+
+
+def _total(peak: PeakMemory | None) -> str:
+    return MISSING if peak is None else size(peak.total)
+
+
+def _largest(arm: ArmPlan) -> str:
+    if arm.step is None:
+        return MISSING
+    if arm.largest_micro_batch is None:
+        return "none"
+    return f"{arm.largest_micro_batch:,} tokens"
+
+
+def _remarks(study: StudySpec, plan: StudyPlan, card: Card) -> list[str]:
+    remarks = [f"{name}: {arm.note}" for name, arm in plan.arms.items() if arm.note]
+    for name, arm in plan.arms.items():
+        if arm.step and (packed := outlook.quantized(arm)):
+            remarks.append(f"{name} on a base in 4 bits (NF4): about {size(packed.total)}. Derived, not planned.")
+    margin = outlook.resolvable_margin(study, plan)
+    if margin:
+        remarks.append(
+            f"The smallest margin that test set and seeds can resolve is about {margin[0]:.2g} in {margin[1]}."
+        )
+    remarks.append(
+        "Memory: tensors alive at the peak; the process holds more (libraries, what the allocator keeps). FLOPs: "
+        "matrix products of a training step, forward and backward."
+    )
+    if not all(arm.is_checked for arm in plan.arms.values()):
+        remarks.append("estimate: a real step of a small model of this architecture does not do the plan's operations.")
+    if card:
+        remarks.append(f"{card[0]}: {card[1].source}. Derived: nothing was measured on such a card.")
+    return remarks
+
+
+def chart(plan: StudyPlan) -> str:
+    """A stacked bar for every arm, and for LoRA on a base in 4 bits: the peak of a step, as an SVG file."""
+    bars: dict[str, PeakMemory] = {}
+    for name, arm in plan.arms.items():
+        if arm.step is None:
+            continue
+        bars[name] = arm.step
+        if packed := outlook.quantized(arm):
+            bars[f"{name}, base in 4 bits (derived)"] = packed
+    return standalone(to_svg(_stacked(bars)))
+
+
+def _stacked(bars: dict[str, PeakMemory]) -> object:
+    rows: list[Row] = [
+        {"arm": name, "use": use, "gib": getattr(peak, use) / 2**30, "order": order}
+        for name, peak in bars.items()
+        for order, use in enumerate(USES)
+    ]
+    totals: list[Row] = [
+        {"arm": name, "gib": peak.total / 2**30, "text": size(peak.total)} for name, peak in bars.items()
+    ]
+    y = alt.Y("arm:N", sort=list(bars), title=None, axis=alt.Axis(labelLimit=320, labelColor=INK))
+    x = alt.X("gib:Q", title="memory at the peak of a step (GiB)", scale=alt.Scale(nice=True))
+    colour = alt.Color("use:N", title=None, scale=alt.Scale(domain=list(USES), range=[COLOURS[use] for use in USES]))
+    stacked = alt.Chart(data(rows)).mark_bar(height=0.6 * BAR_HEIGHT).encode(x=x, y=y, color=colour, order="order:Q")
+    text = alt.Chart(data(totals)).mark_text(align="left", dx=6, color=INK).encode(x="gib:Q", y=y, text="text:N")
+    return styled(alt.layer(stacked, text), FULL_WIDTH, 60 + BAR_HEIGHT * len(bars))

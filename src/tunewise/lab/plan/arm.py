@@ -1,0 +1,96 @@
+"""The plan of one arm: what learns, what a step needs, what fits."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+
+from tunewise.lab.methods import describe
+from tunewise.lab.models import LINEAR
+from tunewise.lab.plan import dry
+from tunewise.lab.plan.blank import give_storage, without_values
+from tunewise.lab.plan.meter import StepMeter
+from tunewise.lab.plan.subject import REFUSALS, Kernels, Setting, Subject, begin_training, body, build, is_followed
+from tunewise.lab.plan.workload import Workload
+from tunewise.plans import ArmPlan, PeakMemory
+from tunewise.spec import Method as MethodSpec
+
+
+def plan_arm(setting: Setting, work: Workload, spec: MethodSpec, kernels: Kernels | None, memory_bytes: int) -> ArmPlan:
+    """What the arm needs, and the largest micro-batch that `memory_bytes` hold. Raises SpecError.
+
+    `kernels`: those of a run (`try_kernels`); None: the model's own, and the plan is an estimate.
+    """
+    subject = build(setting, spec).take_up(kernels or Kernels(None, 0))
+    plan = ArmPlan(
+        tuned=describe(subject.model, subject.method),
+        micro_batches=tuple((len(batch.rows), batch.input_ids_BT.numel()) for batch in work.busiest),
+        is_packed=any(batch.packed_12BL is not None for batch in work.busiest),
+        step=None,
+        evaluation=None,
+        flops_per_token=None,
+        saved_bytes=saved_bytes(subject.model),
+        frozen_linear_weights=0,
+        frozen_linear_bytes=0,
+        largest_micro_batch=None,
+        is_checked=False,
+    )
+    try:
+        return _followed(plan, subject, setting, work, memory_bytes).replace(
+            is_checked=kernels is not None and is_followed(setting, spec, kernels)
+        )
+    except REFUSALS as error:
+        return plan.replace(note=f"the step of this model cannot be followed without running it: {error}"[:300])
+
+
+def _followed(plan: ArmPlan, subject: Subject, setting: Setting, work: Workload, memory_bytes: int) -> ArmPlan:
+    vocabulary = setting.config.get_text_config().vocab_size
+    with dry.no_storage() as mode:
+        give_storage(subject.model, without_values)
+        evaluation, step = StepMeter(vocabulary), StepMeter(vocabulary)
+        dry.meter_score(subject.model, dry.bare(work.busiest[0], mode), "fp32", evaluation)
+        loop = begin_training(subject, setting)
+        dry.begin(loop)
+        dry.meter_step(subject.model, [dry.bare(batch, mode) for batch in work.busiest], loop, step)
+
+        def peak_bytes(num_examples: int) -> int:
+            meter, batch = StepMeter(vocabulary), dry.bare(work.of_longest(num_examples), mode)
+            dry.meter_step(subject.model, [batch], loop, meter, after_others=len(work.busiest) > 1)
+            return meter.peak_total
+
+        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes)
+    frozen = _frozen_linear(subject.model)
+    return plan.replace(
+        step=PeakMemory(**step.peak),
+        evaluation=PeakMemory(**evaluation.peak),
+        flops_per_token=round(step.flops / sum(batch.num_tokens for batch in work.busiest)),
+        frozen_linear_weights=sum(weight.numel() for weight in frozen),
+        frozen_linear_bytes=sum(weight.nbytes for weight in frozen),
+        largest_micro_batch=num_examples * len(work.longest.input_ids) or None,
+    )
+
+
+def largest(peak_bytes: Callable[[int], int], most: int, memory_bytes: int) -> int:
+    """The largest n from 1 to `most` with `peak_bytes(n)`, which grows with n, within the memory; 0: there is none."""
+    if peak_bytes(1) > memory_bytes:
+        return 0
+    if peak_bytes(most) <= memory_bytes:
+        return most
+    fits, too_many = 1, most
+    while too_many - fits > 1:
+        n = (fits + too_many) // 2
+        fits, too_many = (n, too_many) if peak_bytes(n) <= memory_bytes else (fits, n)
+    return fits
+
+
+def saved_bytes(model: torch.nn.Module) -> int:
+    """Bytes of the weights that `method.save` writes; the files have a few kilobytes of names besides."""
+    if isinstance(model, PeftModel):
+        return sum(tensor.nbytes for tensor in get_peft_model_state_dict(model).values())
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def _frozen_linear(model: torch.nn.Module) -> Sequence[torch.Tensor]:
+    """The weights that a quantized base would hold in fewer bits: all of frozen linear modules, the head apart."""
+    head = body(model).get_output_embeddings()
+    return [m.weight for m in model.modules() if isinstance(m, LINEAR) and m is not head and not m.weight.requires_grad]

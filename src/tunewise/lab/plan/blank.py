@@ -1,0 +1,84 @@
+"""Models from their configuration alone: without storage, as large as the real one, or small and real."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+
+from tunewise.lab.models import Base, quiet_transformers
+from tunewise.spec import Task
+
+# What makes a configuration small, by the names that transformers maps every family's own to.
+SMALL: dict[str, int] = {
+    "vocab_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
+
+
+def blank_base(config: PreTrainedConfig, task: Task, num_labels: int, heads: tuple[str, ...] | None) -> Base:
+    """The fp32 base on the meta device.
+
+    `num_labels`: of a classification. `heads`: modules that learn in every arm; None: all outside the body are taken
+    for them, because what a checkpoint lacks is not known.
+    """
+    config = type(config).from_dict(config.to_dict())
+    auto = AutoModelForCausalLM
+    if task == "classify":
+        auto = AutoModelForSequenceClassification
+        config.num_labels = num_labels
+        config.pad_token_id = config.pad_token_id or 0
+    with torch.device("meta"), quiet_transformers():
+        model = auto.from_config(config, dtype=torch.float32)
+    if heads is None:
+        heads = _outside_the_body(model) if task == "classify" else ()
+    return Base(model.eval(), heads, ())
+
+
+def _outside_the_body(model: PreTrainedModel) -> tuple[str, ...]:
+    outside = [name for name, _ in model.named_children() if name != model.base_model_prefix]
+    return tuple(name for name in outside if any(True for _ in model.get_submodule(name).parameters()))
+
+
+def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The same architecture at a size that runs in milliseconds."""
+    small = type(config).from_dict(config.to_dict())
+    num_layers = min(SMALL["num_hidden_layers"], small.num_hidden_layers)
+    for name, value in SMALL.items():
+        if getattr(small, name, None) is not None:
+            setattr(small, name, min(value, getattr(small, name)))
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:num_layers]
+    return small
+
+
+def give_storage(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Replace all parameters and buffers by what `make` makes of them; tied ones stay tied."""
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in made:
+                made[id(parameter)] = torch.nn.Parameter(make(parameter), parameter.requires_grad)
+            module._parameters[name] = made[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = make(buffer)
+
+
+def without_values(tensor: torch.Tensor) -> torch.Tensor:
+    """On the CPU, undefined; inside a FakeTensorMode it takes no memory."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+
+
+def with_small_values(tensor: torch.Tensor) -> torch.Tensor:
+    """Real and harmless, as a forward pass with them is finite."""
+    if not tensor.is_floating_point():
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+    return torch.empty(tensor.shape, dtype=tensor.dtype).normal_(0, 0.02)

@@ -1,0 +1,30 @@
+"""The configuration of a model, for a plan: well-known names need no network."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoConfig, PreTrainedConfig
+
+from tunewise.lab.models import ASSETS, BUNDLED, check_config, load_config
+from tunewise.spec import Task
+
+FACTS_ABOUT_THE_TABLE = ("parameters", "same_as")
+
+
+@cache
+def known_configurations() -> dict[str, dict[str, Any]]:
+    """Name on the hub -> what its config.json says, and `parameters`, the size of the published checkpoint."""
+    table: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / "configurations.yaml").read_text(encoding="utf-8"))
+    return table | {other: facts for facts in table.values() for other in facts.get("same_as", ())}
+
+
+def configuration(name: str, task: Task | None, trust_remote_code: bool) -> PreTrainedConfig:
+    """Of a bundled model, a folder, a well-known name, or a hub id. Raises ModelError like `load_config`."""
+    facts = known_configurations().get(name)
+    if facts is None or name in BUNDLED or Path(name).is_dir():
+        return load_config(name, task, trust_remote_code)
+    config = AutoConfig.for_model(**{key: value for key, value in facts.items() if key not in FACTS_ABOUT_THE_TABLE})
+    check_config(name, config, task, trust_remote_code)
+    return config

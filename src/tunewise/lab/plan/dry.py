@@ -1,0 +1,76 @@
+"""One optimizer step, and the scoring of one batch, without running them: the code of training on tensors without
+storage (torch's FakeTensorMode), on a fake CPU also for a GPU."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tunewise.lab.data.batching import Batch
+from tunewise.lab.plan.meter import StepMeter
+from tunewise.lab.train.loop import Loop, compute_gradient, update
+from tunewise.lab.train.loss import example_losses
+from tunewise.lab.train.precision import autocast
+from tunewise.spec import Precision
+
+
+@contextmanager
+def no_storage() -> Iterator[FakeTensorMode]:
+    """Inside, new tensors have shapes and no memory."""
+    # A model that is given no mask asks its positions whether several texts share a row. Where they have no values,
+    # transformers takes it for granted. Our rows hold one text, or carry an explicit mask.
+    one_text_a_row = patch("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row:
+        yield mode
+
+
+def begin(loop: Loop) -> None:
+    """Give the optimizer its state, as after a first step."""
+    for parameter in learning(loop):
+        parameter.grad = torch.zeros_like(parameter)
+    loop.optimizer.step()
+    loop.optimizer.zero_grad(set_to_none=True)
+
+
+def learning(loop: Loop) -> list[torch.nn.Parameter]:
+    """What the optimizer changes."""
+    return [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
+
+
+def meter_step(
+    model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loop, meter: StepMeter, after_others: bool = False
+) -> None:
+    """One optimizer step, metered; the loop has begun. `after_others`: earlier micro-batches have left a gradient."""
+    state = [tensor for of in loop.optimizer.state.values() for tensor in of.values()]
+    meter.hold([*model.parameters(), *model.buffers()], "weights")
+    meter.hold([tensor for tensor in state if isinstance(tensor, torch.Tensor)], "optimizer")
+    if after_others:
+        for parameter in learning(loop):
+            parameter.grad = torch.zeros_like(parameter)
+            meter.hold([parameter.grad], "gradients")
+    meter.watch_gradients(learning(loop))
+    with meter:
+        step(model, micro_batches, loop)
+
+
+def step(model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loop) -> None:
+    """One optimizer step, as in the loop."""
+    compute_gradient(model, micro_batches, sum(batch.num_targets for batch in micro_batches), loop)
+    update(model, 1, loop)
+
+
+@torch.no_grad()
+def meter_score(model: torch.nn.Module, batch: Batch, precision: Precision, meter: StepMeter) -> None:
+    """The scoring of one batch, metered."""
+    model.eval()
+    meter.hold([*model.parameters(), *model.buffers()], "weights")
+    with meter, autocast("cpu", precision):
+        example_losses(model, batch)
+
+
+def bare(batch: Batch, mode: FakeTensorMode) -> Batch:
+    """The batch without its values."""
+    return replace(batch, **{k: mode.from_tensor(v) for k, v in vars(batch).items() if isinstance(v, torch.Tensor)})

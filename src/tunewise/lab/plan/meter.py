@@ -1,0 +1,117 @@
+"""What a step does to memory, operation by operation: bytes alive by what they are for, and FLOPs."""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+Use = Literal["weights", "gradients", "optimizer", "logits", "activations"]
+USES: tuple[Use, ...] = ("weights", "gradients", "optimizer", "logits", "activations")
+
+aten = torch.ops.aten
+DEVICE = torch.ops.prim.device.default
+
+
+def _attention_forward(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+def _attention_backward(
+    grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
+
+
+# torch counts the FLOPs of its CUDA attention kernels alone
+FLOPS = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types here
+    """Bytes of all tensor storages that are alive, and their peak. The same on tensors with and without storage.
+
+    Workspace that an operation allocates and frees within itself is not seen.
+    """
+
+    def __init__(self, vocabulary: int | None) -> None:
+        """`vocabulary`: how the logits of a language model are known, by their last dimension."""
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.live: dict[Use, int] = dict.fromkeys(USES, 0)
+        self.peak: dict[Use, int] = dict(self.live)
+        self.total = self.peak_total = 0
+        self.flops = 0
+        self._known: dict[int, tuple[Use, int]] = {}
+        self._hooks: list[Any] = []
+
+    def hold(self, tensors: Iterable[torch.Tensor], use: Use) -> None:
+        """Count tensors that are there already."""
+        for tensor in tensors:
+            self._add(tensor, use)
+
+    def watch_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """What is accumulated in their `.grad` counts as gradients, until the meter is left."""
+        self._hooks = [parameter.register_post_accumulate_grad_hook(self._is_gradient) for parameter in parameters]
+
+    def __exit__(self, *error: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and count what it made."""
+        if func is DEVICE:  # asked of tensors without storage two times of three, and nothing to count
+            return args[0].fake_device
+        out = func(*args, **(kwargs or {}))
+        for item in tree_iter(out):
+            if isinstance(item, torch.Tensor):
+                self._add(item, self._use(func, args, item))
+        formula = FLOPS.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    def _use(self, func: Any, args: Any, made: torch.Tensor) -> Use:
+        if func is aten._to_copy.default and self._use_of(args[0]) == "weights":
+            return "weights"  # autocast keeps the bf16 copy of a weight that learns as long as its gradient needs it
+        is_logits = made.dim() > 1 and made.shape[-1] == self.vocabulary and made.is_floating_point()
+        return "logits" if is_logits else "activations"
+
+    def _use_of(self, tensor: torch.Tensor) -> Use | None:
+        known = self._known.get(tensor.untyped_storage()._cdata)
+        return known[0] if known else None
+
+    def _add(self, tensor: torch.Tensor, use: Use) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes()
+        self._known[key] = (use, size)
+        self._change(use, size)
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        use, size = self._known.pop(key)
+        self._change(use, -size)
+
+    def _change(self, use: Use, size: int) -> None:
+        self.live[use] += size
+        self.total += size
+        if self.total > self.peak_total:
+            self.peak_total, self.peak = self.total, dict(self.live)
+
+    def _is_gradient(self, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None, "called once a gradient is accumulated"
+        key = parameter.grad.untyped_storage()._cdata
+        use, size = self._known[key]
+        self._known[key] = ("gradients", size)
+        self.live[use] -= size
+        self.live["gradients"] += size

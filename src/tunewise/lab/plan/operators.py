@@ -1,0 +1,48 @@
+"""Which operations a step does, to tell whether a plan follows the real step."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+aten = torch.ops.aten
+# Of clipping: torch treats all gradients at once, those without storage one by one.
+ALL_AT_ONCE = {aten._foreach_norm.Scalar: "norm", aten._foreach_mul_.Tensor: "scale"}
+ONE_BY_ONE = {aten.linalg_vector_norm.default: "norm", aten.mul_.Tensor: "scale"}
+
+
+class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch has no types here
+    """The operations that compute with floating-point numbers, one text each: name, shapes and types in and out.
+
+    Others are left out: with masks and positions transformers looks at values, which a step without storage has not.
+    Where that changes what is computed, the operations listed here differ.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and note it."""
+        out = func(*args, **(kwargs or {}))
+        if func in ALL_AT_ONCE:
+            self.seen += [_line(ALL_AT_ONCE[func], tensor, tensor) for tensor in args[0]]
+        elif func in ONE_BY_ONE:
+            self.seen.append(_line(ONE_BY_ONE[func], args[0], args[0]))
+        elif any(tensor.is_floating_point() for tensor in _tensors(out)):
+            self.seen.append(_line(str(func), (args, kwargs), out))
+        return out
+
+
+def _line(name: str, given: Any, made: Any) -> str:
+    sides = (" ".join(f"{_dtype(tensor)}{list(tensor.shape)}" for tensor in _tensors(side)) for side in (given, made))
+    return f"{name}: {' -> '.join(sides)}"
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [item for item in tree_iter(tree) if isinstance(item, torch.Tensor)]
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
