@@ -23,7 +23,7 @@ from scipy import special
 from tunewise.desk.comparison import HEADROOM_SHARE, has_harmful_tail
 from tunewise.desk.intervals import mean_squares, spread_of
 from tunewise.desk.multiplicity import holm_levels
-from tunewise.desk.power import ONE_SIDED_ERROR
+from tunewise.desk.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.search import best_rate, brackets_best, headroom, search
 from tunewise.spec import TuningSpec
 
@@ -77,9 +77,9 @@ class Fit:
         p = special.stdtr(self.freedom, (self.estimate - margin) / self.error)
         return np.where(self.is_skewed, 1.0, p)
 
-    def says(self, margin: float) -> dict[str, Floats]:
+    def says(self, margin: float, level: float = ONE_SIDED_ERROR) -> dict[str, Floats]:
         """Which studies are called what, in the protocol's order."""
-        high, low = self.estimate + self.half(), self.estimate - self.half()
+        high, low = self.estimate + self.half(level), self.estimate - self.half(level)
         better, good = (high < 0) & ~self.is_skewed, (high < margin) & ~self.is_skewed
         worse = (low > margin) & ~good
         return {"better": better, "as good": good & ~better, "worse": worse, "undecided": ~(good | worse)}
@@ -141,11 +141,12 @@ def measure(cell: Cell, rng: np.random.Generator, num_studies: int) -> Iterator[
             yield Row(cell.name, f"as good at 3 margins, {seeds} seeds", called, BEYOND)
     first, second = (after(margin, place) for place in (1, 2))
     if first is not None and second is not None:
-        wrong = _over_looks(first.says(margin), second.says(margin), "as good")
+        wrong = over_looks(first, second, margin, "as good")
         yield Row(cell.name, "as good at the margin, over both looks", _share(wrong), ANY_LOOK)
-    says = [drawn[0.0][place].says(margin) for place in (1, 2)]
-    wrong = _over_looks(*says, "better") | _over_looks(*says, "worse")
-    yield Row(cell.name, "no difference called one, over both looks", _share(wrong), ANY_LOOK)
+    # beside a margin that is far below the standard error, "worse" errs as often as "better" does
+    for about, small in (("", margin), (", margin a tenth of a true error", 0.1 * true_error[5])):
+        wrong = over_looks(*drawn[0.0][1:], small, "better") | over_looks(*drawn[0.0][1:], small, "worse")
+        yield Row(cell.name, f"no difference called one, over both looks{about}", _share(wrong), ANY_LOOK)
 
 
 def _one_look(cell: Cell, seeds: int, null: Fit, true_error: float) -> Iterator[Row]:
@@ -160,9 +161,10 @@ def _one_look(cell: Cell, seeds: int, null: Fit, true_error: float) -> Iterator[
     yield Row(cell.name, f"power at a margin of 4 true errors, {seeds} seeds", power, POWER[seeds], is_least=True)
 
 
-def _over_looks(first: dict[str, Floats], second: dict[str, Floats], word: str) -> Floats:
+def over_looks(first: Fit, second: Fit, margin: float, word: str) -> Floats:
     """Studies that get the word at the first look, or undecided there at the second."""
-    return first[word] | (first["undecided"] & second[word])
+    early, late = first.says(margin, EARLY_ERROR), second.says(margin)
+    return early[word] | (early["undecided"] & late[word])
 
 
 def _share(of: Floats) -> float:
@@ -180,12 +182,12 @@ def many_arms(shares: tuple[float, float, float], rng: np.random.Generator, num_
         runs = one.draw(rng, studies * (num_arms + 1), 10, 5, 0.0).reshape(studies, num_arms + 1, 10, num_units)
         tables = (runs[:, 1:] - runs[:, :1]) / math.sqrt(2) + margin
         p_first, p_second = (fit(tables[:, :, :seeds], num_units).p_as_good(margin) for seeds in LOOKS)
-        first = p_first <= holm_levels(p_first)
+        first = p_first <= holm_levels(p_first, EARLY_ERROR)
         p_left = np.where(first, 0.0, p_second)  # as if the arms that are left were the only ones
         second = ~first & (p_left <= holm_levels(p_left))
         first_wrong.append(first.any(axis=1))
         any_wrong.append((first | second).any(axis=1))
-        uncorrected.append((p_first <= ONE_SIDED_ERROR).any(axis=1))
+        uncorrected.append((p_first <= EARLY_ERROR).any(axis=1))
     name = f"six arms at the margin {shares}"
     yield Row(name, "any called as good, first look", _share(np.concatenate(first_wrong)), ANY_LOOK)
     yield Row(name, "any called as good, over both looks", _share(np.concatenate(any_wrong)), ANY_LOOK)
@@ -243,7 +245,7 @@ def _say_twice(
 ) -> dict[str, Floats]:
     """The words of the arms after both looks, each at its Holm level; an arm that has one keeps it."""
     said = {word: np.zeros(len(tables_ASN), dtype=bool) for word in ("better", "as good", "worse")}
-    for seeds in LOOKS:
+    for seeds, level in zip(LOOKS, (EARLY_ERROR, ONE_SIDED_ERROR), strict=True):
         found = fit(tables_ASN[:, :seeds], tables_ASN.shape[-1])
         is_open = ~np.any(list(said.values()), axis=0)
         excess = found.estimate - headroom_of_arm_A - margin
@@ -254,7 +256,7 @@ def _say_twice(
         }
         for word, p_A in p_values.items():
             p_left = np.where(is_open, p_A, 0.0)
-            is_new = is_open & (p_left <= holm_levels(p_left))
+            is_new = is_open & (p_left <= holm_levels(p_left, level))
             said[word] |= is_new & ~np.any([said[other] for other in said if other != word], axis=0)
     return said
 

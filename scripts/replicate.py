@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from calibrate import ANY_LOOK, AS_GOOD, COVERAGE, LOOKS, SEEDS, Fit, Floats, Row, fit, table
+from calibrate import ANY_LOOK, AS_GOOD, COVERAGE, LOOKS, SEEDS, Fit, Floats, Row, fit, over_looks, table
 
 from tunewise.desk.paired import linearise
 
@@ -99,12 +99,6 @@ def fits(rng: np.random.Generator, pool: Pool, harm_SU: Floats, num_studies: int
     }
 
 
-def over_looks(first: Fit, second: Fit, margin: float, word: str) -> float:
-    """Share of studies that get the word at 5 seeds, or undecided there at 10."""
-    early, late = first.says(margin), second.says(margin)
-    return float((early[word] | (early["undecided"] & late[word])).mean())
-
-
 def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[Row]:
     """Coverage and errors of lora-r8 against full where the pool's own mean is the truth."""
     margin, name = MARGINS[pool.metric], f"{pool.name}, {pool.metric}, lora-r8 against full"
@@ -117,10 +111,10 @@ def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[
     for seeds in SEEDS:
         wrong = float(at_margin[seeds].says(margin)["as good"].mean())
         yield Row(name, f"as good, harm moved to the margin, {seeds} seeds", wrong, max(AS_GOOD[seeds], 0.05))
-    wrong = over_looks(at_margin[5], at_margin[10], margin, "as good")
+    wrong = float(over_looks(at_margin[5], at_margin[10], margin, "as good").mean())
     yield Row(name, "as good, harm moved to the margin, over both looks", wrong, ANY_LOOK)
     equal = {seeds: found.moved(-truth) for seeds, found in drawn.items()}
-    called = sum(over_looks(equal[5], equal[10], margin, word) for word in ("better", "worse"))
+    called = sum(over_looks(equal[5], equal[10], margin, word).mean() for word in ("better", "worse"))
     yield Row(name, "no difference called one, over both looks", called, ANY_LOOK)
 
 
@@ -132,7 +126,7 @@ def same_arm(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) -
         seeds = rng.permutation(len(losses))[: 2 * LOOKS[-1]].reshape(2, -1)
         tables = draw(rng, losses[seeds[0]] - losses[seeds[1]], pool, STUDIES_PER_SPLIT, with_seeds=False)
         first, second = (fit(tables[:, :count], NUM_UNITS) for count in LOOKS)
-        called.append(sum(over_looks(first, second, margin, word) for word in ("better", "worse")))
+        called.append(sum(over_looks(first, second, margin, word).mean() for word in ("better", "worse")))
     name = f"{pool.name}, {pool.metric}, {arm} against itself"
     yield Row(name, "different, over both looks", float(np.mean(called)), ANY_LOOK)
 
@@ -141,8 +135,8 @@ def control(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) ->
     """An arm that is known to be worse: how often is it found?"""
     margin, truth = MARGINS[pool.metric], pool.truth(arm)
     drawn = fits(rng, pool, pool.harm(arm), num_studies)
-    found = over_looks(drawn[5], drawn[10], margin, "worse")
-    good = sum(over_looks(drawn[5], drawn[10], margin, word) for word in ("better", "as good"))
+    found = float(over_looks(drawn[5], drawn[10], margin, "worse").mean())
+    good = sum(over_looks(drawn[5], drawn[10], margin, word).mean() for word in ("better", "as good"))
     name = f"{pool.name}, {pool.metric}, {arm}: harm {truth / margin:.1f} margins in the pool"
     yield Row(name, "worse, over both looks", found, CONTROL_FOUND if truth > 3 * margin else 0.0, is_least=True)
     yield Row(name, "better or as good, over both looks", good, ANY_LOOK if truth > margin else 1.0)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids, record, study
 
 from tunewise.desk import schedule
+from tunewise.desk.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import read_looks
@@ -233,7 +234,7 @@ def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any
     ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.006"}, change=note)
     asked_at = set()
 
-    def decide(folder: StudyFolder) -> list[Any]:
+    def decide(folder: StudyFolder, level: float) -> list[Any]:
         asked_at.add(tuple(len(runs) for runs in folder.confirmed.values()))
         return []
 
@@ -263,7 +264,10 @@ def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_f
     words = {"lora-r8": ("undecided", "interval"), "lora-r16-all": ("better", None), "head": ("worse", None)}
     patterns = {verdict.arm: verdict for verdict in build_report(ledger).verdicts}
 
-    def decide(folder: StudyFolder) -> list[Verdict]:
+    asked_at: list[float] = []
+
+    def decide(folder: StudyFolder, level: float) -> list[Verdict]:
+        asked_at.append(level)
         return [
             Verdict.model_validate(
                 {k: v for k, v in dict(patterns[arm]).items() if k in Verdict.model_fields}
@@ -276,5 +280,6 @@ def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_f
     reading = read_looks(StudyFolder.read(ledger), decide)
     assert reading.is_complete
     assert reading.undecided == ("lora-r8",)
+    assert asked_at == [EARLY_ERROR, ONE_SIDED_ERROR], "an early look spends little of the error"
     found = {verdict.arm: (verdict.num_seeds, reading.looks[verdict.arm]) for verdict in reading.verdicts}
     assert found == {"lora-r8": (5, 5), "lora-r16-all": (3, 3), "head": (3, 3)}

@@ -8,6 +8,7 @@ from test_verdict import text_study
 
 from tunewise.desk.comparison import ArmScores, Comparison, decide
 from tunewise.desk.multiplicity import decide_together, holm_levels, recommended
+from tunewise.desk.power import EARLY_ERROR
 from tunewise.desk.sentences import sentence
 from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.spec import Margin
@@ -108,6 +109,17 @@ def test_an_arm_that_may_not_have_a_word_gives_no_level_to_the_others():
         good = Comparison("good", text_study(6, -0.5), "nll", margin, search)
         found = decide_together([alone, good])
         assert [v.outcome for v in found] == ["undecided", "undecided"]
+
+
+def test_an_early_look_asks_for_more_of_every_word():
+    runs, margin = borderline(0.95)
+    alone = Comparison("near", runs, "nll", margin, RateSearch())
+    (early,), (last,) = decide_together([alone], EARLY_ERROR), decide_together([alone])
+    assert (early.outcome, last.outcome) == ("undecided", "as good")
+    assert (early.confidence, last.confidence) == (0.99, 0.95)
+    assert early.low < last.low < last.high < early.high
+    good = Comparison("good", text_study(6, -0.5), "nll", margin, RateSearch())
+    assert [v.confidence for v in decide_together([alone, good], EARLY_ERROR)] == [0.995, 0.995]
 
 
 # --- the recommendation

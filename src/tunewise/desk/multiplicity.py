@@ -1,7 +1,7 @@
 """Many arms against full fine-tuning: every further arm is a further chance to be wrong, and Holm shares out the error.
 
 Within one look, and separately for better, as good and worse, the chance that any arm gets the word wrongly stays at
-the one-sided 2.5 % that one arm by itself has. Source: Holm 1979 (Scandinavian Journal of Statistics 6).
+the one-sided error of that look, which one arm by itself has. Source: Holm 1979 (Scandinavian Journal of Statistics 6).
 
 Shapes: K arms; `...` many studies at once.
 """
@@ -34,8 +34,10 @@ def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
     return found
 
 
-def decide_together(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
+def decide_together(comparisons: Sequence[Comparison], level: float = ONE_SIDED_ERROR) -> tuple[Verdict, ...]:
     """One verdict per arm, in order, each word at its Holm level among these arms; the interval is at the same level.
+
+    `level`: the one-sided error of each word at this look.
 
     An arm that may not have a word (desk/verdict.py) stands last for it.
     """
@@ -43,7 +45,7 @@ def decide_together(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
     p_values = [comparison.p_values() for comparison in comparisons]
     fields: dict[Word, str] = {"better": "better", "as good": "as_good", "worse": "worse"}
     for word, field in fields.items():
-        found = holm_levels(np.array([of_arm[word] for of_arm in p_values]))
+        found = holm_levels(np.array([of_arm[word] for of_arm in p_values]), level)
         levels = [replace(of_arm, **{field: float(level)}) for of_arm, level in zip(levels, found, strict=True)]
     return tuple(
         comparison.verdict(of_arm, len(comparisons)) for comparison, of_arm in zip(comparisons, levels, strict=True)

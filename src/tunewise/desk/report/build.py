@@ -73,12 +73,12 @@ def undecided_arms(ledger: Ledger) -> tuple[str, ...]:
     return read_looks(StudyFolder.read(ledger), _words).undecided
 
 
-def _words(folder: StudyFolder) -> tuple[Verdict, ...]:
+def _words(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
     """The verdicts at a complete look, as far as the fairness rules allow; empty where it has none."""
     if _why_no_verdict(folder):
         return ()
     findings = _findings(folder)
-    return tuple(hold_back(_with_lost_runs(verdict, folder), findings) for verdict in _verdicts(folder))
+    return tuple(hold_back(_with_lost_runs(verdict, folder), findings) for verdict in _verdicts(folder, level))
 
 
 def _with_lost_runs(verdict: Verdict, folder: StudyFolder) -> Verdict:
@@ -192,7 +192,7 @@ def _reference_loss(folder: StudyFolder) -> float | None:
     return compute("nll", folder.scores([folder.base], "valid")[0])
 
 
-def _verdicts(folder: StudyFolder) -> tuple[Verdict, ...]:
+def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
     study, full = folder.study, folder.full
     assert full is not None, "checked by _why_no_verdict"
     assert folder.base is not None, "checked by _why_no_verdict"
@@ -215,7 +215,7 @@ def _verdicts(folder: StudyFolder) -> tuple[Verdict, ...]:
     candidates = [arm for arm in asked(study, full) if arm in folder.confirmed]
     others = [arm for arm in folder.confirmed if arm not in (full, *candidates)]
     families = (candidates, *([arm] for arm in others))
-    found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family])}
+    found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family], level)}
     return tuple(found[arm] for arm in folder.confirmed if arm != full)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunewise.desk import schedule
+from tunewise.desk.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.verdict import Verdict
 
 # Why an arm is undecided although no number of further seeds would decide it: it does not go on.
 SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "headroom", "blocked"})
 
-Decide = Callable[[StudyFolder], Sequence[Verdict]]
+Decide = Callable[[StudyFolder, float], Sequence[Verdict]]  # the verdicts of a look, its one-sided error given
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class Reading:
     is_complete: bool  # the last look that the study needs is complete
     verdicts: tuple[Verdict, ...]  # empty unless it is
     read_in: dict[str, StudyFolder]  # arm -> the folder with the runs that its verdict was read in
-
     looks: dict[str, int]  # arm -> seeds of the look at which its verdict was read
 
 
@@ -35,9 +35,10 @@ def read_looks(everything: StudyFolder, decide: Decide) -> Reading:
     first = everything.asked_for(())
     if schedule.next_runs(study, data, first.records, ()):
         return Reading(first, (), is_complete=False, verdicts=(), read_in={}, looks={})
-    verdicts = {verdict.arm: verdict for verdict in decide(first)}
+    is_last = len(study.looks) == 1
+    verdicts = {verdict.arm: verdict for verdict in decide(first, ONE_SIDED_ERROR if is_last else EARLY_ERROR)}
     read_in, looks = dict.fromkeys(verdicts, first), dict.fromkeys(verdicts, study.looks[0])
-    undecided = tuple(arm for arm, verdict in verdicts.items() if len(study.looks) > 1 and _goes_on(verdict))
+    undecided = tuple(arm for arm, verdict in verdicts.items() if not is_last and _goes_on(verdict))
     if not undecided:
         return Reading(first, (), True, tuple(verdicts.values()), read_in, looks)
     second = everything.asked_for(undecided)
@@ -45,7 +46,7 @@ def read_looks(everything: StudyFolder, decide: Decide) -> Reading:
         return Reading(second, undecided, is_complete=False, verdicts=(), read_in={}, looks={})
     compared = second.of_arms(schedule.going_on(study, undecided))  # these alone share seeds and levels
     # an arm that fits in memory no more has no verdict at the second look; that of the first stands
-    later = {verdict.arm: verdict for verdict in decide(compared) if verdict.arm in undecided}
+    later = {verdict.arm: verdict for verdict in decide(compared, ONE_SIDED_ERROR) if verdict.arm in undecided}
     read_in |= dict.fromkeys(later, compared)
     looks |= dict.fromkeys(later, study.looks[1])
     return Reading(second, undecided, True, tuple({**verdicts, **later}.values()), read_in, looks)
