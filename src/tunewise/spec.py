@@ -111,6 +111,9 @@ class TrainSpec(Frozen):
     micro_batch_tokens: int = Field(
         2048, ge=1, description="tokens of a batch held in memory at once, padding included"
     )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again for the gradient instead of keeping them: less memory, more time"
+    )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps; the first step's rate is above 0")
     weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases and norms")

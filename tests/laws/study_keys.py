@@ -158,6 +158,7 @@ def trained(bench: Bench, study: StudySpec) -> Any:
     noted: dict[str, Any] = {"micro-batches": []}
 
     def note(model: torch.nn.Module, steps: Iterator[Any], loop: Loop) -> Iterator[Step]:
+        noted["recomputes"] = model.is_gradient_checkpointing  # type: ignore[union-attr]
         noted["attention"] = model.config._attn_implementation  # type: ignore[union-attr]
 
         def counted() -> Iterator[Any]:

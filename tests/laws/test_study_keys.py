@@ -108,6 +108,7 @@ TABLE: dict[str, Row] = {
     "train.max_steps": Row(trained, 5),
     "train.batch_size": Row(trained, 3),
     "train.micro_batch_tokens": Row(trained, 20),
+    "train.gradient_checkpointing": Row(trained, True),
     "train.schedule": Row(trained, "constant"),
     "train.warmup": Row(trained, 0.6),
     "train.weight_decay": Row(trained, 0.5),

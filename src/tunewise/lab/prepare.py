@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from tunewise.disk import write_atomically
+from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import Method, build_method, describe
@@ -23,7 +24,7 @@ from tunewise.lab.models import Base, context_length, load_base, load_config, lo
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.records import DataSummary, Tuned
-from tunewise.spec import ExistingMethod, Inputs, StudySpec, Task, canonical_json
+from tunewise.spec import ExistingMethod, Inputs, PeftMethod, StudySpec, Task, canonical_json
 
 
 def prepare(study: StudySpec, root: Path) -> str:
@@ -109,11 +110,28 @@ def _describe_arms(
     """What each arm will train, found on a model without storage. Raises SpecError for what cannot be built."""
     num_steps = study.train.num_steps(next(split.rows for split in examples.splits if split.split == "train"))
     config = type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()})
+    if study.train.gradient_checkpointing:
+        _require_checkpointing(study, base)
     return {
         name: _describe_arm(build_method(method, examples.task, num_steps), config, base, examples.task)
         for name, method in study.arms.items()
         if not isinstance(method, ExistingMethod)
     }
+
+
+def _require_checkpointing(study: StudySpec, base: Base) -> None:
+    instead = "or leave train.gradient_checkpointing out"
+    if not base.model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"model '{study.model}' ({base.model.config.model_type}) cannot compute its activations again for the "
+            f"gradient. Take another model, {instead}."
+        )
+    for name, arm in study.arms.items():
+        if isinstance(arm, PeftMethod) and arm.type == "PREFIX_TUNING":
+            raise SpecError(
+                f"arm '{name}': PREFIX_TUNING hands its prefix to the model as a cache, which gradient checkpointing "
+                f"leaves out. Take PROMPT_TUNING or P_TUNING, {instead}."
+            )
 
 
 def _describe_arm(method: Method, config: PreTrainedConfig, base: Base, task: Task) -> Tuned:

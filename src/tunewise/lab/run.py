@@ -141,6 +141,8 @@ class Run:
         num_steps = spec.train.num_steps(len(examples))
         method = build_method(spec.method, spec.task, num_steps)
         model = self._take_up(method.prepare(base))
+        if spec.train.gradient_checkpointing:
+            base.model.gradient_checkpointing_enable({"use_reentrant": False})
         store_frozen_weights(model, spec.precision, method.fp32_modules)
         assert_masters(model)
         groups = parameter_groups(model, base.head_modules, spec.train, spec.learning_rate, spec.head_learning_rate)
