@@ -187,11 +187,11 @@ def many_arms(shares: tuple[float, float, float], rng: np.random.Generator, num_
         second = ~first & (p_left <= holm_levels(p_left))
         first_wrong.append(first.any(axis=1))
         any_wrong.append((first | second).any(axis=1))
-        uncorrected.append((p_first <= EARLY_ERROR).any(axis=1))
+        uncorrected.append(((p_first <= EARLY_ERROR) | (p_second <= ONE_SIDED_ERROR)).any(axis=1))
     name = f"six arms at the margin {shares}"
     yield Row(name, "any called as good, first look", _share(np.concatenate(first_wrong)), ANY_LOOK)
     yield Row(name, "any called as good, over both looks", _share(np.concatenate(any_wrong)), ANY_LOOK)
-    yield Row(name, "without Holm: any called as good, first look", _share(np.concatenate(uncorrected)), 1.0)
+    yield Row(name, "without Holm: any called as good, over both looks", _share(np.concatenate(uncorrected)), 1.0)
 
 
 def whole_schedule(rng: np.random.Generator, num_studies: int) -> Iterator[Row]:

@@ -31,7 +31,7 @@ ARMS = {
     },
 }
 DATA = {
-    "e2e": {"separator": " ->", "max_length": 256, "limit": {"train": 320, "valid": 150, "test": 50}},
+    "e2e": {"separator": " ->", "max_length": 256, "limit": {"train": 640, "valid": 150, "test": 50}},
     "trec6": {"max_length": 128, "limit": {"train": 240, "valid": 300, "test": 50}},
 }
 TRAIN = {

@@ -1,4 +1,4 @@
-"""Train what scripts/replicate.py reads: 40 seeds of real arms, as scores without weights. Under an hour on 2 cores.
+"""Train what scripts/replicate.py reads: 40 seeds of real arms, as scores without weights. Two hours on 2 cores.
 
 python scripts/train_pool.py trec6 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_TREC6
 python scripts/train_pool.py sst2 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_SST2
@@ -24,8 +24,8 @@ from tunewise.records import RunRecord
 NUM_SEEDS, NUM_CONTROL_SEEDS = 40, 10
 # Rows and batches so that a run takes seconds and learns; centres of full, LoRA, head, so that three rates bracket.
 SIZES: dict[str, Any] = {
-    "trec6": {"train": 240, "valid": 300, "test": 500, "batch_size": 16, "centres": (3e-4, 3e-3, 1.35e-2)},
-    "sst2": {"train": 160, "valid": 200, "test": 250, "batch_size": 8, "centres": (1e-4, 1e-3, 4e-3)},
+    "trec6": {"train": 480, "valid": 300, "test": 500, "batch_size": 16, "centres": (3e-4, 3e-3, 1.35e-2)},
+    "sst2": {"train": 400, "valid": 200, "test": 250, "batch_size": 8, "centres": (1e-4, 1e-3, 4e-3)},
 }
 POOL = Path(__file__).parent / "pool"
 POOL_SCHEMA = pa.schema(
@@ -55,7 +55,7 @@ def pool_study(name: str, model: str, data: Path, arms: dict[str, object], num_s
                 "limit": {split: sizes[split] for split in ("train", "valid", "test")},
             },
             "arms": {**arms, "head": {"method": "head", "learning_rate": sizes["centres"][2]}},
-            "train": {"epochs": 2, "batch_size": sizes["batch_size"], "evaluations": 2, "micro_batch_tokens": 1024},
+            "train": {"epochs": 3, "batch_size": sizes["batch_size"], "evaluations": 3, "micro_batch_tokens": 1024},
             "looks": [num_seeds],
             "samples": {"count": 0},
             "machine": {"threads": 1, "attention": "eager"},

@@ -1,6 +1,7 @@
 """Studies drawn from recorded trainings: `make replicate` in small, seeded, with limits 1.5 points wider."""
 
 import importlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -15,12 +16,24 @@ calibrate = importlib.import_module("calibrate")
 
 
 def test_arms_that_are_known_to_be_worse_are_found_and_never_called_as_good():
-    pool = replicate.read_pool("trec6", "accuracy")
     rng = np.random.default_rng(3)
-    for arm in replicate.CONTROLS:
-        found, good = replicate.control(rng, pool, arm, 400)
-        assert found.measured >= replicate.CONTROL_FOUND
-        assert good.measured == 0
+    num_due = 0
+    for name, metric, arm in itertools.product(replicate.POOLS, replicate.MARGINS, replicate.CONTROLS):
+        found, *best, good = replicate.control(rng, replicate.read_pool(name, metric), arm, 400)
+        is_due = bool(best) and best[0].measured >= replicate.CONTROL_FOUND
+        num_due += is_due
+        assert found.limit == (replicate.CONTROL_FOUND if is_due else 0)
+        assert found.holds(SLACK)
+        assert good.holds(SLACK)
+    assert num_due >= 4
+
+
+def test_no_test_finds_more_than_one_that_knows_the_true_standard_error():
+    rng = np.random.default_rng(5)
+    for harm, about in ((1.0, 0.025), (1 + 1.96, 0.5), (1 + 1.96 + 1.2816, 0.9)):
+        estimates = rng.normal(harm, 1.0, 40_000)
+        drawn = calibrate.Fit(estimates, np.ones(40_000), np.ones(40_000), np.zeros(40_000, dtype=bool))
+        assert replicate.best_power(drawn, 1.0) == pytest.approx(about, abs=0.01)
 
 
 @pytest.mark.parametrize("metric", replicate.MARGINS)
@@ -51,7 +64,7 @@ def test_a_drawn_study_has_the_mean_of_its_seeds_and_units():
     pool = replicate.Pool("small", "nll", {}, np.array([1.0, 3.0]))
     harm_SU = np.array([[2.0, 0.0], [4.0, 3.0]])
     tables = replicate.draw(np.random.default_rng(0), harm_SU, pool, 4000)
-    assert tables.shape == (4000, 10, replicate.NUM_UNITS)
+    assert tables.shape == (4000, 10, 2)
     assert tables.mean() == pytest.approx(harm_SU.sum(axis=1).mean() / 4, abs=0.01)  # 4 rows in the pool
 
 
@@ -79,6 +92,6 @@ def _against_first_half(pool):
 
 def test_the_document_was_written_by_the_script_and_studies_done_twice_do_not_say_opposite_words():
     text = (SCRIPTS.parent / "docs" / "replication.md").read_text(encoding="utf-8")
-    assert f"{replicate.NUM_STUDIES:,} studies of {replicate.NUM_UNITS} test units each" in text
+    assert f"{replicate.NUM_STUDIES:,} studies drawn from each" in text
     assert "**opposite**" not in text
     assert replicate.replication_table(replicate.replications()) in text
