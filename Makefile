@@ -2,10 +2,12 @@
 # make test   lint, types and tests
 # make calibrate   are the verdicts true? simulates studies and writes docs/statistics.md (a few minutes)
 # make replicate   the same on recorded trainings: writes docs/replication.md, fails where a limit is missed (seconds)
+# make bench DATA=... TOKENIZER=... MINILM=...   speed beside Trainer + peft and TRL; see bench/README.md
 PYTHON ?= python3
 BIN := .venv/bin
+RESULT := bench/results/$(shell date +%F)-$(shell uname -n).md
 
-.PHONY: demo setup test lint calibrate replicate clean
+.PHONY: demo setup test lint calibrate replicate bench clean
 
 demo: setup
 	$(BIN)/tunewise quickstart
@@ -34,5 +36,14 @@ calibrate: setup
 replicate: setup
 	$(BIN)/python scripts/replicate.py
 
+bench: bench/.venv/.installed
+	PATH=$(CURDIR)/bench/.venv/bin:$$PATH python bench/speed.py --data $(DATA) --tokenizer $(TOKENIZER) --minilm $(MINILM) --out $(RESULT)
+	PATH=$(CURDIR)/bench/.venv/bin:$$PATH python bench/study.py --out $(RESULT)
+
+bench/.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv bench/.venv
+	bench/.venv/bin/python -m pip install --quiet -c constraints.txt -e . trl accelerate
+	touch $@
+
 clean:
-	rm -rf .venv build dist runs
+	rm -rf .venv bench/.venv build dist runs

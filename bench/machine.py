@@ -1,0 +1,35 @@
+"""The machine and the versions behind a measurement, as lines of Markdown."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import torch
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
+
+
+def environment() -> str:
+    """Processor, cores, memory, versions."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    memory = psutil.virtual_memory().total / 2**30
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return (
+        f"{_processor()}, {psutil.cpu_count(logical=True)} cores, {memory:.0f} GiB{gpu}; {platform.system()}, "
+        f"Python {platform.python_version()}, {', '.join(found)}."
+    )
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

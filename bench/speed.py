@@ -1,0 +1,173 @@
+"""Is it faster than what users would pick? Every contender does the same work, one after the other, again and again.
+
+python bench/speed.py --data FOLDER [--tokenizer FILE] [--minilm FOLDER] [--work a e] [--rounds 3] [--out FILE]
+
+FOLDER holds generation/e2e_nlg, generation/gsm8k, classification/trec6 and classification/tweet_emotion, each with
+train, valid and test as JSONL; FILE is the tokenizer.json of GPT-2. The order of the contenders turns with each round,
+so that a machine that slows down slows all of them. Prints, and appends to --out, one table per workload.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from gemm import Ceiling, ceiling
+from machine import environment
+from workloads import WORKLOADS, Workload, save_gpt2_small
+
+from tunewise.desk import schedule
+from tunewise.lab.data.batching import read_examples
+from tunewise.lab.methods.targets import resolve_targets
+from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, model_source
+from tunewise.lab.prepare import prepare
+from tunewise.lab.train.precision import pick_precision
+from tunewise.ledger import Ledger
+
+CONTENDER = Path(__file__).parent / "contender.py"
+NAMES = (
+    "tunewise",
+    "Trainer + peft, its defaults",
+    "Trainer + peft, bf16",
+    "Trainer + peft, bf16, grouped by length",
+    "TRL SFTTrainer, bf16",
+)
+OURS, REFERENCE = NAMES[0], NAMES[2]
+WARM_UP = 2  # steps whose time does not count
+
+
+def prepared(work: Workload, model: str, data: Path, scratch: Path) -> tuple[dict[str, Any], Base]:
+    """What a contender needs to know (our own schedule's run, where its rows are, the targets), and the base."""
+    study = work.study(model, data)
+    ledger = Ledger(scratch / "study")
+    ledger.create()
+    folder = ledger.data_folder(prepare(study, ledger.folder / "data"))
+    summary = ledger.data_summary()
+    resolved = schedule.resolve(study, summary)
+    ledger.store_study(resolved)
+    spec = next(spec for spec in schedule.next_runs(resolved, summary, [], ()) if spec.arm == "arm")
+    config = load_config(model, summary.task, False)
+    base = load_base(model, summary.task, summary.labels, load_tokenizer(model, config, False), False)
+    targets = work.arm.get("targets")
+    done = {
+        "study": str(ledger.folder),
+        "data": str(folder),
+        "scratch": str(scratch / "other"),
+        "spec": {**spec.model_dump(mode="json"), "model": model_source(model)},
+        "targets": list(resolve_targets(base, targets).names) if targets else None,
+        "num_labels": len(summary.labels),
+    }
+    return done, base
+
+
+def contend(name: str, work_file: Path) -> dict[str, Any]:
+    """One contender's seconds, losses and peak."""
+    out = work_file.with_name("found.json")
+    done = subprocess.run(
+        [sys.executable, str(CONTENDER), name, str(work_file), str(out)],
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+def measure(work: Workload, model: str, given: argparse.Namespace) -> str:
+    """The table of one workload."""
+    names = [name for name in NAMES if _takes_part(name, work)]
+    with tempfile.TemporaryDirectory() as scratch:
+        content, base = prepared(work, model, given.data.resolve(), Path(scratch))
+        work_file = Path(scratch) / "work.json"
+        work_file.write_text(json.dumps(content), encoding="utf-8")
+        examples = read_examples(Path(content["data"]) / "train.parquet")
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for turn in range(given.rounds):
+            for name in [*names[turn % len(names) :], *names[: turn % len(names)]]:
+                found[name].append(contend(name, work_file))
+                print(f"{work.title}: round {turn + 1}, {name}: {_median(found[name][-1:]):.3f} s", file=sys.stderr)
+    num_steps = len(examples) / work.batch_size
+    tokens, targets = (
+        sum(of) / num_steps for of in zip(*((len(e.input_ids), e.num_targets) for e in examples), strict=True)
+    )
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[pick_precision("cpu")]
+    bare = ceiling(base.model, round(tokens), round(targets), trains_all=work.arm["method"] == "full", dtype=dtype)
+    return table(work, found, (tokens, targets), bare)
+
+
+def _takes_part(name: str, work: Workload) -> bool:
+    return not (name.startswith("TRL") and (work.task != "sft" or find_spec("trl") is None))
+
+
+def table(work: Workload, found: dict[str, list[dict[str, Any]]], sizes: tuple[float, float], bare: Ceiling) -> str:
+    """Markdown: seconds, ratio, losses, memory; and what of the ceiling was reached."""
+    reference, ours = _median(found[REFERENCE]), _median(found[OURS])
+    lines = [
+        f"## {work.title}",
+        "",
+        f"{work.num_steps} steps of {work.batch_size} rows, in the mean {sizes[0]:.0f} tokens and {sizes[1]:.0f} "
+        "targets a step. Medians over steps of all rounds, the first steps left out.",
+        "",
+        "| contender | s a step | against bf16 Trainer | tunewise is faster by | first loss | last loss | peak GiB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, rounds in found.items():
+        seconds, last = _median(rounds), rounds[-1]
+        peak = max(one["peak_bytes"] for one in rounds) / 2**30
+        lines.append(
+            f"| {name} | {seconds:.3f} | {reference / seconds:.2f}x | {seconds / ours:.2f}x "
+            f"| {last['losses'][0]:.3f} | {last['losses'][-1]:.3f} | {peak:.2f} |"
+        )
+    lines += [
+        "",
+        f"Ceiling: the bare matrix products of a step are {bare.flops / 1e9:.0f} GFLOP and take {bare.seconds:.3f} s "
+        f"here ({bare.rate / 1e9:.0f} GFLOP/s), which is {bare.seconds / ours:.0%} of tunewise's step.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _median(rounds: list[dict[str, Any]]) -> float:
+    return statistics.median(second for one in rounds for second in one["seconds"][WARM_UP:])
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path, help="of GPT-2, for workloads a, b, e")
+    parser.add_argument("--minilm", type=Path, help="a folder of all-MiniLM-L6-v2, for workloads c, c2")
+    parser.add_argument("--work", nargs="+", choices=sorted(WORKLOADS), default=sorted(WORKLOADS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as models:
+        tables = [f"{environment()}\n"]
+        for key in given.work:
+            work = WORKLOADS[key]
+            needed = {"gpt2": given.tokenizer, "minilm": given.minilm}
+            if needed.get(work.model, "nothing") is None:
+                parser.error(f"workload {key} needs --{'tokenizer' if work.model == 'gpt2' else 'minilm'}")
+            model = {
+                "gpt2": lambda: str(save_gpt2_small(Path(models) / "gpt2", given.tokenizer)),
+                "minilm": lambda: str(given.minilm),
+            }.get(work.model, lambda work=work: work.model)()
+            tables.append(measure(work, model, given))
+            print(tables[-1])
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write("\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()
