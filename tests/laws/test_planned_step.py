@@ -1,7 +1,8 @@
 """Law 37: the plan's step and the real step do the same operations on the same shapes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,19 @@ def test_law_37_a_step_without_storage_needs_the_same_bytes(
     assert planned.flops == real.flops > 0
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_law_37_gradient_checkpointing_is_planned(family: str) -> None:
+    """Fewer bytes for activations, more operations, and the plan still agrees with a real step."""
+    plain, again = (plan_of(family, FullMethod(), [60] * 8, gradient_checkpointing=on) for on in (False, True))
+    assert again.is_checked, again.note
+    assert again.step is not None
+    assert plain.step is not None
+    assert again.step.activations < 0.7 * plain.step.activations
+    assert again.flops_per_token is not None
+    assert plain.flops_per_token is not None
+    assert again.flops_per_token > 1.1 * plain.flops_per_token
+
+
 @pytest.mark.parametrize("family", ["gpt2", "mistral", "distilbert"])
 def test_law_37_every_plan_compares_itself_with_a_real_step(family: str) -> None:
     """Of a small model of the same architecture."""
@@ -170,9 +184,12 @@ def test_law_37_a_plan_that_differs_is_not_called_checked(monkeypatch: pytest.Mo
     assert not plan_of("llama", FullMethod()).is_checked
 
 
-def plan_of(family: str, method: Method) -> ArmPlan:
+def plan_of(
+    family: str, method: Method, lengths: Sequence[int] = (8, 8), gradient_checkpointing: bool = False
+) -> ArmPlan:
     of = setting(family)
+    of = replace(of, train=of.train.replace(gradient_checkpointing=gradient_checkpointing))
     kernels = try_kernels(of, method)
     assert kernels is not None
-    examples = make_examples([8, 8], classify=family in ENCODERS)
+    examples = make_examples(lengths, classify=family in ENCODERS)
     return plan_arm(of, workload(examples, of.train, 0, kernels.batching(of.train)), method, kernels, 10**9)

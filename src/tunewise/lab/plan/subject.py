@@ -117,6 +117,8 @@ def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
 
 def begin_training(subject: Subject, setting: Setting, rate_factors: Iterable[float] = ()) -> Loop:
     """The loop of a run, the model stored as in a run; the rate changes nothing."""
+    if setting.train.gradient_checkpointing:
+        body(subject.model).gradient_checkpointing_enable({"use_reentrant": False})
     store_frozen_weights(subject.model, setting.precision, subject.method.fp32_modules)
     assert_masters(subject.model)
     groups = parameter_groups(subject.model, subject.heads, setting.train, RATE, RATE if subject.heads else None)
