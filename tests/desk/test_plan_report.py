@@ -128,6 +128,7 @@ def test_the_margin_is_that_of_check() -> None:
     assert found[1] == "nll"
     assert 0 < found[0] < 1
     assert outlook.resolvable_margin(study(), study_plan({"splits": ()})) is None
+    assert outlook.resolvable_margin(study().replace(looks=(1,)), study_plan()) is None, "one seed resolves nothing"
 
 
 # --- cards

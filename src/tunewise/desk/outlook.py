@@ -1,5 +1,6 @@
 """What follows from a plan: does it fit, how fast could it be, which margin can the data resolve."""
 
+import math
 from typing import Literal
 
 from tunewise.desk.gpus import Gpu
@@ -50,9 +51,10 @@ def least_epoch_seconds(arm: ArmPlan, plan: StudyPlan, card: Gpu) -> float | Non
 
 
 def resolvable_margin(study: StudySpec, plan: StudyPlan) -> tuple[float, str] | None:
-    """The smallest margin that the test set and the seeds can resolve, and its metric; None: not known."""
+    """The smallest margin that the test set and the seeds can resolve, and its metric; None: not known, or none."""
     units = next((split.units for split in plan.work.splits if split.split == "test"), None)
     metric = primary_metric(plan.task, study.primary)
     if units is None or metric not in ASSUMED_UNIT_SD:
         return None
-    return smallest_margin(units, study.looks[-1], ASSUMED_UNIT_SD[metric]), metric
+    margin = smallest_margin(units, study.looks[-1], ASSUMED_UNIT_SD[metric])
+    return (margin, metric) if math.isfinite(margin) else None
