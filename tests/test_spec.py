@@ -107,7 +107,9 @@ def changed(spec: RunSpec, path: tuple[Any, ...]) -> list[RunSpec]:
         holder = holder[key]
     before = holder[path[-1]]
     found = []
-    for other in (not before, 7, 0.37, *WORDS, {"a": 1}, [0.37]):
+    if path[-1] == "max_rank":  # goes with it alone
+        holder["rank"] = "auto"
+    for other in (not before, 7, 0.37, *WORDS, {"a": 1}, [0.37], [7]):
         holder[path[-1]] = other
         try:
             new = RunSpec.model_validate(content)

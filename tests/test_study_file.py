@@ -54,7 +54,7 @@ def test_a_stored_study_is_read_back_equal(tmp_path: Path) -> None:
         ({"arms": {"a": {"method": "lora", "rnak": 3}}}, "unknown key 'arms.a.rnak'. Did you mean 'rank'?"),
         ({"arms": {"lora": {"method": "lora", "rnak": 3}}}, "unknown key 'arms.lora.rnak'. Did you mean 'rank'?"),
         ({"arms": {"a": {"rank": 3}}}, "'arms.a' needs a 'method'. Known: full, lora"),
-        ({"arms": {"a": {"method": "lora", "rank": 0}}}, "'arms.a.rank': Input should be greater than"),
+        ({"arms": {"a": {"method": "lora", "rank": 0}}}, "arms.a.rank: must be a whole number of 1 or more, or auto"),
         ({"arms": {"a": {"method": "peft"}}}, "'arms.a.type' is missing"),
         ({"data": {}}, "'data.train' is missing"),
         ({"margin": "5 percent"}, "margin '5 percent' is not understood"),

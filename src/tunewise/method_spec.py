@@ -1,11 +1,13 @@
 """Ways to tune, as a study writes them: full fine-tuning, LoRA and its variants, the head alone, any peft method."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunewise.quantities import Frozen
+
+DEFAULT_MAX_RANK = 64
 
 
 class TrainedMethod(Frozen):
@@ -27,7 +29,10 @@ class LoraMethod(TrainedMethod):
     """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, B and A of the given rank."""
 
     method: Literal["lora"] = "lora"
-    rank: int = Field(8, ge=1)
+    rank: int | Literal["auto"] = Field(
+        8, description="auto: the smallest whose truncation of an adapter of max_rank is within the margin on valid"
+    )
+    max_rank: int | None = Field(None, ge=2, description="of rank: auto, the rank that is trained first; 64")
     # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
     # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
     alpha: float = Field(32.0, gt=0)
@@ -38,6 +43,13 @@ class LoraMethod(TrainedMethod):
         description="rslora: scale alpha / sqrt(rank) (arXiv 2312.03732); dora: a learned magnitude per output "
         "(2402.09353); pissa, olora: B A begins as a part of the weight (2404.02948; 2406.01775)",
     )
+
+    @field_validator("rank", mode="before")
+    @classmethod
+    def _rank_is_a_number_or_auto(cls, value: object) -> object:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError(f"must be a whole number of 1 or more, or auto, but got {value!r}. Try 8, 16 or auto")
 
     @field_validator("variant", mode="before")
     @classmethod
@@ -50,10 +62,33 @@ class LoraMethod(TrainedMethod):
             )
         return value
 
+    @model_validator(mode="after")
+    def _auto_has_a_highest_rank(self) -> Self:
+        if self.rank != "auto" and self.max_rank is not None:
+            raise ValueError(f"max_rank goes with rank: auto, but rank is {self.rank}. Leave one of them out")
+        if self.rank == "auto" and self.variant not in ("plain", "rslora"):
+            raise ValueError(f"rank: auto truncates B A, which is not the whole update of {self.variant}. Name a rank")
+        return self
+
+    @property
+    def top_rank(self) -> int:
+        """The rank that is trained: of `auto`, the highest one, which is truncated to all others."""
+        return (self.max_rank or DEFAULT_MAX_RANK) if self.rank == "auto" else self.rank
+
+    @property
+    def truncations(self) -> tuple[int, ...]:
+        """The powers of 2 below the highest rank of `auto`; none of a rank that is named."""
+        ranks = (2**i for i in range(self.top_rank.bit_length()))
+        return tuple(rank for rank in ranks if rank < self.top_rank) if self.rank == "auto" else ()
+
+    def at(self, rank: int) -> Self:
+        """The same arm at a rank that is named."""
+        return self.replace(rank=rank, max_rank=None)
+
     @property
     def scale(self) -> float:
         """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
-        return self.alpha / (math.sqrt(self.rank) if self.variant == "rslora" else self.rank)
+        return self.alpha / (math.sqrt(self.top_rank) if self.variant == "rslora" else self.top_rank)
 
 
 class HeadMethod(TrainedMethod):

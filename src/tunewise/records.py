@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 2  # at a run that the machine loses
 # scores.parquet: one row per scored example (or per window of general text); the sufficient statistics of every metric.
 SCORES_SCHEMA = pa.schema(
     [
-        ("split", pa.string()),  # valid, test, or general (the forgetting text)
+        ("split", pa.string()),  # valid, test, general (the forgetting text), or valid of a truncation
         ("example", pa.string()),  # id of the row, the same in every run of the study
         ("unit", pa.string()),  # rows of one unit are not independent
         ("nll", pa.float64()),  # nats, summed over the example's supervised tokens (classify: of the label)
@@ -40,6 +40,13 @@ SCORES_SCHEMA = pa.schema(
         ("statistics", pa.map_(pa.string(), pa.list_(pa.float64()))),  # metric -> what it sums over examples
     ]
 )
+
+
+def truncated_split(split: str, rank: int, spread: bool) -> str:
+    """What the rows of a truncated adapter are called in scores.parquet: 'valid:rank=8'."""
+    return f"{split}:{'spread' if spread else 'rank'}={rank}"
+
+
 WRITTEN_COLUMNS = ("generated", "num_generated", "stopped", "statistics")
 
 # forgetting.parquet of a confirmed run: loss on valid and on each document of the general text, measured at the same
@@ -141,6 +148,7 @@ class Tuned(Frozen):
     scale: float | None  # effective LoRA scale; None: not LoRA
     num_target_modules: int | None  # None: no target modules
     linear_share: float | None  # share of the base's linear parameters inside the targets
+    rank_parameters: int | None = None  # what one more rank in every target adds; None: not LoRA
     parameter_groups: tuple[str, ...]  # one line each: names, count, rate, decay
     learned_dtypes: tuple[str, ...] = ()  # in which the weights that learn are stored: 'float32'
 
@@ -160,6 +168,8 @@ class RunRecord(Frozen):
     selected_step: int | None = None  # the evaluation whose weights were scored
     # Of the weights that the optimizer moved, the share whose stored value changed: median over steps 2 to 20.
     updates_kept: float | None = None  # None: nothing was trained, or for one step only
+    # Of truncations with the parameters of a rank spread over the modules: that rank -> module -> its own rank.
+    rank_patterns: dict[int, dict[str, int]] = {}
     samples: tuple[Sample, ...] = ()
     usage: Usage | None = None
     environment: Environment | None = None

@@ -343,6 +343,7 @@ class RunSpec(Frozen):
     seed: int
     checkpoint: Literal["best", "last"]
     score_splits: tuple[Split, ...]
+    ranks: tuple[int, ...] = ()  # truncations of the trained adapter to these ranks are scored on valid, too
     samples: SamplesSpec
     metrics: tuple[MetricSpec, ...] = ()
     forgetting_points: int  # measurements of valid and general text during training; 0: none
@@ -360,6 +361,10 @@ class RunSpec(Frozen):
         for name in ("learning_rate", "rates"):  # only where to search; the rate itself is hashed
             content["method"].pop(name, None)
         content["method"].pop("path", None)  # its contents are in inputs.existing
+        if content["method"].get("max_rank") is None:  # fields of later versions, as if they were not there
+            content["method"].pop("max_rank", None)
+        if not self.ranks:
+            del content["ranks"]
         content["train"].pop("head_learning_rate", None)
         content["train"]["evaluations"] = self.train.num_evaluations
         for metric in content["metrics"]:

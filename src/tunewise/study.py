@@ -14,6 +14,7 @@ from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import check_asked
 from tunewise.desk.report.build import undecided_arms
 from tunewise.desk.report.card import write_card
+from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
@@ -64,20 +65,26 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
         listener({"event": "findings", "findings": check_before(declared, data)})
         # what an earlier command lost gets another chance: its cause may be gone
         records = {r.run_id: r for r in ledger.records() if r.status not in LOST}
-        resolved = affordable(declared, data, list(records.values()))
-        current = schedule.current(resolved, data, list(records.values()))
+        folder = todays(ledger, declared, data, list(records.values()))
+        resolved, current = folder.study, list(folder.records)
         while runs := next_runs(ledger, resolved, data, current):
             if any(spec.role == "confirm" for spec in runs):
                 declare(ledger, resolved, data)
             for number, spec in enumerate(runs):
-                listener({"event": "begin", "spec": spec, **outlook(resolved, current, len(runs) - number)})
+                listener({"event": "begin", "spec": spec, **outlook(folder, current, len(runs) - number)})
                 records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), listener)
                 current = schedule.current(resolved, data, list(records.values()))
                 tidy(ledger, resolved, current)
-            resolved = affordable(declared, data, list(records.values()))
-            current = schedule.current(resolved, data, list(records.values()))
+            folder = todays(ledger, declared, data, list(records.values()))
+            resolved, current = folder.study, list(folder.records)
     deliver(ledger, resolved, current)
     return StudyResult(ledger.folder, write_report(ledger))
+
+
+def todays(ledger: Ledger, declared: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> StudyFolder:
+    """The study as its budget and its own trials have it by now, with the records that belong to it."""
+    study = affordable(declared, data, records)
+    return StudyFolder(ledger, study, data, schedule.current(study, data, records)).settled(records)
 
 
 def declare(ledger: Ledger, study: StudySpec, data: DataSummary) -> None:
@@ -100,12 +107,16 @@ def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequ
     return schedule.next_runs(study, data, records, undecided_arms(ledger))
 
 
-def outlook(study: StudySpec, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
+def outlook(folder: StudyFolder, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
     """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
+    study, first = folder.study, len(folder.first_searches)
     trained = [arm for arm in study.arms.values() if arm.method != "existing"]
     of_arm = study.tuning.rates * study.tuning.seeds + study.looks[0]
-    expected = 1 + len(trained) * of_arm + (len(study.arms) - len(trained))
-    return {"done": len(records), "expected": max(expected, len(records) + waiting)}
+    unsettled = sum(schedule.is_unsettled(arm) for arm in trained)  # will be searched again, at their candidates
+    searches = first + unsettled * study.tuning.rates * study.tuning.seeds
+    expected = 1 + searches + len(trained) * of_arm + (len(study.arms) - len(trained))
+    done = first + len(records)
+    return {"done": done, "expected": max(expected, done + waiting)}
 
 
 def disk_needed(study: StudySpec, data: DataSummary) -> int:

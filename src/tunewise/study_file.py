@@ -256,6 +256,7 @@ arms:
   full: {{method: full}}
   lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha is 32 unless you say otherwise
   lora-r16-all: {{method: lora, rank: 16, targets: all-linear}}
+  # lora: {{method: lora, rank: auto, max_rank: 64}}          # the smallest rank that is within the margin on valid
 train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step
 tuning: {{rates: 3, cap: 7}}           # learning rates tried per arm; more where the best is at an edge
 looks: [5, 10]                       # seeds after which the verdict is read; 10 for arms undecided at 5

@@ -27,9 +27,10 @@ from tunewise.records import (
     SplitSummary,
     Tuned,
     Usage,
+    truncated_split,
 )
 from tunewise.spec import FullMethod, HeadMethod, Inputs, LoraMethod, RunSpec, StudySpec
-from tunewise.study import next_runs
+from tunewise.study import next_runs, todays
 
 MiB = 2**20
 NUM_STEPS = 126
@@ -142,6 +143,7 @@ class FakeLab:
             num_steps=NUM_STEPS if trained else 0,
             evaluations=() if diverged or not trained else self._evaluations(spec, gain),
             selected_step=94 if trained and not diverged else None,
+            rank_patterns={rank: {"h.0.c_attn": 2 * rank - 1, "h.1.c_attn": 1} for rank in spec.ranks},
             samples=self._samples(spec),
             usage=self._usage(spec, rng),
             environment=environment(),
@@ -154,7 +156,7 @@ class FakeLab:
         """How many grid places the rate is above the best one; negative: below."""
         if spec.learning_rate is None:
             return 0.0
-        best = schedule.centre(self.study, self.data, self.study.arms[spec.arm])
+        best = schedule.centre(self.study, self.data, spec.method)
         return math.log(spec.learning_rate / best, self.study.tuning.spacing)
 
     def _scores(self, spec: RunSpec, gain: float, rng: np.random.Generator) -> pa.Table:
@@ -168,6 +170,12 @@ class FakeLab:
                 mean_nll = mean_nll + rng.normal(0, 0.03, ROWS[split])
             for row in range(ROWS[split]):
                 self._add_row(columns, split, row, float(mean_nll[row]))
+            for rank, spread in itertools.product(spec.ranks if split == "valid" else (), (False, True)):
+                # what is lost halves with every rank, and is less where the ranks are spread
+                lost = (0.9 if spread else 1.0) * gain * 0.5 * 2.0**-rank * rng.uniform(0.8, 1.2, ROWS[split])
+                for row in range(ROWS[split]):
+                    name = truncated_split(split, rank, spread)
+                    self._add_row(columns, split, row, float(mean_nll[row] + lost[row]), name)
         written = [self._written(columns["split"][i], columns["nll"][i]) for i in range(len(columns["split"]))]
         return pa.table(
             columns | {name: [row.get(name) for row in written] for name in WRITTEN_COLUMNS}, schema=SCORES_SCHEMA
@@ -179,14 +187,16 @@ class FakeLab:
         statistics = [(metric.name, [float(nll % 1 < 0.6)]) for metric in self.study.metrics]
         return {"generated": "x", "num_generated": int(nll), "stopped": True, "statistics": statistics}
 
-    def _add_row(self, columns: dict[str, list[Any]], split: str, row: int, mean_nll: float) -> None:
+    def _add_row(
+        self, columns: dict[str, list[Any]], split: str, row: int, mean_nll: float, name: str | None = None
+    ) -> None:
         classify = self.study.task == "classify"
         tokens = 1 if classify else int(self.tokens[split][row])
         label = int(self.labels[split][row]) if classify else -1
         correct = mean_nll < 3.0
         right, wrong = (0.7, 0.15) if correct else (0.2, 0.4)
         values = {
-            "split": split,
+            "split": name or split,
             "example": f"{split}-{row}",
             "unit": f"module-{row if split == 'general' else row // 2}",
             "nll": -math.log(right) * mean_nll / 3.0 if classify else mean_nll * tokens,
@@ -236,7 +246,7 @@ class FakeLab:
         total = 4_340_000
         if isinstance(spec.method, LoraMethod):
             per_rank = 4096 if spec.method.targets == "qkv" else 20480
-            trainable = per_rank * spec.method.rank
+            trainable = per_rank * spec.method.top_rank
             share = 0.25 if spec.method.targets == "qkv" else 1.0
             return Tuned(
                 trainable_parameters=trainable,
@@ -244,6 +254,7 @@ class FakeLab:
                 scale=spec.method.scale,
                 num_target_modules=4 if spec.method.targets == "qkv" else 16,
                 linear_share=share,
+                rank_parameters=per_rank,
                 parameter_groups=(f"adapter: {trainable} at {spec.learning_rate}",),
             )
         trainable = 771 if isinstance(spec.method, HeadMethod) else total
@@ -321,13 +332,16 @@ def write_study(
     (ledger.data_folder(summary.key) / "data.json").write_text(summary.model_dump_json(indent=1), encoding="utf-8")
     lab = FakeLab(ledger, resolved, summary, change)
     made = 0
-    while waiting := next_runs(ledger, resolved, summary, schedule.current(resolved, summary, ledger.records())):
+    while True:
+        folder = todays(ledger, resolved, summary, ledger.records())
+        waiting = next_runs(ledger, folder.study, summary, folder.records)
+        if not waiting:
+            return ledger
         for spec in waiting:
             if max_runs is not None and made >= max_runs:
                 return ledger
             lab.run(spec)
             made += 1
-    return ledger
 
 
 StudyWriter = Callable[..., Ledger]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ARMS, FakeLab, data_summary, study_spec, unchanged
 
+from desk.conftest import ARMS, FakeLab, data_summary, study_spec, unchanged
 from tunewise import study as driver
 from tunewise.desk import schedule
 from tunewise.desk.declarations import declarations

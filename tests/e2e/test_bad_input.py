@@ -35,7 +35,7 @@ def said(folder: Path, *arguments: str) -> str:
 STUDY_MISTAKES = {
     "arms: {lora: {method: lora, rnak: 8}}": ["arms.lora.rnak", "Did you mean 'rank'"],
     "arms: {lora: {method: lroa}}": ["unknown method 'lroa'", "Did you mean 'lora'"],
-    "arms: {lora: {method: lora, rank: 0}}": ["arms.lora.rank", "greater than or equal to 1", "got 0"],
+    "arms: {lora: {method: lora, rank: 0}}": ["arms.lora.rank", "1 or more, or auto", "got 0"],
     "arms: {full: {method: full, learning_rate: -1.0e-4}}": ["arms.full.learning_rate", "greater than 0", "-0.0001"],
     "arms: {full: {method: full}}\ntrain: {epoch: 3}": ["train.epoch", "Did you mean 'epochs'"],
     "arms: {full: {method: full}}\nmargin: a bit": ["margin 'a bit'", "5% of gain"],

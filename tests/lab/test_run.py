@@ -290,6 +290,29 @@ def test_a_trial_scores_general_text_with_its_selected_weights(
     )
 
 
+@pytest.mark.parametrize("task", ["sft", "classify"])
+def test_a_trial_scores_its_adapter_at_every_rank_asked_for_and_leaves_it_as_it_was(
+    task: str, laboratory: Callable[..., Laboratory]
+) -> None:
+    lab = laboratory(task)
+    plain = lab.run(LoraMethod(rank=4), role="tune")
+    record = lab.run(LoraMethod(rank=4), role="tune", ranks=(1, 2))
+    assert record.run_id != plain.run_id
+    assert record.evaluations == plain.evaluations
+    whole = nll_column(lab.scores(record, "valid"))
+    assert whole == nll_column(lab.scores(plain, "valid"))
+    cut = {
+        name: nll_column(lab.scores(record, f"valid:{name}")) for name in ("rank=1", "rank=2", "spread=1", "spread=2")
+    }
+    assert all(len(rows) == len(whole) for rows in cut.values())
+    assert record.rank_patterns.keys() == {1, 2}
+    assert set(record.rank_patterns[1].values()) == {1}, "no module goes without"
+    assert len({tuple(rows) for rows in (whole, cut["rank=1"], cut["rank=2"])}) == 3, "every cut shows"
+    assert {row["split"] for row in lab.scores(record)} - {row["split"] for row in lab.scores(plain)} == {
+        f"valid:{name}" for name in cut
+    }
+
+
 def test_every_step_is_logged_and_told(laboratory: Callable[..., Laboratory]) -> None:
     lab = laboratory()
     record = lab.run(FullMethod(), role="tune")

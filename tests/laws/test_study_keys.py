@@ -59,6 +59,7 @@ def rates(method: dict[str, Any]) -> dict[str, Row]:
 
 
 LORA = {"arms": {"arm": {"method": "lora", "learning_rate": 1e-2}}}
+AUTO = {"arms": {"arm": {"method": "lora", "rank": "auto", "max_rank": 2, "learning_rate": 1e-2}}}
 IA3 = {"arms": {"arm": {"method": "peft", "type": "IA3", "learning_rate": 1e-2}}}
 
 # A new key of the schema needs a row here, which says what it changes.
@@ -97,6 +98,7 @@ TABLE: dict[str, Row] = {
     **rates({"method": "head"}),
     **rates({"method": "peft", "type": "IA3"}),
     "arms.lora.rank": Row(described, 4, LORA),
+    "arms.lora.max_rank": Row(described, 4, AUTO),
     "arms.lora.alpha": Row(described, 16, LORA),
     "arms.lora.dropout": Row(trained, 0.5, LORA),
     "arms.lora.targets": Row(described, "qkv", LORA),

@@ -1,8 +1,9 @@
 """A LoRA adapter merged into its base by hand, in float64: W + scale B A, with plain matrices from the two files.
 
-python tests/referee/merged_weights.py ADAPTER BASE OUT
+python tests/referee/merged_weights.py ADAPTER BASE OUT [RANK]
 
-Writes OUT, a language model without an adapter in float64. scale = alpha / r, or alpha / sqrt(r) for rsLoRA.
+Writes OUT, a language model without an adapter in float64. scale = alpha / r, or alpha / sqrt(r) for rsLoRA. With RANK
+the update of every weight is cut down to that rank by the singular value decomposition of the whole matrix.
 """
 
 import json
@@ -18,7 +19,7 @@ PREFIX = "base_model.model."
 
 
 @torch.no_grad()
-def merge(adapter: Path, base: str, out: Path) -> dict[str, float]:
+def merge(adapter: Path, base: str, out: Path, rank: int | None) -> dict[str, float]:
     """What was merged: modules, the scale, and the Frobenius norms of all weights and of all updates."""
     config = json.loads((adapter / "adapter_config.json").read_text())
     factors = {name: tensor.double() for name, tensor in load_file(adapter / "adapter_model.safetensors").items()}
@@ -29,6 +30,9 @@ def merge(adapter: Path, base: str, out: Path) -> dict[str, float]:
     for module in modules:
         b, a = (factors.pop(f"{module}.lora_{side}.weight") for side in "BA")
         update = scale * b @ a
+        if rank is not None:
+            u, s, vh = torch.linalg.svd(update, full_matrices=False)
+            update = u[:, :rank] @ torch.diag(s[:rank]) @ vh[:rank]
         if config["fan_in_fan_out"]:  # Conv1D of GPT-2 stores d_in x d_out
             update = update.T
         weight = model.get_submodule(module.removeprefix(PREFIX)).weight
@@ -48,5 +52,5 @@ def merge(adapter: Path, base: str, out: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    adapter, base, out = sys.argv[1:]
-    print(json.dumps(merge(Path(adapter), base, Path(out))))
+    adapter, base, out, *rank = sys.argv[1:]
+    print(json.dumps(merge(Path(adapter), base, Path(out), int(rank[0]) if rank else None)))

@@ -21,7 +21,10 @@ import pytest
 
 from tunewise.desk.metrics import compute, read_scores
 from tunewise.desk.schedule import current, next_runs, resolve
-from tunewise.lab.models import BUNDLED
+from tunewise.lab.data.batching import Batching, read_examples
+from tunewise.lab.evaluate.score import score, summarise
+from tunewise.lab.evaluate.truncate import truncations
+from tunewise.lab.models import BUNDLED, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run import Run
 from tunewise.ledger import Ledger
@@ -206,6 +209,23 @@ def test_a_model_merged_by_hand_has_the_perplexity_of_the_adapter(
     assert merged["update_norm"] > 0.001 * merged["weight_norm"]
     found = referee("perplexity", tmp_path, model, study.ledger.folder / "test.jsonl")
     assert study.metric(arm, "perplexity") == pytest.approx(found["perplexity"], rel=TOLERANCE)
+
+
+def test_a_truncated_adapter_scores_what_the_referee_finds(written: tuple[str, Finished], tmp_path: Path) -> None:
+    """Cut down in place by the core of its factors, against the dense matrix cut down in float64."""
+    model, study = written
+    tokenizer = load_tokenizer(model, load_config(model, "sft", False), False)
+    adapted = load_tuned(load_base(model, "sft", (), tokenizer, False), study.weights("lora"))
+    test = read_examples(study.data / "test.parquet")
+    for cut_down in truncations(adapted, (1, 3)):
+        if cut_down.spread:
+            continue
+        rows = score(adapted, test, Batching(2048, padding_id(tokenizer)), ("cpu", "fp32"))
+        out = tmp_path / f"rank-{cut_down.rank}"
+        referee("merged_weights", study.weights("lora"), model, out, str(cut_down.rank))
+        found = referee("perplexity", out, model, study.ledger.folder / "test.jsonl")
+        assert summarise(rows, 0).nll == pytest.approx(found["nll"], rel=TOLERANCE)
+        assert abs(found["nll"] - study.metric("lora", "nll")) > 1e-4, "the cut shows"
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -74,8 +74,9 @@ def expected_seconds(study: StudySpec, data: DataSummary, first: RunRecord) -> f
     trained = [arm for arm in study.arms.values() if not isinstance(arm, ExistingMethod)]
     scored = 1 + len(study.arms) - len(trained)
     scoring = usage.load_seconds + per_token * (test + general)
-    of_arm = study.tuning.cap * study.tuning.seeds * trial + study.looks[-1] * confirmation
-    return len(trained) * of_arm + scored * scoring
+    searched = len(trained) + sum(schedule.is_unsettled(arm) for arm in trained)  # rank: auto searches twice
+    searches = searched * study.tuning.cap * study.tuning.seeds * trial
+    return searches + len(trained) * study.looks[-1] * confirmation + scored * scoring
 
 
 def first_trial(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> RunRecord | None:

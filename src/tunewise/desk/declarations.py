@@ -21,14 +21,14 @@ CHANGED = "declarations-changed"
 def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
     """Arms, margin, metric, data, looks and cost as plain data; `study` is resolved.
 
-    Names of arms, paths and the centres of searches decide nothing and are left out.
+    Names of arms, paths and the centres of searches decide nothing and are left out; of `rank: auto` the rank counts.
     """
     metric = primary_metric(data.task, study.primary)
     margin = parse_margin(study.margin) if study.margin else DEFAULT_MARGINS[metric]
     arms = [
         {"method": "existing", "weights": data.existing.get(name)}
         if isinstance(method, ExistingMethod)
-        else method.model_dump(mode="json", exclude={"learning_rate"})
+        else method.model_dump(mode="json", exclude={"learning_rate", "max_rank"})
         for name, method in study.arms.items()
     ]
     declared = {

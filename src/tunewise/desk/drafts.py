@@ -3,7 +3,17 @@
 import math
 
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import BaseMethod, ExistingMethod, HeadMethod, Method, Role, RunSpec, StudySpec, TrainSpec
+from tunewise.spec import (
+    BaseMethod,
+    ExistingMethod,
+    HeadMethod,
+    LoraMethod,
+    Method,
+    Role,
+    RunSpec,
+    StudySpec,
+    TrainSpec,
+)
 
 SHORT_TRIAL_SHARE = 0.15  # of a run's steps
 
@@ -48,7 +58,10 @@ class Drafts:
     def tune(self, arm: str, rate: float | None, head_rate: float | None, role: Role) -> tuple[RunSpec, ...]:
         """A learning-rate trial, a run for each search seed; of full length, or `short`: on a part of the steps."""
         seeds, method = self.study.search_seeds(), self.study.arms[arm]
-        return tuple(self._run(arm, role, method, seed, rate, head_rate) for seed in seeds)
+        runs = tuple(self._run(arm, role, method, seed, rate, head_rate) for seed in seeds)
+        if role == "short" or not isinstance(method, LoraMethod):
+            return runs
+        return tuple(run.replace(ranks=method.truncations) for run in runs)
 
     def confirm(self, arm: str, rate: float | None, head_rate: float | None, seed: int) -> RunSpec:
         """A confirmation run; an `existing` arm has one, whatever the seed."""
@@ -61,6 +74,8 @@ class Drafts:
         self, arm: str, role: Role, method: Method, seed: int, rate: float | None, head_rate: float | None
     ) -> RunSpec:
         study, data = self.study, self.data
+        if isinstance(method, LoraMethod):
+            method = method.at(method.top_rank)
         if isinstance(method, HeadMethod) or not data.num_new_parameters:
             head_rate = rate if data.num_new_parameters else None
         is_trial = role in ("short", "tune")

@@ -69,6 +69,28 @@ def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
     return study.replace(task=data.task, arms={name: arm.model_dump() for name, arm in arms.items()})
 
 
+def is_unsettled(method: Method) -> bool:
+    """True of an arm whose rank its own trials will tell."""
+    return isinstance(method, LoraMethod) and method.rank == "auto"
+
+
+def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, int]) -> StudySpec:
+    """The study with `rank: auto` replaced by the ranks that were chosen (desk/ranks.py), where they were.
+
+    The search at the new rate begins where that of the highest rank ended: with alpha / rank the best rate hardly
+    depends on the rank, else it goes with sqrt(1 / (scale * rank)) as in `centre`. `records` are current.
+    """
+    rates = selected_rates(study, records)
+    arms = {name: arm.model_dump() for name, arm in study.arms.items()}
+    for name, rank in ranks.items():
+        searched = study.arms[name]
+        assert isinstance(searched, LoraMethod), "the arms with a rank to choose are LoRA"
+        method = searched.at(rank)
+        shift = math.sqrt(searched.scale * searched.top_rank / (method.scale * rank))
+        arms[name] = method.replace(learning_rate=float(f"{rates[name] * shift:.3g}")).model_dump()
+    return study.replace(arms=arms)
+
+
 def centre(study: StudySpec, data: DataSummary, method: Method) -> float:
     """The learning rate at which the search of an arm begins.
 
@@ -83,7 +105,7 @@ def centre(study: StudySpec, data: DataSummary, method: Method) -> float:
         return full
     ratio = 10.0 if num_steps(study, data) >= SHORT_RUN_STEPS else 15.0
     if isinstance(method, LoraMethod):
-        return full * ratio * math.sqrt(32 / (method.scale * method.rank))
+        return full * ratio * math.sqrt(32 / (method.scale * method.top_rank))
     return full * ratio
 
 
@@ -296,6 +318,7 @@ def next_runs(
     if waiting := base + missing(searches):
         return waiting
     rates = selected_rates(study, ended)
+    assert not any(is_unsettled(study.arms[arm]) for arm in rates), "a searched rank: auto is settled first"
     arms = [arm for arm, method in study.arms.items() if arm in rates or isinstance(method, ExistingMethod)]
     arms = [arm for arm in arms if fits(ended, arm)]
     for seeds in _seeds_by_look(study):

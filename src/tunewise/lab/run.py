@@ -22,6 +22,7 @@ from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.generate import Generated, generate
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.evaluate.text_scores import written_columns
+from tunewise.lab.evaluate.truncate import truncations
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.packing import fit_attention
@@ -33,7 +34,7 @@ from tunewise.lab.train.precision import assert_masters, store_frozen_weights
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger
-from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Usage
+from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Usage, truncated_split
 from tunewise.selection import takes_over
 from tunewise.spec import BaseMethod, Device, ExistingMethod, MachineSpec, Precision, RunSpec
 
@@ -255,6 +256,8 @@ class Run:
         splits = [name for name in spec.score_splits if not (is_trial or (name == "valid" and training.valid_rows))]
         where: tuple[Device, Precision] = self.where if is_trial else (spec.device, "fp32")
         rows = [{"split": "valid", **row} for row in training.valid_rows]
+        if spec.ranks and training.valid_rows:
+            rows += self._truncated(model, training)
         samples: tuple[Sample, ...] = ()
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self._examples(split)
@@ -264,6 +267,18 @@ class Run:
             rows += [{"split": split, **row} for row in found]
         write_table(self.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
         return samples
+
+    def _truncated(self, model: torch.nn.Module, training: Training) -> list[dict[str, Any]]:
+        """The rows of valid for every truncation of the trained adapter, in the precision of training as valid is."""
+        valid = self._examples("valid")
+        rows = []
+        for cut_down in truncations(model, self.spec.ranks):
+            found = score(model, valid, self.batching, self.where)
+            split = truncated_split("valid", cut_down.rank, cut_down.spread)
+            if cut_down.spread:
+                training.rank_patterns[cut_down.rank] = dict(cut_down.ranks)
+            rows += [{"split": split, **row} for row in found]
+        return rows
 
     def _answers(
         self, model: torch.nn.Module, examples: list[Example], rows: list[dict[str, Any]]
@@ -303,6 +318,7 @@ class Run:
             evaluations=tuple(training.evaluations),
             selected_step=training.selected_step,
             updates_kept=training.updates_kept,
+            rank_patterns=training.rank_patterns,
             warnings=tuple(training.warnings),
             samples=samples,
             usage=usage,

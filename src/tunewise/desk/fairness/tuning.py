@@ -110,7 +110,7 @@ def shared_rate_untuned(case: Case) -> Iterator[Finding]:
             continue
         rates = method.rates or ((method.learning_rate,) if case.study.tuning.rates == 1 else ())
         if len(rates) == 1 and rates[0] is not None:
-            alphas.setdefault(rates[0], {})[arm] = method.scale * method.rank
+            alphas.setdefault(rates[0], {})[arm] = method.scale * method.top_rank
     for rate, by_arm in alphas.items():
         if len({round(alpha, 9) for alpha in by_arm.values()}) > 1:
             yield Finding(

@@ -17,6 +17,7 @@ from tunewise.desk.metrics import METRICS, compute, primary_metric
 from tunewise.desk.multiplicity import decide_together, recommended
 from tunewise.desk.paired import PairedRuns
 from tunewise.desk.report.arms import arm_cost, arm_views
+from tunewise.desk.report.capacity import capacity
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
@@ -61,6 +62,7 @@ def build_report(ledger: Ledger) -> Report:
             )
             for verdict in verdicts
         ),
+        capacity=capacity(folder),
         samples=_samples(folder),
         data=folder.data,
         environment=next((r.environment for r in folder.records if r.environment), None),
@@ -109,7 +111,8 @@ def _study_view(reading: Reading) -> StudyView:
     folder, verdicts = reading.folder, reading.verdicts
     study, path = folder.study, folder.ledger.folder
     again = ["tunewise", "compare", str(path / "study.yaml"), "--out", f"{path}-again"]
-    usages = [record.usage for record in folder.records if record.usage]
+    finished = [*folder.first_searches, *folder.records]
+    usages = [record.usage for record in finished if record.usage]
     return StudyView(
         name=study.name,
         model=study.model,
@@ -126,7 +129,7 @@ def _study_view(reading: Reading) -> StudyView:
         planned_seeds=study.confirmation_seeds()[: study.looks[1 if reading.undecided else 0]],
         looks=study.looks,
         second_look=reading.undecided,
-        finished_runs=len(folder.records),
+        finished_runs=len(finished),
         run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
         command=shlex.join(again),
         resolved=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),

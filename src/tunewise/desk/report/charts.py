@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import altair as alt
@@ -26,6 +27,7 @@ from tunewise.desk.report.canvas import (
     to_svg,
 )
 from tunewise.desk.report.forest import forest
+from tunewise.desk.report.rank_chart import rank_chart
 from tunewise.desk.report.view import ArmView, Report
 
 HEIGHT = 310
@@ -108,6 +110,12 @@ def _plans(report: Report) -> Iterator[Plan]:
             "the rate."
         )
         yield Plan("forgetting-by-rate", "Forgetting by learning rate", words, forgetting_by_rate, HALF_WIDTH)
+    for view in report.capacity.ranks:
+        words = (
+            f"Bars: intervals; of arms trained directly all seeds. Dashed: rank {view.top_rank}. Grey: the candidate."
+        )
+        title = f"Rank and quality of {view.arm}"
+        yield Plan(f"ranks-{view.arm}", title, words, partial(rank_chart, view), FULL_WIDTH)
     if _cost_rows(report):
         words = "The further left, the cheaper. Bars: intervals."
         yield Plan("quality-against-cost", "Quality against cost", words, quality_against_cost, HALF_WIDTH)

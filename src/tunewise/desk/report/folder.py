@@ -10,6 +10,7 @@ from tunewise.desk.declarations import changed
 from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_curve
 from tunewise.desk.frontier import TimedRun, usual_step
 from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_scores
+from tunewise.desk.ranks import RankCurve, rank_curves
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec
@@ -24,6 +25,8 @@ class StudyFolder:
         self.confirmed = schedule.confirmed(study, records)
         self.base = next((r for r in records if r.spec.role == "base" and r.status == "done"), None)
         self.full = schedule.full_arm(study)
+        self.rank_curves: dict[str, RankCurve] = {}  # of the arms whose rank was chosen by one
+        self.first_searches: list[RunRecord] = []  # of these arms, at their highest rank
         self.budget: str | None = None  # what was cut down to fit into the study's budget
         self._scores: dict[tuple[str, str], Scores] = {}
         self._steps: dict[str, list[dict[str, float]]] = {}
@@ -37,9 +40,22 @@ class StudyFolder:
         know_own(declared)
         plan = within_budget(declared, data, stored)
         study = plan.study if plan else declared
-        found = cls(ledger, study, data, schedule.current(study, data, stored))
+        found = cls(ledger, study, data, schedule.current(study, data, stored)).settled(stored)
         found.budget = plan.sentence if plan else None
-        known = {record.run_id for record in found.records}
+        return found
+
+    def settled(self, stored: Sequence[RunRecord]) -> "StudyFolder":
+        """The same folder with every `rank: auto` whose search is over replaced by its candidate.
+
+        `stored` are all records of the folder, from which those at the candidates are taken.
+        """
+        curves = rank_curves(self.study, self.data, self.records, self.scores)
+        study = schedule.settle(self.study, self.records, {arm: curve.candidate for arm, curve in curves.items()})
+        found = StudyFolder(self.ledger, study, self.data, schedule.current(study, self.data, stored))
+        found.rank_curves, found._scores = curves, self._scores
+        settled = {record.run_id for record in found.records}
+        found.first_searches = [record for record in self.records if record.run_id not in settled]
+        known = settled | {record.run_id for record in found.first_searches}
         found.stale = [record for record in stored if record.run_id not in known]
         return found
 
@@ -54,6 +70,7 @@ class StudyFolder:
     def _with(self, records: Sequence[RunRecord]) -> "StudyFolder":
         some = StudyFolder(self.ledger, self.study, self.data, records)
         some.stale, some.budget = self.stale, self.budget
+        some.rank_curves, some.first_searches = self.rank_curves, self.first_searches
         some._scores, some._steps = self._scores, self._steps
         return some
 

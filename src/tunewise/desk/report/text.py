@@ -12,6 +12,7 @@ from rich.text import Text
 from tunewise.desk.fairness import Finding
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
+from tunewise.desk.report.capacity_view import RankView
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
@@ -33,6 +34,8 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
         _print_verdicts(report, console)
     if any(arm.metrics for arm in report.arms):
         _print_arms(report, console)
+    for view in report.capacity.ranks:
+        _print_ranks(view, console)
     for sample in report.samples[:MAX_SAMPLES]:
         _print_sample(sample, console)
     print_findings(report.warnings, console)
@@ -128,6 +131,21 @@ def print_rows(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _print_ranks(view: RankView, console: Console) -> None:
+    columns = ("rank", "cut down", "within", "spread", "trained")
+    rows = [
+        (
+            _cell(f"{row.rank}{' (candidate)' if row.rank == view.candidate else ''}", row.parameters),
+            _cell(row.value, row.difference),
+            Text(row.within),
+            _cell(row.spread, row.spread_within),
+            _cell(row.trained, row.seeds),
+        )
+        for row in wording.rank_rows(view)
+    ]
+    print_rows(console, f"which rank: {view.arm} on valid", columns, rows, view.words)
 
 
 def _print_sample(sample: SampleView, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tunewise.desk.curves import ToQuality
 from tunewise.desk.forgetting import AtEqualQuality
@@ -9,6 +10,7 @@ from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.paired import MetricSummary
 from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
+from tunewise.desk.report.capacity_view import RankView
 from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
 from tunewise.records import BETWEEN_PARTS, DataSummary
@@ -218,3 +220,41 @@ CHEAPEST: dict[CostName, str] = {
 def recommendation(arm: str, cost: CostName) -> str:
     """One sentence for the arm that the report recommends."""
     return f"Recommended: {arm}, which {CHEAPEST[cost]} of the arms that are as good or better."
+
+
+class RankRow(NamedTuple):
+    """One rank in the table of a rank curve."""
+
+    rank: int
+    parameters: str
+    value: str  # cut down to it, with its difference from the highest rank ...
+    difference: str
+    within: str  # ... and whether that is within the margin
+    spread: str  # its parameters spread over the modules ...
+    spread_within: str
+    trained: str  # trained directly, mean over so many seeds
+    seeds: str
+
+
+def rank_rows(view: RankView) -> list[RankRow]:
+    """A row for every rank that was cut down to or trained: what is not there is a dash."""
+    cut, spread = ({p.rank: p for p in view.points if p.spread == kind} for kind in (False, True))
+    direct = {point.rank: point for point in view.direct if point.value is not None}
+    rows = []
+    for rank in sorted({*cut, *direct}):
+        point, trained = cut.get(rank), direct.get(rank)
+        parameters = point.parameters if point else trained.parameters if trained else None
+        shared = spread.get(rank)
+        row = RankRow(
+            rank=rank,
+            parameters=count(parameters),
+            value=figure(view.metric, point.value if point else None),
+            difference=signed_interval(view.metric, point.difference if point else None),
+            within=MISSING if point is None else "yes" if point.within else "no",
+            spread=figure(view.metric, shared.value if shared else None),
+            spread_within="" if shared is None else "within" if shared.within else "not within",
+            trained=figure(view.metric, trained.value if trained else None),
+            seeds=f"{trained.num_seeds} seeds" if trained else "",
+        )
+        rows.append(row)
+    return rows

@@ -4,7 +4,7 @@ import torch
 
 from tunewise.lab.methods.base import Method as Method
 from tunewise.lab.methods.full import Full, Head
-from tunewise.lab.methods.peft_methods import AnyPeft, Lora
+from tunewise.lab.methods.peft_methods import AnyPeft, Lora, rank_parameters
 from tunewise.records import Tuned
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Task
 from tunewise.spec import Method as MethodSpec
@@ -30,6 +30,7 @@ def describe(model: torch.nn.Module, method: Method) -> Tuned:
         scale=method.scale,
         num_target_modules=None if method.targets is None else len(method.targets.names),
         linear_share=None if method.targets is None else method.targets.linear_share,
+        rank_parameters=rank_parameters(model) or None,
         parameter_groups=(),
         learned_dtypes=tuple(sorted({f"{p.dtype}".split(".")[-1] for p in model.parameters() if p.requires_grad})),
     )

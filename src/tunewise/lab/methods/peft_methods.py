@@ -167,7 +167,7 @@ class Lora(_Adapter):
         names = self.targets.names
         config = LoraConfig(
             task_type=TASK_TYPES[self.task],
-            r=self.spec.rank,
+            r=self.spec.top_rank,
             lora_alpha=self.spec.alpha,
             lora_dropout=self.spec.dropout,
             target_modules=list(names),
@@ -180,6 +180,12 @@ class Lora(_Adapter):
         scales = _scales(model)
         assert scales == {self.spec.scale}, f"peft scales by {scales}, the spec says {self.spec.scale}"
         return model
+
+
+def rank_parameters(model: torch.nn.Module) -> int:
+    """What one more rank in every adapted layer would add, d_in + d_out of each; 0 where there is none."""
+    layers = (layer for layer in model.modules() if isinstance(layer, LoraLayer))
+    return sum(layer.in_features + layer.out_features for layer in layers)
 
 
 def _scales(model: torch.nn.Module) -> set[float]:

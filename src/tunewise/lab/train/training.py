@@ -36,6 +36,7 @@ class Training:
     num_continued: int = 0  # how often a later process took over
     warnings: list[str] = field(default_factory=list)
     updates_kept: float | None = None
+    rank_patterns: dict[int, dict[str, int]] = field(default_factory=dict)
     saved_bytes: int | None = None  # None: nothing was saved
     diverged: str | None = None
 

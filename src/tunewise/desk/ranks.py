@@ -1,0 +1,150 @@
+"""Which rank: one adapter of high rank, truncated to all lower ones and scored on valid.
+
+The truncation of a trained adapter is the nearest adapter of lower rank (lab/evaluate/truncate.py). Its score says what
+that rank can hold of what was learned, not what training at that rank would reach, so the rank chosen here is a
+candidate: it is trained by itself, at a rate of its own and with fresh seeds, and that run alone gets a word.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tunewise.desk import schedule
+from tunewise.desk.intervals import ROUNDING, Estimate, unit_interval
+from tunewise.desk.metric import Metric
+from tunewise.desk.metrics import METRICS, Scores, compute, primary_metric
+from tunewise.desk.paired import PairedRuns
+from tunewise.records import DataSummary, RunRecord, Tuned, truncated_split
+from tunewise.spec import DEFAULT_MARGINS, Frozen, LoraMethod, StudySpec, parse_margin
+
+ReadScores = Callable[[Iterable[RunRecord], str], list[Scores]]
+
+
+class RankPoint(Frozen):
+    """An adapter of the highest rank, truncated to another one."""
+
+    rank: int
+    spread: bool  # True: the parameters of `rank`, spread over the modules by energy
+    parameters: int | None  # that learn, at this rank; None: not recorded
+    value: float  # of the metric on valid, mean over the search's seeds
+    difference: Estimate | None  # from the untruncated adapter, not adjusted for many ranks; None: that one itself
+    within: bool  # the harm is below the margin, its interval included
+    rank_pattern: dict[str, int] | None  # where spread: module -> rank, as peft takes it; of the first search seed
+
+
+class RankCurve(Frozen):
+    """Rank against quality on valid, from the trial at the best rate of the highest rank."""
+
+    arm: str
+    metric: str
+    top_rank: int
+    learning_rate: float
+    margin: float  # in units of the metric; a share of the gain is that of the untruncated adapter over the base
+    num_seeds: int  # of the search; with one, intervals are over units alone
+    num_units: int
+    points: tuple[RankPoint, ...]  # by rising rank, even ones before spread ones; the untruncated last
+    candidate: int  # the smallest even rank that is within the margin
+
+
+def rank_curves(
+    study: StudySpec, data: DataSummary, records: Sequence[RunRecord], scores: ReadScores
+) -> dict[str, RankCurve]:
+    """The curve of every arm with `rank: auto` whose search is over; `records` are the current ones of `study`.
+
+    Raises StudyError where a file of scores cannot be trusted.
+    """
+    found = {}
+    for arm, method in study.arms.items():
+        if not isinstance(method, LoraMethod) or not schedule.is_unsettled(method):
+            continue
+        rate = schedule.selected_rates(study, records).get(arm)
+        search = schedule.arm_search(study, data, records, arm)
+        if rate is None or search is None or not search.is_over:
+            continue
+        trials = [r for r in records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
+        found[arm] = _curve(study, method, trials, _reference(study, records), scores)
+    return found
+
+
+def _reference(study: StudySpec, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """What gain is measured over, as scored on valid: the base, or the trials of the head arm at its best rate."""
+    arm = schedule.reference_arm(study)
+    if arm == "base":
+        return [r for r in records if r.spec.role == "base" and r.status == "done"]
+    rate = schedule.selected_rates(study, records).get(arm)
+    return [r for r in records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
+
+
+def _curve(
+    study: StudySpec,
+    method: LoraMethod,
+    trials: Sequence[RunRecord],
+    reference: Sequence[RunRecord],
+    scores: ReadScores,
+) -> RankCurve:
+    spec, tuned = trials[0].spec, trials[0].tuned
+    assert spec.learning_rate is not None, "a trial has a rate"
+    metric = METRICS[primary_metric(spec.task)]  # what rates and checkpoints are selected by
+    whole = scores(trials, "valid")
+    margin = _margin(study, metric.name, whole, scores(reference, "valid"))
+
+    def point(rank: int, spread: bool, cut: Sequence[Scores]) -> RankPoint:
+        difference, within = _harm(metric, cut, whole, margin) if cut is not whole else (None, True)
+        return RankPoint(
+            rank=rank,
+            spread=spread,
+            parameters=_parameters(tuned, method.top_rank, rank),
+            value=_mean(metric.name, cut),
+            difference=difference,
+            within=within,
+            rank_pattern=trials[0].rank_patterns.get(rank) if spread else None,
+        )
+
+    points = [
+        point(rank, spread, scores(trials, truncated_split("valid", rank, spread)))
+        for spread in (False, True)
+        for rank in spec.ranks
+    ]
+    points.append(point(method.top_rank, False, whole))
+    return RankCurve(
+        arm=spec.arm,
+        metric=metric.name,
+        top_rank=method.top_rank,
+        learning_rate=spec.learning_rate,
+        margin=margin,
+        num_seeds=len(trials),
+        num_units=len(set(whole[0].units)),
+        points=tuple(points),
+        candidate=min(point.rank for point in points if point.within and not point.spread),
+    )
+
+
+def _harm(metric: Metric, cut: Sequence[Scores], whole: Sequence[Scores], margin: float) -> tuple[Estimate, bool]:
+    """The difference with its 95 % interval, over units alone where there is one seed; is the harm below the margin?"""
+    contrast = PairedRuns(metric, {"cut": cut, "whole": whole}).contrast({"cut": 1, "whole": -1})
+    interval = unit_interval(contrast.values_SN) if len(cut) == 1 else contrast.interval()
+    is_equal = bool(abs(contrast.values_SN).max() < ROUNDING)
+    sign = -1.0 if metric.higher_is_better else 1.0
+    ends = [sign * end for end in (interval.low, interval.high) if end is not None]
+    difference = Estimate(estimate=contrast.estimate, low=interval.low, high=interval.high)
+    return difference, is_equal or (len(ends) == 2 and max(ends) < margin)
+
+
+def _margin(study: StudySpec, metric: str, whole: Sequence[Scores], reference: Sequence[Scores]) -> float:
+    """The declared margin in units of the metric on valid; of its parts the smaller."""
+    assert study.task is not None, "resolved"
+    is_about = study.margin is not None and primary_metric(study.task, study.primary) == metric
+    margin = parse_margin(study.margin) if is_about and study.margin else DEFAULT_MARGINS[metric]
+    parts = [] if margin.absolute is None else [margin.absolute]
+    if margin.share_of_gain is not None and reference:
+        gain = abs(_mean(metric, reference) - _mean(metric, whole))
+        parts.append(margin.share_of_gain * gain)
+    return min(parts) if parts else 0.0
+
+
+def _parameters(tuned: Tuned | None, top_rank: int, rank: int) -> int | None:
+    if tuned is None or tuned.rank_parameters is None:
+        return None
+    return tuned.trainable_parameters - (top_rank - rank) * tuned.rank_parameters
+
+
+def _mean(metric: str, runs: Sequence[Scores]) -> float:
+    return sum(compute(metric, run) for run in runs) / len(runs)

@@ -1,0 +1,93 @@
+"""From a study folder to what it says of rank."""
+
+import yaml
+
+from tunewise.desk import schedule
+from tunewise.desk.metrics import METRICS, compute
+from tunewise.desk.ranks import RankCurve
+from tunewise.desk.report import wording
+from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
+from tunewise.desk.report.folder import StudyFolder
+from tunewise.spec import LoraMethod
+
+SEARCHED = {"rank", "max_rank", "learning_rate", "rates"}  # what arms of one curve may differ in
+
+
+def capacity(folder: StudyFolder) -> CapacityView:
+    """Rank curves with the arms that were trained at their ranks. Raises StudyError for scores that are damaged."""
+    return CapacityView(ranks=tuple(_rank_view(folder, curve) for curve in folder.rank_curves.values()))
+
+
+def _rank_view(folder: StudyFolder, curve: RankCurve) -> RankView:
+    searched = folder.study.arms[curve.arm]
+    assert isinstance(searched, LoraMethod), "the arm of a rank curve is LoRA"
+    alike = {
+        arm: method
+        for arm, method in folder.study.arms.items()
+        if isinstance(method, LoraMethod) and _fixed(method) == _fixed(searched)
+    }
+    direct = [_direct(folder, arm, method, curve.metric) for arm, method in alike.items()]
+    ordered = tuple(sorted(direct, key=lambda point: (point.rank, point.arm)))
+    return RankView(**dict(curve), direct=ordered, words=_words(curve), spread_arm=_spread_arm(curve, searched))
+
+
+def _fixed(method: LoraMethod) -> dict[str, object]:
+    return method.model_dump(exclude=SEARCHED)
+
+
+def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
+    """The arm that a study would train to try the spread ranks, in peft's own options."""
+    spread = next((point for point in curve.points if point.spread and point.rank == curve.candidate), None)
+    if spread is None or spread.rank_pattern is None:
+        return None
+    options = {
+        "r": spread.rank,
+        "lora_alpha": method.alpha,
+        "lora_dropout": method.dropout,
+        "use_rslora": method.variant == "rslora",
+        "target_modules": method.targets if isinstance(method.targets, str) else list(method.targets),
+        "rank_pattern": spread.rank_pattern,
+    }
+    arm = {f"{curve.arm}-spread": {"method": "peft", "type": "LORA", "options": options}}
+    return yaml.safe_dump(arm, sort_keys=False, width=100)
+
+
+def _direct(folder: StudyFolder, arm: str, method: LoraMethod, metric: str) -> DirectPoint:
+    runs = folder.confirmed.get(arm, [])
+    by_seed = [compute(metric, scores) for scores in folder.scores(runs, "valid")]
+    rate = schedule.selected_rates(folder.study, folder.records).get(arm)
+    trials = [r for r in folder.records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
+    at_search = [compute(metric, scores) for scores in folder.scores(trials, "valid")]
+    tuned = next((run.tuned for run in (*runs, *trials) if run.tuned), None)
+    return DirectPoint(
+        arm=arm,
+        rank=method.top_rank,
+        parameters=tuned.trainable_parameters if tuned else None,
+        trial=sum(at_search) / len(at_search) if at_search else None,
+        value=sum(by_seed) / len(by_seed) if by_seed else None,
+        low=min(by_seed, default=None),
+        high=max(by_seed, default=None),
+        num_seeds=len(runs),
+    )
+
+
+def _words(curve: RankCurve) -> str:
+    margin = f"{curve.margin * METRICS[curve.metric].scale:.3g} {METRICS[curve.metric].difference_unit}"
+    seeds = "one seed" if curve.num_seeds == 1 else f"{curve.num_seeds} seeds"
+    begin = (
+        f"An adapter of rank {curve.top_rank} of {curve.arm}, trained at {wording.rate(curve.learning_rate)} with "
+        f"{seeds} of the search, was cut down to every lower rank and scored on valid ({curve.num_units} units). "
+    )
+    if curve.candidate == curve.top_rank:
+        found = (
+            f"No lower rank stays within the margin there ({margin}, interval included), so {curve.top_rank} is kept. "
+        )
+    else:
+        found = (
+            f"Rank {curve.candidate} is the smallest that stays within the margin there ({margin}, interval included); "
+            "it was then trained by itself, and that arm is what the verdict is about. "
+        )
+    return (
+        f"{begin}{found}The intervals are not adjusted for the number of ranks. What a truncation keeps is not what "
+        "training at its rank would reach: compare the points that were trained directly."
+    )

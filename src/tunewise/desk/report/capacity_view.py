@@ -1,0 +1,31 @@
+"""The report's part on capacity: which rank is enough."""
+
+from tunewise.desk.ranks import RankCurve
+from tunewise.spec import Frozen
+
+
+class DirectPoint(Frozen):
+    """An arm that was trained at one rank and is the same as another in everything else, on valid."""
+
+    arm: str
+    rank: int
+    parameters: int | None
+    trial: float | None  # at its best rate with the seed of the search, as the truncations; None: not there yet
+    value: float | None  # confirmed, mean over fresh seeds; None: not there yet
+    low: float | None  # the lowest and the highest of the seeds
+    high: float | None
+    num_seeds: int
+
+
+class RankView(RankCurve):
+    """One adapter at every rank, beside adapters that were trained at theirs."""
+
+    direct: tuple[DirectPoint, ...]  # by rising rank
+    words: str  # what the curve says, and what it does not
+    spread_arm: str | None  # YAML of an arm with the parameters of the candidate spread; None: nothing to spread
+
+
+class CapacityView(Frozen):
+    """What the study says of rank; empty where it does not ask."""
+
+    ranks: tuple[RankView, ...] = ()

@@ -1,0 +1,69 @@
+"""A trained LoRA adapter cut down, in place, to the nearest adapter of every lower rank."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft.tuners.lora import LoraLayer
+
+from tunewise.adapter_file import PREFIX
+from tunewise.lowrank import Thin, spread_ranks, thin_svd
+
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """One way to cut an adapter down."""
+
+    rank: int
+    spread: bool  # True: the parameters of `rank` in every module, spread over the modules by energy
+    ranks: Mapping[str, int]  # of every module, by its name in the base
+
+
+def truncations(model: torch.nn.Module, ranks: Sequence[int]) -> Iterator[Truncation]:
+    """Every truncation in turn, the model being cut down to it while the caller holds it; restored at the end.
+
+    Each rank is cut twice: the same in every module, and its parameters spread by energy. Of methods whose update is
+    scale * B A.
+    """
+    found = model.named_modules()
+    layers = {name.removeprefix(PREFIX): layer for name, layer in found if isinstance(layer, LoraLayer)}
+    updates = {name: _update(layer) for name, layer in layers.items()}
+    costs = {name: layer.in_features + layer.out_features for name, layer in layers.items()}
+    spectra = {name: update.s_K for name, update in updates.items()}
+    trained = {name: [factor.detach().clone() for factor in _factors(layer)] for name, layer in layers.items()}
+    try:
+        for spread in (False, True):
+            for rank in ranks:
+                chosen: Mapping[str, int] = dict.fromkeys(layers, rank)
+                if spread:
+                    chosen = spread_ranks(spectra, costs, rank * sum(costs.values()))
+                for name, layer in layers.items():
+                    _put(layer, updates[name].truncated(chosen[name]))
+                yield Truncation(rank, spread, chosen)
+    finally:
+        for name, layer in layers.items():
+            for factor, before in zip(_factors(layer), trained[name], strict=True):
+                factor.data.copy_(before)
+
+
+def _factors(layer: LoraLayer) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
+    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+
+
+def _update(layer: LoraLayer) -> Thin:
+    A_RN, B_MR = (factor.detach().double().cpu().numpy() for factor in _factors(layer))
+    return thin_svd(B_MR, A_RN, layer.scaling[ADAPTER])
+
+
+@torch.no_grad()
+def _put(layer: LoraLayer, update: Thin) -> None:
+    """Make `update` what the layer adds; the rows and columns that it does not need are 0."""
+    B_MK, A_KN = update.factors(layer.scaling[ADAPTER])
+    A_RN, B_MR = _factors(layer)
+    rank = len(A_KN)
+    A_RN.zero_()
+    B_MR.zero_()
+    A_RN[:rank] = torch.from_numpy(A_KN).to(A_RN)
+    B_MR[:, :rank] = torch.from_numpy(B_MK).to(B_MR)
