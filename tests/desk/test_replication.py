@@ -61,11 +61,11 @@ def test_a_pool_holds_paired_seeds_of_both_arms_and_the_truth_is_the_difference_
 
 
 def test_a_drawn_study_has_the_mean_of_its_seeds_and_units():
-    pool = replicate.Pool("small", "nll", {}, np.array([1.0, 3.0]))
-    harm_SU = np.array([[2.0, 0.0], [4.0, 3.0]])
-    tables = replicate.draw(np.random.default_rng(0), harm_SU, pool, 4000)
-    assert tables.shape == (4000, 10, 2)
-    assert tables.mean() == pytest.approx(harm_SU.sum(axis=1).mean() / 4, abs=0.01)  # 4 rows in the pool
+    pool = replicate.Pool("small", "nll", {}, np.tile([1.0, 3.0], 60))
+    harm_SU = np.tile([[2.0, 0.0], [4.0, 3.0]], 60)
+    tables = replicate.draw(np.random.default_rng(0), harm_SU, pool, 1000)
+    assert tables.shape == (1000, 10, 120)
+    assert tables.mean() == pytest.approx(harm_SU.sum(axis=1).mean() / 240, abs=0.01)  # 240 rows in the pool
 
 
 def test_opposite_words_are_seen():
