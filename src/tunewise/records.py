@@ -12,11 +12,11 @@ SCHEMA_VERSION = 1
 # What about the user's data spoils figures in silence; counted row by row before anything is trained.
 DataLaw = Literal["supervised", "truncation", "end-of-text", "duplicates", "boundary"]
 
-# failed: lost to the machine, which says nothing about the arm; does-not-fit: it twice needed more memory than there is
 # Between the parts of the first training example, in what is read and in what is trained on: a control character
 # (record separator), because no text holds it.
 BETWEEN_PARTS = "\x1e"
 
+# failed: lost to the machine, which says nothing about the arm; does-not-fit: it twice needed more memory than there is
 Status = Literal["done", "diverged", "failed", "does-not-fit"]
 LOST: tuple[Status, ...] = ("failed", "does-not-fit")  # nothing was scored
 MAX_ATTEMPTS = 2  # at a run that the machine loses
@@ -40,14 +40,13 @@ SCORES_SCHEMA = pa.schema(
         ("statistics", pa.map_(pa.string(), pa.list_(pa.float64()))),  # metric -> what it sums over examples
     ]
 )
+WRITTEN_COLUMNS = ("generated", "num_generated", "stopped", "statistics")
 
 
 def truncated_split(split: str, rank: int, spread: bool) -> str:
     """What the rows of a truncated adapter are called in scores.parquet: 'valid:rank=8'."""
     return f"{split}:{'spread' if spread else 'rank'}={rank}"
 
-
-WRITTEN_COLUMNS = ("generated", "num_generated", "stopped", "statistics")
 
 # forgetting.parquet of a confirmed run: loss on valid and on each document of the general text, measured at the same
 # steps in every arm, in the precision of training; step 0 is the untrained model.

@@ -138,7 +138,11 @@ class TrainSpec(Frozen):
 
     def num_steps(self, num_rows: int) -> int:
         """Optimizer steps of a run on `num_rows` training examples."""
-        return self.max_steps or math.ceil(num_rows / self.batch_size) * self.epochs
+        return self.max_steps or self.steps_per_epoch(num_rows) * self.epochs
+
+    def steps_per_epoch(self, num_rows: int) -> int:
+        """Optimizer steps over `num_rows` training examples, the last one perhaps smaller."""
+        return math.ceil(num_rows / self.batch_size)
 
 
 MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full

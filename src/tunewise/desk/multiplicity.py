@@ -37,16 +37,15 @@ def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
 def decide_together(comparisons: Sequence[Comparison], level: float = ONE_SIDED_ERROR) -> tuple[Verdict, ...]:
     """One verdict per arm, in order, each word at its Holm level among these arms; the interval is at the same level.
 
-    `level`: the one-sided error of each word at this look.
-
-    An arm that may not have a word (desk/verdict.py) stands last for it.
+    `level`: the one-sided error of each word at this look. An arm that may not have a word (desk/verdict.py) stands
+    last for it.
     """
     levels = [Levels() for _ in comparisons]
     p_values = [comparison.p_values() for comparison in comparisons]
     fields: dict[Word, str] = {"better": "better", "as good": "as_good", "worse": "worse"}
     for word, field in fields.items():
         found = holm_levels(np.array([of_arm[word] for of_arm in p_values]), level)
-        levels = [replace(of_arm, **{field: float(level)}) for of_arm, level in zip(levels, found, strict=True)]
+        levels = [replace(of_arm, **{field: float(own)}) for of_arm, own in zip(levels, found, strict=True)]
     return tuple(
         comparison.verdict(of_arm, len(comparisons)) for comparison, of_arm in zip(comparisons, levels, strict=True)
     )

@@ -43,6 +43,11 @@ class RankCurve(Frozen):
     points: tuple[RankPoint, ...]  # by rising rank, even ones before spread ones; the untruncated last
     candidate: int  # the smallest even rank that is within the margin
 
+    @property
+    def whole(self) -> float:
+        """The metric of the untruncated adapter."""
+        return self.points[-1].value
+
 
 def rank_curves(
     study: StudySpec, data: DataSummary, records: Sequence[RunRecord], scores: ReadScores
@@ -55,11 +60,10 @@ def rank_curves(
     for arm, method in study.arms.items():
         if not isinstance(method, LoraMethod) or not schedule.is_unsettled(method):
             continue
-        rate = schedule.selected_rates(study, records).get(arm)
+        trials = schedule.chosen_trials(study, records, arm)
         search = schedule.arm_search(study, data, records, arm)
-        if rate is None or search is None or not search.is_over:
+        if not trials or search is None or not search.is_over:
             continue
-        trials = [r for r in records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
         found[arm] = _curve(study, method, trials, _reference(study, records), scores)
     return found
 
@@ -69,8 +73,7 @@ def _reference(study: StudySpec, records: Sequence[RunRecord]) -> list[RunRecord
     arm = schedule.reference_arm(study)
     if arm == "base":
         return [r for r in records if r.spec.role == "base" and r.status == "done"]
-    rate = schedule.selected_rates(study, records).get(arm)
-    return [r for r in records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
+    return schedule.chosen_trials(study, records, arm)
 
 
 def _curve(

@@ -218,6 +218,12 @@ def selected_rates(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, 
     return {arm: rate for arm, rate in best.items() if rate is not None}
 
 
+def chosen_trials(study: StudySpec, records: Sequence[RunRecord], arm: str) -> list[RunRecord]:
+    """The full-length trials of an arm at its best tried rate, one for every search seed; none without a rate."""
+    rate = selected_rates(study, records).get(arm)
+    return [r for r in records if rate and (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
+
+
 def is_bracketed(study: StudySpec, records: Sequence[RunRecord], arm: str) -> bool:
     """True if worse (or diverged) rates were tried on both sides of the chosen one, or nothing is trained.
 

@@ -41,6 +41,12 @@ class Base:
     new_parameters: tuple[str, ...]  # parameters that the checkpoint did not provide
 
 
+def inner_model(model: torch.nn.Module) -> PreTrainedModel:
+    """The transformers model within a peft adapter, or the model itself."""
+    inner: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    return inner
+
+
 def model_source(name: str) -> str:
     """What transformers is asked for: the folder of a bundled model, else the name itself."""
     return str(BUNDLED.get(name, name))

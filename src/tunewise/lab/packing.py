@@ -3,11 +3,11 @@
 import sys
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from tunewise.lab.attention import NAMES, Kernel, register_kernels
 from tunewise.lab.data.batching import Batch, Example, make_batch, pack_batch
+from tunewise.lab.models import inner_model
 from tunewise.spec import Attention, Task
 
 TOLERANCE = 1e-5  # of the largest logit
@@ -22,7 +22,7 @@ def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Tas
     The kernel stays the one that was asked for (`attention`), or is the faster one for each shape (None) where the
     model can use both. 0: nothing is packed, as always in a classification, whose head reads one place of each row.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = inner_model(model)
     own = base.config._attn_implementation
     if own not in ("eager", "sdpa"):
         return 0

@@ -55,8 +55,7 @@ def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
 def _direct(folder: StudyFolder, arm: str, method: LoraMethod, metric: str) -> DirectPoint:
     runs = folder.confirmed.get(arm, [])
     by_seed = [compute(metric, scores) for scores in folder.scores(runs, "valid")]
-    rate = schedule.selected_rates(folder.study, folder.records).get(arm)
-    trials = [r for r in folder.records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
+    trials = schedule.chosen_trials(folder.study, folder.records, arm)
     at_search = [compute(metric, scores) for scores in folder.scores(trials, "valid")]
     tuned = next((run.tuned for run in (*runs, *trials) if run.tuned), None)
     return DirectPoint(

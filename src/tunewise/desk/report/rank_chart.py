@@ -40,11 +40,10 @@ def rank_chart(view: RankView, report: Report, canvas: Canvas) -> Any:
     def marks(kinds: tuple[str, ...]) -> Any:
         return alt.Chart(data([row for row in rows if row["kind"] in kinds])).encode(x=x, color=colour)
 
-    whole = next(point.value for point in view.points if point.difference is None)
     cut, direct = marks(KINDS[:2]), marks(KINDS[2:])
     layers = [
         alt.Chart(data([{"rank": view.candidate}])).mark_rule(stroke=AXIS, strokeWidth=6, opacity=0.5).encode(x=x),
-        alt.Chart(data([{"value": whole * scale}])).mark_rule(stroke=AXIS, strokeDash=[4, 3]).encode(y=y("value")),
+        alt.Chart(data([{"value": view.whole * scale}])).mark_rule(stroke=AXIS, strokeDash=[4, 3]).encode(y=y("value")),
         cut.mark_line(strokeWidth=1.6, opacity=0.6).encode(y=y("value")),
         cut.mark_rule(strokeWidth=3, opacity=0.45).encode(y=y("low"), y2="high:Q"),
         cut.mark_circle(size=60, opacity=1, stroke=SURFACE, strokeWidth=1).encode(y=y("value")),
@@ -58,11 +57,10 @@ def rank_chart(view: RankView, report: Report, canvas: Canvas) -> Any:
 
 def _truncated(view: RankView) -> list[Row]:
     """Truncations with their paired interval, drawn around the untruncated adapter."""
-    whole = next(point.value for point in view.points if point.difference is None)
     rows = []
     for point in view.points:
         ends = (point.difference.low, point.difference.high) if point.difference else (None, None)
-        low, high = (None if end is None else whole + end for end in ends)
+        low, high = (None if end is None else view.whole + end for end in ends)
         kind = KINDS[1] if point.spread else KINDS[0]
         rows.append({"kind": kind, "rank": point.rank, "value": point.value, "low": low, "high": high})
     return rows

@@ -6,11 +6,11 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 
 from tunewise.lab.methods import describe
-from tunewise.lab.models import LINEAR
+from tunewise.lab.models import LINEAR, inner_model
 from tunewise.lab.plan import dry
 from tunewise.lab.plan.blank import give_storage, without_values
 from tunewise.lab.plan.meter import StepMeter
-from tunewise.lab.plan.subject import REFUSALS, Kernels, Setting, Subject, begin_training, body, build, is_followed
+from tunewise.lab.plan.subject import REFUSALS, Kernels, Setting, Subject, begin_training, build, is_followed
 from tunewise.lab.plan.workload import Workload
 from tunewise.plans import ArmPlan, PeakMemory
 from tunewise.spec import Method as MethodSpec
@@ -92,5 +92,5 @@ def saved_bytes(model: torch.nn.Module) -> int:
 
 def _frozen_linear(model: torch.nn.Module) -> Sequence[torch.Tensor]:
     """The weights that a quantized base would hold in fewer bits: all of frozen linear modules, the head apart."""
-    head = body(model).get_output_embeddings()
+    head = inner_model(model).get_output_embeddings()
     return [m.weight for m in model.modules() if isinstance(m, LINEAR) and m is not head and not m.weight.requires_grad]

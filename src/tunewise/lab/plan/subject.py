@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedConfig
 
 from tunewise.errors import SpecError
@@ -13,6 +12,7 @@ from tunewise.lab.activations import fuse_activations
 from tunewise.lab.attention import NAMES
 from tunewise.lab.data.batching import Batch, Batching
 from tunewise.lab.methods import Method, build_method
+from tunewise.lab.models import inner_model
 from tunewise.lab.packing import REFUSALS as REFUSED_TO_RUN
 from tunewise.lab.packing import fit_attention
 from tunewise.lab.plan import dry
@@ -76,14 +76,8 @@ class Subject:
         """With the kernels of a run."""
         fuse_activations(self.model)
         if kernels.attention is not None:
-            body(self.model).set_attn_implementation(kernels.attention)
+            inner_model(self.model).set_attn_implementation(kernels.attention)
         return self
-
-
-def body(model: torch.nn.Module) -> torch.nn.Module:
-    """The transformers model within an adapter, or the model itself."""
-    base: torch.nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
-    return base
 
 
 def build(setting: Setting, spec: MethodSpec) -> Subject:
@@ -109,7 +103,7 @@ def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
         max_packed_length = fit_attention(subject.model, setting.attention, setting.task)
     except (SpecError, *REFUSALS):
         return None
-    name = body(subject.model).config._attn_implementation
+    name = inner_model(subject.model).config._attn_implementation
     # on a GPU the faster of our kernels is always the fused one; the plan's tensors are on a fake CPU
     is_fused = setting.device != "cpu" and name == NAMES["fastest"]
     return Kernels(NAMES["sdpa"] if is_fused else name, max_packed_length)
@@ -118,7 +112,7 @@ def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
 def begin_training(subject: Subject, setting: Setting, rate_factors: Iterable[float] = ()) -> Loop:
     """The loop of a run, the model stored as in a run; the rate changes nothing."""
     if setting.train.gradient_checkpointing:
-        body(subject.model).gradient_checkpointing_enable({"use_reentrant": False})
+        inner_model(subject.model).gradient_checkpointing_enable({"use_reentrant": False})
     store_frozen_weights(subject.model, setting.precision, subject.method.fp32_modules)
     assert_masters(subject.model)
     groups = parameter_groups(subject.model, subject.heads, setting.train, RATE, RATE if subject.heads else None)

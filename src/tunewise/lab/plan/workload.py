@@ -36,8 +36,7 @@ def assumed_examples(task: Task, num_rows: int, length: int) -> list[Example]:
 
 def workload(examples: Sequence[Example], train: TrainSpec, seed: int, batching: Batching) -> Workload:
     """Of one epoch over `examples` in the order of `seed`; another seed puts others together."""
-    steps_per_epoch = -(-len(examples) // train.batch_size)
-    num_steps = min(train.max_steps or steps_per_epoch, steps_per_epoch)
+    num_steps = min(train.num_steps(len(examples)), train.steps_per_epoch(len(examples)))
     steps = list(step_rows(len(examples), train.batch_size, num_steps, seed))
     begun = (tuple(islice(batching.batches(examples, rows), MOST_MICRO_BATCHES)) for rows in steps)
     busiest = max(begun, key=lambda batches: [_size(batch) for batch in batches])

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from tunewise.lab.data.batching import Batch
+from tunewise.lab.models import inner_model
 from tunewise.lab.train.precision import autocast
 from tunewise.spec import Device, Precision
 
@@ -73,7 +72,7 @@ class _Forward:
     """
 
     def __init__(self, model: torch.nn.Module, batch: Batch, in_two_stages: bool = False) -> None:
-        self.base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.base = inner_model(model)
         self.batch, self.in_two_stages = batch, in_two_stages
         self.decoder = self.base.get_decoder()
         self.output_kind: type[ModelOutput] | None = None  # None: the decoder cannot be left out

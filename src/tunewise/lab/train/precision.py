@@ -7,9 +7,8 @@ bf16; the same autocast runs in every arm and rounds the fp32 weights of the ful
 from collections.abc import Collection
 
 import torch
-from peft import PeftModel
 
-from tunewise.lab.models import LINEAR
+from tunewise.lab.models import LINEAR, inner_model
 from tunewise.spec import Device, Precision
 
 
@@ -48,8 +47,7 @@ def _copy_tied_head(model: torch.nn.Module, embeddings: Collection[int]) -> None
 
     A buffer that nothing saves, so that the weights are still those of the embedding to whoever counts or stores them.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    head = base.get_output_embeddings()
+    head = inner_model(model).get_output_embeddings()
     if type(head) is not torch.nn.Linear or head.weight.requires_grad or id(head.weight) not in embeddings:
         return
     copy = head.weight.data.to(torch.bfloat16)
