@@ -30,7 +30,7 @@ RECORD = "record.json"
 DECLARATIONS = "declarations.json"
 CHECKPOINT = "checkpoint"
 TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # of a run that was interrupted
-RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet")
+RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet", "spectrum.parquet")
 
 
 def _text_hash(text: str) -> str:
@@ -128,6 +128,10 @@ class Ledger:
     def forgetting_path(self, run_id: str) -> Path:
         """Learning against forgetting while one run trained (schema: records.FORGETTING_SCHEMA); it may not exist."""
         return self.run_folder(run_id) / "forgetting.parquet"
+
+    def spectrum_path(self, run_id: str) -> Path:
+        """What one run of full fine-tuning changed (schema: records.SPECTRUM_SCHEMA); it may not exist."""
+        return self.run_folder(run_id) / "spectrum.parquet"
 
     def begin(self, spec: RunSpec) -> Path:
         """The folder of a run that starts now, its spec inside; of a broken start what a run continues from stays."""

@@ -3,11 +3,13 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tunewise.quantities import Frozen
 
 DEFAULT_MAX_RANK = 64
+Rank = Annotated[int, Field(ge=1)]
+Ranks = Annotated[tuple[Rank, ...], Field(min_length=1)]
 
 
 class TrainedMethod(Frozen):
@@ -19,10 +21,27 @@ class TrainedMethod(Frozen):
     )
 
 
+def _on_all_linear(value: object) -> object:
+    """`extract: [8]` for `extract: {all-linear: [8]}`."""
+    return {"all-linear": value} if isinstance(value, list | tuple) else value
+
+
 class FullMethod(TrainedMethod):
     """Full fine-tuning: every parameter learns."""
 
     method: Literal["full"] = "full"
+    extract: Annotated[
+        dict[str, Ranks], BeforeValidator(_on_all_linear, json_schema_input_type=dict[str, Ranks] | Ranks)
+    ] = Field(
+        {},
+        description="{targets: ranks}, or ranks of all-linear: what was learned, cut down to adapters of these ranks "
+        "by its singular values and scored on valid: is the task of low rank?",
+    )
+
+    @field_validator("extract")
+    @classmethod
+    def _rising_ranks(cls, extract: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        return {targets: tuple(sorted(set(ranks))) for targets, ranks in extract.items()}
 
 
 class LoraMethod(TrainedMethod):

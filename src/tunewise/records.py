@@ -48,6 +48,23 @@ def truncated_split(split: str, rank: int, spread: bool) -> str:
     return f"{split}:{'spread' if spread else 'rank'}={rank}"
 
 
+def extracted_split(split: str, targets: str, rank: int | None) -> str:
+    """What the rows of an adapter cut out of full fine-tuning are called: 'valid:qkv=8'; None: of the whole change."""
+    return f"{split}:{targets}={rank or 'whole'}"
+
+
+# spectrum.parquet of a confirmed run of full fine-tuning that extracts adapters: what it changed, module by module.
+SPECTRUM_SCHEMA = pa.schema(
+    [
+        ("module", pa.string()),  # full name of a linear module
+        ("num_outputs", pa.int64()),
+        ("num_inputs", pa.int64()),
+        ("base_norm", pa.float64()),  # Frobenius norm of the weight before
+        ("singular_values", pa.list_(pa.float64())),  # of tuned - base, falling
+        ("intruders", pa.int64()),  # of the tuned weight's 10 leading directions, those that the base does not have
+    ]
+)
+
 # forgetting.parquet of a confirmed run: loss on valid and on each document of the general text, measured at the same
 # steps in every arm, in the precision of training; step 0 is the untrained model.
 FORGETTING_SCHEMA = pa.schema(

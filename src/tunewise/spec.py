@@ -273,8 +273,7 @@ class StudySpec(Frozen):
                 raise ValueError(f"arm name '{name}' is not allowed: letters, digits, '_', '-', and not 'base'")
         seen: dict[str, str] = {}
         for name, arm in arms.items():
-            # where its rate is searched makes no other arm
-            content = canonical_json(arm.model_dump(mode="json", exclude={"learning_rate", "rates"}))
+            content = same_arm(arm)
             if content in seen:
                 raise ValueError(f"arms '{seen[content]}' and '{name}' are the same: remove one.")
             seen[content] = name
@@ -316,6 +315,11 @@ class StudySpec(Frozen):
     def confirmation_seeds(self) -> tuple[int, ...]:
         """Fresh seeds, the same in every arm; disjoint for different `seed`."""
         return tuple(1000 * self.seed + i + 1 for i in range(self.looks[-1]))
+
+
+def same_arm(method: Method) -> str:
+    """A text that is equal for methods that are one arm: where its rate is searched makes no other arm."""
+    return canonical_json(method.model_dump(mode="json", exclude={"learning_rate", "rates"}))
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -365,8 +369,9 @@ class RunSpec(Frozen):
         for name in ("learning_rate", "rates"):  # only where to search; the rate itself is hashed
             content["method"].pop(name, None)
         content["method"].pop("path", None)  # its contents are in inputs.existing
-        if content["method"].get("max_rank") is None:  # fields of later versions, as if they were not there
-            content["method"].pop("max_rank", None)
+        for name in ("max_rank", "extract"):  # fields of later versions, as if they were not there
+            if not content["method"].get(name):
+                content["method"].pop(name, None)
         if not self.ranks:
             del content["ranks"]
         content["train"].pop("head_learning_rate", None)

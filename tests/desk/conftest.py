@@ -17,6 +17,7 @@ from tunewise.ledger import Ledger
 from tunewise.records import (
     FORGETTING_SCHEMA,
     SCORES_SCHEMA,
+    SPECTRUM_SCHEMA,
     WRITTEN_COLUMNS,
     DataSummary,
     Environment,
@@ -27,6 +28,7 @@ from tunewise.records import (
     SplitSummary,
     Tuned,
     Usage,
+    extracted_split,
     truncated_split,
 )
 from tunewise.spec import FullMethod, HeadMethod, Inputs, LoraMethod, RunSpec, StudySpec
@@ -132,6 +134,8 @@ class FakeLab:
         pq.write_table(self._scores(spec, gain, rng), folder / "scores.parquet")
         if trained:
             self._write_steps(folder / "steps.jsonl", spec, gain, rng)
+        if isinstance(spec.method, FullMethod) and spec.method.extract:
+            pq.write_table(self._spectrum(), folder / "spectrum.parquet")
         if spec.forgetting_points:
             self._write_forgetting(folder / "forgetting.parquet", spec, gain)
         record = RunRecord(
@@ -176,10 +180,34 @@ class FakeLab:
                 for row in range(ROWS[split]):
                     name = truncated_split(split, rank, spread)
                     self._add_row(columns, split, row, float(mean_nll[row] + lost[row]), name)
+            extract = spec.method.extract if isinstance(spec.method, FullMethod) and split == "valid" else {}
+            for targets, rank in [(name, rank) for name, ranks in extract.items() for rank in (*ranks, None)]:
+                # of all linear modules the whole change is worth all of the gain but 0.001, of others half
+                share = (0.5**rank if rank else 0.0) + (0.001 if targets == "all-linear" else 0.5)
+                lost = gain * share * rng.uniform(0.8, 1.2, ROWS[split])
+                for row in range(ROWS[split]):
+                    name = extracted_split(split, targets, rank)
+                    self._add_row(columns, split, row, float(mean_nll[row] + lost[row]), name)
         written = [self._written(columns["split"][i], columns["nll"][i]) for i in range(len(columns["split"]))]
         return pa.table(
             columns | {name: [row.get(name) for row in written] for name in WRITTEN_COLUMNS}, schema=SCORES_SCHEMA
         )
+
+    def _spectrum(self) -> pa.Table:
+        """Two modules: one changed in two directions, one not at all."""
+        values = ([3.0, 4.0, *[0.0] * 14], [0.0] * 16)
+        rows = [
+            {
+                "module": f"h.{number}.c_attn",
+                "num_outputs": 48,
+                "num_inputs": 16,
+                "base_norm": 50.0,
+                "singular_values": sorted(of_module, reverse=True),
+                "intruders": 1 - number,
+            }
+            for number, of_module in enumerate(values)
+        ]
+        return pa.Table.from_pylist(rows, schema=SPECTRUM_SCHEMA)
 
     def _written(self, split: str, nll: float) -> dict[str, Any]:
         if split != "test" or not self.study.metrics:

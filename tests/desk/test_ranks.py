@@ -115,6 +115,21 @@ def test_a_rank_that_diverges_at_every_rate_takes_no_part(make_study: StudyWrite
     assert "full" in folder.confirmed
 
 
+def test_a_candidate_that_is_another_arm_already_leaves_its_place_to_it(make_study: StudyWriter) -> None:
+    same = {"method": "lora", "rank": 4, "targets": "qkv"}
+    found = make_study(study={**STUDY, "arms": {**STUDY["arms"], "lora-r4": same}})
+    folder = StudyFolder.read(found)
+    assert list(folder.study.arms) == ["full", "lora-r4"]
+    assert folder.rank_curves["lora"].candidate == 4
+    assert folder.rank_curves["lora"].trained_as == "lora-r4"
+    assert {record.spec.arm for record in found.records() if record.spec.role == "confirm"} == {"full", "lora-r4"}
+    report = write_report(found)
+    (view,) = report.capacity.ranks
+    assert [(point.arm, point.rank, point.num_seeds) for point in view.direct] == [("lora-r4", 4, 3)]
+    assert "as lora-r4 it is trained by itself" in view.words
+    assert {verdict.arm for verdict in report.verdicts} == {"lora-r4"}
+
+
 # --- the rule
 
 

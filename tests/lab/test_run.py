@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,14 @@ from tunewise.lab.data.batching import Example
 from tunewise.lab.run import Run
 from tunewise.lab.train.meters import require_device
 from tunewise.ledger import CHECKPOINT, Ledger
-from tunewise.records import EXAMPLES_SCHEMA, SCORES_SCHEMA, WRITTEN_COLUMNS, DataSummary, RunRecord
+from tunewise.records import (
+    EXAMPLES_SCHEMA,
+    SCORES_SCHEMA,
+    SPECTRUM_SCHEMA,
+    WRITTEN_COLUMNS,
+    DataSummary,
+    RunRecord,
+)
 from tunewise.spec import (
     BaseMethod,
     ExistingMethod,
@@ -311,6 +319,26 @@ def test_a_trial_scores_its_adapter_at_every_rank_asked_for_and_leaves_it_as_it_
     assert {row["split"] for row in lab.scores(record)} - {row["split"] for row in lab.scores(plain)} == {
         f"valid:{name}" for name in cut
     }
+
+
+@pytest.mark.parametrize(("task", "model"), [("sft", "gpt2"), ("classify", "bert")])
+def test_a_confirmed_run_scores_adapters_cut_out_of_full_fine_tuning_and_is_else_the_same(
+    task: str, model: str, laboratory: Callable[..., Laboratory]
+) -> None:
+    lab = laboratory(task, model)
+    plain = lab.run(FullMethod())
+    record = lab.run(FullMethod(extract={"all-linear": (1, 32), "qkv": (2,)}))
+    assert record.run_id != plain.run_id
+    for split in ("valid", "test"):
+        assert lab.scores(record, split) == lab.scores(plain, split)
+    names = ("all-linear=1", "all-linear=32", "all-linear=whole", "qkv=2", "qkv=whole")
+    cut = {name: nll_column(lab.scores(record, f"valid:{name}")) for name in names}
+    assert all(len(rows) == len(LENGTHS["valid"]) for rows in cut.values())
+    assert cut["all-linear=32"] == pytest.approx(cut["all-linear=whole"], rel=1e-4), "no module has more directions"
+    assert len({tuple(np.round(rows, 4)) for rows in cut.values()}) == 4, "the others differ"
+    assert "spectrum.parquet" in record.files
+    assert pq.read_table(lab.ledger.spectrum_path(record.run_id)).schema.equals(SPECTRUM_SCHEMA)
+    assert not lab.ledger.spectrum_path(plain.run_id).exists()
 
 
 def test_every_step_is_logged_and_told(laboratory: Callable[..., Laboratory]) -> None:

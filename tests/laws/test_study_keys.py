@@ -97,6 +97,7 @@ TABLE: dict[str, Row] = {
     **rates({"method": "lora"}),
     **rates({"method": "head"}),
     **rates({"method": "peft", "type": "IA3"}),
+    "arms.full.extract": Row(confirmed, [2]),
     "arms.lora.rank": Row(described, 4, LORA),
     "arms.lora.max_rank": Row(described, 4, AUTO),
     "arms.lora.alpha": Row(described, 16, LORA),

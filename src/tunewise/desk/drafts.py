@@ -6,6 +6,7 @@ from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import (
     BaseMethod,
     ExistingMethod,
+    FullMethod,
     HeadMethod,
     LoraMethod,
     Method,
@@ -76,6 +77,8 @@ class Drafts:
         study, data = self.study, self.data
         if isinstance(method, LoraMethod):
             method = method.at(method.top_rank)
+        if isinstance(method, FullMethod) and role != "confirm":
+            method = method.replace(extract={})
         if isinstance(method, HeadMethod) or not data.num_new_parameters:
             head_rate = rate if data.num_new_parameters else None
         is_trial = role in ("short", "tune")

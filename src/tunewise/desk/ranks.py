@@ -6,6 +6,7 @@ candidate: it is trained by itself, at a rate of its own and with fresh seeds, a
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from tunewise.desk import schedule
 from tunewise.desk.intervals import ROUNDING, Estimate, unit_interval
@@ -42,6 +43,7 @@ class RankCurve(Frozen):
     num_units: int
     points: tuple[RankPoint, ...]  # by rising rank, even ones before spread ones; the untruncated last
     candidate: int  # the smallest even rank that is within the margin
+    trained_as: str  # the arm of the candidate: this one, or another that the study has at that rank already
 
     @property
     def whole(self) -> float:
@@ -87,17 +89,17 @@ def _curve(
     assert spec.learning_rate is not None, "a trial has a rate"
     metric = METRICS[primary_metric(spec.task)]  # what rates and checkpoints are selected by
     whole = scores(trials, "valid")
-    margin = _margin(study, metric.name, whole, scores(reference, "valid"))
+    margin = margin_on_valid(study, metric.name, whole, scores(reference, "valid"))
 
     def point(rank: int, spread: bool, cut: Sequence[Scores]) -> RankPoint:
-        difference, within = _harm(metric, cut, whole, margin) if cut is not whole else (None, True)
+        found = harm(metric, cut, whole) if cut is not whole else None
         return RankPoint(
             rank=rank,
             spread=spread,
             parameters=_parameters(tuned, method.top_rank, rank),
-            value=_mean(metric.name, cut),
-            difference=difference,
-            within=within,
+            value=mean_of(metric.name, cut),
+            difference=found.difference if found else None,
+            within=found is None or found.within(margin),
             rank_pattern=trials[0].rank_patterns.get(rank) if spread else None,
         )
 
@@ -107,6 +109,7 @@ def _curve(
         for rank in spec.ranks
     ]
     points.append(point(method.top_rank, False, whole))
+    candidate = min(point.rank for point in points if point.within and not point.spread)
     return RankCurve(
         arm=spec.arm,
         metric=metric.name,
@@ -116,29 +119,50 @@ def _curve(
         num_seeds=len(trials),
         num_units=len(set(whole[0].units)),
         points=tuple(points),
-        candidate=min(point.rank for point in points if point.within and not point.spread),
+        candidate=candidate,
+        trained_as=schedule.twin(study.arms, spec.arm, candidate) or spec.arm,
     )
 
 
-def _harm(metric: Metric, cut: Sequence[Scores], whole: Sequence[Scores], margin: float) -> tuple[Estimate, bool]:
-    """The difference with its 95 % interval, over units alone where there is one seed; is the harm below the margin?"""
-    contrast = PairedRuns(metric, {"cut": cut, "whole": whole}).contrast({"cut": 1, "whole": -1})
-    interval = unit_interval(contrast.values_SN) if len(cut) == 1 else contrast.interval()
+class Harm(NamedTuple):
+    """How much worse one of two arms is on valid, in units of the metric."""
+
+    difference: Estimate  # of the metric, with its 95 % interval; over units alone where there is one seed
+    least: float | None  # ends of the interval of the harm, which is positive; None: no interval
+    most: float | None
+    is_equal: bool  # to rounding, in every unit
+
+    def within(self, margin: float) -> bool:
+        """The harm is below the margin, its interval included."""
+        return self.is_equal or (self.most is not None and self.most < margin)
+
+    def beyond(self, margin: float) -> bool:
+        """The harm is above the margin, its interval included."""
+        return self.least is not None and self.least > margin
+
+
+def harm(metric: Metric, worse: Sequence[Scores], than: Sequence[Scores]) -> Harm:
+    """What `worse` loses against `than`, run by run on the same rows."""
+    contrast = PairedRuns(metric, {"worse": worse, "than": than}).contrast({"worse": 1, "than": -1})
+    interval = unit_interval(contrast.values_SN) if len(worse) == 1 else contrast.interval()
     is_equal = bool(abs(contrast.values_SN).max() < ROUNDING)
-    sign = -1.0 if metric.higher_is_better else 1.0
-    ends = [sign * end for end in (interval.low, interval.high) if end is not None]
     difference = Estimate(estimate=contrast.estimate, low=interval.low, high=interval.high)
-    return difference, is_equal or (len(ends) == 2 and max(ends) < margin)
+    ends = (interval.high, interval.low) if metric.higher_is_better else (interval.low, interval.high)
+    least, most = (None if end is None else -end if metric.higher_is_better else end for end in ends)
+    return Harm(difference, least, most, is_equal)
 
 
-def _margin(study: StudySpec, metric: str, whole: Sequence[Scores], reference: Sequence[Scores]) -> float:
-    """The declared margin in units of the metric on valid; of its parts the smaller."""
+def margin_on_valid(study: StudySpec, metric: str, whole: Sequence[Scores], reference: Sequence[Scores]) -> float:
+    """The declared margin in units of the metric on valid; of its parts the smaller.
+
+    A share of the gain is that of `whole` over `reference`.
+    """
     assert study.task is not None, "resolved"
     is_about = study.margin is not None and primary_metric(study.task, study.primary) == metric
     margin = parse_margin(study.margin) if is_about and study.margin else DEFAULT_MARGINS[metric]
     parts = [] if margin.absolute is None else [margin.absolute]
     if margin.share_of_gain is not None and reference:
-        gain = abs(_mean(metric, reference) - _mean(metric, whole))
+        gain = abs(mean_of(metric, reference) - mean_of(metric, whole))
         parts.append(margin.share_of_gain * gain)
     return min(parts) if parts else 0.0
 
@@ -149,5 +173,6 @@ def _parameters(tuned: Tuned | None, top_rank: int, rank: int) -> int | None:
     return tuned.trainable_parameters - (top_rank - rank) * tuned.rank_parameters
 
 
-def _mean(metric: str, runs: Sequence[Scores]) -> float:
+def mean_of(metric: str, runs: Sequence[Scores]) -> float:
+    """The metric, mean over runs."""
     return sum(compute(metric, run) for run in runs) / len(runs)

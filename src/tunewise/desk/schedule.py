@@ -30,6 +30,7 @@ from tunewise.spec import (
     Role,
     RunSpec,
     StudySpec,
+    same_arm,
 )
 
 HEAD_ARM = "head"
@@ -77,18 +78,31 @@ def is_unsettled(method: Method) -> bool:
 def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, int]) -> StudySpec:
     """The study with `rank: auto` replaced by the ranks that were chosen (desk/ranks.py), where they were.
 
+    An arm that becomes what another one is already leaves its place to that one.
+
     The search at the new rate begins where that of the highest rank ended: with alpha / rank the best rate hardly
     depends on the rank, else it goes with sqrt(1 / (scale * rank)) as in `centre`. `records` are current.
     """
     rates = selected_rates(study, records)
-    arms = {name: arm.model_dump() for name, arm in study.arms.items()}
+    arms = dict(study.arms)
     for name, rank in ranks.items():
         searched = study.arms[name]
         assert isinstance(searched, LoraMethod), "the arms with a rank to choose are LoRA"
+        if twin(arms, name, rank):
+            del arms[name]
+            continue
         method = searched.at(rank)
         shift = math.sqrt(searched.scale * searched.top_rank / (method.scale * rank))
-        arms[name] = method.replace(learning_rate=float(f"{rates[name] * shift:.3g}")).model_dump()
-    return study.replace(arms=arms)
+        arms[name] = method.replace(learning_rate=float(f"{rates[name] * shift:.3g}"))
+    return study.replace(arms={name: arm.model_dump() for name, arm in arms.items()})
+
+
+def twin(arms: Mapping[str, Method], name: str, rank: int) -> str | None:
+    """The arm that is what the named one is at this rank, and takes its place; None: there is none."""
+    searched = arms[name]
+    assert isinstance(searched, LoraMethod), "the arms with a rank to choose are LoRA"
+    wanted = same_arm(searched.at(rank))
+    return next((other for other, arm in arms.items() if other != name and same_arm(arm) == wanted), None)
 
 
 def centre(study: StudySpec, data: DataSummary, method: Method) -> float:

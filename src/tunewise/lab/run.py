@@ -18,6 +18,7 @@ from tunewise.disk import files_below, write_table
 from tunewise.lab.activations import fuse_activations
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
+from tunewise.lab.evaluate.extract import extractions, find_change
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.generate import Generated, generate
 from tunewise.lab.evaluate.score import score, summarise
@@ -34,9 +35,19 @@ from tunewise.lab.train.precision import assert_masters, store_frozen_weights
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger
-from tunewise.records import SCORES_SCHEMA, DataSummary, Evaluation, RunRecord, Sample, Usage, truncated_split
+from tunewise.records import (
+    SCORES_SCHEMA,
+    SPECTRUM_SCHEMA,
+    DataSummary,
+    Evaluation,
+    RunRecord,
+    Sample,
+    Usage,
+    extracted_split,
+    truncated_split,
+)
 from tunewise.selection import takes_over
-from tunewise.spec import BaseMethod, Device, ExistingMethod, MachineSpec, Precision, RunSpec
+from tunewise.spec import BaseMethod, Device, ExistingMethod, FullMethod, MachineSpec, Precision, RunSpec
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -265,6 +276,8 @@ class Run:
             if split == "test":
                 found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]
+        if isinstance(spec.method, FullMethod) and spec.method.extract and training.valid_rows:
+            rows += self._extracted(model, spec.method)
         write_table(self.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
         return samples
 
@@ -278,6 +291,25 @@ class Run:
             if cut_down.spread:
                 training.rank_patterns[cut_down.rank] = dict(cut_down.ranks)
             rows += [{"split": split, **row} for row in found]
+        return rows
+
+    def _extracted(self, model: torch.nn.Module, method: FullMethod) -> list[dict[str, Any]]:
+        """The rows of valid for every adapter cut out of what was learned, in the precision of training as valid is.
+
+        Writes spectrum.parquet.
+        """
+        valid, rows = self._examples("valid"), []
+        with self.meter.phase("extract"):  # holds two models, which the peak of the evaluation must not tell
+            base = self._load_base()
+            self._take_up(base.model)
+            change = find_change(model, base, method.extract)
+            write_table(
+                self.folder / "spectrum.parquet", pa.Table.from_pylist(list(change.modules), schema=SPECTRUM_SCHEMA)
+            )
+            for adapter in extractions(model, base, change):
+                found = score(base.model, valid, self.batching, self.where)
+                split = extracted_split("valid", adapter.targets, adapter.rank)
+                rows += [{"split": split, **row} for row in found]
         return rows
 
     def _answers(

@@ -1,4 +1,4 @@
-"""From a study folder to what it says of rank."""
+"""From a study folder to what it says of rank: rank curves, and the arms that were trained at their ranks."""
 
 import yaml
 
@@ -8,6 +8,7 @@ from tunewise.desk.ranks import RankCurve
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
 from tunewise.desk.report.folder import StudyFolder
+from tunewise.desk.report.low_rank import low_rank
 from tunewise.spec import LoraMethod
 
 SEARCHED = {"rank", "max_rank", "learning_rate", "rates"}  # what arms of one curve may differ in
@@ -15,11 +16,12 @@ SEARCHED = {"rank", "max_rank", "learning_rate", "rates"}  # what arms of one cu
 
 def capacity(folder: StudyFolder) -> CapacityView:
     """Rank curves with the arms that were trained at their ranks. Raises StudyError for scores that are damaged."""
-    return CapacityView(ranks=tuple(_rank_view(folder, curve) for curve in folder.rank_curves.values()))
+    ranks = tuple(_rank_view(folder, curve) for curve in folder.rank_curves.values())
+    return CapacityView(ranks=ranks, low_rank=low_rank(folder))
 
 
 def _rank_view(folder: StudyFolder, curve: RankCurve) -> RankView:
-    searched = folder.study.arms[curve.arm]
+    searched = folder.study.arms[curve.trained_as]
     assert isinstance(searched, LoraMethod), "the arm of a rank curve is LoRA"
     alike = {
         arm: method
@@ -82,9 +84,10 @@ def _words(curve: RankCurve) -> str:
             f"No lower rank stays within the margin there ({margin}, interval included), so {curve.top_rank} is kept. "
         )
     else:
+        as_arm = "it was then" if curve.trained_as == curve.arm else f"as {curve.trained_as} it is"
         found = (
             f"Rank {curve.candidate} is the smallest that stays within the margin there ({margin}, interval included); "
-            "it was then trained by itself, and that arm is what the verdict is about. "
+            f"{as_arm} trained by itself, and that arm is what the verdict is about. "
         )
     return (
         f"{begin}{found}The intervals are not adjusted for the number of ranks. What a truncation keeps is not what "

@@ -1,5 +1,6 @@
-"""The report's part on capacity: which rank is enough."""
+"""The report's part on capacity: which rank is enough, and whether the task is of low rank."""
 
+from tunewise.desk.low_rank import LowRank
 from tunewise.desk.ranks import RankCurve
 from tunewise.spec import Frozen
 
@@ -25,7 +26,15 @@ class RankView(RankCurve):
     spread_arm: str | None  # YAML of an arm with the parameters of the candidate spread; None: nothing to spread
 
 
+class LowRankView(LowRank):
+    """What full fine-tuning changed, in words."""
+
+    words: str  # how many directions the change has
+    causes: tuple[str, ...]  # a sentence for every arm that was trained at an extracted rank
+
+
 class CapacityView(Frozen):
     """What the study says of rank; empty where it does not ask."""
 
     ranks: tuple[RankView, ...] = ()
+    low_rank: LowRankView | None = None  # None: no adapter was cut out of full fine-tuning

@@ -12,7 +12,7 @@ from rich.text import Text
 from tunewise.desk.fairness import Finding
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
-from tunewise.desk.report.capacity_view import RankView
+from tunewise.desk.report.capacity_view import LowRankView, RankView
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
@@ -36,6 +36,8 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
         _print_arms(report, console)
     for view in report.capacity.ranks:
         _print_ranks(view, console)
+    if report.capacity.low_rank:
+        _print_low_rank(report.capacity.low_rank, console)
     for sample in report.samples[:MAX_SAMPLES]:
         _print_sample(sample, console)
     print_findings(report.warnings, console)
@@ -146,6 +148,23 @@ def _print_ranks(view: RankView, console: Console) -> None:
         for row in wording.rank_rows(view)
     ]
     print_rows(console, f"which rank: {view.arm} on valid", columns, rows, view.words)
+
+
+def _print_low_rank(view: LowRankView, console: Console) -> None:
+    columns = ("adapter", f"cut out of {view.arm}", "margin", "trained", "margin")
+    rows = [
+        (
+            Text(row.adapter),
+            _cell(row.cut, row.cut_difference),
+            Text(row.cut_state),
+            _cell(row.trained, row.trained_difference if row.arm else None),
+            Text(row.trained_state),
+        )
+        for row in wording.extracted_rows(view)
+    ]
+    print_rows(console, "is the task of low rank? on valid", columns, rows, view.words)
+    for cause in view.causes:
+        console.print(Text(f"\n{cause}"))
 
 
 def _print_sample(sample: SampleView, console: Console) -> None:

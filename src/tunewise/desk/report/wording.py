@@ -10,7 +10,7 @@ from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.paired import MetricSummary
 from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
-from tunewise.desk.report.capacity_view import RankView
+from tunewise.desk.report.capacity_view import LowRankView, RankView
 from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
 from tunewise.records import BETWEEN_PARTS, DataSummary
@@ -258,3 +258,38 @@ def rank_rows(view: RankView) -> list[RankRow]:
         )
         rows.append(row)
     return rows
+
+
+def short(value: float | None) -> str:
+    """Three digits: '12.3'; a dash where it is missing."""
+    return MISSING if value is None else f"{value:.3g}"
+
+
+class ExtractedRow(NamedTuple):
+    """One adapter in the table of what was cut out of full fine-tuning."""
+
+    adapter: str
+    cut: str
+    cut_difference: str
+    cut_state: str
+    trained: str
+    arm: str
+    trained_difference: str
+    trained_state: str
+
+
+def extracted_rows(view: LowRankView) -> list[ExtractedRow]:
+    """A row for every adapter that was cut out, the whole change of its targets last."""
+    return [
+        ExtractedRow(
+            adapter=f"{one.targets}, {'whole change' if one.rank is None else f'rank {one.rank}'}",
+            cut=figure(view.metric, one.cut.value),
+            cut_difference=signed_interval(view.metric, one.cut.difference),
+            cut_state=one.cut.state,
+            trained=figure(view.metric, one.trained.value if one.trained else None),
+            arm=one.arm or "",
+            trained_difference=signed_interval(view.metric, one.trained.difference if one.trained else None),
+            trained_state=one.trained.state if one.trained else "",
+        )
+        for one in view.extracted
+    ]

@@ -13,7 +13,7 @@ from tunewise.spec import Method as MethodSpec
 def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
     """The method that `spec` describes (not for base and existing, which train nothing)."""
     if isinstance(spec, FullMethod):
-        return Full()
+        return Full(spec)
     if isinstance(spec, HeadMethod):
         return Head()
     if isinstance(spec, LoraMethod):

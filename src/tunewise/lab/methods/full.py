@@ -4,14 +4,21 @@ import torch
 
 from tunewise.errors import SpecError
 from tunewise.lab.methods.base import WholeModel, learn_only
+from tunewise.lab.methods.targets import resolve_targets
 from tunewise.lab.models import LINEAR, Base
+from tunewise.spec import FullMethod
 
 
 class Full(WholeModel):
     """Full fine-tuning."""
 
+    def __init__(self, spec: FullMethod) -> None:
+        self.spec = spec
+
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base, everything learns."""
+        """The base, everything learns. Raises SpecError where an adapter is to be cut out of targets that it lacks."""
+        for targets in self.spec.extract:
+            resolve_targets(base, targets)
         base.model.requires_grad_(True)
         return base.model
 

@@ -1,0 +1,159 @@
+"""Is the task of low rank? What full fine-tuning changed, and how far adapters cut out of that change come.
+
+Full fine-tuning's change of a module, cut down to rank r, is the nearest change that an adapter of rank r can make
+(lab/evaluate/extract.py). Scored on valid beside the adapter that was trained at that rank, it tells two causes of a
+shortfall apart: a rank that is too small, and a training that did not find what the rank can hold.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tunewise.desk.intervals import Estimate
+from tunewise.desk.metric import Metric
+from tunewise.desk.metrics import Scores
+from tunewise.desk.ranks import Harm, harm
+from tunewise.errors import StudyError
+from tunewise.lowrank import Floats, effective_rank, energy, energy_rank, stable_rank
+from tunewise.records import SPECTRUM_SCHEMA
+from tunewise.spec import Frozen
+
+State = Literal["within", "beyond", "open"]  # of a harm and its interval, and the margin on valid
+# why a trained adapter falls short of full: what it can hold does too; what it can hold does not; not even the whole
+# change of its modules comes near; or the intervals do not tell. None: it does not fall short, or that is open.
+Cause = Literal["rank", "optimisation", "targets", "open"]
+ENERGY_SHARE = 0.9
+Row = dict[str, Any]  # of records.SPECTRUM_SCHEMA
+
+
+class ModuleChange(Frozen):
+    """What full fine-tuning changed in one module; means over the confirmed runs."""
+
+    module: str
+    num_outputs: int
+    num_inputs: int
+    relative_size: float | None  # Frobenius norm of the change over that of the base's weight; None: that is 0
+    energies: dict[int, float | None]  # rank -> share of the squared norm that the rank holds; None: nothing changed
+    energy_rank: float  # the smallest rank that holds 90 % of it
+    effective_rank: float | None  # exp of the entropy of the singular values (Roy & Vetterli 2007)
+    stable_rank: float | None  # squared norm over the largest squared singular value
+    intruders: float  # of the tuned weight's 10 leading directions, those that the base does not have
+
+
+class Shortfall(Frozen):
+    """An adapter on valid beside full fine-tuning with the same seeds."""
+
+    value: float  # of the metric
+    difference: Estimate  # from full, 95 %, not adjusted for the number of adapters
+    state: State
+
+
+class Extracted(Frozen):
+    """An adapter cut out of full fine-tuning, and the arm that was trained at its rank on its targets."""
+
+    targets: str
+    rank: int | None  # None: the whole change of the targets
+    cut: Shortfall
+    arm: str | None  # None: the study has no such arm, or it is not confirmed
+    trained: Shortfall | None
+    cause: Cause | None
+
+
+class LowRank(Frozen):
+    """What full fine-tuning changed, and how much of it adapters hold."""
+
+    arm: str  # the one that was cut
+    metric: str
+    value: float  # of the uncut arm on valid
+    margin: float  # in units of the metric
+    num_seeds: int
+    num_units: int
+    energies: dict[int, float | None]  # of all linear modules together, as of one
+    modules: tuple[ModuleChange, ...]
+    extracted: tuple[Extracted, ...]
+
+
+def read_spectrum(path: Path) -> list[Row]:
+    """The rows of spectrum.parquet. Raises StudyError where they cannot be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            rows: list[Row] = file.read().cast(SPECTRUM_SCHEMA).to_pylist()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StudyError(
+            f"cannot read the singular values in {path}: {error}. Delete {path.parent} and run the study again."
+        ) from error
+    return rows
+
+
+def module_changes(runs: Sequence[Sequence[Row]], ranks: Sequence[int]) -> tuple[ModuleChange, ...]:
+    """Every linear module with the means over `runs`, each the rows of a spectrum.parquet."""
+    return tuple(_module(of_module, ranks) for of_module in zip(*runs, strict=True))
+
+
+def _module(rows: Sequence[Row], ranks: Sequence[int]) -> ModuleChange:
+    spectra = [_values(row) for row in rows]
+    sizes = [_ratio(float(np.linalg.norm(s)), row["base_norm"]) for s, row in zip(spectra, rows, strict=True)]
+    first = rows[0]
+    return ModuleChange.model_validate(
+        {
+            **{name: first[name] for name in ("module", "num_outputs", "num_inputs")},
+            "relative_size": _mean(sizes),
+            "energies": {rank: _mean([energy(s, rank) for s in spectra]) for rank in ranks},
+            "energy_rank": _mean([energy_rank(s, ENERGY_SHARE) for s in spectra]),
+            "effective_rank": _mean([effective_rank(s) for s in spectra]),
+            "stable_rank": _mean([stable_rank(s) for s in spectra]),
+            "intruders": _mean([row["intruders"] for row in rows]),
+        }
+    )
+
+
+def whole_energies(runs: Sequence[Sequence[Row]], ranks: Sequence[int]) -> dict[int, float | None]:
+    """Rank -> share of the squared norm of the whole change that adapters of this rank on every module hold."""
+    found: dict[int, float | None] = {}
+    for rank in ranks:
+        shares = []
+        for rows in runs:
+            squares = [_values(row) ** 2 for row in rows]
+            shares.append(_ratio(sum(float(s[:rank].sum()) for s in squares), sum(float(s.sum()) for s in squares)))
+        found[rank] = _mean(shares)
+    return found
+
+
+def _values(row: Row) -> Floats:
+    return np.asarray(row["singular_values"], dtype=np.float64)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if len(numbers) == len(values) else None
+
+
+def shortfall(metric: Metric, value: float, runs: Sequence[Scores], full: Sequence[Scores], margin: float) -> Shortfall:
+    """`runs` beside `full`, seed by seed."""
+    found = harm(metric, runs, full)
+    return Shortfall(value=value, difference=found.difference, state=_state(found, margin))
+
+
+def _state(found: Harm, margin: float) -> State:
+    return "within" if found.within(margin) else "beyond" if found.beyond(margin) else "open"
+
+
+def cause(trained: Shortfall, cut: Shortfall, whole: Shortfall) -> Cause | None:
+    """Why an adapter falls short of full; None: it does not, or that is open itself."""
+    if trained.state != "beyond":
+        return None
+    if cut.state == "within":
+        return "optimisation"
+    if cut.state == "beyond" and whole.state == "within":
+        return "rank"
+    if whole.state == "beyond":
+        return "targets"
+    return "open"
