@@ -55,6 +55,7 @@ class LoraMethod(TrainedMethod):
     # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
     # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
     alpha: float = Field(32.0, gt=0)
+    init_scale: float = Field(1.0, gt=0, description="factor on the values that A begins with")
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = "all-linear"
     variant: Literal["plain", "rslora", "dora", "pissa", "olora"] = Field(
@@ -80,6 +81,14 @@ class LoraMethod(TrainedMethod):
                 "elsewhere can be merged onto its base (tunewise adapter merge)"
             )
         return value
+
+    @model_validator(mode="after")
+    def _only_a_drawn_start_has_a_scale(self) -> Self:
+        if self.init_scale != 1 and self.variant in ("pissa", "olora"):
+            raise ValueError(
+                f"{self.variant} begins as a part of the weight, so init_scale cannot be set. Leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _auto_has_a_highest_rank(self) -> Self:

@@ -372,6 +372,8 @@ class RunSpec(Frozen):
         for name in ("max_rank", "extract"):  # fields of later versions, as if they were not there
             if not content["method"].get(name):
                 content["method"].pop(name, None)
+        if content["method"].get("init_scale") == 1:
+            del content["method"]["init_scale"]
         if not self.ranks:
             del content["ranks"]
         content["train"].pop("head_learning_rate", None)

@@ -101,6 +101,7 @@ TABLE: dict[str, Row] = {
     "arms.lora.rank": Row(described, 4, LORA),
     "arms.lora.max_rank": Row(described, 4, AUTO),
     "arms.lora.alpha": Row(described, 16, LORA),
+    "arms.lora.init_scale": Row(trained, 4.0, LORA),
     "arms.lora.dropout": Row(trained, 0.5, LORA),
     "arms.lora.targets": Row(described, "qkv", LORA),
     "arms.lora.variant": Row(described, "rslora", LORA),

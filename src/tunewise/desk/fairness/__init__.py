@@ -7,7 +7,7 @@ A finding that `blocks` forbids words of the comparisons that it concerns, one t
 from collections.abc import Iterable, Sequence
 
 from tunewise.desk.fairness import data as data_rules
-from tunewise.desk.fairness import machine, protocol, strength, training, tuning
+from tunewise.desk.fairness import invariance, machine, protocol, strength, training, tuning
 from tunewise.desk.fairness.blocking import hold_back as hold_back
 from tunewise.desk.fairness.finding import Case as Case
 from tunewise.desk.fairness.finding import Finding as Finding
@@ -25,6 +25,8 @@ RULES_BEFORE: tuple[Rule, ...] = (
     data_rules.truncated_rows,
     protocol.too_few_seeds,
     strength.narrow_targets,
+    invariance.same_training,
+    invariance.start_alone,
 )
 RULES_ON_RECORDS: tuple[Rule, ...] = (
     tuning.optimum_at_edge,

@@ -87,7 +87,8 @@ def describe(method: Method) -> str:
         targets = method.targets if isinstance(method.targets, str) else ", ".join(method.targets)
         dropout = f", dropout {method.dropout:g}" if method.dropout else ""
         rank = f"auto up to {method.top_rank}" if method.rank == "auto" else method.rank
-        return f"{kind} r={rank}, alpha={method.alpha:g} (scale {method.scale:.4g}){dropout}, {targets}"
+        start = f", A begun × {method.init_scale:g}" if method.init_scale != 1 else ""
+        return f"{kind} r={rank}, alpha={method.alpha:g} (scale {method.scale:.4g}){start}{dropout}, {targets}"
     if isinstance(method, PeftMethod):
         options = ", ".join(f"{key}={value}" for key, value in method.options.items())
         return f"peft {method.type}" + (f" ({options})" if options else "")

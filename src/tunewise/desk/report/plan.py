@@ -63,6 +63,7 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
     rows: list[tuple[str, Callable[[ArmPlan], str]]] = [
         ("trainable parameters", lambda arm: count(arm.tuned.trainable_parameters)),
         ("of all", lambda arm: f"{100 * arm.tuned.trainable_parameters / arm.tuned.total_parameters:.4f} %"),
+        ("LoRA scale", lambda arm: MISSING if arm.tuned.scale is None else f"{arm.tuned.scale:g}"),
         *((f"  {use}", _part(use)) for use in USES),
         ("peak of a step", lambda arm: _total(arm.step)),
         ("peak of scoring", lambda arm: _total(arm.evaluation)),

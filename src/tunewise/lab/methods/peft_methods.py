@@ -177,6 +177,8 @@ class Lora(_Adapter):
         )
         _check_start(config, base)
         model = self.adapt(base, config)
+        if self.spec.init_scale != 1:
+            _scale_start(model, self.spec.init_scale)
         scales = _scales(model)
         assert scales == {self.spec.scale}, f"peft scales by {scales}, the spec says {self.spec.scale}"
         return model
@@ -186,6 +188,14 @@ def rank_parameters(model: torch.nn.Module) -> int:
     """What one more rank in every adapted layer would add, d_in + d_out of each; 0 where there is none."""
     layers = (layer for layer in model.modules() if isinstance(layer, LoraLayer))
     return sum(layer.in_features + layer.out_features for layer in layers)
+
+
+@torch.no_grad()
+def _scale_start(model: torch.nn.Module, factor: float) -> None:
+    """Let A begin `factor` times as large; B is 0, so the model computes what it computed."""
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.lora_A["default"].weight.mul_(factor)
 
 
 def _scales(model: torch.nn.Module) -> set[float]:
