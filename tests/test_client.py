@@ -77,3 +77,20 @@ def test_memory_is_told_from_other_errors() -> None:
     assert is_out_of_memory(OutOfMemoryError())
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_a_run_slower_than_its_limit_is_timed_out_and_not_tried_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    record = run(ledger, {"event": "timeout"}, {"event": "end", "code": 4})
+    assert (record.status, record.attempts) == ("timed-out", 1)
+    assert record.message is not None
+    assert "machine.run_limit_seconds" in record.message
+
+
+def test_a_run_that_was_asked_to_stop_interrupts_the_study_and_has_no_record(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    with pytest.raises(KeyboardInterrupt):
+        run(ledger, {"event": "stopped", "message": "stopped after step 3"}, {"event": "end", "code": 0})
+    assert ledger.records() == []

@@ -37,6 +37,7 @@ PLAIN = (
 LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.errors": (),
     "tunewise.disk": ("tunewise.errors",),
+    "tunewise.lock": ("tunewise.disk", "tunewise.errors"),
     "tunewise.registry": ("tunewise.errors",),
     "tunewise.quantities": (),
     "tunewise.metric_spec": ("tunewise.errors", "tunewise.quantities", "tunewise.registry"),

@@ -208,7 +208,8 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as ended:  # typer makes one of a KeyboardInterrupt, and says nothing
         if ended.code == INTERRUPTED:
-            print("interrupted. Finished runs are kept: the same command continues.", file=sys.stderr)
+            print("interrupted. What is finished is kept: the same command continues.", file=sys.stderr)
+            print(f"next: {shlex.join(['tunewise', *sys.argv[1:]])}", file=sys.stderr)
         raise
 
 

@@ -58,6 +58,12 @@ class StudyProgress:
             self._begin(event["spec"], event["done"], event["expected"])
         elif event["event"] == "step":
             self._step(event)
+        elif event["event"] == "stopping":
+            self.console.print("stopping at the end of this step; Ctrl-C once more stops at once", highlight=False)
+        elif event["event"] == "stopped":
+            self.console.print(f"{event['message']}; that is saved", markup=False, highlight=False)
+        elif event["event"] == "timeout":
+            self.console.print("run timed out: slower than machine.run_limit_seconds allows", highlight=False)
         elif event["event"] in ("error", "crash", "memory"):
             self.console.print(f"[red]run failed:[/red] {event['message']}", markup=True, highlight=False)
 

@@ -16,9 +16,11 @@ DataLaw = Literal["supervised", "truncation", "end-of-text", "duplicates", "boun
 # (record separator), because no text holds it.
 BETWEEN_PARTS = "\x1e"
 
-# failed: lost to the machine, which says nothing about the arm; does-not-fit: it twice needed more memory than there is
-Status = Literal["done", "diverged", "failed", "does-not-fit"]
-LOST: tuple[Status, ...] = ("failed", "does-not-fit")  # nothing was scored
+# failed: lost to the machine, which says nothing about the arm; timed-out: slower than machine.run_limit_seconds;
+# does-not-fit: it twice needed more memory than there is
+Status = Literal["done", "diverged", "failed", "timed-out", "does-not-fit"]
+LOST: tuple[Status, ...] = ("failed", "timed-out", "does-not-fit")  # nothing was scored
+LOST_SEED: tuple[Status, ...] = ("failed", "timed-out")  # of a confirmation: its seed is left out of every arm
 MAX_ATTEMPTS = 2  # at a run that the machine loses
 
 # scores.parquet: one row per scored example (or per window of general text); the sufficient statistics of every metric.

@@ -209,6 +209,9 @@ class MachineSpec(Frozen):
         description="transformers' kernel; None: the fastest for the shape that computes what the model's own does",
     )
     checkpoint_seconds: float = Field(300, ge=0, description="between checkpoints inside a run; 0: after every step")
+    run_limit_seconds: float | None = Field(
+        None, gt=0, description="a run that takes longer is timed-out, and the study goes on without it; None: no limit"
+    )
 
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

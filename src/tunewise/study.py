@@ -20,6 +20,7 @@ from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger
+from tunewise.lock import exclusive
 from tunewise.plans import PlanRequest, StudyPlan
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
@@ -50,35 +51,43 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
     """Run what is missing of `study`, write its report, return both.
 
     `out` is the study folder (default `runs/<name>`). The same call continues where an earlier one stopped.
-    `listener` hears of every step. Raises UserError before anything is trained where the study cannot run.
+    `listener` hears of every step. Raises UserError before anything is trained where the study cannot run, and
+    KeyboardInterrupt after a Ctrl-C or SIGTERM, once the run that was going on is saved.
     """
     check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()  # study.yaml waits until the study is known to be sound, so as not to spoil a finished one's
-    with LabServer(study.machine) as lab:
-        listener({"event": "preparing"})
-        data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
-        declared = schedule.resolve(study, data)
-        check_asked(declared)
-        ledger.require_space(disk_needed(declared, data))
-        ledger.store_study(declared)
-        listener({"event": "findings", "findings": check_before(declared, data)})
-        # what an earlier command lost gets another chance: its cause may be gone
-        records = {r.run_id: r for r in ledger.records() if r.status not in LOST}
+    with exclusive(ledger.folder) as lock:
+        with LabServer(study.machine, (lock,)) as lab:
+            finished = run_missing(study, ledger, lab, listener)
+        tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before it came to that
+        deliver(ledger, finished.study, finished.records)
+        return StudyResult(ledger.folder, write_report(ledger))
+
+
+def run_missing(study: StudySpec, ledger: Ledger, lab: LabServer, listener: Listener) -> StudyFolder:
+    """The folder of the study once every run that it asks for is there."""
+    listener({"event": "preparing"})
+    data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+    declared = schedule.resolve(study, data)
+    check_asked(declared)
+    ledger.require_space(disk_needed(declared, data))
+    ledger.store_study(declared)
+    listener({"event": "findings", "findings": check_before(declared, data)})
+    # what an earlier command lost gets another chance: its cause may be gone
+    records = {r.run_id: r for r in ledger.records() if r.status not in LOST}
+    folder = todays(ledger, declared, data, list(records.values()))
+    while runs := next_runs(ledger, folder.study, data, folder.records):
+        if any(spec.role == "confirm" for spec in runs):
+            declare(ledger, folder.study, data)
+        current = list(folder.records)
+        for number, spec in enumerate(runs):
+            listener({"event": "begin", "spec": spec, **outlook(folder, current, len(runs) - number)})
+            records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), listener)
+            current = schedule.current(folder.study, data, list(records.values()))
+            tidy(ledger, folder.study, current)
         folder = todays(ledger, declared, data, list(records.values()))
-        resolved, current = folder.study, list(folder.records)
-        while runs := next_runs(ledger, resolved, data, current):
-            if any(spec.role == "confirm" for spec in runs):
-                declare(ledger, resolved, data)
-            for number, spec in enumerate(runs):
-                listener({"event": "begin", "spec": spec, **outlook(folder, current, len(runs) - number)})
-                records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), listener)
-                current = schedule.current(resolved, data, list(records.values()))
-                tidy(ledger, resolved, current)
-            folder = todays(ledger, declared, data, list(records.values()))
-            resolved, current = folder.study, list(folder.records)
-    deliver(ledger, resolved, current)
-    return StudyResult(ledger.folder, write_report(ledger))
+    return folder
 
 
 def todays(ledger: Ledger, declared: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> StudyFolder:
@@ -165,7 +174,7 @@ def check(study: StudySpec, out: Path | str | None = None) -> tuple[StudySpec, D
     check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()
-    with LabServer(study.machine) as lab:
+    with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
     resolved = schedule.resolve(study, data)
     check_asked(resolved)

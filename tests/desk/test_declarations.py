@@ -1,7 +1,7 @@
 """What a study declared stands before its first confirmation run; a report of anything else says no word."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
         summary = data or data_summary()
 
         class Lab:
-            def __init__(self, machine: MachineSpec) -> None:
+            def __init__(self, machine: MachineSpec, held: Sequence[int] = ()) -> None:
                 pass
 
             def __enter__(self) -> "Lab":

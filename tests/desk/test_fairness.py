@@ -142,7 +142,9 @@ def test_rows_that_were_cut_warn_with_their_tokens(clean: Make, finished: Ledger
     [
         ("confirm", "diverged", "confirmation-diverged"),
         ("confirm", "failed", "confirmation-failed"),
+        ("confirm", "timed-out", "confirmation-timed-out"),
         ("tune", "failed", "trials-failed"),
+        ("tune", "timed-out", "trials-timed-out"),
         ("tune", "diverged", "trials-diverged"),
     ],
 )
@@ -154,8 +156,26 @@ def test_lost_runs_are_counted_by_arm(clean: Make, role: str, status: str, name:
         return record.replace(status=status, message="lost") if is_lost else record
 
     found = findings(clean(study={"looks": [5]}, change=lose))
-    assert found[name].evidence == ("lora: 1; seeds 1" if role == "confirm" else "lora: 1")
+    where, _, why = found[name].evidence.partition("; lost (runs/")
+    assert where == ("lora: 1; seeds 1" if role == "confirm" else "lora: 1")
+    assert why.endswith("/log.txt)") == (status == "failed")
     assert set(found) == {name}
+
+
+@pytest.mark.parametrize("status", ["failed", "timed-out", "does-not-fit"])
+def test_a_base_that_was_not_scored_is_named(clean: Make, status: str) -> None:
+    def lose(record: RunRecord) -> RunRecord:
+        return record.replace(status=status, message="lost") if record.spec.role == "base" else record
+
+    assert findings(clean(change=lose))[f"base-{status}"].severity == "warns"
+
+
+def test_lost_short_trials_are_counted_among_the_trials(clean: Make) -> None:
+    def lose(record: RunRecord) -> RunRecord:
+        is_it = (record.spec.arm, record.spec.role, record.spec.learning_rate) == ("lora", "tune", 0.00419)
+        return respecified(role="short")(record).replace(status="failed", message="lost") if is_it else record
+
+    assert findings_with(clean(), lose)["trials-failed"].evidence.startswith("lora: 1; lost (runs/")
 
 
 def test_an_arm_whose_rates_all_diverge_is_named(clean: Make) -> None:
@@ -516,7 +536,7 @@ def test_every_rule_is_listed_once() -> None:
 def test_the_documents_table_names_every_finding_and_no_other() -> None:
     root = Path(__file__).parents[2]
     sources = "".join(path.read_text("utf-8") for path in (root / "src/tunewise/desk/fairness").glob("*.py"))
-    of_rules = set(re.findall(r'"([a-z]+(?:-[a-z]+)+|headroom)"', sources)) - {"roberta-base"}
+    of_rules = set(re.findall(r'"([a-z]+(?:-[a-z]+)+|headroom)"', sources)) - {"roberta-base", "timed-out"}
     text = (root / "docs/03-implementation.md").read_text("utf-8")
     section = text.split("## Fairness rules")[1].split("\n## ")[0]
     rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| ")][2:]

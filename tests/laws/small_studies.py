@@ -85,7 +85,7 @@ def small_study(root: Path, model: Path | str, task: str, arms: dict[str, Any], 
 class LabHere:
     """Stands for the lab server: does every job in this process, as the server's children do it."""
 
-    def __init__(self, machine: MachineSpec) -> None:
+    def __init__(self, machine: MachineSpec, held: Sequence[int] = ()) -> None:
         """Starts nothing, whatever the machine."""
 
     def __enter__(self) -> "LabHere":

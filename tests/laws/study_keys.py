@@ -6,6 +6,7 @@ looks at a specification, or at an id that is a hash of one.
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,17 +181,40 @@ def checkpointed(bench: Bench, study: StudySpec) -> Any:
     spec = next(spec for spec in small.waiting() if spec.arm == "arm")
     written: list[Checkpoints] = []
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "watch", lambda handle, limit, send: threading.Event())
+        patch.setattr(Checkpoints, "_write", lambda checkpoints, state: written.append(checkpoints))
+        run_here(patch, small, spec)
+    return len(written)
+
+
+def limited(bench: Bench, study: StudySpec) -> Any:
+    """After how many seconds a worker is told to end itself."""
+    small, limits = bench.small(study), []
+    spec = next(spec for spec in small.waiting() if spec.arm == "arm")
+
+    def note(handle: int, limit: float | None, send: object) -> threading.Event:
+        limits.append(limit)
+        return threading.Event()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "watch", note)
+        run_here(patch, small, spec)
+    return limits
+
+
+def run_here(patch: pytest.MonkeyPatch, small: SmallStudy, spec: RunSpec) -> None:
+    """One run, client and server of the lab in this process."""
+
     def here(client: LabServer, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         server.run_job(request)
         return iter(())
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LabServer, "__init__", lambda client, machine: setattr(client, "machine", machine))
-        patch.setattr(LabServer, "_do", here)
-        patch.setattr(server, "send", lambda event: None)
-        patch.setattr(Checkpoints, "_write", lambda checkpoints, state: written.append(checkpoints))
-        LabServer(study.machine).run(spec, small.ledger, small.data_folder, lambda event: None)
-    return len(written)
+    patch.setattr(LabServer, "__init__", lambda client, machine: setattr(client, "machine", machine))
+    patch.setattr(LabServer, "_do", here)
+    patch.setattr(server, "send", lambda event: None)
+    patch.setattr(server.signal, "signal", lambda number, handler: None)
+    LabServer(small.study.machine).run(spec, small.ledger, small.data_folder, lambda event: None)
 
 
 def confirmed(bench: Bench, study: StudySpec) -> Any:

@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from small_studies import FolderOf
-from study_keys import Bench, Probe, afforded, asked, checkpointed, confirmed, described, kept, prepared, told, trained
+from study_keys import (
+    Bench,
+    Probe,
+    afforded,
+    asked,
+    checkpointed,
+    confirmed,
+    described,
+    kept,
+    limited,
+    prepared,
+    told,
+    trained,
+)
 
 from tunewise.spec import StudySpec
 from tunewise.study_file import parse_study, set_key
@@ -139,6 +152,7 @@ TABLE: dict[str, Row] = {
     "machine.precision": Row(trained, "bf16"),
     "machine.threads": Row(trained, 2),
     "machine.checkpoint_seconds": Row(checkpointed, 0),  # after every step
+    "machine.run_limit_seconds": Row(limited, 7.0),
     "machine.attention": Row(trained, "eager", {"machine.attention": "sdpa"}),
 }
 

@@ -2,56 +2,93 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tunewise.errors import USER_ERRORS, TunewiseError
+from tunewise.executors.lifeline import stop_signals
 from tunewise.ledger import Ledger
 from tunewise.plans import PlanRequest, StudyPlan
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
+GRACE_SECONDS = 9.0  # for a run that was asked to stop: it stops within 10 s, at the end of a step or at once
 
 Listener = Callable[[dict[str, Any]], None]
 
 
 class LabServer:
-    """A started server. One job at a time, so that timed runs never share the machine."""
+    """A started server. One job at a time, so that timed runs never share the machine.
 
-    def __init__(self, machine: MachineSpec) -> None:
+    Inside `with`, a Ctrl-C or SIGTERM lets the run that is going on save and stop, then raises KeyboardInterrupt; a
+    second one ends it where it is. `held` are handles that stay open as long as any process of the server lives.
+    """
+
+    is_stopping = False
+    _job: str | None = None  # that is going on
+    _timer: threading.Timer | None = None
+
+    def __init__(self, machine: MachineSpec, held: Sequence[int] = ()) -> None:
         self.machine = machine
+        self._signals = ExitStack()
+        read, self._lifeline = os.pipe()
         environment = {
             **os.environ,
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
             "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunewise.executors.server"],
+            [sys.executable, "-m", "tunewise.executors.server", str(read)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
             text=True,
             start_new_session=True,  # a Ctrl-C reaches us alone; we end the server
+            pass_fds=(read, *held),
         )
+        os.close(read)
 
     def __enter__(self) -> Self:
+        self._signals.enter_context(stop_signals(self.stop))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            with suppress(ProcessLookupError):  # it may be what failed
-                os.killpg(self.process.pid, 9)
+            self._kill()
+        if self._timer:
+            self._timer.cancel()
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
+        os.close(self._lifeline)
+        self._signals.close()
+
+    def stop(self) -> bool:
+        """Ask the run that is going on to save and stop; False where none is, or it was asked before."""
+        if self.is_stopping or self._job != "run":
+            return False
+        self.is_stopping = True
+        os.write(self._lifeline, b"s")
+        self._timer = threading.Timer(GRACE_SECONDS, self._kill)
+        self._timer.daemon = True
+        self._timer.start()
+        return True
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):  # it may be what failed
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def prepare(self, study: StudySpec, root: Path) -> str:
         """The key of the prepared data below `root`. Raises UserError for whatever is wrong with the study."""
@@ -80,36 +117,76 @@ class LabServer:
 
     def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener) -> RunRecord:
         """The record of the run, which is stored. A run that crashed is `failed`, never an exception; one that the
-        machine had no memory for, twice, is `does-not-fit`.
+        machine had no memory for, twice, is `does-not-fit`, one slower than its limit `timed-out`.
+
+        Raises KeyboardInterrupt where the run was asked to stop; what it saved lies in its folder.
         """
         before = ledger.record(spec.run_id)
         folder = ledger.begin(spec)
-        message, is_short_of_memory = "the process ended without a word", False
-        request = {"job": "run", "folder": str(folder), "data": str(data_folder)}
-        for event in self._do({**request, "checkpoint_seconds": self.machine.checkpoint_seconds}):
-            if event["event"] in ("error", "crash", "memory"):
-                message, is_short_of_memory = event["message"], event["event"] == "memory"
-            elif event["event"] == "end" and event["code"] == KILLED:
-                message, is_short_of_memory = "the process was killed, likely for memory", True
+        end = _End()
+        for event in self._do(self._run_request(folder, data_folder)):
+            end.hear(event)
             listener({"run": spec.run_id, **event})
+        if self.is_stopping or end.is_stopped:
+            raise KeyboardInterrupt
         record = ledger.record(spec.run_id)
         if record is None:
             attempts = before.attempts + 1 if before else 1
-            given_up = is_short_of_memory and attempts >= MAX_ATTEMPTS
-            status: Status = "does-not-fit" if given_up else "failed"
+            status, message = end.status(attempts), end.message
             ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status=status, message=message, attempts=attempts))
             record = ledger.record(spec.run_id)
         assert record is not None, "a finished run has a record"
         return record
 
+    def _run_request(self, folder: Path, data_folder: Path) -> dict[str, Any]:
+        return {
+            "job": "run",
+            "folder": str(folder),
+            "data": str(data_folder),
+            "checkpoint_seconds": self.machine.checkpoint_seconds,
+            "limit_seconds": self.machine.run_limit_seconds,
+        }
+
     def _do(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        self._job = request["job"]
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
             event: dict[str, Any] = json.loads(line)
+            if event["event"] == "end":
+                self._job = None
             yield event
             if event["event"] == "end":
                 return
+        if self.is_stopping:  # it took too long
+            raise KeyboardInterrupt
         raise TunewiseError(f"the lab process ended (exit status {self.process.wait()}); what it printed stands above.")
+
+
+@dataclass
+class _End:
+    """How a run ended, from what its process said last."""
+
+    message: str = "the process ended without a word"
+    is_short_of_memory: bool = False
+    is_timed_out: bool = False
+    is_stopped: bool = False
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Take note of one event."""
+        if event["event"] in ("error", "crash", "memory"):
+            self.message, self.is_short_of_memory = event["message"], event["event"] == "memory"
+        elif event["event"] == "timeout":
+            self.message, self.is_timed_out = "it was slower than machine.run_limit_seconds allows", True
+        elif event["event"] == "stopped":
+            self.is_stopped = True
+        elif event["event"] == "end" and event["code"] == KILLED:
+            self.message, self.is_short_of_memory = "the process was killed, likely for memory", True
+
+    def status(self, attempts: int) -> Status:
+        """What a run that left no record is."""
+        if self.is_timed_out:
+            return "timed-out"
+        return "does-not-fit" if self.is_short_of_memory and attempts >= MAX_ATTEMPTS else "failed"

@@ -5,10 +5,13 @@ line to standard output. It runs no tensor operation and never touches CUDA, so 
 hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
 Requests: {"job": "prepare", "study": {...}, "root": "..."}, the same with "plan" and {"request": {...}}, and
-          {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300}.
+          {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300, "limit_seconds": null}.
 Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
-          {"event": "memory" or "crash", "message", "log"}, and last {"event": "end", "code"}: the exit status, negative
-          for a signal.
+          {"event": "memory" or "crash", "message", "log"}, {"event": "stopping"} when it hears that it should stop,
+          {"event": "stopped", "message"} when it did, {"event": "timeout"}, and last {"event": "end", "code"}: the exit
+          status, negative for a signal.
+
+The first argument is a handle of the lifeline (executors/lifeline.py): no job outlives whoever asked for it.
 """
 
 import importlib
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.errors import UserError
+from tunewise.executors.lifeline import watch
 from tunewise.plans import PlanRequest
 from tunewise.records import RunRecord
 from tunewise.spec import RunSpec, StudySpec
@@ -32,6 +36,8 @@ PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run")
 
 def serve() -> None:
     """Answer requests until standard input ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the one who started the server decides what they mean
+        signal.signal(number, signal.SIG_IGN)
     if CAN_FORK:
         for name in PRELOADED:
             importlib.import_module(name)
@@ -57,15 +63,13 @@ def _in_fork(line: str) -> int:
 
 
 def _in_fresh_process(line: str) -> int:
-    command = [sys.executable, "-m", "tunewise.executors.server", "--job", line]
-    return subprocess.run(
-        command, check=False, stdout=EVENTS, pass_fds=(EVENTS,) if os.name == "posix" else ()
-    ).returncode
+    command = [sys.executable, "-m", "tunewise.executors.server", str(LIFELINE), line]
+    return subprocess.run(command, check=False, stdout=EVENTS, pass_fds=(EVENTS, LIFELINE)).returncode
 
 
 def do(request: dict[str, Any]) -> int:
     """Do one job in this process; returns the exit status. What it prints goes to the log of the job."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started the server decides what a Ctrl-C means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C, which reaches every process of a terminal, we are told
     is_run = request["job"] == "run"
     log = Path(request["folder"]) / "log.txt" if is_run else Path(request["root"]) / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +100,7 @@ def prepare_job(request: dict[str, Any]) -> None:
     """Prepare the data of a study."""
     from tunewise.lab.prepare import prepare
 
+    watch(LIFELINE, None, send)
     key = prepare(StudySpec.model_validate(request["study"]), Path(request["root"]))
     send({"event": "prepared", "key": key})
 
@@ -103,19 +108,26 @@ def prepare_job(request: dict[str, Any]) -> None:
 def run_job(request: dict[str, Any]) -> None:
     """Execute one run."""
     from tunewise.lab.run import Run
-    from tunewise.lab.train.checkpoint import Checkpoints
+    from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 
     folder = Path(request["folder"])
     spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
-    checkpoints = Checkpoints(folder, request["checkpoint_seconds"])
-    record: RunRecord = Run(spec, folder, Path(request["data"]), send, checkpoints).execute()
-    send({"event": "done", "run": record.run_id})
+    asked = watch(LIFELINE, request["limit_seconds"], send)
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())  # sent to every process, as batch systems do
+    checkpoints = Checkpoints(folder, request["checkpoint_seconds"], asked.is_set)
+    try:
+        record: RunRecord = Run(spec, folder, Path(request["data"]), send, checkpoints).execute()
+    except StoppedError as stopped:
+        send({"event": "stopped", "message": str(stopped)})
+    else:
+        send({"event": "done", "run": record.run_id})
 
 
 def plan_job(request: dict[str, Any]) -> None:
     """Plan a study."""
     from tunewise.lab.plan.study import plan_study
 
+    watch(LIFELINE, None, send)
     study = StudySpec.model_validate(request["study"])
     plan = plan_study(study, Path(request["root"]), PlanRequest.model_validate(request["request"]))
     send({"event": "planned", "plan": plan.model_dump(mode="json")})
@@ -125,10 +137,12 @@ JOBS = {"prepare": prepare_job, "plan": plan_job, "run": run_job}
 
 # Events leave through a descriptor of their own, so that nothing a library prints can mix with them.
 EVENTS = 1
+LIFELINE = -1  # the one that we were given
 
 if __name__ == "__main__":
     EVENTS = os.dup(1)
     os.dup2(2, 1)
-    if sys.argv[1:2] == ["--job"]:
+    LIFELINE = int(sys.argv[1])
+    if len(sys.argv) > 2:
         sys.exit(do(json.loads(sys.argv[2])))
     serve()

@@ -43,7 +43,8 @@ def prepare(study: StudySpec, root: Path) -> str:
         name: hashes.of_weights(Path(arm.path)) for name, arm in study.arms.items() if isinstance(arm, ExistingMethod)
     }
     arms = {name: arm.model_dump(mode="json") for name, arm in study.arms.items()}
-    machine = [study.machine.model_dump(exclude={"checkpoint_seconds"}), pick_device(), torch.get_num_threads()]
+    of_machine = study.machine.model_dump(exclude={"checkpoint_seconds", "run_limit_seconds"})
+    machine = [of_machine, pick_device(), torch.get_num_threads()]
     asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions()])
     key = text_fingerprint(asked, base_hash, data_key(study, tokens_by))[:16]
     folder = root / key

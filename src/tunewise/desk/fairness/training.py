@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, Severity, count, listed, unlike
-from tunewise.records import RunRecord
+from tunewise.records import RunRecord, Status
+from tunewise.spec import Role
 
 MIN_STORED_SHARE = 0.9  # of the weights with an intended update, median over steps 2 to 20
 
@@ -94,21 +95,57 @@ def _best_step(run: RunRecord) -> int:
     return min(run.evaluations, key=lambda evaluation: evaluation.nll).step
 
 
+SLOW = "slower than machine.run_limit_seconds"
+# (what was lost, how): id, severity, what to say
+LOST_RUNS: dict[tuple[str, Status], tuple[str, Severity, str]] = {
+    ("confirmation", "diverged"): (
+        "confirmation-diverged",
+        "warns",
+        "Confirmation runs diverged; they are scored too.",
+    ),
+    ("confirmation", "failed"): (
+        "confirmation-failed",
+        "warns",
+        "Runs failed; their seeds are left out of every arm.",
+    ),
+    ("confirmation", "timed-out"): (
+        "confirmation-timed-out",
+        "warns",
+        f"Runs were {SLOW}; their seeds are left out of every arm.",
+    ),
+    ("trial", "diverged"): ("trials-diverged", "note", "Learning-rate trials diverged; they bound the search."),
+    ("trial", "failed"): ("trials-failed", "warns", "Learning-rate trials failed; their rates were not compared."),
+    ("trial", "timed-out"): (
+        "trials-timed-out",
+        "warns",
+        f"Learning-rate trials were {SLOW}; their rates were not compared.",
+    ),
+    ("base", "failed"): ("base-failed", "warns", "The base could not be scored: gain and forgetting are not known."),
+    ("base", "timed-out"): (
+        "base-timed-out",
+        "warns",
+        f"Scoring the base was {SLOW}: gain and forgetting are not known.",
+    ),
+    ("base", "does-not-fit"): (
+        "base-does-not-fit",
+        "warns",
+        "The base does not fit in memory: gain and forgetting are not known.",
+    ),
+}
+KINDS: dict[Role, str] = {"confirm": "confirmation", "tune": "trial", "short": "trial", "base": "base"}
+
+
 def runs_lost(case: Case) -> Iterator[Finding]:
-    """Runs that diverged or failed, counted by arm."""
-    sentences: dict[tuple[str, str], tuple[str, Severity, str]] = {
-        ("confirm", "diverged"): ("confirmation-diverged", "warns", "Confirmation runs diverged; they are scored too."),
-        ("confirm", "failed"): ("confirmation-failed", "warns", "Runs failed; their seeds are left out of every arm."),
-        ("tune", "diverged"): ("trials-diverged", "note", "Learning-rate trials diverged; they bound the search."),
-        ("tune", "failed"): ("trials-failed", "warns", "Learning-rate trials failed; their rates were not compared."),
-    }
-    for (role, status), (name, severity, sentence) in sentences.items():
-        lost = [r for r in case.records if r.spec.role == role and r.status == status]
+    """Runs that diverged, failed or were too slow, counted by arm."""
+    for (kind, status), (name, severity, sentence) in LOST_RUNS.items():
+        lost = [r for r in case.records if KINDS[r.spec.role] == kind and r.status == status]
         if not lost:
             continue
         evidence = ", ".join(f"{arm}: {number}" for arm, number in sorted(Counter(r.spec.arm for r in lost).items()))
-        if role == "confirm":
+        if kind == "confirmation":
             evidence += "; seeds " + ", ".join(map(str, sorted({r.spec.seed for r in lost})))
+        if status == "failed":
+            evidence += f"; {lost[0].message} (runs/{lost[0].run_id}/log.txt)"
         yield Finding(id=name, severity=severity, sentence=sentence, evidence=evidence)
 
 

@@ -26,6 +26,7 @@ from tunewise.desk.search import headroom
 from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.ledger import Ledger
+from tunewise.records import LOST_SEED
 from tunewise.spec import DEFAULT_MARGINS, StudySpec, parse_margin
 
 
@@ -87,7 +88,7 @@ def _with_lost_runs(verdict: Verdict, folder: StudyFolder) -> Verdict:
     """The verdict with the count of runs that diverged, and the seeds that were left out."""
     runs = {arm: folder.confirmed[arm] for arm in (verdict.arm, verdict.against)}
     diverged = {arm: number for arm, of in runs.items() if (number := sum(run.status == "diverged" for run in of))}
-    lost = {r.spec.seed for r in folder.records if r.spec.role == "confirm" and r.status == "failed"}
+    lost = {r.spec.seed for r in folder.records if r.spec.role == "confirm" and r.status in LOST_SEED}
     return verdict.replace(diverged_runs=diverged, dropped_seeds=tuple(sorted(lost)))
 
 

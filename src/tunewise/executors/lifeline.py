@@ -1,0 +1,73 @@
+"""How a worker hears of whoever asked for its work: a pipe that only that process can write to.
+
+A byte in the pipe asks to stop; nobody reads it, so that it is seen whenever one looks. The end of the pipe says that
+the other process is gone, however it died; nothing is left that would want the work.
+"""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ORPHANED, TIMED_OUT = 3, 4  # exit statuses of a worker
+LONGEST_POLL = 2**30  # milliseconds: the system takes no more than 31 bits
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def watch(handle: int, limit_seconds: float | None, send: Callable[[dict[str, Any]], None]) -> threading.Event:
+    """An event that is set once somebody asks this process to stop.
+
+    From now on the process ends by itself when the other end of `handle` closes, or after `limit_seconds`.
+    """
+    asked = threading.Event()
+    deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
+
+    def follow() -> None:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        while True:
+            found = poll.poll(_milliseconds_until(deadline))
+            if found and found[0][1] & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                os._exit(ORPHANED)
+            if found:
+                asked.set()
+                send({"event": "stopping"})
+                poll.modify(handle, 0)  # from now on its end alone
+            elif deadline is not None and time.monotonic() >= deadline:
+                send({"event": "timeout"})
+                os._exit(TIMED_OUT)
+
+    threading.Thread(target=follow, daemon=True, name="lifeline").start()
+    return asked
+
+
+def _milliseconds_until(deadline: float | None) -> float:
+    if deadline is None:
+        return LONGEST_POLL
+    return min(max(0.0, deadline - time.monotonic()) * 1000 + 1, LONGEST_POLL)
+
+
+@contextmanager
+def stop_signals(stop: Callable[[], bool]) -> Iterator[None]:
+    """Inside, a Ctrl-C or SIGTERM calls `stop`; where that says False, it is a KeyboardInterrupt.
+
+    Does nothing outside the main thread, where Python takes no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def received(number: int, frame: object) -> None:
+        if not stop():
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, received) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

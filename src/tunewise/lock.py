@@ -1,0 +1,101 @@
+"""One command at a time on a study folder. The lock goes with the last process that holds it, however it ends."""
+
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tunewise.disk import told
+from tunewise.errors import StudyError
+
+LOCK = ".lock"
+PATIENCE_SECONDS = 15.0  # for the worker of a command that died: it ends as soon as it notices
+PAUSE_SECONDS = 0.05
+
+
+@contextmanager
+def exclusive(folder: Path, patience: float = PATIENCE_SECONDS) -> Iterator[int]:
+    """The handle of the lock on `folder`, held inside; pass it to processes that must not outlive the lock.
+
+    Raises StudyError, which names the holder, where another command holds it.
+    """
+    path = folder / LOCK
+    with told(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(handle, folder, time.monotonic() + patience)
+        with told(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path, deadline: float) -> None:
+    """Lock the file; where its holder is dead, wait for the last of its processes."""
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(handle)
+            if not _is_gone(holder) or time.monotonic() > deadline:
+                raise StudyError(
+                    f"{folder} is in use: {_describe(holder)}. "
+                    "Wait until it ends, stop it, or choose another folder with --out."
+                ) from None
+        except OSError as error:  # some network file systems have no locks
+            raise StudyError(f"cannot lock {folder}: {error.strerror}. Choose a folder on another disk.") from error
+        time.sleep(PAUSE_SECONDS)
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "born": psutil.Process().create_time(),  # another process may get the same number later
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _holder(handle: int) -> dict[str, Any]:
+    """What the holder wrote about itself; empty where it did not come to that yet."""
+    try:
+        holder = json.loads(os.pread(handle, 65536, 0))
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    """True if the holder is dead, or is about to write who it is."""
+    if not holder:
+        return True
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        born: float = psutil.Process(int(holder["process"])).create_time()
+        return abs(born - float(holder["born"])) > 1
+    except psutil.NoSuchProcess:
+        return True
+    except (KeyError, TypeError, ValueError, psutil.Error):
+        return False
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    """Who it is, in one line; a terminal obeys nothing that stands in it."""
+    text = "process {process} on {host}, since {since}: {command}".format_map(
+        {name: holder.get(name, "unknown") for name in ("process", "host", "since", "command")}
+    )
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
