@@ -22,6 +22,8 @@ PLAIN = (
     "tunewise.disk",
     "tunewise.errors",
     "tunewise.quantities",
+    "tunewise.safe_text",
+    "tunewise.yaml_text",
     "tunewise.registry",
     "tunewise.metric_spec",
     "tunewise.method_spec",
@@ -39,7 +41,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.disk": ("tunewise.errors",),
     "tunewise.lock": ("tunewise.disk", "tunewise.errors"),
     "tunewise.registry": ("tunewise.errors",),
-    "tunewise.quantities": (),
+    "tunewise.safe_text": (),
+    "tunewise.yaml_text": (),
+    "tunewise.quantities": ("tunewise.safe_text",),
     "tunewise.metric_spec": ("tunewise.errors", "tunewise.quantities", "tunewise.registry"),
     "tunewise.method_spec": ("tunewise.quantities",),
     "tunewise.spec": (
@@ -49,7 +53,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "tunewise.quantities",
         "tunewise.registry",
     ),
-    "tunewise.study_file": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+    "tunewise.mistakes": ("tunewise.registry", "tunewise.spec"),
+    "tunewise.study_file": (
+        *("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+        *("tunewise.mistakes", "tunewise.safe_text", "tunewise.yaml_text"),
+    ),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),
     "tunewise.plans": ("tunewise.records", "tunewise.spec"),
     "tunewise.selection": ("tunewise.records",),
@@ -61,16 +69,18 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.lab": (*PLAIN, "tunewise.ledger"),
     "tunewise.executors": (*PLAIN, "tunewise.ledger", "tunewise.lab"),
     "tunewise.progress": PLAIN,
+    "tunewise.terminal": ("tunewise.safe_text",),
 }
 SEE_EVERYTHING = {
     *("tunewise", "tunewise.study", "tunewise.adapters"),
-    *("tunewise.cli", "tunewise.cli_adapter", "tunewise.__main__"),
+    *("tunewise.cli", "tunewise.cli_adapter", "tunewise.cli_options", "tunewise.__main__"),
 }
 
 # Parameters beyond 6, `self` apart: name -> the reason.
 MANY_PARAMETERS = {
     "tunewise.cli.compare": "every parameter is an option of the command",
     "tunewise.cli.train": "every parameter is an option of the command",
+    "tunewise.cli.check": "every parameter is an option of the command",
     "tunewise.cli.plan": "every parameter is an option of the command",
     "tunewise.cli_adapter.merge": "every parameter is an option of the command",
     "tunewise.cli_adapter.verify": "every parameter is an option of the command",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tunewise.cli_adapter import adapter_app
+from tunewise.cli_options import Offline
 
 app = typer.Typer(
     name="tunewise",
@@ -43,6 +44,7 @@ def quickstart(
     with_unfair_arm: Annotated[
         bool, typer.Option("--with-unfair-arm", help="add an arm that nobody tuned, to see the fairness rules catch it")
     ] = False,
+    offline: Offline = False,
 ) -> None:
     """A real comparison in a few minutes: bundled base, offline data, no arguments."""
     from tunewise.study_file import UNFAIR_ARM, parse_options, read_study
@@ -62,6 +64,7 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     sets: Sets = None,
     budget: Budget = None,
     out: Out = None,
+    offline: Offline = False,
 ) -> None:
     """Run what is missing of a study; verdict, report, tuned models."""
     _run(_study(study, model, data, arm, [*(sets or []), *([f"budget={budget}"] if budget else [])]), out)
@@ -76,6 +79,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     out: Out = None,
+    offline: Offline = False,
 ) -> None:
     """Tune one arm only: search its learning rate, confirm it, keep the best model."""
     from tunewise.study_file import keep_one_arm
@@ -91,14 +95,14 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     out: Out = None,
+    offline: Offline = False,
 ) -> None:
     """Validate everything before training, and show what would be trained on."""
-    from rich.console import Console
-
     from tunewise.desk.report.check import print_check
     from tunewise.study import check as check_study
+    from tunewise.terminal import Terminal
 
-    print_check(check_study(_study(study, model, data, arm, sets), out), Console())
+    print_check(check_study(_study(study, model, data, arm, sets), out), Terminal())
     typer.echo(f"\nnext: {shlex.join(['tunewise', 'compare', *sys.argv[2:]])}")  # the same options as here
 
 
@@ -112,14 +116,14 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     gpu: Annotated[str | None, typer.Option(help="for this card instead of this machine, such as A100-80GB")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
     svg: Annotated[Path | None, typer.Option(help="also write what fills the memory as a chart to this file")] = None,
+    offline: Offline = False,
 ) -> None:
     """What every arm will need: parameters, memory, FLOPs, disk. Needs the model's configuration, not its weights."""
-    from rich.console import Console
-
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.study import plan as plan_study
+    from tunewise.terminal import Terminal
 
     asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
     card = find_gpu(gpu) if gpu else None
@@ -129,7 +133,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
     else:
-        print_plan(asked, found, card, Console())
+        print_plan(asked, found, card, Terminal())
 
 
 @app.command()
@@ -174,11 +178,10 @@ def report(
 @app.command(name="list")
 def list_studies(root: Annotated[Path, typer.Argument(help="where study folders lie")] = Path("runs")) -> None:
     """The studies below a folder, each with its verdicts."""
-    from rich.console import Console
-
     from tunewise.desk.report.listing import print_listing
+    from tunewise.terminal import Terminal
 
-    print_listing(root, Console())
+    print_listing(root, Terminal())
 
 
 @app.command()
@@ -186,25 +189,28 @@ def generate(
     folder: Folder,
     prompt: Annotated[str, typer.Option(help="the prompt (or the text to classify)")],
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    offline: Offline = False,
 ) -> None:
     """What base and tuned models answer to a prompt, side by side."""
+    from tunewise.safe_text import printable
     from tunewise.study import answers
 
     for arm, text in answers(folder, prompt, max_new_tokens).items():
-        typer.echo(f"--- {arm}\n{text}")
+        typer.echo(f"--- {arm}\n{printable(text)}")
 
 
 def main() -> None:
     """Exit status 0: good; 2: the user's mistake, told in one message; 1: ours; 130: interrupted."""
     from tunewise.errors import TunewiseError, UserError
+    from tunewise.safe_text import printable, redacted
 
     try:
-        app()
+        app(prog_name="tunewise")  # also with python -m
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(redacted(str(error)))}", file=sys.stderr)
         sys.exit(2)
     except TunewiseError as error:
-        print(f"internal error: {error}", file=sys.stderr)
+        print(f"internal error: {printable(redacted(str(error)))}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:  # typer makes one of a KeyboardInterrupt, and says nothing
         if ended.code == INTERRUPTED:
@@ -222,30 +228,27 @@ def _study(
 
 
 def _run(study: Any, out: Path | None) -> None:
-    from rich.console import Console
-
     from tunewise.progress import StudyProgress
     from tunewise.study import compare as run_study
+    from tunewise.terminal import Terminal
 
-    with StudyProgress(Console()) as progress:
+    with StudyProgress(Terminal()) as progress:
         result = run_study(study, out, progress)
     _show(result)
 
 
 def _show(result: Any) -> None:
-    from rich.console import Console
-
     from tunewise.desk.report.text import print_report
+    from tunewise.terminal import Terminal
 
-    print_report(result.report, Console(), result.folder)
+    print_report(result.report, Terminal(), result.folder)
 
 
 def _show_together(results: list[Any], peft_results: list[Path]) -> None:
-    from rich.console import Console
-
     from tunewise.desk.report.across import SideBySide, peft_result, print_side_by_side, side_by_side
+    from tunewise.terminal import Terminal
 
     others = [peft_result(path) for path in peft_results]
     together = side_by_side({str(result.folder): result.report for result in results})
     rows, remarks = [row for row, _ in others], [remark for _, remark in others]
-    print_side_by_side(SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks)), Console())
+    print_side_by_side(SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks)), Terminal())

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tunewise.adapter_records import Rounding, Stored
+from tunewise.cli_options import Offline
 
 BROKEN = 3  # exit status of a certificate that does not hold: neither the user's mistake nor ours
 
@@ -30,11 +31,10 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Ranks, scales, spectra and dead modules of a LoRA adapter; its base is not needed."""
-    from rich.console import Console
-
     from tunewise.desk.adapter.heatmap import heat_map
     from tunewise.desk.adapter.inspect import inspect_adapter
     from tunewise.desk.adapter.text import print_adapter
+    from tunewise.terminal import Terminal
 
     view = inspect_adapter(adapter)
     if svg:
@@ -42,7 +42,7 @@ def inspect(
     if as_json:
         typer.echo(view.model_dump_json(indent=1))
     else:
-        print_adapter(view, Console())
+        print_adapter(view, Terminal())
 
 
 @adapter_app.command()
@@ -57,16 +57,15 @@ def shrink(
     as_json: Json = False,
 ) -> None:
     """Write a LoRA adapter of lower rank, the nearest there is, and say what was lost."""
-    from rich.console import Console
-
     from tunewise.desk.adapter.inspect import shrink_adapter
     from tunewise.desk.adapter.text import print_shrinking
+    from tunewise.terminal import Terminal
 
     shrinking = shrink_adapter(adapter, out, rank, energy, spread)
     if as_json:
         typer.echo(shrinking.model_dump_json(indent=1))
     else:
-        print_shrinking(shrinking, Console())
+        print_shrinking(shrinking, Terminal())
 
 
 @adapter_app.command()
@@ -76,16 +75,15 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """How alike two LoRA adapters are: cosine of the updates, overlap and angles of their spaces, module by module."""
-    from rich.console import Console
-
     from tunewise.desk.adapter.inspect import compare_adapters
     from tunewise.desk.adapter.text import print_difference
+    from tunewise.terminal import Terminal
 
     difference = compare_adapters(first, second)
     if as_json:
         typer.echo(difference.model_dump_json(indent=1))
     else:
-        print_difference(difference, Console())
+        print_difference(difference, Terminal())
 
 
 @adapter_app.command()
@@ -101,21 +99,21 @@ def merge(  # noqa: PLR0913 - every parameter is an option of the command
     data: Data = None,
     sets: Sets = None,
     as_json: Json = False,
+    offline: Offline = False,
 ) -> None:
     """Merge an adapter into its base in fp32, cast once, and say what that changes."""
-    from rich.console import Console
-
     from tunewise.adapters import data_spec
     from tunewise.adapters import merge as merge_into
     from tunewise.desk.adapter.text import print_merging
     from tunewise.study_file import parse_options
+    from tunewise.terminal import Terminal
 
     rows = data_spec(data, parse_options(sets or []))
     merging = merge_into(adapter, out, base, trained_on, onto, dtype, rows)
     if as_json:
         typer.echo(merging.model_dump_json(indent=1))
     else:
-        print_merging(merging, str(out), Console())
+        print_merging(merging, str(out), Terminal())
 
 
 @adapter_app.command()
@@ -127,19 +125,19 @@ def verify(  # noqa: PLR0913 - every parameter is an option of the command
     logits: Annotated[float, typer.Option(min=0, help="a logit may differ this much, but for bf16")] = 1e-3,
     metric: Annotated[float, typer.Option(min=0, help="NLL and accuracy may change this much in bf16")] = 0.01,
     as_json: Json = False,
+    offline: Offline = False,
 ) -> None:
     """Does an adapter compute the same read back and merged? Exit status 3 if not."""
-    from rich.console import Console
-
     from tunewise.adapters import data_spec
     from tunewise.adapters import verify as certify
     from tunewise.desk.adapter.text import print_certificate
     from tunewise.study_file import parse_options
+    from tunewise.terminal import Terminal
 
     certificate = certify(adapter, base, data_spec(data, parse_options(sets or [])), logits, metric)
     if as_json:
         typer.echo(certificate.model_dump_json(indent=1))
     else:
-        print_certificate(certificate, Console())
+        print_certificate(certificate, Terminal())
     if not certificate.holds:
         raise typer.Exit(BROKEN)

@@ -1,15 +1,17 @@
 """Ways to tune, as a study writes them: full fine-tuning, LoRA and its variants, the head alone, any peft method."""
 
+import json
 import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tunewise.quantities import Frozen
+from tunewise.quantities import Frozen, Source
 
 DEFAULT_MAX_RANK = 64
 Rank = Annotated[int, Field(ge=1)]
 Ranks = Annotated[tuple[Rank, ...], Field(min_length=1)]
+HIGHEST_RANK = 65_536  # no weight matrix of these models has a higher one
 
 
 class TrainedMethod(Frozen):
@@ -51,7 +53,9 @@ class LoraMethod(TrainedMethod):
     rank: int | Literal["auto"] = Field(
         8, description="auto: the smallest whose truncation of an adapter of max_rank is within the margin on valid"
     )
-    max_rank: int | None = Field(None, ge=2, description="of rank: auto, the rank that is trained first; 64")
+    max_rank: int | None = Field(
+        None, ge=2, le=HIGHEST_RANK, description="of rank: auto, the rank that is trained first; 64"
+    )
     # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
     # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
     alpha: float = Field(32.0, gt=0)
@@ -67,9 +71,12 @@ class LoraMethod(TrainedMethod):
     @field_validator("rank", mode="before")
     @classmethod
     def _rank_is_a_number_or_auto(cls, value: object) -> object:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= HIGHEST_RANK):
             return value
-        raise ValueError(f"must be a whole number of 1 or more, or auto, but got {value!r}. Try 8, 16 or auto")
+        raise ValueError(
+            f"must be a whole number of 1 or more, or auto, but got {value!r:.80}. Try 8, 16 or auto (at most "
+            f"{HIGHEST_RANK:,})"
+        )
 
     @field_validator("variant", mode="before")
     @classmethod
@@ -132,12 +139,21 @@ class PeftMethod(TrainedMethod):
     type: str
     options: dict[str, Any] = {}
 
+    @field_validator("options")
+    @classmethod
+    def _plain_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(options, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"must be plain values (text, finite numbers, lists), but: {error}") from error
+        return options
+
 
 class ExistingMethod(Frozen):
     """An adapter or a model that was trained elsewhere: scored, never trained."""
 
     method: Literal["existing"] = "existing"
-    path: str
+    path: Source
 
 
 class BaseMethod(Frozen):

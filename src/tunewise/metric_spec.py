@@ -65,8 +65,8 @@ class MetricSpec(Frozen):
             raise ValueError(f"{self.name} has no `extract`: only exact_match, matches and metrics of your own do")
         try:
             re.compile(self.extract)
-        except re.error as error:
-            raise ValueError(f"extract '{self.extract}' is no regular expression: {error}") from error
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"extract '{self.extract:.80}' is no regular expression: {error}") from error
         return self
 
 

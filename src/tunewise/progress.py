@@ -65,7 +65,7 @@ class StudyProgress:
         elif event["event"] == "timeout":
             self.console.print("run timed out: slower than machine.run_limit_seconds allows", highlight=False)
         elif event["event"] in ("error", "crash", "memory"):
-            self.console.print(f"[red]run failed:[/red] {event['message']}", markup=True, highlight=False)
+            self.console.print(Text.assemble(("run failed: ", "red"), event["message"]))  # no markup: it is not ours
 
     def _begin(self, spec: RunSpec, done: int, expected: int) -> None:
         if self.done_before is None:

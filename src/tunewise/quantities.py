@@ -1,9 +1,12 @@
 """Quantities that a study writes as text: the margin and the budget; and the frozen model that all plain data is."""
 
+import math
 import re
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from tunewise.safe_text import check_source
 
 
 class Frozen(BaseModel):
@@ -14,6 +17,10 @@ class Frozen(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`, validated like a new one. Raises pydantic.ValidationError."""
         return type(self).model_validate({**self.model_dump(), **changes})
+
+
+# The name of a file, a folder, a hub id or something bundled: no control characters, no secrets.
+Source = Annotated[str, AfterValidator(check_source)]
 
 
 class Margin(Frozen):
@@ -42,7 +49,7 @@ def parse_margin(text: str) -> Margin:
         return Margin(share_of_gain=float(match[1]) / 100)
     if match := re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp)?\s*", text):
         return Margin(absolute=float(match[1]) / (100 if match[2] else 1))
-    raise ValueError(f"margin '{text}' is not understood. Write '0.02' (in the metric), '1pp' or '5% of gain'.")
+    raise ValueError(f"margin '{text:.40}' is not understood. Write '0.02' (in the metric), '1pp' or '5% of gain'.")
 
 
 BUDGET_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
@@ -51,6 +58,8 @@ BUDGET_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 def parse_budget(text: str) -> float:
     """'2h' -> 7200.0 seconds; '90min', '45s', '1.5h', '1d'. Raises ValueError."""
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|min|m|h|d)\s*", text)
-    if not match or float(match[1]) == 0:
-        raise ValueError(f"budget '{text}' is not understood. Write a time above 0, such as '2h', '90min' or '45s'.")
+    if not match or float(match[1]) == 0 or math.isinf(float(match[1])):
+        raise ValueError(
+            f"budget '{text:.40}' is not understood. Write a time above 0, such as '2h', '90min' or '45s'."
+        )
     return float(match[1]) * BUDGET_SECONDS[match[2]]

@@ -26,6 +26,7 @@ from tunewise.metric_spec import check_primary
 from tunewise.quantities import DEFAULT_MARGINS as DEFAULT_MARGINS
 from tunewise.quantities import Frozen as Frozen
 from tunewise.quantities import Margin as Margin
+from tunewise.quantities import Source as Source
 from tunewise.quantities import parse_budget as parse_budget
 from tunewise.quantities import parse_margin as parse_margin
 from tunewise.registry import near_miss
@@ -77,13 +78,13 @@ class DataSpec(Frozen):
     (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
     """
 
-    train: str
-    valid: str | None = None
-    test: str | None = None
+    train: Source
+    valid: Source | None = None
+    test: Source | None = None
     columns: dict[str, str] = Field({}, description="our name -> the file's: {prompt: question, completion: answer}")
     template: str = Field("{prompt}", description="the prompt, from the row's columns")
     separator: str = Field("\n", description="between prompt and completion; not trained on")
-    chat_template: str | None = Field(None, description="a Jinja file; None: the tokenizer's own")
+    chat_template: Source | None = Field(None, description="a Jinja file; None: the tokenizer's own")
     document_separator: str = Field("\n\n\n", min_length=1, description="between documents of a txt file")
     group: str | None = Field(None, description="column whose equal values are not independent (the unit)")
     split: SplitShares = SplitShares()
@@ -179,7 +180,7 @@ class TuningSpec(Frozen):
 class ForgettingSpec(Frozen):
     """General text on which tuned models are compared with the base (causal language models only)."""
 
-    text: str = Field("builtin:pydoc-topics", description="a text file, or builtin:pydoc-topics")
+    text: Source = Field("builtin:pydoc-topics", description="a text file, or builtin:pydoc-topics")
     tokens: int = Field(20_000, ge=0, description="0: not measured")
     points: int = Field(
         10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: at its end only"
@@ -223,7 +224,7 @@ class StudySpec(Frozen):
     """One question: a base model, data, arms, a protocol."""
 
     name: str = Field(pattern=STUDY_NAME)
-    model: str = Field("tiny", min_length=1, description="a bundled name, a folder, or a hub id")
+    model: Source = Field("tiny", min_length=1, description="a bundled name, a folder, or a hub id")
     trust_remote_code: bool = False
     task: Task | None = Field(None, description="None: told by the columns of the data")
     data: DataSpec

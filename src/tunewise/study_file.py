@@ -5,15 +5,16 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tunewise.errors import SpecError
-from tunewise.registry import lookup, near_miss
-from tunewise.spec import ARM_NAME, METHOD_SPECS, SPLIT_NAMES, ExistingMethod, StudySpec
+from tunewise.mistakes import explain_all, misread_numbers
+from tunewise.registry import lookup
+from tunewise.spec import ARM_NAME, SPLIT_NAMES, ExistingMethod, StudySpec
+from tunewise.yaml_text import YamlError, load_yaml
 
 
 def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
@@ -24,11 +25,16 @@ def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyS
     if not path.is_file():
         raise SpecError(f"no such study file: {path}. `tunewise init` writes one.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not readable as YAML: {error}") from error
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not readable as YAML: it is not UTF-8 ({error}). Save it as UTF-8 text.") from error
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}.") from error
+    except YamlError as error:
+        raise SpecError(f"{path}: not readable as YAML: {error}.") from error
     if not isinstance(content, dict):
-        raise SpecError(f"{path}: a study is a mapping of keys, but this is {type(content).__name__}.")
+        kind = "empty" if content is None else type(content).__name__
+        raise SpecError(f"{path}: a study is a mapping of keys, but this is {kind}. `tunewise init` writes one.")
     for key, value in (overrides or {}).items():
         set_key(content, key, value)
     content.setdefault("name", _as_name(path.stem))
@@ -38,9 +44,12 @@ def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyS
 def parse_study(content: Mapping[str, Any], origin: str) -> StudySpec:
     """A StudySpec from plain data. Raises SpecError with one line per mistake, each with the nearest key."""
     try:
-        return StudySpec.model_validate(content)
+        study = StudySpec.model_validate(content)
     except ValidationError as error:
-        raise SpecError("\n".join(explain(item, origin) for item in error.errors())) from error
+        raise SpecError(explain_all(error.errors(), origin)) from error
+    if lines := misread_numbers(content, study.model_dump(), origin):
+        raise SpecError("\n".join(lines))
+    return study
 
 
 def set_key(content: dict[str, Any], dotted: str, value: Any) -> None:
@@ -79,40 +88,6 @@ def _absolute(path: Path) -> str | None:
         return str(path.resolve()) if path.exists() else None
     except OSError:  # longer than any file name: somebody put the text itself where its file belongs
         return None
-
-
-def explain(item: Any, origin: str) -> str:
-    """One line for one pydantic error: where, what was given, what is allowed."""
-    location = [str(part) for part in item["loc"]]
-    if len(location) > 2 and location[0] == "arms" and location[2] in METHOD_SPECS:
-        del location[2]  # pydantic puts the tag of the union into the path
-    dotted = ".".join(location)
-    if item["type"] == "extra_forbidden":
-        return f"{origin}: unknown key '{dotted}'.{near_miss(location[-1], _keys_at(item['loc']))}"
-    if item["type"] == "missing":
-        return f"{origin}: '{dotted}' is missing."
-    if item["type"] == "union_tag_invalid":
-        given = item["ctx"]["tag"]
-        known = f"{near_miss(given, METHOD_SPECS)} Known: {', '.join(METHOD_SPECS)}."
-        return f"{origin}: unknown method '{given}' in '{dotted}'.{known}"
-    if item["type"] == "union_tag_not_found":
-        return f"{origin}: '{dotted}' needs a 'method'. Known: {', '.join(METHOD_SPECS)}."
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "value_error":  # our own validators: the message says what was given
-        return f"{origin}: {dotted + ': ' if dotted else ''}{message}"
-    return f"{origin}: '{dotted}': {message}, but got {shorten(repr(item['input']), 80)}."
-
-
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    if location[0] == "arms" and len(location) > 3:
-        return list(METHOD_SPECS[location[2]].model_fields)
-    model: type[BaseModel] = StudySpec
-    for part in location[:-1]:
-        inner = model.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
 
 
 # --- from the command line
@@ -234,9 +209,9 @@ def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
 
 def _yaml_value(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"'{text}' is not a YAML value: {error}") from error
+        value = load_yaml(text)
+    except YamlError as error:
+        raise SpecError(f"'{text[:80]}' is not a YAML value: {error}.") from error
     # YAML 1.1 reads 1e-4 as text; everybody who writes it means a number
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)

@@ -1,4 +1,7 @@
-"""Every mistake of a user ends in one clear message and exit status 2, before anything is trained."""
+"""Every mistake of a user ends in one clear message and exit status 2, before anything is trained.
+
+Through the processes that a command starts; tests/bad_input has many more mistakes, in one process.
+"""
 
 import json
 import subprocess
@@ -31,49 +34,11 @@ def said(folder: Path, *arguments: str) -> str:
     return result.stderr
 
 
-# what is wrong with a study file -> words of the message; none of these needs torch, so they are fast
-STUDY_MISTAKES = {
-    "arms: {lora: {method: lora, rnak: 8}}": ["arms.lora.rnak", "Did you mean 'rank'"],
-    "arms: {lora: {method: lroa}}": ["unknown method 'lroa'", "Did you mean 'lora'"],
-    "arms: {lora: {method: lora, rank: 0}}": ["arms.lora.rank", "1 or more, or auto", "got 0"],
-    "arms: {full: {method: full, learning_rate: -1.0e-4}}": ["arms.full.learning_rate", "greater than 0", "-0.0001"],
-    "arms: {full: {method: full}}\ntrain: {epoch: 3}": ["train.epoch", "Did you mean 'epochs'"],
-    "arms: {full: {method: full}}\nmargin: a bit": ["margin 'a bit'", "5% of gain"],
-    "arms: {a: {method: full}, b: {method: full}}": ["'a' and 'b' are the same"],
-    "arms: {base: {method: full}}": ["arm name 'base'"],
-    "arms: {}": ["arms"],
-    "arms: [full": ["not readable as YAML"],
-    "- just\n- a list": ["a study is a mapping"],
-}
-
-
-@pytest.mark.parametrize("mistake", STUDY_MISTAKES)
-def test_a_mistake_in_a_study_file_is_named_with_its_place(tmp_path: Path, mistake: str) -> None:
-    write(tmp_path / "train.jsonl", GOOD)
-    head = "" if mistake.startswith("-") else "data: {train: train.jsonl}\n"
-    (tmp_path / "study.yaml").write_text(head + mistake, encoding="utf-8")
+def test_a_mistake_in_a_study_file_is_named_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("data: {train: t.jsonl}\narms: {lora: {method: lora, rnak: 8}}")
     message = said(tmp_path, "compare", "study.yaml")
-    for words in STUDY_MISTAKES[mistake]:
-        assert words in message
-
-
-OPTION_MISTAKES = {
-    ("compare",): ["Give a study file, or --model and --data"],
-    ("compare", "missing.yaml"): ["no such study file", "tunewise init"],
-    ("compare", "--model", "tiny", "--data", ".", "--arm", "lora"): ["NAME=METHOD"],
-    ("compare", "--model", "tiny", "--data", "."): ["no file named train.*"],
-    ("compare", "--model", "tiny", "--data", "x.jsonl", "--set", "train.epochs"): ["key=value"],
-    ("report", "nowhere"): ["no study in nowhere"],
-    ("list", "nowhere"): ["no studies below nowhere"],
-    ("generate", "nowhere", "--prompt", "x"): ["no study in nowhere"],
-}
-
-
-@pytest.mark.parametrize("arguments", OPTION_MISTAKES)
-def test_a_wrong_option_says_what_is_allowed(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    message = said(tmp_path, *arguments)
-    for words in OPTION_MISTAKES[arguments]:
-        assert words in message
+    assert "arms.lora.rnak" in message
+    assert "Did you mean 'rank'" in message
 
 
 def test_an_unknown_arm_names_the_nearest(tmp_path: Path) -> None:

@@ -202,12 +202,15 @@ def strings_of(path: Path) -> Iterator[str]:
 
 
 def written_texts() -> Iterator[tuple[str, str]]:
-    """Where, and what: all that the package, its documents and its studies write. The roadmap is of what is to come."""
+    """Where, and what: all that the package, its documents and its studies write.
+
+    But the roadmap, which is of what is to come, and bad input, which is wrong on purpose.
+    """
     for path in PACKAGE.rglob("*.py"):
         yield from ((path.name, text) for text in strings_of(path))
     documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *PACKAGE.rglob("*.j2")]
     for path in (*documents, *ROOT.glob("studies/*.yaml"), *PACKAGE.rglob("*.yaml")):
-        if path.name != "roadmap.md":
+        if path.name not in ("roadmap.md", "bad-input.md"):
             yield path.name, path.read_text(encoding="utf-8")
 
 

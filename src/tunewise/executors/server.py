@@ -28,6 +28,7 @@ from tunewise.errors import UserError
 from tunewise.executors.lifeline import watch
 from tunewise.plans import PlanRequest
 from tunewise.records import RunRecord
+from tunewise.safe_text import redacted
 from tunewise.spec import RunSpec, StudySpec
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
@@ -79,12 +80,13 @@ def do(request: dict[str, Any]) -> int:
         try:
             JOBS[request["job"]](request)
         except UserError as error:
-            send({"event": "error", "kind": type(error).__name__, "message": str(error)})
+            send({"event": "error", "kind": type(error).__name__, "message": redacted(str(error))})
             return 2
         except Exception as error:  # the executor boundary: a crash costs this job only
-            traceback.print_exc()
+            sys.stderr.write(redacted(traceback.format_exc()))
             event = "memory" if is_out_of_memory(error) else "crash"
-            send({"event": event, "message": f"{type(error).__name__}: {error}"[:1000], "log": str(log)})
+            message = redacted(f"{type(error).__name__}: {error}")[:1000]
+            send({"event": event, "message": message, "log": str(log)})
             return 1
     return 0
 

@@ -29,6 +29,11 @@ from tunewise.spec import Task
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"tiny": ASSETS / "tiny"}
+# A word of a loading library's error -> what to do next.
+ADVICE = {
+    "custom code": " Its code is not run, unless you have read it and set `trust_remote_code: true`.",
+    "safetensors": " Convert pickled weights with `model.save_pretrained(folder)`.",
+}
 LINEAR = (torch.nn.Linear, Conv1D)
 
 
@@ -59,7 +64,7 @@ def _readable_errors(name: str, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = " Convert pickled weights with `model.save_pretrained(folder)`." if "safetensors" in str(error) else ""
+        hint = next((advice for word, advice in ADVICE.items() if word in str(error)), "")
         raise ModelError(
             f"cannot load {what} of model '{name}': {first_line} Allowed: {', '.join(BUNDLED)}, a folder with "
             f"config.json, tokenizer.json and model.safetensors, or a hub id.{hint}"

@@ -13,6 +13,9 @@ from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
 from tunewise.registry import near_miss
 from tunewise.spec import DataSpec
 
+# What a template, which is a program of others, may raise for a conversation that it was not written for.
+TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
+ROLES = ("system", "user", "assistant")
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 Messages = Sequence[dict[str, Any]]
@@ -49,8 +52,10 @@ class Chat:
             raise DataError(
                 f"the chat template, line {error.lineno}, is no Jinja template: {error.message}."
             ) from error
-        except (jinja2.TemplateError, TypeError) as error:
-            raise DataError(f"{cells.place}: the chat template does not take this conversation: {error}.") from error
+        except TEMPLATE_ERRORS as error:
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise DataError(f"{cells.place}: the chat template does not take this conversation: {reason}.") from error
+        checked_text(prompt, f"{cells.place}: the conversation as the chat template writes it")
         return Text(prompt, messages[answers[-1]]["content"], messages)
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
@@ -181,9 +186,12 @@ def _messages(cells: Cells) -> tuple[dict[str, Any], ...]:
             raise DataError(
                 f'{what}: turn {number} must be {{"role": "...", "content": "..."}}, but is {message!r:.80}.'
             )
+        role = message["role"]
+        if role not in ROLES and (near := near_miss(role.strip().lower(), ROLES)):
+            raise DataError(f"{what}: turn {number} has the role '{role[:80]}'.{near} Roles are told by their names.")
         content = checked_text(message.get("content"), f"{what}: the content of turn {number}")
-        if message["role"] == "assistant" and not content.strip():
-            raise DataError(f"{what}: turn {number}, the assistant's, is empty. Fill it in, or drop the row.")
+        if role in ("user", "assistant") and not content.strip():
+            raise DataError(f"{what}: turn {number}, the {role}'s, is empty. Fill it in, or drop the row.")
         # Parquet fills keys that other rows have with null, which templates would print
         messages.append({key: part for key, part in message.items() if part is not None})
     return tuple(messages)

@@ -102,6 +102,6 @@ def number_labels(examples: Mapping[Split, list[EncodedRow]]) -> tuple[tuple[str
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     names = list(names)
-    if all(re.fullmatch(r"[+-]?\d+", name) for name in names):
+    if all(re.fullmatch(r"[+-]?\d{1,999}", name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))

@@ -75,12 +75,19 @@ def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
         "settings": data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"}),
         "task": study.task,
         "sources": {split: source_fingerprint(source) for split, source in _sources(data).items()},
-        "chat_template": file_fingerprint(Path(data.chat_template)) if data.chat_template else None,
+        "chat_template": _template_fingerprint(data.chat_template) if data.chat_template else None,
         "forgetting": [forgetting.tokens, source_fingerprint(forgetting.text)] if forgetting.tokens else None,
         "tokenizer": tokenizer_fingerprint,
         "numerics": NUMERICS,
     }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
+
+
+def _template_fingerprint(name: str) -> str:
+    try:
+        return file_fingerprint(Path(name))
+    except DataError as error:
+        raise DataError(f"data.chat_template: {error} Give a Jinja file in UTF-8.") from error
 
 
 def prepare_examples(

@@ -111,7 +111,10 @@ def checked_text(value: Any, what: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"{what} is null. Fill it in, or drop the row.")
     if not isinstance(value, str):
-        raise DataError(f"{what} must be text, but is of type {type(value).__name__}: {str(value)[:60]}")
+        shown = str(value)[:60]
+        raise DataError(
+            f"{what} must be text, but is of type {type(value).__name__}: {shown}. Write it as text, or drop the row."
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can write and UTF-8 cannot

@@ -1,0 +1,120 @@
+"""Command lines that cannot be followed, and models and adapters that are not loaded."""
+
+import json
+
+from bad_input_case import PAIRS, SOUND, Case, command, lines
+
+ROWS = lines(*PAIRS)
+STUDY = SOUND.encode()
+
+COMMANDS = [
+    command("nothing to compare", "compare", "Give a study file, or --model and --data"),
+    command("a study file that is not there", "compare missing.yaml", "no such study file", "tunewise init"),
+    command("a folder as a study file", "compare .", "no such study file", "tunewise init"),
+    command("an unknown command", "comprae study.yaml", "No such command 'comprae'"),
+    command("an unknown option", "compare --modle tiny", "No such option: --modle", "--model"),
+    command("an option without its value", "compare --model", "requires an argument"),
+    command("two study files", "compare a.yaml b.yaml", "unexpected extra argument", "(b.yaml)"),
+    command("an arm without a method", "compare --model tiny --data . --arm lora", "NAME=METHOD", "got 'lora'"),
+    command(
+        "an arm with a dot in its name", "compare --model tiny --data . --arm a.b=lora", "NAME=METHOD", "'a.b=lora'"
+    ),
+    command(
+        "an arm with a path as its name", "compare --model tiny --data . --arm ../a=lora", "NAME=METHOD", "'../a=lora'"
+    ),
+    command("a setting without a value", "compare --model tiny --data t.jsonl --set train.epochs", "key=value"),
+    command(
+        "a setting that is no YAML",
+        "compare --model tiny --data t.jsonl --set train.epochs=[1",
+        "not a YAML value",
+        "line 1",
+    ),
+    command(
+        "a setting that is a tag", "compare --model tiny --data t.jsonl --set seed=!!python/name:os", "not allowed"
+    ),
+    command(
+        "an unknown setting",
+        "compare --model tiny --data t.jsonl --set train.epoch=1",
+        "train.epoch",
+        "Did you mean 'epochs'",
+    ),
+    command(
+        "a folder without training data",
+        "compare --model tiny --data d",
+        "no file named train.*",
+        "notes.md",
+        **{"d/notes__md": b"x"},
+    ),
+    command(
+        "which of two arms",
+        "train study.yaml",
+        "which arm",
+        "--only",
+        "a, b",
+        study__yaml=b"data: {train: t.jsonl}\narms: {a: {method: full}, b: {method: lora}}\n",
+    ),
+    command(
+        "an arm that is not there",
+        "train study.yaml --only lora-r9",
+        "unknown arm 'lora-r9'",
+        "Known: full",
+        study__yaml=STUDY,
+    ),
+    command(
+        "a study name that is a path",
+        "compare --model tiny --data t.jsonl --set name=../x",
+        "'name'",
+        "letters",
+        t__jsonl=ROWS,
+    ),
+    command(
+        "a budget of nothing", "compare --model tiny --data t.jsonl --budget 0h", "budget '0h'", "'2h'", t__jsonl=ROWS
+    ),
+    command(
+        "a file as the study folder",
+        "compare --model tiny --data t.jsonl --out t.jsonl",
+        "cannot write the study folder",
+        "--out",
+        t__jsonl=ROWS,
+    ),
+    command("no study in a folder", "report nowhere", "no study in nowhere", "tunewise list"),
+    command("no studies below a folder", "list nowhere", "no studies below nowhere"),
+    command("an answer from no study", "generate nowhere --prompt x", "no study in nowhere"),
+    command(
+        "an answer of no token",
+        "generate nowhere --prompt x --max-new-tokens 0",
+        "--max-new-tokens",
+        "greater than or equal to 1",
+    ),
+    command("an answer to nothing", "generate nowhere", "Missing option '--prompt'"),
+    command("a study file that is there", "init --to study.yaml", "exists already", "--to", study__yaml=STUDY),
+    command("an unknown card", "plan --model tiny --gpu A1000", "A1000", "A100"),
+]
+
+
+def model(what: str, files: dict[str, bytes], *words: str, arm: str = "full=full") -> Case:
+    """A model in the folder m that is refused."""
+    arguments = ("check", "--model", "./m", "--data", "t.jsonl", "--arm", arm, "--set=forgetting.tokens=0")
+    return Case(what, arguments, words, {"t.jsonl": ROWS, **{f"m/{name}": content for name, content in files.items()}})
+
+
+CONFIG = json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}).encode()
+REMOTE = json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}).encode()
+REMOTE_CODE = b"open('owned', 'w')\nfrom transformers import GPT2Config as Mine\n"
+PICKLE = b"cos\nsystem\n(S'touch owned'\ntR."  # what a pickle can do
+
+MODELS = [
+    model("a model that is not there", {}, "./m", "no such folder", "tiny"),
+    model("a folder that is no model", {"notes.md": b"x"}, "cannot load the configuration", "config.json"),
+    model("a configuration that is no JSON", {"config.json": b"{"}, "cannot load the configuration", "config.json"),
+    model("a configuration that is a list", {"config.json": b"[]"}, "cannot load the configuration"),
+    model("a configuration without a type", {"config.json": b"{}"}, "cannot load the configuration", "model_type"),
+    model("an unknown architecture", {"config.json": b'{"model_type": "zzz"}'}, "cannot load the configuration", "zzz"),
+    model(
+        "an encoder-decoder", {"config.json": b'{"model_type": "t5", "is_encoder_decoder": true}'}, "encoder-decoder"
+    ),
+    model("a model with a program", {"config.json": REMOTE, "mine.py": REMOTE_CODE}, "trust_remote_code"),
+    model("a model without a tokenizer", {"config.json": CONFIG}, "tokenizer"),
+]
+
+TOPICS: dict[str, list[Case]] = {"Command lines": COMMANDS, "Models": MODELS}

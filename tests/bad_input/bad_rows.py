@@ -1,0 +1,269 @@
+"""Rows that cannot be trained on: values, labels, conversations, splits, settings that do not fit the data."""
+
+from typing import Any
+
+from bad_input_case import LABELS, PAIRS, Case, data, lines, rows, taken
+
+
+def pair(prompt: Any = "p", completion: Any = "c") -> dict[str, Any]:
+    return {"prompt": prompt, "completion": completion}
+
+
+def label(value: Any, text: Any = "a") -> dict[str, Any]:
+    return {"text": text, "label": value}
+
+
+VALUES = [
+    rows(
+        "no known column", [{"question": "q", "completions": "c"}], "question, completions", "Did you mean 'completion'"
+    ),
+    rows("a row without any column", [{}], "(none)", "data.columns"),
+    rows("the columns of two tasks", [{"text": "a", "completion": "b"}], "sft and lm", "task: sft"),
+    rows("a misspelt column", [{"promt": "p", "completion": "c"}], "line 1", "'prompt'", "'promt'", "columns"),
+    rows("a row that lacks a column", [pair(), {"prompt": "p"}], "t.jsonl, line 2", "'completion'", "prompt"),
+    rows("null", [pair(), pair(completion=None)], "line 2", "'completion'", "null", "drop the row"),
+    rows("NaN", ['{"prompt": "p", "completion": NaN}'], "line 1", "'completion'", "null"),
+    rows("an infinite number", ['{"prompt": "p", "completion": 1e999}'], "line 1", "'completion'", "text", "inf"),
+    rows("a blank completion", [pair(completion=" \n")], "line 1", "'completion'", "empty", "drop the row"),
+    rows("a blank prompt", [pair("")], "line 1", "prompt", "empty"),
+    rows("a list as a prompt", [pair(["p"])], "line 1", "'prompt'", "list"),
+    rows("an object as a completion", [pair(completion={"a": 1})], "line 1", "'completion'", "text", "dict"),
+    rows("true as a completion", [pair(completion=True)], "line 1", "'completion'", "text", "bool"),
+    taken(rows("numbers as completions", [pair(f"{i}+1", i + 1) for i in range(60)], "sft", "'3<")),
+    taken(rows("numbers as text", [pair(f"{i}+1", str(i + 1)) for i in range(60)], "sft", "'3<")),
+    taken(rows("columns that nobody reads", [{**row, "x": {"y": [None]}} for row in PAIRS], "sft")),
+    rows(
+        "half a character in a label", [label("a"), '{"text": "a", "label": "\\udfff"}'], "line 2", "half a character"
+    ),
+    rows("escapes of a terminal as a column", [{"\x1b[31mtext": "a"}], r"\x1b[31mtext", "data.columns"),
+    rows("a mark-up tag as a column", [{"[/red]<script>": "a"}], "[/red]<script>", "data.columns"),
+    rows("only blank documents", [{"text": ""}, {"text": "\n"}], "no text in all 2 rows"),
+    taken(
+        rows("some blank documents", [{"text": ""}, *({"text": f"document {i}"} for i in range(60))], "1 of 61 rows")
+    ),
+]
+
+LABELLED = [
+    rows("a blank text", [label("a", " ")], "line 1", "'text'", "empty"),
+    rows("no label", [label(None)], "line 1", "label", "None", "drop rows without a label"),
+    rows("a fraction as a label", [label(1.0)], "line 1", "label", "1.0", "Write 1"),
+    rows("NaN as a label", ['{"text": "a", "label": NaN}'], "line 1", "label", "nan"),
+    rows("a list as a label", [label(["a", "b"])], "line 1", "label", "a text or a whole number", "['a', 'b']"),
+    rows("a blank label", [label(" ")], "line 1", "label", "' '"),
+    rows("a single class", [{**row, "label": "a"} for row in LABELS], "single class, 'a'", "data.columns"),
+    rows("a class for every row", [label(str(i), f"t {i}") for i in range(60)], "is not in train", "Classes in train"),
+    taken(
+        rows(
+            "labels of 5,000 digits", [{**row, "label": "12"[i % 2] * 5000} for i, row in enumerate(LABELS)], "classify"
+        )
+    ),
+    taken(rows("whole numbers as labels", [{**row, "label": i % 2} for i, row in enumerate(LABELS)], "classify")),
+    taken(
+        rows("huge numbers as labels", [{**row, "label": 10**30 + i % 2} for i, row in enumerate(LABELS)], "classify")
+    ),
+    taken(
+        rows(
+            "true and false as labels",
+            [{**row, "label": i % 2 == 0} for i, row in enumerate(LABELS)],
+            "classify",
+            "true",
+        )
+    ),
+    taken(rows("blanks around labels", [{**row, "label": f" {row['label']}\n"} for row in LABELS], "classify", "'a'")),
+]
+
+
+def turns(*pairs: tuple[Any, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+TALK = [turns(("user", f"hi {i}"), ("assistant", f"ho {i}")) for i in range(60)]
+
+CONVERSATIONS = [
+    rows("messages that are a text", [{"messages": "hi"}], "line 1", "'messages'", "a list", '"role"'),
+    rows("messages that are null", [{"messages": None}], "line 1", "'messages'", "a list", "None"),
+    rows("no messages", [{"messages": []}], "line 1", "'messages'", "a list", "[]"),
+    rows("a turn that is a text", [{"messages": ["hi"]}], "line 1", "turn 1", '"role"', "'hi'"),
+    rows("a turn without a role", [{"messages": [{"content": "hi"}]}], "line 1", "turn 1", "role"),
+    rows("a turn without content", [{"messages": [{"role": "user"}]}], "turn 1", "null"),
+    rows("a number as a role", [turns((1, "hi"))], "turn 1", "role"),
+    rows("content in parts", [turns(("user", [{"type": "text", "text": "hi"}]))], "turn 1", "must be text", "list"),
+    rows("an answer of blanks", [turns(("user", "a"), ("assistant", " "))], "turn 2", "assistant's", "empty"),
+    rows("a question of blanks", [turns(("user", "\n"), ("assistant", "b"))], "turn 1", "user's", "empty"),
+    rows(
+        "a misspelt role", [turns(("user", "a"), ("asistant", "b"))], "turn 2", "'asistant'", "Did you mean 'assistant'"
+    ),
+    rows("a role in capitals", [turns(("User", "a"), ("Assistant", "b"))], "turn 1", "'User'", "Did you mean 'user'"),
+    rows(
+        "nobody answers", [turns(("user", "hi")), turns(("user", "ho"))], "no turn that the assistant answers", "all 2"
+    ),
+    rows("only the assistant speaks", [turns(("assistant", "hi"))] * 3, "no turn that the assistant answers", "all 3"),
+    rows(
+        "half a character in a role's name",
+        ['{"messages": [{"role": "u\\ud800", "content": "a"}, {"role": "assistant", "content": "b"}]}'],
+        "line 1",
+        "half a character",
+    ),
+    taken(
+        rows(
+            "the last word is the user's",
+            [turns(("user", f"hi {i}"), ("assistant", "ho"), ("user", "bye")) for i in range(60)],
+            "sft",
+        )
+    ),
+    taken(
+        rows(
+            "the assistant begins",
+            [turns(("assistant", "hello"), ("user", f"hi {i}"), ("assistant", "ho")) for i in range(60)],
+            "sft",
+        )
+    ),
+    taken(
+        rows(
+            "two questions in a row",
+            [turns(("user", f"hi {i}"), ("user", "well?"), ("assistant", "ho")) for i in range(60)],
+            "sft",
+        )
+    ),
+    taken(
+        rows(
+            "the system speaks last",
+            [turns(("user", f"hi {i}"), ("assistant", "ho"), ("system", "be kind")) for i in range(60)],
+            "sft",
+        )
+    ),
+    taken(
+        rows(
+            "keys of a turn that nobody reads",
+            [{"messages": [{**turn, "weight": None} for turn in row["messages"]]} for row in TALK],
+            "sft",
+        )
+    ),
+]
+
+
+def template(what: str, text: str, *words: str) -> Case:
+    """Conversations with a chat template of one's own."""
+    made = rows(what, TALK, *words, data__chat_template="t.jinja")
+    return Case(made.what, made.arguments, made.words, {**made.files, "t.jinja": text.encode()})
+
+
+TEMPLATES = [
+    rows(
+        "a chat template that is not there",
+        TALK,
+        "chat_template",
+        "chat.jinja",
+        "UTF-8",
+        data__chat_template="nowhere/chat.jinja",
+    ),
+    template("a chat template that is no template", "{% for m in messages %}", "line 1", "no Jinja template"),
+    template(
+        "a chat template that calls Python", "{{ messages.__class__.__mro__ }}", "line 1", "chat template", "unsafe"
+    ),
+    template("a chat template that divides by zero", "{{ 1 // 0 }}", "line 1", "does not take this conversation"),
+    template(
+        "a chat template that refuses", "{{ raise_exception('no') }}", "line 1", "does not take this conversation", "no"
+    ),
+    template(
+        "a chat template without marks",
+        "{% for m in messages %}{{ m.content }}{{ loop.length }}{% endfor %}",
+        "generation",
+    ),
+]
+
+
+def splits(what: str, train: list[Any], valid: list[Any], *words: str, **settings: Any) -> Case:
+    """A folder with files for train, valid and test."""
+    made = data(what, "d", b"", *words, **settings)
+    files = {"d/train.jsonl": lines(*train), "d/valid.jsonl": lines(*valid), "d/test.jsonl": lines(*valid)}
+    return Case(made.what, made.arguments, words, files)
+
+
+SPLITS = [
+    splits("test rows that are all of train", PAIRS, PAIRS, "60 of 60 rows of train", "nothing is left"),
+    splits(
+        "rows of train in test, forbidden",
+        PAIRS,
+        PAIRS[:3],
+        "3 of 60 rows",
+        "train:1",
+        "duplicates: drop",
+        data__duplicates="error",
+    ),
+    splits("an empty file for valid", PAIRS, [], "d/valid.jsonl", "is empty"),
+    splits(
+        "valid has other columns", PAIRS, [{"text": "a"}], "d/valid.jsonl, line 1", "'prompt'", "Columns there: text"
+    ),
+    splits(
+        "a label that train lacks",
+        LABELS,
+        [label("a", "new"), label("c", "newer")],
+        "valid:2",
+        "'c'",
+        "not in train",
+        "1 of 2",
+        "a, b",
+        data__duplicates="keep",
+    ),
+    splits("valid without one text", [{"text": f"a {i}"} for i in range(9)], [{"text": " "}], "no text in all 1 rows"),
+    rows("shares that leave no row", PAIRS[:2], "too few to split off", "data.split"),
+]
+
+SETTINGS = [
+    rows(
+        "a placeholder without a column",
+        PAIRS,
+        "'promt'",
+        "data.template",
+        "Did you mean 'prompt'",
+        data__template="{promt}",
+    ),
+    rows("a brace that does not end", PAIRS, "data.template", "{prompt", "twice", data__template="{prompt"),
+    rows("a placeholder without a name", PAIRS, "data.template", "{prompt}", data__template="{}"),
+    rows("a placeholder with a format", PAIRS, "data.template", "{prompt}", data__template="{prompt:>9}"),
+    rows(
+        "a placeholder that looks into Python",
+        PAIRS,
+        "'prompt.__class__'",
+        "data.template",
+        data__template="{prompt.__class__}",
+    ),
+    rows(
+        "a column mapped to nothing", PAIRS, "'querstion'", "prompt, completion", data__columns={"prompt": "querstion"}
+    ),
+    rows("units by a column that is not there", PAIRS, "'module'", "data.group", data__group="module"),
+    rows("units by a column of lists", [{**row, "g": [1]} for row in PAIRS], "line 1", "'g'", "list", data__group="g"),
+    rows("a task that needs other columns", PAIRS, "'text'", "the task classify", task="classify"),
+    rows(
+        "prompts beyond the maximum",
+        [pair("word " * 50), *PAIRS],
+        "train: 1 of",
+        "32 tokens",
+        "1 of them with the prompt alone",
+        "train:1",
+        "max_truncated",
+        "max_length",
+        data__max_length=32,
+        data__max_truncated=0,
+    ),
+    rows(
+        "answers beyond the maximum",
+        [pair("p", "word " * 50), *PAIRS],
+        "train: 1 of",
+        "32 tokens",
+        "train:1",
+        "max_truncated",
+        data__max_length=32,
+        data__max_truncated=0,
+    ),
+]
+
+TOPICS: dict[str, list[Case]] = {
+    "Values": VALUES,
+    "Labels": LABELLED,
+    "Conversations": CONVERSATIONS,
+    "Chat templates": TEMPLATES,
+    "Splits and duplicates": SPLITS,
+    "Settings that do not fit the data": SETTINGS,
+}
