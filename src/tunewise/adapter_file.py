@@ -36,6 +36,8 @@ OTHER_UPDATES = {
     "velora_config": "VeLoRA",
     "monteclora_config": "MonteCLoRA",
 }
+# Options by which peft imports a module that the adapter names (Megatron's layers).
+IMPORTING = ("megatron_config",)
 SPLIT_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
@@ -73,11 +75,32 @@ class LoraAdapter:
     others: dict[str, npt.NDArray[Any]]  # tensors of heads and other modules that were trained whole
 
 
+def require_safe(folder: Path) -> None:
+    """Raises ModelError for an adapter of pickled weights, and for one that has a module of its own choice imported."""
+    if not (folder / WEIGHTS).is_file():
+        pickled = next((path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
+        what = f"only {pickled}, a pickle, which can run code" if pickled else "no weights"
+        raise ModelError(
+            f"{folder} is no adapter that is loaded: it has {what} and no {WEIGHTS}. Load it where you trust it, with "
+            "PeftModel.from_pretrained(base, folder), and call save_pretrained(folder, safe_serialization=True)."
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} is damaged: {CONFIG} is no JSON: {error}. Download or save it again.") from error
+    if not isinstance(config, dict) or config.get("peft_type") is None:
+        raise ModelError(f"{folder}: {CONFIG} names no peft_type, so it is no adapter of peft's.")
+    if named := [option for option in IMPORTING if config.get(option)]:
+        raise ModelError(
+            f"{folder}: {CONFIG} sets {named[0]}, by which peft imports a module that it names. Take it out."
+        )
+
+
 def read_adapter(folder: Path) -> LoraAdapter:
     """The adapter in `folder`. Raises ModelError where there is none, and for kinds that are no plain LoRA."""
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} is no adapter: it has no {name}. Pickled adapters (.bin) are not read.")
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder} is no adapter: it has no {CONFIG}.")
+    require_safe(folder)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = _read_tensors(folder / WEIGHTS)

@@ -33,6 +33,9 @@ TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # of a run that was interr
 RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet", "spectrum.parquet")
 
 
+OWN_FOLDERS = ("runs", "data", "best", "figures")  # what a study writes into, always in its own folder
+
+
 def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -54,6 +57,12 @@ class Ledger:
 
     def create(self) -> None:
         """Make the folder, ready to be written. Raises StudyError where that is not allowed."""
+        for name in OWN_FOLDERS:
+            if (self.folder / name).is_symlink():
+                raise StudyError(
+                    f"{self.folder / name} is a link, by which a study would write outside its folder. Remove "
+                    "it, or choose another folder with --out."
+                )
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
             (self.folder / "runs" / ".writable").write_bytes(b"")

@@ -146,6 +146,8 @@ class PeftMethod(TrainedMethod):
             json.dumps(options, allow_nan=False)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"must be plain values (text, finite numbers, lists), but: {error}") from error
+        if named := [name for name in options if name.startswith("megatron_")]:
+            raise ValueError(f"{named[0]} is not taken: by it peft imports a module that the study names")
         return options
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
 PASSWORD_IN_URL = re.compile(r"(?<=://)[^/\s@]+:[^/\s@]+(?=@)")
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
+SECRET_NAME = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
 MIN_SECRET = 8  # characters: a shorter value ("true", "1") says nothing, and stands in many texts
 HIDDEN = "[hidden]"
 
@@ -29,10 +29,14 @@ def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
     process), which are told by their names: HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...
     """
     known = os.environ if environment is None else environment
-    secrets = {value for name, value in known.items() if SECRET_NAME.search(name) and len(value) >= MIN_SECRET}
+    secrets = {value for name, value in known.items() if SECRET_NAME.search(name) and _may_be_secret(value)}
     for secret in sorted(secrets, key=len, reverse=True):  # one may be part of another
         text = text.replace(secret, HIDDEN)
     return PASSWORD_IN_URL.sub(HIDDEN, TOKEN.sub(HIDDEN, text))
+
+
+def _may_be_secret(value: str) -> bool:
+    return len(value) >= MIN_SECRET and not value.startswith(("/", ".", "~"))  # not the file that holds it
 
 
 MAX_SOURCE = 4_000  # characters; Linux takes paths of 4,095 bytes
@@ -46,7 +50,7 @@ def check_source(source: str) -> str:
             "holds an access token or a password, which would be stored with the results. "
             "Leave it out: the hub reads its token from the variable HF_TOKEN"
         )
-    if controls := CONTROLS.search(source):
+    if controls := re.search(f"{CONTROLS.pattern}|[\n\t]", source):
         shown = controls[0].encode("unicode_escape").decode()
         raise ValueError(f"is no name of a file, a folder or a hub id: it holds the control character {shown}")
     longest = max(len(part.encode()) for part in source.split("/"))

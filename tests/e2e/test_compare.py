@@ -3,6 +3,7 @@
 import json
 import random
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from watched_sockets import asked, watched
 
 pytestmark = pytest.mark.slow
 
@@ -102,15 +104,18 @@ def test_the_same_command_again_runs_nothing_and_changes_no_figure(finished: Pat
     assert json.loads((finished / "report.json").read_text(encoding="utf-8"))["arms"] == json.loads(report)["arms"]
 
 
-def test_a_lost_run_is_made_again_to_the_same_scores(finished: Path) -> None:
+def test_a_lost_run_is_made_again_to_the_same_scores_without_any_network(finished: Path) -> None:
     victim = next(
         p for p in sorted(finished.rglob("record.json")) if json.loads(p.read_text())["spec"]["arm"] == "lora"
     )
     scores = (victim.parent / "scores.parquet").read_bytes()
     victim.unlink()
-    command = [sys.executable, "-m", "tunewise", "compare", "study.yaml"]
-    subprocess.run(command, cwd=finished.parents[1], check=True, capture_output=True, timeout=300)
+    shutil.rmtree(finished / "data")
+    command = [sys.executable, "-m", "tunewise", "compare", "study.yaml", "--offline"]
+    environment = watched(finished.parents[1])
+    subprocess.run(command, cwd=finished.parents[1], env=environment, check=True, capture_output=True, timeout=300)
     assert (victim.parent / "scores.parquet").read_bytes() == scores
+    assert asked(finished.parents[1]) == [], "data prepared, a run trained and scored, a report written: no call"
 
 
 def test_report_list_and_generate_read_the_folder(finished: Path) -> None:
@@ -122,3 +127,20 @@ def test_report_list_and_generate_read_the_folder(finished: Path) -> None:
     assert "lora" in said("list", str(finished.parent))
     answers = said("generate", str(finished), "--prompt", "thing[ship], colour[red], count[7]", "--max-new-tokens", "4")
     assert [line for line in answers.splitlines() if line.startswith("---")] == ["--- base", "--- full", "--- lora"]
+
+
+@pytest.mark.parametrize("source", ["model", "data"])
+def test_offline_a_name_of_the_hub_is_refused_without_asking_and_else_it_is_asked_for(
+    source: str, tmp_path: Path
+) -> None:
+    names = {"model": "tiny", "data": "builtin:stdlib", source: "owner/name-that-nobody-has"}
+    command = [sys.executable, "-m", "tunewise", "check", "--model", names["model"], "--data", names["data"]]
+    environment = watched(tmp_path)
+    done = subprocess.run(
+        [*command, "--offline"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 2, done.stderr
+    assert "owner/name-that-nobody-has" in done.stderr
+    assert asked(tmp_path) == []
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert asked(tmp_path), "the watch works: without --offline the hub is asked"

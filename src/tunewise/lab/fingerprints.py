@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from tunewise.adapter_file import CONFIG, require_safe
 from tunewise.disk import file_hash, files_below, write_atomically
 from tunewise.errors import ModelError
 from tunewise.lab.models import model_source
@@ -63,6 +64,8 @@ class FileHashes:
         """Of an adapter's or a model's folder. Raises ModelError where there are no safetensors."""
         if not folder.is_dir():
             raise ModelError(f"no such folder: {folder}. An 'existing' arm needs the folder of an adapter or a model.")
+        if (folder / CONFIG).is_file():
+            require_safe(folder)
         return text_fingerprint(*self._files(folder, str(folder)))
 
     def _files(self, folder: Path, name: str) -> list[str]:

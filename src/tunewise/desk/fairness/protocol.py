@@ -19,6 +19,17 @@ def too_few_seeds(case: Case) -> Iterator[Finding]:
         )
 
 
+def remote_code(case: Case) -> Iterator[Finding]:
+    """The model brought programs of its own, which ran on this machine."""
+    if case.study.trust_remote_code:
+        yield Finding(
+            id="remote-code",
+            severity="warns",
+            sentence="Code that came with the model was allowed to run: it can do whatever you can.",
+            evidence=f"trust_remote_code: true, {case.study.model}",
+        )
+
+
 def search_seeds_reused(case: Case) -> Iterator[Finding]:
     """A seed that chose a learning rate also confirms it: the winner of a draw is drawn once more."""
     searched = {run.spec.seed for run in case.records if run.spec.role == "tune"}

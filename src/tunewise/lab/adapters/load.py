@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available
 
+from tunewise.adapter_file import CONFIG, WEIGHTS, require_safe
 from tunewise.adapter_records import Rounding, Stored
 from tunewise.errors import ModelError
 from tunewise.lab.models import (
@@ -46,8 +47,9 @@ class AdapterFolder:
     @classmethod
     def open(cls, path: Path, base: str | None) -> "AdapterFolder":
         """The adapter in `path` on `base`, or on the base that it names. Raises ModelError where there is none."""
-        if not (path / "adapter_config.json").is_file() or not (path / "adapter_model.safetensors").is_file():
-            raise ModelError(f"{path} is no adapter: it needs adapter_config.json and adapter_model.safetensors.")
+        if not (path / CONFIG).is_file():
+            raise ModelError(f"{path} is no adapter: it needs {CONFIG} and {WEIGHTS}.")
+        require_safe(path)
         named = base or PeftConfig.from_pretrained(path).base_model_name_or_path
         if not named:
             raise ModelError(f"{path} does not say which base it belongs to. Name it with --base.")

@@ -83,7 +83,8 @@ def _told(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: is not a whole gzip file ({error}). Pack it again, or give it unpacked.") from error
     except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
+        with _told(path):  # a packed file, read once more, may turn out to be broken further on
+            raise _not_utf8(path) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
