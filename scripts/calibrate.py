@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from calibrate_cells import Cell, Floats, cells, normal
 from scipy import special
 
 from tunewise.desk.comparison import HEADROOM_SHARE, has_harmful_tail
-from tunewise.desk.intervals import mean_squares, spread_of
+from tunewise.desk.intervals import Spread, mean_squares, spread_of, third_moment
 from tunewise.desk.multiplicity import holm_levels
 from tunewise.desk.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.search import best_rate, brackets_best, headroom, search
@@ -60,26 +60,37 @@ class Fit:
     """What the two-way interval makes of many studies; arrays of one number per study (or study and arm)."""
 
     estimate: Floats
-    error: Floats
+    variance: Floats
     freedom: Floats
+    tail: Floats
     is_skewed: Floats
 
-    def half(self, level: float | Floats = ONE_SIDED_ERROR) -> Floats:
-        """Half of the width of the interval with this one-sided error."""
-        return special.stdtrit(self.freedom, 1 - level) * self.error
+    def ends(self, level: float | Floats = ONE_SIDED_ERROR) -> tuple[Floats, Floats]:
+        """Lower and upper end of the interval with this one-sided error."""
+        below, above = Spread(self.variance, self.freedom, self.tail).reach(1 - 2 * level)
+        return self.estimate - below, self.estimate + above
 
-    def moved(self, harm: float) -> "Fit":
+    def covers(self, truth: float) -> Floats:
+        """Which 95 % intervals contain the truth."""
+        low, high = self.ends()
+        return (low <= truth) & (truth <= high)
+
+    def moved(self, harm: float | Floats) -> "Fit":
         """The same studies with this much more harm."""
-        return Fit(self.estimate + harm, self.error, self.freedom, self.is_skewed)
+        return replace(self, estimate=self.estimate + harm)
 
     def p_as_good(self, margin: float) -> Floats:
         """The smallest level at which "as good" is said; 1 where the skew forbids it."""
-        p = special.stdtr(self.freedom, (self.estimate - margin) / self.error)
-        return np.where(self.is_skewed, 1.0, p)
+        spread = Spread(self.variance, self.freedom, self.tail)
+        return np.where(self.is_skewed, 1.0, spread.probability_of_negative(self.estimate - margin))
+
+    def p_worse(self, margin: float) -> Floats:
+        """The smallest level at which "worse" is said."""
+        return Spread(self.variance, self.freedom, -self.tail).probability_of_negative(margin - self.estimate)
 
     def says(self, margin: float, level: float = ONE_SIDED_ERROR) -> dict[str, Floats]:
         """Which studies are called what, in the protocol's order."""
-        high, low = self.estimate + self.half(level), self.estimate - self.half(level)
+        low, high = self.ends(level)
         better, good = (high < 0) & ~self.is_skewed, (high < margin) & ~self.is_skewed
         worse = (low > margin) & ~good
         return {"better": better, "as good": good & ~better, "worse": worse, "undecided": ~(good | worse)}
@@ -87,11 +98,13 @@ class Fit:
 
 def fit(tables_SN: Floats, num_units: int) -> Fit:
     """The fit of tables (..., S, N)."""
-    spread = spread_of(mean_squares(tables_SN, tables_SN), *tables_SN.shape[-2:])
+    third = third_moment(tables_SN, tables_SN, tables_SN)
+    spread = spread_of(mean_squares(tables_SN, tables_SN), *tables_SN.shape[-2:], third)
     return Fit(
         estimate=tables_SN.mean(axis=(-2, -1)),
-        error=np.sqrt(spread.variance),
+        variance=spread.variance,
         freedom=spread.freedom,
+        tail=spread.tail,
         is_skewed=has_harmful_tail(tables_SN, num_units),
     )
 
@@ -107,11 +120,12 @@ def fits(cell: Cell, rng: np.random.Generator, num_studies: int, seeds: tuple[in
         tables = cell.draw(rng, min(chunk, num_studies - begin), seeds[-1], seeds[0], harm)
         for place, count in enumerate(seeds):
             found[place].append(fit(tables[:, :count], cell.num_units))
-    return [Fit(*(np.concatenate(column) for column in zip(*map(_columns, of), strict=True))) for of in found]
+    return [joined(of) for of in found]
 
 
-def _columns(found: Fit) -> tuple[Floats, ...]:
-    return (found.estimate, found.error, found.freedom, found.is_skewed)
+def joined(found: list[Fit]) -> Fit:
+    """All of these studies."""
+    return Fit(*(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Fit)))
 
 
 def measure(cell: Cell, rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
@@ -150,12 +164,13 @@ def measure(cell: Cell, rng: np.random.Generator, num_studies: int) -> Iterator[
 
 
 def _one_look(cell: Cell, seeds: int, null: Fit, true_error: float) -> Iterator[Row]:
-    covers = np.abs(null.estimate) <= null.half()
+    covers = null.covers(0.0)
     least = COVERAGE[seeds] - (0 if cell.kind == "normal" else 0.01)
     yield Row(cell.name, f"coverage of 95 %, {seeds} seeds", _share(covers), least, is_least=True)
     if cell.kind != "normal":
         return
-    width = float(np.median(null.half())) / (1.96 * true_error)
+    low, high = null.ends()
+    width = float(np.median(high - low)) / (2 * 1.96 * true_error)
     yield Row(cell.name, f"median half-width / 1.96 true errors, {seeds} seeds", width, WIDTH[seeds])
     power = _share(null.says(4 * true_error)["as good"] | null.says(4 * true_error)["better"])
     yield Row(cell.name, f"power at a margin of 4 true errors, {seeds} seeds", power, POWER[seeds], is_least=True)
@@ -248,11 +263,10 @@ def _say_twice(
     for seeds, level in zip(LOOKS, (EARLY_ERROR, ONE_SIDED_ERROR), strict=True):
         found = fit(tables_ASN[:, :seeds], tables_ASN.shape[-1])
         is_open = ~np.any(list(said.values()), axis=0)
-        excess = found.estimate - headroom_of_arm_A - margin
         p_values = {
             "better": np.where(allowed, found.moved(headroom_of_full).p_as_good(0.0), 1.0),
             "as good": np.where(allowed, found.moved(headroom_of_full).p_as_good(margin), 1.0),
-            "worse": np.where(allowed, special.stdtr(found.freedom, -excess / found.error), 1.0),
+            "worse": np.where(allowed, found.moved(-headroom_of_arm_A).p_worse(margin), 1.0),
         }
         for word, p_A in p_values.items():
             p_left = np.where(is_open, p_A, 0.0)
@@ -270,7 +284,7 @@ def habit(rng: np.random.Generator, num_studies: int) -> list[tuple[str, int, fl
             means = x.mean(axis=2)
             half = special.stdtrit(seeds - 1, 0.975) * means.std(axis=1, ddof=1) / math.sqrt(seeds)
             found = fit(x, 100)
-            covered = (np.abs(means.mean(axis=1)) <= half, np.abs(found.estimate) <= found.half())
+            covered = (np.abs(means.mean(axis=1)) <= half, found.covers(0.0))
             rows.append((str(shares), seeds, _share(covered[0]), _share(covered[1])))
     return rows
 

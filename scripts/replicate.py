@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from calibrate import ANY_LOOK, AS_GOOD, COVERAGE, LOOKS, SEEDS, Fit, Floats, Row, fit, over_looks, table
+from calibrate import ANY_LOOK, AS_GOOD, COVERAGE, LOOKS, SEEDS, Fit, Floats, Row, fit, joined, over_looks, table
 from scipy import special
 
 from tunewise.desk.paired import linearise
@@ -99,10 +99,7 @@ def fits(rng: np.random.Generator, pool: Pool, harm_SU: Floats, num_studies: int
         tables = draw(rng, harm_SU, pool, min(CHUNK, num_studies - begin))
         for seeds in SEEDS:
             found[seeds].append(fit(tables[:, :seeds], pool.num_units))
-    return {
-        seeds: Fit(*(np.concatenate([getattr(f, name) for f in of]) for name in Fit.__dataclass_fields__))
-        for seeds, of in found.items()
-    }
+    return {seeds: joined(of) for seeds, of in found.items()}
 
 
 def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[Row]:
@@ -111,8 +108,8 @@ def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[
     harm_SU, truth = pool.harm("lora-r8"), pool.truth("lora-r8")
     drawn = fits(rng, pool, harm_SU, num_studies)
     for seeds in SEEDS:
-        covers = np.abs(drawn[seeds].estimate - truth) <= drawn[seeds].half()
-        yield Row(name, f"coverage of 95 %, {seeds} seeds", float(covers.mean()), COVERAGE[seeds] - 0.01, is_least=True)
+        covers = float(drawn[seeds].covers(truth).mean())
+        yield Row(name, f"coverage of 95 %, {seeds} seeds", covers, COVERAGE[seeds] - 0.01, is_least=True)
     at_margin = {seeds: found.moved(margin - truth) for seeds, found in drawn.items()}
     for seeds in SEEDS:
         wrong = float(at_margin[seeds].says(margin)["as good"].mean())

@@ -212,7 +212,7 @@ def follows_the_protocol(asked: StudySpec, whole: Sequence[RunRecord], undecided
 
 
 def test_the_report_reads_decided_arms_at_the_first_look_and_the_others_at_the_second(make_study: Any) -> None:
-    ledger = make_study(study={"looks": [3, 5], "margin": "0.01"})
+    ledger = make_study(study={"looks": [3, 5], "margin": "0.015"})
     report = build_report(ledger)
     looks = {verdict.arm: (verdict.look, verdict.num_seeds) for verdict in report.verdicts}
     assert set(looks.values()) == {(3, 3), (5, 5)}, "the margin is chosen so that one arm is decided at once"

@@ -193,6 +193,6 @@ def test_short_trials_of_another_length_are_left_out() -> None:
 
 
 def test_short_trials_need_runs_long_enough_to_tell_rates_apart() -> None:
-    with pytest.raises(SpecError, match="at least 20 optimizer steps, but these have 19"):
-        study(SFT, tuning=SHORT, train={"max_steps": 19})
-    study(SFT, tuning=SHORT, train={"max_steps": 20})
+    with pytest.raises(SpecError, match="at least 40 optimizer steps, but these have 39"):
+        study(SFT, tuning=SHORT, train={"max_steps": 39})
+    study(SFT, tuning=SHORT, train={"max_steps": 40})

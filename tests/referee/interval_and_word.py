@@ -42,8 +42,15 @@ def interval(x):
         freedom = (ms_seed + ms_unit - ms_rest) ** 2 / parts
     elif a or b:
         freedom = seeds - 1 if a else units - 1
-    half = t_quantile(0.975, freedom) * math.sqrt((a + b + ms_rest) / (seeds * units))
-    return mean, mean - half, mean + half
+    freedom = freedom if a else min(freedom, 4 * (seeds - 1))
+    error, t = math.sqrt((a + b + ms_rest) / (seeds * units)), t_quantile(0.975, freedom)
+    bend = (1.959963984540054**2 - 1) / 6
+    skew = sum((m - mean) ** 3 for m in of_unit) / (units * (units - 1) * (units - 2)) * (0.5 + 2 * bend)
+    for s, i in ((s, i) for s in range(seeds) for i in range(units)):
+        residual = x[s][i] - of_seed[s] - of_unit[i] + mean
+        tukey = (of_seed[s] - mean) * (of_unit[i] - mean) * residual / ((seeds - 1) * (units - 1) * seeds * units)
+        skew += tukey * (2 + 6 * bend)
+    return mean, mean - error * (t + max(-skew / error**3, 0)), mean + error * (t + max(skew / error**3, 0))
 
 
 def main(path, margin):

@@ -6,10 +6,11 @@ Shapes: S seeds, U units, N columns of a table (U, and for proportions the pseud
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
 from tunewise.desk.intervals import (
     ROUNDING,
@@ -19,6 +20,7 @@ from tunewise.desk.intervals import (
     mean_squares,
     probability_of_negative,
     spread_of,
+    third_moment,
     two_way_interval,
     unit_interval,
 )
@@ -217,13 +219,17 @@ def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: fl
     gain_SN = at_none - at_full  # full - base; the contrast is affine in rho: at_none - rho gain
     num_seeds, num_columns = gain_SN.shape
     squares = [mean_squares(x, y) for x, y in ((at_none, at_none), (at_none, gain_SN), (gain_SN, gain_SN))]
+    cubic = np.zeros(4)  # the third moment of the contrast, by powers of rho
+    for picked in product((0, 1), repeat=3):
+        cubic[sum(picked)] += (-1) ** sum(picked) * third_moment(*((at_none, gain_SN)[which] for which in picked))
 
     def outside(rho: Floats) -> Floats:
         """Above 0 where the interval of the contrast at rho does not contain 0."""
         quadratic = (np.maximum(a - 2 * rho * b + rho**2 * c, 0) for a, b, c in zip(*squares, strict=True))
-        spread = spread_of(MeanSquares(*quadratic), num_seeds, num_columns)
-        half = special.stdtrit(spread.freedom, (1 + confidence) / 2) * np.sqrt(spread.variance)
-        return np.asarray(np.abs(at_none.mean() - rho * gain_SN.mean()) - half)
+        third = np.asarray(np.polynomial.polynomial.polyval(rho, cubic), dtype=np.float64)
+        below, above = spread_of(MeanSquares(*quadratic), num_seeds, num_columns, third).reach(confidence)
+        mean = at_none.mean() - rho * gain_SN.mean()
+        return np.asarray(np.maximum(mean - below, -mean - above))
 
     centre = at_none.mean() / gain_SN.mean()
     width = -float(outside(np.array(centre))) / abs(gain_SN.mean()) or 1.0

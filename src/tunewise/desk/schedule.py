@@ -35,7 +35,8 @@ from tunewise.spec import (
 
 HEAD_ARM = "head"
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
-MIN_STEPS_FOR_SHORT_TRIALS = 20  # 15 % of them are 3: the fewest that can tell one rate from another
+# 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/04-results.md).
+MIN_STEPS_FOR_SHORT_TRIALS = 40
 
 # Full fine-tuning centres measured by us or common practice; others by the rule in `centre`.
 FULL_CENTRES = {"bert": 5e-5, "roberta": 2e-5, "distilbert": 5e-5, "deberta-v2": 2e-5, "modernbert": 5e-5}
