@@ -45,7 +45,7 @@ def test_the_fast_way_over_many_studies_is_the_products_own_interval():
             expected = two_way_interval(tables[study])
             if expected.standard_error is None:
                 continue
-            ends = (found.estimate - found.half())[study], (found.estimate + found.half())[study]
+            ends = tuple(end[study] for end in found.ends())
             assert ends == pytest.approx((expected.low, expected.high), rel=1e-9)
 
 
