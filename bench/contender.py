@@ -1,4 +1,4 @@
-"""One contender does one workload in a process of its own, and writes what each step took and lost.
+"""One contender does one workload in a process of its own, and writes what each step took, read and lost.
 
 python bench/contender.py NAME WORK.json OUT.json      (called by bench/speed.py)
 
@@ -43,8 +43,13 @@ def trainer(work: dict[str, Any], bf16: bool, by_length: bool = False) -> Ends:
     from transformers import Trainer, TrainingArguments, set_seed  # noqa: PLC0415
 
     set_seed(work["spec"]["seed"])
-    model, collator = _model(work), _collator(work)
+    model, pad = _model(work), _collator(work)
     ends: Ends = []
+
+    def collator(features: list[dict[str, Any]]) -> Any:
+        work["tokens"].append(sum(len(row["input_ids"]) for row in features))
+        return pad(features)
+
     arguments = TrainingArguments(
         output_dir=work["scratch"], bf16=bf16, **_schedule(work),
         train_sampling_strategy="group_by_length" if by_length else "sequential",
@@ -173,15 +178,27 @@ def _Clock(ends: Ends) -> Any:  # noqa: N802
 def main() -> None:
     """Do the work, write seconds, losses and the peak of the process."""
     name, work_file, out = sys.argv[1:]
-    work = json.loads(Path(work_file).read_text(encoding="utf-8"))
+    work = {**json.loads(Path(work_file).read_text(encoding="utf-8")), "tokens": []}
     ends = CONTENDERS[name](work)
+    # the others have ours in our order
+    tokens = work["tokens"] or [sum(len(e.input_ids) for e in step) for step in batched(_ordered(work), _size(work))]
     seconds = [after[0] - before[0] for before, after in zip(ends, ends[1:], strict=False)]
     found = {
         "seconds": seconds,  # from the second step on
+        "tokens": tokens[1 : len(ends)],
         "losses": [loss for _, loss, _ in ends],
         "peak_bytes": ends[-1][2],
     }
     Path(out).write_text(json.dumps(found), encoding="utf-8")
+
+
+def batched(rows: list[Example], size: int) -> list[list[Example]]:
+    """Consecutive rows, so many at a time."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _size(work: dict[str, Any]) -> int:
+    return int(work["spec"]["train"]["batch_size"])
 
 
 def peak_bytes() -> int:

@@ -21,14 +21,14 @@ from transformers import (
 )
 
 import tunewise.lab.data.batching
-from lab_fixtures import ENCODERS, LABELS, VOCABULARY, make_examples, small_config
+from lab_fixtures import LABELS, VOCABULARY, make_examples, small_config
 from tunewise.lab.attention import NAMES, pack_places
 from tunewise.lab.data.batching import Batching, Example, make_batch, pack_batch
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base
 from tunewise.lab.packing import fit_attention
-from tunewise.lab.train.loss import example_losses
+from tunewise.lab.train.loss import class_logits, example_losses
 from tunewise.lab.train.precision import autocast
 from tunewise.spec import LoraMethod
 
@@ -95,12 +95,58 @@ def test_law_11_a_model_that_would_mix_packed_examples_is_padded(family: str) ->
     torch.testing.assert_close(nll(model, examples, Batching(64, 0, longest)), alone, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("family", [*ENCODERS, "gpt2", "llama", "gemma2"])
-def test_law_11_a_classification_is_padded_and_sorted_by_length(family: str) -> None:
-    """Law 11: classifications are always padded, those of like length together, and score as each example alone."""
+def classifier(family: str) -> Any:
     model = random_model(family, AutoModelForSequenceClassification)
     model.config.pad_token_id = 0
-    examples = make_examples(LENGTHS, classify=True)
+    return model
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_law_11_an_encoder_whose_head_reads_first_tokens_is_packed(family: str) -> None:
+    """Law 11: packed, every example has the logits that it has alone, and the gradient is that of padded batches."""
+    model, examples = classifier(family), make_examples(LENGTHS, classify=True)
+    padded, packed = make_batch(examples, range(8), 0), pack_batch(examples, range(8))
+    with torch.no_grad():
+        alone = torch.cat([model(input_ids=torch.tensor([e.input_ids])).logits for e in examples])
+    gradients = []
+    for batch in (padded, packed):
+        assert batch is padded or fit_attention(model, None, "classify")
+        logits = class_logits(model, batch)
+        torch.testing.assert_close(logits.detach(), alone, rtol=1e-5, atol=1e-6)
+        example_losses(model, batch).nll_B.sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_law_11_a_packed_row_of_an_encoder_may_be_longer_than_the_texts_it_takes(family: str) -> None:
+    """Law 11: a packed row longer than the position table scores as the examples alone do; where it could not be
+    embedded, nothing is packed."""
+    model, examples = classifier(family), make_examples(LENGTHS, classify=True)
+    batching = Batching(1000, 0, fit_attention(model, None, "classify"))
+    (batch,) = batching.batches(examples, range(8))
+    assert batch.packed_12BL is not None
+    assert batch.num_tokens > model.config.max_position_embeddings
+    torch.testing.assert_close(nll(model, examples, batching), nll(model, examples, Batching(1, 0)), rtol=1e-5, atol=0)
+
+    def refuse(*given: Any, **named: Any) -> Any:
+        if named["input_ids"].shape[1] > model.config.max_position_embeddings:
+            raise RuntimeError("no places left")
+        return embed(*given, **named)
+
+    other = classifier(family)
+    embeddings = other.base_model.embeddings
+    embed, embeddings.forward = embeddings.forward, refuse
+    assert fit_attention(other, None, "classify") == 0
+
+
+@pytest.mark.parametrize("family", ["deberta-v2", "modernbert", "gpt2", "llama", "gemma2"])
+def test_law_11_other_classifications_are_padded_and_sorted_by_length(family: str) -> None:
+    """Law 11: whose attention is its own, or whose head reads a last token, is padded, examples sorted by length."""
+    model, examples = classifier(family), make_examples(LENGTHS, classify=True)
     alone = nll(model, examples, Batching(1, 0))
     longest = fit_attention(model, None, "classify")
     assert longest == 0

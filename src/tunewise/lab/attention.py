@@ -2,8 +2,8 @@
 
 A packed batch is one row of tokens, example after example, without padding. All layers but attention treat every token
 alone, so nothing but attention and the positions must know where an example begins. Attention lays the examples out
-as padded rows, whose padding lies behind what a causal mask lets anybody see, and picks the real tokens up again: no
-mask of all tokens against all is ever built.
+as padded rows and picks the real tokens up again: no mask of all tokens against all is ever built. The padding lies
+behind what a causal mask lets anybody see; an encoder's attention is given the mask of the padded rows.
 
 The kernels are implementations of transformers' AttentionInterface. Two index maps tell them where the examples lie.
 They travel as the attention mask, because models hand a mask of four dimensions on to their attention untouched.
@@ -43,7 +43,7 @@ def register_kernels() -> None:
 def pack_places(lengths: Sequence[int]) -> torch.Tensor:
     """(1, 2, B, L): for every place of the padded rows the token that goes there, then for every token its place.
 
-    Padding repeats the tokens that follow, which nobody sees. The second map fills the first T of its B x L entries.
+    Padding repeats the tokens that follow. The second map fills the first T of its B x L entries.
     """
     width, num_tokens = max(lengths), sum(lengths)
     starts = [sum(lengths[:b]) for b in range(len(lengths))]
@@ -68,12 +68,20 @@ def _attention(
         return _attend(kernel, module, rows, attention_mask, options), None
     num_examples, width = attention_mask.shape[2:]
     tokens, places = attention_mask[0].flatten(1)
+    places = places[: query_BHQD.shape[2]]
     unpacked = tuple(
         packed[0].transpose(0, 1).index_select(0, tokens).unflatten(0, (num_examples, width)).transpose(1, 2)
         for packed in rows
     )
-    output_BLHD = _attend(kernel, module, unpacked, None, options)
-    return output_BLHD.flatten(0, 1).index_select(0, places[: query_BHQD.shape[2]])[None], None
+    mask = None if getattr(module, "is_causal", True) else _is_token(places, num_examples, width)
+    output_BLHD = _attend(kernel, module, unpacked, mask, options)
+    return output_BLHD.flatten(0, 1).index_select(0, places)[None], None
+
+
+def _is_token(places_T: torch.Tensor, num_examples: int, width: int) -> torch.Tensor:
+    """(B, 1, 1, L): False on padding."""
+    mask = torch.zeros(num_examples * width, dtype=torch.bool, device=places_T.device)
+    return mask.index_fill(0, places_T, True).reshape(num_examples, 1, 1, width)
 
 
 def _attend(

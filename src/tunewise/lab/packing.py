@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from tunewise.lab.attention import NAMES, Kernel, register_kernels
 from tunewise.lab.data.batching import Batch, Example, make_batch, pack_batch
 from tunewise.lab.models import inner_model
+from tunewise.lab.train.loss import class_logits
 from tunewise.spec import Attention, Task
 
 TOLERANCE = 1e-5  # of the largest logit
@@ -20,7 +21,7 @@ def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Tas
 
     Two short examples in a batch must have the logits that each has alone under the attention that the model came with.
     The kernel stays the one that was asked for (`attention`), or is the faster one for each shape (None) where the
-    model can use both. 0: nothing is packed, as always in a classification, whose head reads one place of each row.
+    model can use both. 0: nothing is packed.
     """
     base = inner_model(model)
     own = base.config._attn_implementation
@@ -28,12 +29,14 @@ def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Tas
         return 0
     register_kernels()
     was_training = model.training
-    probe = _Probe(model.eval(), base)
+    probe = _Probe(model.eval(), base, task)
     kernels: tuple[Kernel, ...] = ("eager", "sdpa") if own == "sdpa" else (own,)
     if attention is not None:
         kernels = (attention,)
     padded = [kernel for kernel in kernels if probe.keeps_logits(NAMES[kernel], probe.padded)]
-    packed = [kernel for kernel in padded if task != "classify" and probe.keeps_logits(NAMES[kernel], probe.packed)]
+    packed = [kernel for kernel in padded if probe.keeps_logits(NAMES[kernel], probe.packed)]
+    if task == "classify" and packed and not probe.embeds_long_rows():
+        packed = []
     usable = packed or padded
     name = own if not usable else NAMES["fastest"] if len(usable) > 1 else NAMES[usable[0]]
     base.set_attn_implementation(name)
@@ -44,11 +47,12 @@ def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Tas
 class _Probe:
     """Two short examples, and the logits that each has alone before anything is changed."""
 
-    def __init__(self, model: torch.nn.Module, base: PreTrainedModel) -> None:
+    def __init__(self, model: torch.nn.Module, base: PreTrainedModel, task: Task) -> None:
         self.model, self.base = model, base
+        label = 0 if task == "classify" else -1
         middle = base.get_input_embeddings().num_embeddings // 2  # of the vocabulary, where no special tokens are
         ids = [list(range(middle, middle + length)) for length in (7, 4)]
-        examples = [Example("", "", one, [False] * len(one), 0, -1, "", "") for one in ids]
+        examples = [Example("", "", one, [False] * len(one), 0, label, "", "") for one in ids]
         padding = base.config.get_text_config().pad_token_id or 0
         self.lengths = [len(one) for one in ids]
         self.padded, self.packed = make_batch(examples, [0, 1], padding), pack_batch(examples, [0, 1])
@@ -64,12 +68,26 @@ class _Probe:
         return bool(apart.abs().max() <= TOLERANCE * self.alone.abs().max())
 
     @torch.no_grad()
+    def embeds_long_rows(self) -> bool:
+        """Whether an encoder has embeddings for a packed row that is longer than the longest text it takes.
+
+        Some look up by place in the row what there is only for so many places. The layers know no places.
+        """
+        length = getattr(self.base.config.get_text_config(), "max_position_embeddings", 0) + 1
+        zeros = torch.zeros(1, length, dtype=torch.long, device=self.base.device)
+        try:
+            self.base.base_model.embeddings(input_ids=zeros, position_ids=zeros)
+        except REFUSALS:
+            return False
+        return True
+
+    @torch.no_grad()
     def _logits(self, batch: Batch) -> torch.Tensor:
         """(rows, C) for a classification; of a language model (tokens, V), padding left out."""
-        inputs = batch.to(self.base.device.type).inputs
-        logits: torch.Tensor = self.model(**inputs).logits
-        if logits.dim() == 2:
-            return logits
+        batch = batch.to(self.base.device.type)
+        if batch.classifies:
+            return class_logits(self.model, batch)
+        logits: torch.Tensor = self.model(**batch.inputs).logits
         logits = logits[:, -batch.input_ids_BT.shape[1] :]  # prompt tuning puts virtual tokens in front
         return logits[batch.attention_mask_BT.bool()]
 

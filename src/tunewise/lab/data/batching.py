@@ -46,7 +46,7 @@ class Batch:
 
     Padded on the right, one row an example; or packed: one row in all, example after example, without padding.
     `places_N` are the places in the flattened B x T whose logits predict a target. Targets are token ids; for a
-    classification they are labels, one an example, and the places are the examples themselves.
+    classification they are labels, one an example, and the places are the examples' first tokens.
     """
 
     rows: tuple[int, ...]
@@ -117,7 +117,7 @@ def pack_batch(examples: Sequence[Example], rows: Sequence[int]) -> Batch:
 def _targets(chosen: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]:
     """What is to be predicted, and where; an example's first token is at its start in the flattened B x T."""
     if chosen[0].label >= 0:
-        places = owners = list(range(len(chosen)))
+        places, owners = list(starts), list(range(len(chosen)))
         targets = [e.label for e in chosen]
     else:
         # the logits at position t predict the token at t + 1

@@ -70,6 +70,8 @@ def give_storage(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Te
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = make(buffer)
+            if buffer is not None and name == "position_ids":  # what stands in for the positions of a padded batch
+                module._buffers[name].copy_(torch.arange(buffer.shape[-1]))
 
 
 def without_values(tensor: torch.Tensor) -> torch.Tensor:

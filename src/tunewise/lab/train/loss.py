@@ -31,12 +31,39 @@ class Losses:
 def example_losses(model: torch.nn.Module, batch: Batch) -> Losses:
     """NLL of every example, summed over its targets."""
     if batch.classifies:
-        logits_BC = model(**batch.inputs).logits.float()
+        logits_BC = class_logits(model, batch).float()
         log_probabilities_BC = F.log_softmax(logits_BC, dim=-1)
         return Losses(F.nll_loss(log_probabilities_BC, batch.targets_N, reduction="none"), log_probabilities_BC)
     forward = _Forward(model, batch)
     nll_N = torch.cat([forward.nll(part) for part in forward.parts])
     return Losses(torch.zeros(len(batch.rows), device=nll_N.device).index_add(0, batch.example_of_N, nll_N), None)
+
+
+def class_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """(B, C) logits of a classification.
+
+    Of a packed batch the head is given the examples' first tokens as rows of one token: what encoders' heads read of a
+    row is its first token. Which do is not believed but tried (`packing.fit_attention`). Raises AttributeError for a
+    model whose layers cannot be told from its head.
+    """
+    if batch.packed_12BL is None:
+        logits_BC: torch.Tensor = model(**batch.inputs).logits
+        return logits_BC
+
+    def keep_first_tokens(layers: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        return type(output)(last_hidden_state=output.last_hidden_state[0].index_select(0, batch.places_N)[:, None])
+
+    encoder = inner_model(model).base_model
+    layers = encoder.encoder if hasattr(encoder, "encoder") else encoder.transformer  # DistilBERT's name for it
+    # RoBERTa and its relatives count positions from the one after their padding's
+    first_position = getattr(encoder.embeddings, "padding_idx", -1) + 1
+    assert batch.position_ids_BT is not None, "packed batches have positions"
+    hook = layers.register_forward_hook(keep_first_tokens)
+    try:
+        logits_BC = model(**{**batch.inputs, "position_ids": batch.position_ids_BT + first_position}).logits
+    finally:
+        hook.remove()
+    return logits_BC
 
 
 def add_gradient(
