@@ -3,12 +3,13 @@
 # make calibrate   are the verdicts true? simulates studies and writes docs/statistics.md (a few minutes)
 # make replicate   the same on recorded trainings: writes docs/replication.md, fails where a limit is missed (seconds)
 # make fuzz    ten minutes of bad bytes for the readers of data and of study files
+# make chaos   kills a tiny study at 200 random moments and at every write: does it end the same? (some minutes)
 # make bench DATA=... TOKENIZER=... MINILM=...   speed beside Trainer + peft and TRL; see bench/README.md
 PYTHON ?= python3
 BIN := .venv/bin
 RESULT := bench/results/$(shell date +%F)-$(shell uname -n).md
 
-.PHONY: demo setup test lint calibrate replicate fuzz bench clean
+.PHONY: demo setup test lint calibrate replicate fuzz chaos bench clean
 
 demo: setup
 	$(BIN)/tunewise quickstart
@@ -39,6 +40,9 @@ replicate: setup
 
 fuzz: setup
 	$(BIN)/python scripts/fuzz_readers.py --minutes 10
+
+chaos: setup
+	$(BIN)/python tests/chaos/chaos.py
 
 bench: bench/.venv/.installed
 	PATH=$(CURDIR)/bench/.venv/bin:$$PATH python bench/speed.py --data $(DATA) --tokenizer $(TOKENIZER) --minilm $(MINILM) --out $(RESULT)

@@ -102,8 +102,7 @@ def small_config(name: str) -> PreTrainedConfig:
     return configs[name]()
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
+def small_tokenizer() -> PreTrainedTokenizerFast:
     """'w7' is piece 7; <pad>, <bos>, <eos>, <unk> are 0 to 3."""
     pieces = {"<pad>": 0, "<bos>": 1, "<eos>": 2, "<unk>": 3, **{f"w{i}": i for i in range(4, VOCABULARY)}}
     words = Tokenizer(WordLevel(pieces, unk_token="<unk>"))
@@ -113,6 +112,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def small_model(name: str, folder: Path) -> None:
+    """Writes a small pretrained model with random weights: a language model, or a masked one for encoders."""
+    auto = AutoModelForMaskedLM if name in ENCODERS else AutoModelForCausalLM
+    with torch.random.fork_rng():  # the first caller's random state is as that of later ones
+        torch.manual_seed(0)
+        auto.from_config(small_config(name)).save_pretrained(folder)
+    small_tokenizer().save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Of the small models."""
+    return small_tokenizer()
+
+
 @pytest.fixture(scope="session")
 def config_of() -> Callable[[str], PreTrainedConfig]:
     """The small configuration of an architecture, by name."""
@@ -120,17 +134,13 @@ def config_of() -> Callable[[str], PreTrainedConfig]:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Callable[[str], Path]:
-    """The folder of a small pretrained model with random weights: a language model, or a masked one for encoders."""
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small pretrained model, written by `small_model`."""
     root = tmp_path_factory.mktemp("models")
 
     def folder(name: str) -> Path:
         if not (root / name).is_dir():
-            auto = AutoModelForMaskedLM if name in ENCODERS else AutoModelForCausalLM
-            with torch.random.fork_rng():  # the first caller's random state is as that of later ones
-                torch.manual_seed(0)
-                auto.from_config(small_config(name)).save_pretrained(root / name)
-            tokenizer.save_pretrained(root / name)
+            small_model(name, root / name)
         return root / name
 
     return folder

@@ -79,13 +79,13 @@ def is_whole(path: Path) -> bool:
 def delete(path: Path) -> None:
     """Remove a file or a folder, if it is there. A folder takes another name first, so that no half of it is read."""
     with told(path):
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and not path.name.endswith(TEMPORARY):
             doomed = path.with_name(path.name + TEMPORARY)
             if doomed.exists():
                 remove(doomed)
             rename(path, doomed)
             remove(doomed)
-        elif path.is_symlink() or path.exists():
+        elif path.is_symlink() or path.exists():  # of a temporary folder nobody reads a half
             remove(path)
 
 

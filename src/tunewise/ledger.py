@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tunewise.disk import delete, file_hash, files_below, move, sync_all, told, write_atomically
+from tunewise.disk import TEMPORARY, delete, file_hash, files_below, move, sync_all, told, write_atomically
 from tunewise.errors import StudyError
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, canonical_json
@@ -195,6 +195,13 @@ class Ledger:
         write_atomically(folder / RECORD, complete.model_dump_json(indent=1))
         if record.status not in LOST:
             delete(folder / CHECKPOINT)
+
+    def clear(self, run_id: str) -> None:
+        """Delete what a command that died left behind of a run that was done: nothing reads it."""
+        folder = self.run_folder(run_id)
+        delete(folder / CHECKPOINT)
+        for path in folder.glob(f"*{TEMPORARY}"):
+            delete(path)
 
     # --- deliverables
 

@@ -76,6 +76,8 @@ def run_missing(study: StudySpec, ledger: Ledger, lab: LabServer, listener: List
     listener({"event": "findings", "findings": check_before(declared, data)})
     # what an earlier command lost gets another chance: its cause may be gone
     records = {r.run_id: r for r in ledger.records() if r.status not in LOST}
+    for run_id in records:
+        ledger.clear(run_id)
     folder = todays(ledger, declared, data, list(records.values()))
     while runs := next_runs(ledger, folder.study, data, folder.records):
         if any(spec.role == "confirm" for spec in runs):
