@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tunewise.executors import client
 from tunewise.executors.client import LabServer
-from tunewise.executors.server import is_out_of_memory
+from tunewise.lab.train.memory import is_out_of_memory
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import BaseMethod, Inputs, MachineSpec, RunSpec, SamplesSpec, TrainSpec
@@ -38,28 +39,54 @@ def spec() -> RunSpec:
     )
 
 
-def run(ledger: Ledger, *events: dict[str, Any]) -> RunRecord:
-    """The record of a run whose process reports these events and writes no record."""
+def run(ledger: Ledger, *events: dict[str, Any], asked: list[str] | None = None) -> RunRecord:
+    """The record of a run whose processes report these events and write no record; `asked` gets what they were told."""
     lab = LabServer.__new__(LabServer)
     lab.machine = MachineSpec()
     lines = "".join(json.dumps(event) + "\n" for event in events)
-    lab.process = SimpleNamespace(stdin=io.StringIO(), stdout=io.StringIO(lines))  # type: ignore[assignment]
-    return lab.run(spec(), ledger, Path("data"), lambda event: None)
+    requests = io.StringIO()
+    lab.process = SimpleNamespace(stdin=requests, stdout=io.StringIO(lines))  # type: ignore[assignment]
+    record = lab.run(spec(), ledger, Path("data"), lambda event: None)
+    if asked is not None:
+        asked += requests.getvalue().splitlines()
+    return record
 
 
 MEMORY = {"event": "memory", "message": "OutOfMemoryError: 40 GiB", "log": "log.txt"}
 KILLED = {"event": "end", "code": -9}
 
 
-@pytest.mark.parametrize("events", [(MEMORY, {"event": "end", "code": 1}), (KILLED,)])
-def test_a_run_without_memory_is_tried_twice_before_it_is_said_not_to_fit(tmp_path: Path, events: Any) -> None:
+def test_a_run_without_memory_is_tried_twice_before_it_is_said_not_to_fit(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.create()
+    events = (MEMORY, {"event": "end", "code": 1})
     first, second = run(ledger, *events), run(ledger, *events)
     assert (first.status, first.attempts) == ("failed", 1)
     assert (second.status, second.attempts) == ("does-not-fit", 2)
     assert second.message
-    assert "OutOfMemory" in second.message or "killed" in second.message
+    assert "OutOfMemory" in second.message
+
+
+def test_a_run_that_the_system_kills_for_memory_is_tried_with_half_the_tokens_down_to_an_eighth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter(range(100))  # one more whenever somebody asks
+    monkeypatch.setattr(client, "memory_kills", lambda: next(kills))
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    asked: list[str] = []
+    record = run(ledger, *[KILLED] * 5, asked=asked)
+    assert [json.loads(line)["max_tokens"] for line in asked] == [2048, 1024, 512, 256]
+    assert (record.status, record.attempts) == ("does-not-fit", 4)
+
+
+def test_a_run_that_somebody_killed_is_made_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "memory_kills", lambda: 3)
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    first, second = run(ledger, KILLED, KILLED), run(ledger, KILLED)
+    assert (first.status, first.attempts, first.message) == ("failed", 1, "the process was killed")
+    assert (second.status, second.attempts) == ("failed", 2)
 
 
 def test_a_crash_says_nothing_of_memory_however_often(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ class StudyProgress:
             self.console.print("stopping at the end of this step; Ctrl-C once more stops at once", highlight=False)
         elif event["event"] == "stopped":
             self.console.print(f"{event['message']}; that is saved", markup=False, highlight=False)
+        elif event["event"] == "halved":
+            tokens = event["max_tokens"]
+            self.console.print(f"out of memory: once more with {tokens:,} tokens at a time", highlight=False)
         elif event["event"] == "timeout":
             self.console.print("run timed out: slower than machine.run_limit_seconds allows", highlight=False)
         elif event["event"] in ("error", "crash", "memory"):

@@ -128,6 +128,8 @@ class Usage(Frozen):
     saved_bytes: int | None  # None: nothing was saved
     others_share: float | None = None  # of the machine's CPU time, taken by other processes meanwhile; None: not known
     num_continued: int = 0  # how often a later process took over; what the lost part had done since is not in here
+    # Tokens of a batch in memory at once, where there was none for train.micro_batch_tokens; None: as the study says.
+    micro_batch_tokens: int | None = None
     started: AwareDatetime | None = None  # before the model was loaded; None: not recorded
     ended: AwareDatetime | None = None  # after the last score
 

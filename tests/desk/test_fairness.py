@@ -460,6 +460,15 @@ def test_a_machine_that_others_used_while_runs_were_timed_warns(clean: Make) -> 
     assert "busy-machine" not in findings(clean(change=of_arm("lora", used(None))))
 
 
+def test_smaller_micro_batches_for_want_of_memory_are_noted_by_arm(clean: Make) -> None:
+    def halved(record: RunRecord) -> RunRecord:
+        if (record.spec.arm, record.spec.role) != ("lora", "confirm") or record.usage is None:
+            return record
+        return record.replace(usage={**record.usage.model_dump(), "micro_batch_tokens": 1024})
+
+    assert findings_with(clean(), halved)["micro-batches-halved"].evidence == "lora: 1,024 tokens"
+
+
 def test_continued_runs_are_noted_by_arm(clean: Make) -> None:
     def continued(record: RunRecord) -> RunRecord:
         if (record.spec.arm, record.spec.role) != ("full", "confirm"):

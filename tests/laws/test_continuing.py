@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from lab_fixtures import make_examples
 from tunewise.disk import file_hash, files_below
+from tunewise.lab.data.batching import Batch
 from tunewise.lab.run import Run
 from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 from tunewise.ledger import CHECKPOINT, Ledger
@@ -95,11 +97,16 @@ class Study:
         self.folder = self.ledger.run_folder(self.spec.run_id)
 
     def start(
-        self, dies_at: int | None = None, seconds: float = 0, should_stop: Callable[[], bool] = lambda: False
+        self,
+        dies_at: int | None = None,
+        seconds: float = 0,
+        should_stop: Callable[[], bool] = lambda: False,
+        hear: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> RunRecord:
         """The record; the run dies when it tells of step `dies_at`, before that step is evaluated and stored."""
 
         def listener(event: dict[str, Any]) -> None:
+            hear(event)
             if event["step"] == dies_at:
                 raise Killed
 
@@ -130,7 +137,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[[str]
     """A study of one method, by its name in METHODS; each call in a fresh folder."""
 
     def make(name: str, **changes: Any) -> Study:
-        task, model, method = METHODS[name]
+        task, model, method = {**METHODS, "plain": PLAIN}[name]
         return Study(tmp_path_factory.mktemp("study"), model_folder(model), task, method, **changes)
 
     return make
@@ -308,3 +315,93 @@ def test_law_25_a_disk_without_room_for_checkpoints_costs_a_warning_and_nothing_
     (warning,) = record.warnings
     assert warning.startswith("A checkpoint could not be written")
     assert tight.result() == whole("lora")
+
+
+# --- a machine with little memory
+
+ROOMY = TRAIN.replace(micro_batch_tokens=64).model_dump()  # the two rows of a step at once
+PLAIN = ("sft", "llama", {"method": "lora", "rank": 2})  # without dropout, whose draws depend on the cut
+
+
+class NoMemory:
+    """Stands for a device on which batches of more than `max_tokens` do not fit from some optimizer step on."""
+
+    def __init__(self, max_tokens: int, first_step: int) -> None:
+        self.max_tokens, self.first_step, self.refused = max_tokens, first_step, 0
+
+    def limits(self, patch: pytest.MonkeyPatch) -> None:
+        """Training and scoring are refused what does not fit."""
+        from tunewise.lab.evaluate import score
+        from tunewise.lab.train import loop
+
+        def refusing(work: Callable[..., Any]) -> Callable[..., Any]:
+            def limited(model: torch.nn.Module, batch: Batch, *more: Any) -> Any:
+                if self.is_tight and batch.input_ids_BT.numel() > self.max_tokens and len(batch.rows) > 1:
+                    self.refused += 1
+                    result = work(model, batch, *more)  # as far as a part of the gradient, which must not stay
+                    raise torch.OutOfMemoryError(f"of {result}")
+                return work(model, batch, *more)
+
+            return limited
+
+        patch.setattr(loop, "add_gradient", refusing(loop.add_gradient))
+        patch.setattr(score, "example_losses", refusing(score.example_losses))
+
+    is_tight = False
+
+    def hear(self, event: dict[str, Any]) -> None:
+        self.is_tight = event["step"] + 1 >= self.first_step
+
+
+def numbers_of(broken: Study) -> list[float]:
+    """Loss and length of the gradient (before it is clipped) of every step, and the losses on valid."""
+    record = broken.ledger.record(broken.spec.run_id)
+    assert record is not None
+    steps = [(step["loss"], step["gradient_norm"]) for step in broken.ledger.steps(broken.spec.run_id)]
+    return [*(number for step in steps for number in step), *(evaluation.nll for evaluation in record.evaluations)]
+
+
+def test_law_01_a_step_that_finds_no_memory_is_repeated_in_smaller_parts_to_the_same_result(
+    study: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = study("plain", train=ROOMY)
+    record = undisturbed.start(seconds=math.inf)
+    assert record.usage is not None
+    assert record.usage.micro_batch_tokens is None
+    tight = study("plain", train=ROOMY)
+    device = NoMemory(max_tokens=14, first_step=3)
+    device.limits(monkeypatch)
+    record = tight.start(seconds=math.inf, hear=device.hear)
+    assert device.refused
+    assert record.usage is not None
+    assert record.usage.micro_batch_tokens is not None
+    assert record.usage.micro_batch_tokens < 20
+    assert numbers_of(tight) == pytest.approx(numbers_of(undisturbed), rel=1e-5)
+    counts = [broken.result()["counts"] for broken in (tight, undisturbed)]
+    assert counts[0] == counts[1]
+
+
+def test_law_01_a_run_that_continues_keeps_to_the_memory_that_it_found(
+    study: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight = study("plain", train=ROOMY)
+    device = NoMemory(max_tokens=14, first_step=2)
+    with monkeypatch.context() as patch:
+        device.limits(patch)
+        with pytest.raises(Killed):
+            tight.start(dies_at=6, hear=device.hear)
+    record = tight.start()
+    assert record.usage is not None
+    assert record.usage.num_continued == 1
+    assert record.usage.micro_batch_tokens is not None
+
+
+def test_law_01_a_single_example_that_finds_no_memory_is_said_so(study: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunewise.lab.train import loop
+
+    def refused(*of: Any) -> None:
+        raise torch.OutOfMemoryError("not even one")
+
+    monkeypatch.setattr(loop, "add_gradient", refused)
+    with pytest.raises(torch.OutOfMemoryError, match="not even one"):
+        study("lora").start()

@@ -21,6 +21,7 @@ from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
+SMALLEST_SHARE = 8  # of train.micro_batch_tokens a run is tried with, where the system killed it for memory: an eighth
 GRACE_SECONDS = 9.0  # for a run that was asked to stop: it stops within 10 s, at the end of a step or at once
 
 Listener = Callable[[dict[str, Any]], None]
@@ -122,30 +123,37 @@ class LabServer:
         Raises KeyboardInterrupt where the run was asked to stop; what it saved lies in its folder.
         """
         before = ledger.record(spec.run_id)
-        folder = ledger.begin(spec)
-        end = _End()
-        for event in self._do(self._run_request(folder, data_folder)):
-            end.hear(event)
-            listener({"run": spec.run_id, **event})
-        if self.is_stopping or end.is_stopped:
-            raise KeyboardInterrupt
+        attempts, max_tokens = before.attempts + 1 if before else 1, spec.train.micro_batch_tokens
+        end = self._attempt(spec, ledger, data_folder, listener, max_tokens)
+        while end.is_killed_for_memory and SMALLEST_SHARE * max_tokens > spec.train.micro_batch_tokens:
+            attempts, max_tokens = attempts + 1, max(1, max_tokens // 2)
+            listener({"run": spec.run_id, "event": "halved", "max_tokens": max_tokens})
+            end = self._attempt(spec, ledger, data_folder, listener, max_tokens)
         record = ledger.record(spec.run_id)
         if record is None:
-            attempts = before.attempts + 1 if before else 1
             status, message = end.status(attempts), end.message
             ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status=status, message=message, attempts=attempts))
             record = ledger.record(spec.run_id)
         assert record is not None, "a finished run has a record"
         return record
 
-    def _run_request(self, folder: Path, data_folder: Path) -> dict[str, Any]:
-        return {
+    def _attempt(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener, max_tokens: int) -> "_End":
+        """How one process with the run ended; what it begins or continues lies in the run's folder."""
+        request = {
             "job": "run",
-            "folder": str(folder),
+            "folder": str(ledger.begin(spec)),
             "data": str(data_folder),
             "checkpoint_seconds": self.machine.checkpoint_seconds,
             "limit_seconds": self.machine.run_limit_seconds,
+            "max_tokens": max_tokens,
         }
+        end = _End(kills_before=memory_kills())
+        for event in self._do(request):
+            end.hear(event)
+            listener({"run": spec.run_id, **event})
+        if self.is_stopping or end.is_stopped:
+            raise KeyboardInterrupt
+        return end
 
     def _do(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         assert self.process.stdin is not None
@@ -169,8 +177,10 @@ class LabServer:
 class _End:
     """How a run ended, from what its process said last."""
 
+    kills_before: int | None  # for want of memory, by the system, before the run began
     message: str = "the process ended without a word"
     is_short_of_memory: bool = False
+    is_killed_for_memory: bool = False
     is_timed_out: bool = False
     is_stopped: bool = False
 
@@ -183,10 +193,23 @@ class _End:
         elif event["event"] == "stopped":
             self.is_stopped = True
         elif event["event"] == "end" and event["code"] == KILLED:
-            self.message, self.is_short_of_memory = "the process was killed, likely for memory", True
+            now = memory_kills()
+            self.is_killed_for_memory = now is None or self.kills_before is None or now > self.kills_before
+            self.message = "the process was killed" + (", likely for memory" if self.is_killed_for_memory else "")
 
     def status(self, attempts: int) -> Status:
         """What a run that left no record is."""
         if self.is_timed_out:
             return "timed-out"
-        return "does-not-fit" if self.is_short_of_memory and attempts >= MAX_ATTEMPTS else "failed"
+        if self.is_killed_for_memory or (self.is_short_of_memory and attempts >= MAX_ATTEMPTS):
+            return "does-not-fit"
+        return "failed"
+
+
+def memory_kills() -> int | None:
+    """How many processes the system has killed for want of memory since it started; None where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)

@@ -5,7 +5,8 @@ line to standard output. It runs no tensor operation and never touches CUDA, so 
 hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
 Requests: {"job": "prepare", "study": {...}, "root": "..."}, the same with "plan" and {"request": {...}}, and
-          {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300, "limit_seconds": null}.
+          {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300, "limit_seconds": null,
+           "max_tokens": 2048}.
 Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
           {"event": "memory" or "crash", "message", "log"}, {"event": "stopping"} when it hears that it should stop,
           {"event": "stopped", "message"} when it did, {"event": "timeout"}, and last {"event": "end", "code"}: the exit
@@ -83,19 +84,14 @@ def do(request: dict[str, Any]) -> int:
             send({"event": "error", "kind": type(error).__name__, "message": redacted(str(error))})
             return 2
         except Exception as error:  # the executor boundary: a crash costs this job only
+            from tunewise.lab.train.memory import is_out_of_memory
+
             sys.stderr.write(redacted(traceback.format_exc()))
             event = "memory" if is_out_of_memory(error) else "crash"
             message = redacted(f"{type(error).__name__}: {error}")[:1000]
             send({"event": event, "message": message, "log": str(log)})
             return 1
     return 0
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """True if the machine, or its accelerator, had no memory left."""
-    # torch's CPU allocator raises a plain RuntimeError
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def prepare_job(request: dict[str, Any]) -> None:
@@ -118,7 +114,7 @@ def run_job(request: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())  # sent to every process, as batch systems do
     checkpoints = Checkpoints(folder, request["checkpoint_seconds"], asked.is_set)
     try:
-        record: RunRecord = Run(spec, folder, Path(request["data"]), send, checkpoints).execute()
+        record: RunRecord = Run(spec, folder, Path(request["data"]), send, checkpoints).execute(request["max_tokens"])
     except StoppedError as stopped:
         send({"event": "stopped", "message": str(stopped)})
     else:

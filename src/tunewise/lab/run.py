@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, lo
 from tunewise.lab.packing import fit_attention
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
+from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
 from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.lab.train.precision import assert_masters, store_frozen_weights
@@ -69,9 +70,13 @@ class Run:
         self.data_folder = data_folder
         self.where = (spec.device, spec.precision)
 
-    def execute(self) -> RunRecord:
-        """Load, train, score, save; returns the record, already stored. Raises StoppedError if asked to stop."""
+    def execute(self, max_tokens: int | None = None) -> RunRecord:
+        """Load, train, score, save; returns the record, already stored. Raises StoppedError if asked to stop.
+
+        `max_tokens` of a batch are held in memory at once; None: what the study says.
+        """
         spec = self.spec
+        self.budget = MemoryBudget(spec.train.micro_batch_tokens, max_tokens)
         torch.set_num_threads(spec.threads)
         self.meter, self.others = MemoryMeter(spec.device), OthersMeter()
         started = datetime.now(UTC)
@@ -101,6 +106,7 @@ class Run:
             saved_bytes=training.saved_bytes,
             others_share=self.others.share(),
             num_continued=training.num_continued,
+            micro_batch_tokens=self.budget.halved_to,
             started=started,
             ended=datetime.now(UTC),
         )
@@ -143,8 +149,13 @@ class Run:
         spec = self.spec
         fuse_activations(model)
         max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
-        self.batching = Batching(spec.train.micro_batch_tokens, padding_id(self.tokenizer), max_packed_length)
+        self.of_model = Batching(self.budget.max_tokens, padding_id(self.tokenizer), max_packed_length)
         return model
+
+    @property
+    def batching(self) -> Batching:
+        """How rows become batches for the model that was taken up, within the memory there is."""
+        return replace(self.of_model, max_tokens=self.budget.max_tokens)
 
     def _train(self, base: Base, training: Training) -> tuple[torch.nn.Module, Method]:
         spec = self.spec
@@ -165,6 +176,7 @@ class Run:
         log = StepLog(self.folder / "steps.jsonl")
         state = TrainingState(model, optimizer, method, watch, curve, training, log, self.meter)
         self.checkpoints.restore(state)
+        self.budget.lower(training.micro_batch_tokens)
 
         def after_step(model: torch.nn.Module, index: int) -> None:
             watch.compare(index + 1)
@@ -179,6 +191,7 @@ class Run:
             precision=spec.precision,
             after_step=after_step,
             first_step=training.num_steps,
+            recut=lambda batches: self._recut(examples, batches),
         )
         evaluate_at = spec.train.evaluation_steps(num_steps)
         try:
@@ -210,9 +223,15 @@ class Run:
         for rows in islice(rows_of_steps, num_done, None):
             yield list(self.batching.batches(examples, rows))
 
+    def _recut(self, examples: list[Example], batches: Sequence[Batch]) -> list[Batch] | None:
+        if not self.budget.lower_below(batches):
+            return None
+        return list(self.batching.batches(examples, [row for batch in batches for row in batch.rows]))
+
     def _note(self, step: Step, state: TrainingState, num_steps: int) -> None:
         training = state.training
         training.num_steps = step.step
+        training.micro_batch_tokens = self.budget.halved_to
         training.train_seconds += step.seconds
         training.num_tokens += step.num_tokens
         training.num_supervised_tokens += step.num_targets
@@ -223,7 +242,7 @@ class Run:
     def _evaluate(self, state: TrainingState, valid: list[Example]) -> Evaluation:
         start, training = time.perf_counter(), state.training
         with self.meter.phase("evaluate"):
-            rows = score(state.model, valid, self.batching, self.where)
+            rows = self._rows(state.model, valid, self.where)
         evaluation = summarise(rows, training.num_steps)
         training.evaluate_seconds += time.perf_counter() - start
         if not math.isfinite(evaluation.nll):
@@ -243,9 +262,7 @@ class Run:
     def _measure(self, state: TrainingState, evaluation: Evaluation | None = None) -> None:
         start, training = time.perf_counter(), state.training
         with self.meter.phase("evaluate"):
-            state.curve.measure(
-                training.num_steps, lambda rows: score(state.model, rows, self.batching, self.where), evaluation
-            )
+            state.curve.measure(training.num_steps, lambda rows: self._rows(state.model, rows, self.where), evaluation)
         training.evaluate_seconds += time.perf_counter() - start
 
     def _save(self, model: torch.nn.Module, method: Method) -> int:
@@ -272,7 +289,7 @@ class Run:
         samples: tuple[Sample, ...] = ()
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self._examples(split)
-            found = score(model, examples, self.batching, where)
+            found = self._rows(model, examples, where)
             if split == "test":
                 found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]
@@ -281,12 +298,17 @@ class Run:
         write_table(self.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
         return samples
 
+    def _rows(
+        self, model: torch.nn.Module, examples: Sequence[Example], where: tuple[Device, Precision]
+    ) -> list[dict[str, Any]]:
+        return self.budget.within(lambda: score(model, examples, self.batching, where), examples)
+
     def _truncated(self, model: torch.nn.Module, training: Training) -> list[dict[str, Any]]:
         """The rows of valid for every truncation of the trained adapter, in the precision of training as valid is."""
         valid = self._examples("valid")
         rows = []
         for cut_down in truncations(model, self.spec.ranks):
-            found = score(model, valid, self.batching, self.where)
+            found = self._rows(model, valid, self.where)
             split = truncated_split("valid", cut_down.rank, cut_down.spread)
             if cut_down.spread:
                 training.rank_patterns[cut_down.rank] = dict(cut_down.ranks)
@@ -307,7 +329,7 @@ class Run:
                 self.folder / "spectrum.parquet", pa.Table.from_pylist(list(change.modules), schema=SPECTRUM_SCHEMA)
             )
             for adapter in extractions(model, base, change):
-                found = score(base.model, valid, self.batching, self.where)
+                found = self._rows(base.model, valid, self.where)
                 split = extracted_split("valid", adapter.targets, adapter.rank)
                 rows += [{"split": split, **row} for row in found]
         return rows
@@ -335,7 +357,7 @@ class Run:
     def _generate(self, model: torch.nn.Module, examples: list[Example]) -> list[Generated]:
         spec = self.spec
         prompts = [e.input_ids[: prompt_length(spec.task, e.supervised)] for e in examples]
-        max_tokens = spec.train.micro_batch_tokens
+        max_tokens = self.budget.max_tokens
         written: list[Generated] = generate(model, self.tokenizer, prompts, spec.samples.max_new_tokens, max_tokens)
         return written
 

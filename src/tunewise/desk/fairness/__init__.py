@@ -51,6 +51,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     machine.overlapping_runs,
     machine.busy_machine,
     machine.continued_runs,
+    machine.micro_batches_halved,
     strength.full_beside_published,
     strength.loose_margin,
 )

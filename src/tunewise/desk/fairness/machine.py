@@ -93,3 +93,21 @@ def _overlap(a: RunRecord, b: RunRecord) -> bool:
     assert b.usage is not None, "only timed runs are compared"
     begins, ends = (a.usage.started, b.usage.started), (a.usage.ended, b.usage.ended)
     return device[0] == device[1] and max(t for t in begins if t) < min(t for t in ends if t)
+
+
+def micro_batches_halved(case: Case) -> Iterator[Finding]:
+    """Confirmed runs with smaller micro-batches than asked for, which change no result but cost time."""
+    halved = {
+        arm: sorted({run.usage.micro_batch_tokens for run in runs if run.usage and run.usage.micro_batch_tokens})
+        for arm, runs in case.confirmed.items()
+    }
+    if any(halved.values()):
+        yield Finding(
+            id="micro-batches-halved",
+            severity="note",
+            sentence="There was no memory for micro-batches as large as asked for; smaller ones give the same result "
+            "within rounding and take other time and memory.",
+            evidence="; ".join(
+                f"{arm}: {', '.join(f'{n:,}' for n in sizes)} tokens" for arm, sizes in halved.items() if sizes
+            ),
+        )

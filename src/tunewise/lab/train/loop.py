@@ -10,6 +10,7 @@ import torch
 
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.train.loss import add_gradient
+from tunewise.lab.train.memory import is_out_of_memory, release_memory
 from tunewise.spec import Device, Precision
 
 
@@ -41,6 +42,8 @@ class Loop:
     precision: Precision
     after_step: Callable[[torch.nn.Module, int], None]
     first_step: int = 0  # where `steps` begin: those before it were done by an earlier process
+    # the same rows in smaller micro-batches, asked where there was no memory for these; None: they cannot be smaller
+    recut: Callable[[Sequence[Batch]], list[Batch] | None] = lambda batches: None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
             group["lr"] = rate * factor
         num_targets = sum(batch.num_targets for batch in micro_batches)
         assert num_targets, f"step {index + 1} has nothing to train on: no example of it has a supervised token"
-        gradient = compute_gradient(model, micro_batches, num_targets, loop)
+        gradient = gradient_in_memory(model, micro_batches, num_targets, loop)
         loss, norm = float(gradient.loss), float(gradient.norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(f"step {index + 1}: loss {loss}, gradient norm {norm}")
@@ -80,6 +83,26 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
             num_tokens=sum(batch.num_tokens for batch in micro_batches),
             seconds=time.perf_counter() - start,
         )
+
+
+def gradient_in_memory(
+    model: torch.nn.Module, micro_batches: Sequence[Batch], num_targets: int, loop: Loop
+) -> Gradient:
+    """As `compute_gradient`; while there is no memory for it, again in smaller micro-batches, which change no sum.
+
+    Raises what torch raises where they cannot be smaller.
+    """
+    while True:
+        try:
+            return compute_gradient(model, micro_batches, num_targets, loop)
+        except Exception as error:
+            smaller = loop.recut(micro_batches) if is_out_of_memory(error) else None
+            if smaller is None:
+                raise
+        # outside of the handler: the error holds all that was in memory when it was raised
+        micro_batches = smaller
+        loop.optimizer.zero_grad(set_to_none=True)
+        release_memory()
 
 
 # The two halves of a step. Between them the loop looks at numbers; they themselves read nothing back from the device,

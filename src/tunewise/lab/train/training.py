@@ -34,6 +34,7 @@ class Training:
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     num_continued: int = 0  # how often a later process took over
+    micro_batch_tokens: int | None = None  # at a time, once there was no memory for what the study asks for
     warnings: list[str] = field(default_factory=list)
     updates_kept: float | None = None
     rank_patterns: dict[int, dict[str, int]] = field(default_factory=dict)
