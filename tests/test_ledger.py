@@ -1,13 +1,14 @@
 """Laws of the study folder: a run is done when its record is there, and what it wrote stays as it was."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tunewise.disk import files_below
 from tunewise.errors import StudyError
-from tunewise.ledger import Ledger, find_studies
+from tunewise.ledger import Ledger, find_studies, seal_data
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import FullMethod, Inputs, RunSpec, SamplesSpec, StudySpec, TrainSpec
 
@@ -168,6 +169,26 @@ def test_a_damaged_record_is_refused_by_name(ledger: Ledger, content: bytes) -> 
         ledger.records()
 
 
+def test_a_number_that_was_altered_in_a_record_a_study_or_a_summary_is_refused(ledger: Ledger) -> None:
+    record = finish(ledger, run_spec()) / "record.json"
+    data = ledger.data_folder("key") / "data.json"
+    data.parent.mkdir(parents=True)
+    data.write_text(summary("key").model_dump_json(indent=1), encoding="utf-8")
+    seal_data(data.parent)
+    read: dict[Path, tuple[str, str, Callable[[], object]]] = {
+        record: ('"attempts": 1', '"attempts": 2', ledger.records),
+        data: ('"hidden_size": 8', '"hidden_size": 9', ledger.data_summary),
+        ledger.folder / "study.yaml": ("batch_size: 16", "batch_size: 17", ledger.study),
+    }
+    for path, (old, new, reading) in read.items():
+        reading()
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(StudyError, match=path.name):
+            reading()
+
+
 def test_what_may_change_after_the_run_is_not_refused(ledger: Ledger) -> None:
     folder = finish(ledger, run_spec(), **{"weights/model.safetensors": "w", "log.txt": "hello"})
     (folder / "log.txt").write_text("more", encoding="utf-8")
@@ -224,6 +245,7 @@ def test_the_summary_in_use_is_the_newest(ledger: Ledger) -> None:
         path = ledger.data_folder(key) / "data.json"
         path.parent.mkdir(parents=True)
         path.write_text(summary(key).model_dump_json(), encoding="utf-8")
+        seal_data(path.parent)
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     assert ledger.data_summary().key == "newest"
 

@@ -3,7 +3,8 @@
 runs/<study>/
   study.yaml               resolved
   declarations.json        what was declared before the first confirmation run, and its SHA-256
-  data/<key>/              prepared examples: data.json, train.parquet, valid.parquet, test.parquet, general.parquet
+  data/<key>/              prepared examples: data.json, train.parquet, valid.parquet, test.parquet, general.parquet,
+                           and their hashes in sha256.json (written last)
   runs/<run-id>/           spec.json, steps.jsonl, scores.parquet, log.txt, weights/, record.json (written last);
                            checkpoint/ while it runs
   best/<arm>/              the deliverable
@@ -13,7 +14,7 @@ runs/<study>/
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,38 @@ from tunewise.study_file import parse_study
 
 RECORD = "record.json"
 DECLARATIONS = "declarations.json"
+DATA_HASHES = "sha256.json"
 CHECKPOINT = "checkpoint"
 TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # of a run that was interrupted
 RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet", "spectrum.parquet")
 
 
 OWN_FOLDERS = ("runs", "data", "best", "figures")  # what a study writes into, always in its own folder
+SEAL = "\n# sha256: "  # before the hash of what stands above it in study.yaml
+CARD = "README.md"  # of a deliverable: written over that of the run
 
 
 def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON of plain data with a hash of its own, so that no other number can be read from it unnoticed."""
+    return json.dumps({**content, "sha256": _text_hash(canonical_json(content))}, indent=1)
+
+
+def unsealed(text: str) -> dict[str, Any] | None:
+    """What `sealed` was given; None where it is not that any more."""
+    try:
+        content = json.loads(text)
+        return content if content.pop("sha256") == _text_hash(canonical_json(content)) else None
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, with a sign for every byte that is none."""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 class Ledger:
@@ -73,7 +96,8 @@ class Ledger:
 
     def store_study(self, study: StudySpec) -> None:
         """Write study.yaml, every default written out."""
-        write_atomically(self.folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.folder / "study.yaml", f"{text}{SEAL}{_text_hash(text)}\n")
 
     def declared(self) -> dict[str, Any] | None:
         """What was declared before the first confirmation run; None: nothing. Raises StudyError if it was altered."""
@@ -107,9 +131,13 @@ class Ledger:
             )
 
     def study(self) -> StudySpec:
-        """The resolved study as stored."""
+        """The resolved study as stored. Raises StudyError where it is not what was stored."""
         path = self.folder / "study.yaml"
-        return parse_study(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        text, _, seal = read_text(path).rpartition(SEAL)
+        if seal.strip() != _text_hash(text):
+            again = "Give `tunewise compare` your own study file again: this one is written anew."
+            raise StudyError(f"{path} is not what tunewise wrote. {again}")
+        return parse_study(yaml.safe_load(text), str(path))
 
     # --- prepared data
 
@@ -122,6 +150,11 @@ class Ledger:
         found = sorted((self.folder / "data").glob("*/data.json"), key=lambda path: path.stat().st_mtime)
         if not found:
             raise StudyError(f"{self.folder} holds no prepared data yet. Run `tunewise compare` on its study file.")
+        if not data_is_whole(found[-1].parent, ("data.json",)):
+            raise StudyError(
+                f"the prepared data in {found[-1].parent} is damaged (data.json or {DATA_HASHES}). "
+                "Give `tunewise compare` again: it is prepared anew."
+            )
         return DataSummary.model_validate_json(found[-1].read_text(encoding="utf-8"))
 
     # --- runs
@@ -161,8 +194,8 @@ class Ledger:
         if not path.is_file():
             return None
         try:
-            record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
+            record = RunRecord.model_validate_json(json.dumps(unsealed(read_text(path))))
+        except ValidationError as error:
             raise StudyError(
                 f"{path} is damaged or of another version. Delete {path.parent} to run it again."
             ) from error
@@ -192,7 +225,7 @@ class Ledger:
         files = {name: file_hash(folder / name) for name in RUN_FILES if (folder / name).is_file()}
         saved = {str(p.relative_to(weights)): file_hash(p) for p in files_below(weights)}
         complete = record.replace(files=files, weights=saved)
-        write_atomically(folder / RECORD, complete.model_dump_json(indent=1))
+        write_atomically(folder / RECORD, sealed(json.loads(complete.model_dump_json())))
         if record.status not in LOST:
             delete(folder / CHECKPOINT)
 
@@ -222,9 +255,33 @@ class Ledger:
                 weights = Path(shutil.copytree(weights, copy))
         move(weights, best)
 
+    def has_weights(self, arm: str, record: RunRecord) -> bool:
+        """True if the weights that the run saved lie in its folder, or in best/<arm>, as it wrote them."""
+        return any(
+            _holds(at, record.weights) for at in (self.run_folder(record.run_id) / "weights", self.best_folder(arm))
+        )
+
     def drop_weights(self, run_id: str) -> None:
         """Delete the weights of a run that is not the deliverable."""
         delete(self.run_folder(run_id) / "weights")
+
+
+def _holds(folder: Path, hashes: Mapping[str, str]) -> bool:
+    files = {folder / name: expected for name, expected in hashes.items() if name != CARD}
+    return all(path.is_file() and file_hash(path) == expected for path, expected in files.items())
+
+
+def seal_data(folder: Path) -> None:
+    """Store the hashes of the files of prepared data, which makes it whole."""
+    hashes = {path.name: file_hash(path) for path in files_below(folder) if path.name not in (DATA_HASHES, "log.txt")}
+    write_atomically(folder / DATA_HASHES, sealed(hashes))
+
+
+def data_is_whole(folder: Path, names: Sequence[str] = ()) -> bool:
+    """True if the files of prepared data (all, or those of these names) are as they were when they were sealed."""
+    path = folder / DATA_HASHES
+    hashes = unsealed(read_text(path)) if path.is_file() else None
+    return hashes is not None and _holds(folder, {name: hashes[name] for name in names or hashes})
 
 
 def find_studies(root: Path) -> list[Path]:

@@ -61,7 +61,7 @@ class StudyProgress:
         elif event["event"] == "stopping":
             self.console.print("stopping at the end of this step; Ctrl-C once more stops at once", highlight=False)
         elif event["event"] == "stopped":
-            self.console.print(f"{event['message']}; that is saved", markup=False, highlight=False)
+            self.console.print(event["message"], markup=False, highlight=False)
         elif event["event"] == "halved":
             tokens = event["max_tokens"]
             self.console.print(f"out of memory: once more with {tokens:,} tokens at a time", highlight=False)

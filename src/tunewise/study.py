@@ -79,7 +79,7 @@ def run_missing(study: StudySpec, ledger: Ledger, lab: LabServer, listener: List
     for run_id in records:
         ledger.clear(run_id)
     folder = todays(ledger, declared, data, list(records.values()))
-    while runs := next_runs(ledger, folder.study, data, folder.records):
+    while runs := next_runs(ledger, folder.study, data, folder.records) or undelivered(ledger, folder):
         if any(spec.role == "confirm" for spec in runs):
             declare(ledger, folder.study, data)
         current = list(folder.records)
@@ -139,6 +139,14 @@ def disk_needed(study: StudySpec, data: DataSummary) -> int:
     ]
     kept = sum(sizes) * (study.looks[-1] if study.keep == "all" else 1)
     return kept + 2 * max(sizes, default=0)
+
+
+def undelivered(ledger: Ledger, folder: StudyFolder) -> list[RunSpec]:
+    """The runs whose weights should be delivered and are gone or damaged: they are made again."""
+    if folder.study.keep == "none":
+        return []
+    best = {arm: _best(runs) for arm, runs in _deliverable_runs(folder.study, folder.records).items()}
+    return [record.spec for arm, record in best.items() if not ledger.has_weights(arm, record)]
 
 
 def tidy(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
@@ -201,6 +209,9 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, s
     ledger = Ledger.open(Path(folder))
     study, data = ledger.study(), ledger.data_summary()
     folders = {arm: ledger.best_folder(arm) for arm in study.arms if ledger.best_folder(arm).is_dir()}
+    for arm, place in folders.items():
+        if not any(ledger.has_weights(arm, record) for record in ledger.records() if record.weights):
+            raise StudyError(f"{place} is not what its run wrote. Give `tunewise compare` again: it is made anew.")
     if not folders:
         raise StudyError(f"{folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
     return answer(study, data, folders, prompt, max_new_tokens)

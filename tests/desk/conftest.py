@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunewise.desk import schedule
-from tunewise.ledger import Ledger
+from tunewise.ledger import Ledger, seal_data
 from tunewise.records import (
     FORGETTING_SCHEMA,
     SCORES_SCHEMA,
@@ -358,6 +358,7 @@ def write_study(
     ledger.store_study(resolved)
     ledger.data_folder(summary.key).mkdir(parents=True)
     (ledger.data_folder(summary.key) / "data.json").write_text(summary.model_dump_json(indent=1), encoding="utf-8")
+    seal_data(ledger.data_folder(summary.key))
     lab = FakeLab(ledger, resolved, summary, change)
     made = 0
     while True:

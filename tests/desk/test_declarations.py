@@ -14,7 +14,7 @@ from tunewise.desk.declarations import declarations
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
-from tunewise.ledger import Ledger
+from tunewise.ledger import Ledger, seal_data
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
@@ -49,6 +49,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
             def prepare(self, study: StudySpec, root: Path) -> str:
                 (root / summary.key).mkdir(parents=True, exist_ok=True)
                 (root / summary.key / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
+                seal_data(root / summary.key)
                 return summary.key
 
             def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: object) -> RunRecord:

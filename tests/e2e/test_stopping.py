@@ -98,9 +98,13 @@ def test_a_second_signal_ends_it_at_once_and_a_kill_leaves_no_worker(folder: Pat
     assert not alive
 
 
-def test_the_same_command_then_finishes_the_study(folder: Path) -> None:
-    command = [sys.executable, "-m", "tunewise", "compare", "my study.yaml"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
+def test_the_same_command_then_finishes_the_study_although_its_worker_is_killed(folder: Path) -> None:
+    with training(folder, "tunewise compare 'my study.yaml'") as process:
+        (server,) = psutil.Process(process.pid).children()
+        (worker,) = server.children()
+        worker.kill()
+        _, complained = process.communicate(timeout=300)
+    assert process.returncode == 0, complained
     records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("record.json")]
     assert {record["status"] for record in records} == {"done"}
     assert max(record["usage"]["num_continued"] for record in records) >= 2

@@ -180,7 +180,7 @@ def test_law_25_a_run_that_dies_at_every_step_once_ends_as_if_it_had_not(
 def test_law_25_a_run_goes_back_over_an_evaluation_that_its_checkpoint_does_not_know(study: Make, whole: Whole) -> None:
     broken = study("lora", checkpoint="last")
     asked = iter([False, False, True])
-    with pytest.raises(StoppedError):
+    with pytest.raises(StoppedError, match="stopped after step 3, saved"):
         broken.start(should_stop=lambda: next(asked), seconds=math.inf)
     with pytest.raises(Killed):
         broken.start(dies_at=7, seconds=math.inf)
@@ -312,6 +312,8 @@ def test_law_25_a_disk_without_room_for_checkpoints_costs_a_warning_and_nothing_
     with monkeypatch.context() as full:
         full.setattr(module.shutil, "disk_usage", lambda path: Usage)
         record = tight.start()
+        with pytest.raises(StoppedError, match="stopped after step 1, which could not be saved"):
+            study("lora").start(should_stop=lambda: True)
     (warning,) = record.warnings
     assert warning.startswith("A checkpoint could not be written")
     assert tight.result() == whole("lora")

@@ -70,11 +70,13 @@ class LabServer:
         if self._timer:
             self._timer.cancel()
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.wait()
-        os.close(self._lifeline)
-        self._signals.close()
+        try:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+            self.process.wait()
+        finally:  # also where one more Ctrl-C comes
+            os.close(self._lifeline)
+            self._signals.close()
 
     def stop(self) -> bool:
         """Ask the run that is going on to save and stop; False where none is, or it was asked before."""

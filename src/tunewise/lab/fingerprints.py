@@ -11,6 +11,7 @@ from tunewise.adapter_file import CONFIG, require_safe
 from tunewise.disk import file_hash, files_below, write_atomically
 from tunewise.errors import ModelError
 from tunewise.lab.models import model_source
+from tunewise.ledger import read_text, sealed, unsealed
 
 VERSIONED = ("torch", "transformers", "peft")
 WEIGHTS = (".safetensors", ".safetensors.index.json")
@@ -39,7 +40,8 @@ class FileHashes:
 
     def __init__(self, memory: Path) -> None:
         self.memory = memory
-        self.known: dict[str, str] = json.loads(memory.read_text()) if memory.is_file() else {}
+        # a damaged memory is none: what it held is found again
+        self.known: dict[str, str] = (unsealed(read_text(memory)) if memory.is_file() else None) or {}
 
     def of(self, path: Path) -> str:
         """SHA-256 of one file."""
@@ -47,7 +49,7 @@ class FileHashes:
         key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
         if key not in self.known:
             self.known[key] = file_hash(path)
-            write_atomically(self.memory, json.dumps(self.known, indent=0))
+            write_atomically(self.memory, sealed(self.known))
         return self.known[key]
 
     def of_model(self, name: str, config: PreTrainedConfig) -> str:

@@ -4,6 +4,7 @@ Whatever is wrong with them is said here, in the first seconds of a study.
 """
 
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from transformers import (
     set_seed,
 )
 
-from tunewise.disk import write_atomically
+from tunewise.disk import delete, write_atomically
 from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
@@ -23,6 +24,7 @@ from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
+from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
 from tunewise.spec import ExistingMethod, Inputs, PeftMethod, StudySpec, Task, canonical_json
 
@@ -48,9 +50,10 @@ def prepare(study: StudySpec, root: Path) -> str:
     asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions()])
     key = text_fingerprint(asked, base_hash, data_key(study, tokens_by))[:16]
     folder = root / key
-    if (folder / "data.json").is_file():
-        os.utime(folder / "data.json")  # the newest is the one in use
+    if data_is_whole(folder):
+        _make_newest(folder / "data.json")
         return key
+    delete(folder / DATA_HASHES)  # first: where it stands, what it names is there
     folder.mkdir(exist_ok=True)
     examples = prepare_examples(study, tokenizer, context_length(config), folder)
     load_config(study.model, examples.task, study.trust_remote_code)  # now that the task is known
@@ -64,7 +67,16 @@ def prepare(study: StudySpec, root: Path) -> str:
     )
     summary = _summary(study, config, tokenizer, examples, inputs)
     write_atomically(folder / "data.json", summary.replace(key=key, existing=existing).model_dump_json(indent=1))
+    seal_data(folder)
+    _make_newest(folder / "data.json")
     return key
+
+
+def _make_newest(summary: Path) -> None:
+    """Newer than its like, also where the clock was set back: the newest is the one in use."""
+    others = [path.stat().st_mtime_ns for path in summary.parents[1].glob("*/data.json") if path != summary]
+    now = max([time.time_ns(), *(other + 1_000_000_000 for other in others)])  # some disks count in seconds
+    os.utime(summary, ns=(now, now))
 
 
 def _summary(

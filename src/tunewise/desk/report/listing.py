@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,10 @@ def _cells(folder: Path) -> tuple[str, str, str, str]:
     path = folder / "report.json"
     if not path.is_file():
         return "-", "-", "-", "no report yet: run the same command again"
-    report = Report.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        report = Report.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return "-", "-", "-", f"a damaged report: `tunewise report {folder}` writes it again"
     outcomes = "; ".join(f"{verdict.arm}: {verdict.outcome}" for verdict in report.verdicts)
     arms = ", ".join(arm.name for arm in report.arms)
     return report.study.model, report.study.task, arms, outcomes or "-"

@@ -64,12 +64,13 @@ class Checkpoints:
 
     def after_step(self, state: TrainingState) -> None:
         """Write a checkpoint if it is time to. Raises StoppedError, after writing one, where the run should stop."""
-        is_asked = self.should_stop()
+        is_asked, is_saved = self.should_stop(), False
         if is_asked or time.monotonic() - self.last_time >= self.seconds:
             with state.meter.phase(PHASE):
-                self._write(state)
+                is_saved = self._write(state)
         if is_asked:
-            raise StoppedError(f"stopped after step {state.training.num_steps}")
+            how = "saved" if is_saved else "which could not be saved: the run continues from an earlier step"
+            raise StoppedError(f"stopped after step {state.training.num_steps}, {how}")
 
     def select(self, state: TrainingState) -> None:
         """Store the weights of now as those that the run is scored with. Raises StudyError where the disk refuses."""
@@ -86,7 +87,7 @@ class Checkpoints:
         tensors: dict[str, torch.Tensor] = load_file(self.folder / name)
         return tensors
 
-    def _write(self, state: TrainingState) -> None:
+    def _write(self, state: TrainingState) -> bool:
         self.last_time = time.monotonic()  # also where it fails, so that it is not tried at every step
         notes = bytes_as_tensor(json.dumps(state.notes(), default=_plain).encode())
         tensors = {**state.tensors(), NOTES: notes}
@@ -98,6 +99,8 @@ class Checkpoints:
             self._tidy()
         except StudyError as error:  # the run itself can go on, and may end before anything happens to it
             state.training.warn(f"A checkpoint could not be written: {error}")
+            return False
+        return True
 
     def _require_space(self, tensors: Mapping[str, torch.Tensor]) -> None:
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
