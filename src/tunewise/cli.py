@@ -63,11 +63,17 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     budget: Budget = None,
+    accept_stale: Annotated[
+        bool,
+        typer.Option("--accept-stale", help="also take runs made with another base or other library versions"),
+    ] = False,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
     """Run what is missing of a study; verdict, report, tuned models."""
-    _run(_study(study, model, data, arm, [*(sets or []), *([f"budget={budget}"] if budget else [])]), out)
+    more = [f"budget={budget}"] if budget else []
+    more += ["accept_stale=true"] if accept_stale else []
+    _run(_study(study, model, data, arm, [*(sets or []), *more]), out)
 
 
 @app.command()

@@ -252,6 +252,10 @@ class StudySpec(Frozen):
     cost: CostName = Field("trainable_parameters", description="by which the cheapest arm that is good is recommended")
     machine: MachineSpec = MachineSpec()
     keep: Literal["best", "all", "none"] = Field("best", description="which tuned weights stay on disk")
+    accept_stale: bool = Field(
+        False,
+        description="also take runs made with another base, other library versions or numerics; the report says which",
+    )
     budget: str | None = Field(None, description="'2h', '90min': caps and looks shrink for all arms alike to fit")
 
     @field_validator("budget")

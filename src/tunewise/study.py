@@ -9,6 +9,7 @@ from typing import Any
 from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
 from tunewise.desk.declarations import declarations
+from tunewise.desk.drafts import changed_since
 from tunewise.desk.export import export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import check_asked
@@ -146,7 +147,12 @@ def undelivered(ledger: Ledger, folder: StudyFolder) -> list[RunSpec]:
     if folder.study.keep == "none":
         return []
     best = {arm: _best(runs) for arm, runs in _deliverable_runs(folder.study, folder.records).items()}
-    return [record.spec for arm, record in best.items() if not ledger.has_weights(arm, record)]
+    return [
+        record.spec
+        for arm, record in best.items()
+        # an accepted stale run cannot be made again as it was
+        if not ledger.has_weights(arm, record) and not changed_since(record.spec, folder.data)
+    ]
 
 
 def tidy(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:

@@ -481,6 +481,42 @@ def test_continued_runs_are_noted_by_arm(clean: Make) -> None:
     assert "runs-continued" not in findings_with(clean(), lambda record: record)
 
 
+def test_runs_of_other_libraries_are_counted_and_taken_only_if_the_study_says_so(clean: Make) -> None:
+    ledger = clean()
+    data, study, records = ledger.data_summary(), ledger.study(), ledger.records()
+    newer = data.replace(inputs=data.inputs.replace(versions={"torch": "9.9"}, base="another").model_dump())
+    assert schedule.current(study, newer, records) == []
+    (left,) = [f for f in check(Case(study, newer, [], records)) if f.id == "stale-left-out"]
+    assert left.severity == "note"
+    assert left.evidence.startswith(f"{len(records)} runs: base, torch ")
+    assert "(now 9.9)" in left.evidence
+    accepting = study.replace(accept_stale=True)
+    taken = schedule.current(accepting, newer, records)
+    assert [run.run_id for run in taken] == [run.run_id for run in records]
+    assert schedule.next_runs(accepting, newer, taken, ()) == []
+    (accepted,) = [f for f in check(Case(accepting, newer, taken)) if f.id == "stale-accepted"]
+    assert (accepted.severity, accepted.evidence) == ("warns", left.evidence)
+
+
+@pytest.mark.parametrize("name", ["data", "tokenizer", "general"])
+def test_scores_of_other_data_are_never_taken(clean: Make, name: str) -> None:
+    ledger = clean()
+    other = ledger.data_summary()
+    other = other.replace(inputs=other.inputs.replace(**{name: "another"}).model_dump())
+    taken = schedule.current(ledger.study().replace(accept_stale=True), other, ledger.records())
+    assert not [run for run in taken if run.spec.inputs.general]
+
+
+def test_of_a_stale_run_and_one_of_today_the_latter_counts(clean: Make) -> None:
+    ledger = clean()
+    data, study = ledger.data_summary(), ledger.study().replace(accept_stale=True)
+    older = [r.replace(spec=r.spec.replace(numerics=1).model_dump()) for r in ledger.records()]
+    older = [r.replace(run_id=r.spec.run_id) for r in older]
+    assert {r.run_id for r in older}.isdisjoint(r.run_id for r in ledger.records())
+    for stored in ([*older, *ledger.records()], [*ledger.records(), *older]):
+        assert {r.run_id for r in schedule.current(study, data, stored)} == {r.run_id for r in ledger.records()}
+
+
 # --- a strong full arm
 
 

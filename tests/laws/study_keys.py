@@ -246,6 +246,15 @@ def asked(bench: Bench, study: StudySpec) -> Any:
     return [(run.arm, run.role, run.seed, run.learning_rate, run.head_learning_rate) for run in runs]
 
 
+def reused(bench: Bench, study: StudySpec) -> Any:
+    """How many runs count that were made with another torch."""
+    data = simulated_study.data_summary(study.task or "sft")
+    older = data.replace(inputs=data.inputs.replace(versions={"torch": "1.0"}).model_dump())
+    resolved = schedule.resolve(study, data)
+    made = simulated_study.drive(resolved, older, lambda spec: simulated_study.record(spec, 2.0))
+    return len(schedule.current(resolved, data, made))
+
+
 def told(bench: Bench, study: StudySpec) -> Any:
     """What a report says of quality, and what it recommends, its figures made up."""
     changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})

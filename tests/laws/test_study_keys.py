@@ -21,6 +21,7 @@ from study_keys import (
     kept,
     limited,
     prepared,
+    reused,
     told,
     trained,
 )
@@ -81,6 +82,7 @@ TABLE: dict[str, Row] = {
     "model": Row(described, "@mistral"),
     "trust_remote_code": Row(described, True, {"model": "@remote"}),
     "task": Row(prepared, "lm", {"data": {"train": "@all.jsonl", "columns": {"text": "prompt"}}, "task": "sft"}),
+    "accept_stale": Row(reused, True),
     "looks": Row(asked, [2]),
     "seed": Row(asked, 3),
     "checkpoint": Row(trained, "last", {**WORDY, "train.evaluations": 4}),

@@ -1,9 +1,12 @@
 """The runs that a study can ask for, as specs: what all of them share is written once."""
 
 import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import (
+    NUMERICS,
     BaseMethod,
     ExistingMethod,
     FullMethod,
@@ -16,6 +19,7 @@ from tunewise.spec import (
     TrainSpec,
 )
 
+OLDEST = datetime.min.replace(tzinfo=UTC)
 SHORT_TRIAL_SHARE = 0.15  # of a run's steps
 
 
@@ -29,6 +33,19 @@ def short_schedule(study: StudySpec, data: DataSummary) -> TrainSpec:
     return study.train.replace(max_steps=math.ceil(SHORT_TRIAL_SHARE * num_steps(study, data)))
 
 
+def changed_since(run: RunSpec, data: DataSummary) -> tuple[str, ...]:
+    """What a run read or ran with that is not what it would be today; (): nothing of that."""
+    then, now = run.inputs, data.inputs
+    names = [name for name in ("data", "base", "tokenizer") if getattr(then, name) != getattr(now, name)]
+    if then.general and then.general != now.general:
+        names.append("general text")
+    versions = {library: (then.versions.get(library), version) for library, version in now.versions.items()}
+    names += [f"{library} {old} (now {new})" for library, (old, new) in versions.items() if old != new]
+    if run.numerics != NUMERICS:
+        names.append(f"numerics {run.numerics} (now {NUMERICS})")
+    return tuple(names)
+
+
 class Drafts:
     """Run specs of one study: what all runs share, written once."""
 
@@ -36,8 +53,12 @@ class Drafts:
         self.study, self.data = study, data
 
     def match(self, record: RunRecord) -> RunRecord | None:
-        """The record under today's name of its arm, None if no arm of the study makes this run."""
+        """The record under today's name of its arm, None if no arm of the study makes this run.
+
+        With `accept_stale` also a record whose base, libraries or numerics were others; it keeps saying so.
+        """
         old = record.spec
+        identity = self.identity(old) if self.study.accept_stale else record.run_id
         if old.role == "confirm" and old.seed not in self.study.confirmation_seeds():
             return None
         for arm in self.study.arms if old.role != "base" else ("base",):
@@ -47,9 +68,25 @@ class Drafts:
                 specs = self.tune(arm, old.learning_rate, old.head_learning_rate, old.role)
             else:
                 specs = (self.confirm(arm, old.learning_rate, old.head_learning_rate, old.seed),)
-            if found := next((spec for spec in specs if spec.run_id == record.run_id), None):
-                return record.replace(spec=found)
+            if found := next((spec for spec in specs if self.identity(spec) == identity), None):
+                return record.replace(spec=found.replace(inputs=old.inputs, numerics=old.numerics))
         return None
+
+    def identity(self, spec: RunSpec) -> str:
+        """The same for runs of which one stands for the other: the run's id, or less than that with `accept_stale`.
+
+        Other data, another tokenizer and another general text are always other runs: their scores do not compare.
+        """
+        if not self.study.accept_stale:
+            return spec.run_id
+        return spec.replace(inputs=spec.inputs.replace(base="", versions={}), numerics=0).run_id
+
+    def one_each(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Of records that stand for one another the one that changed least, then the newest."""
+        ages = {r.run_id: r.usage.ended if r.usage and r.usage.ended else OLDEST for r in records}
+        ordered = sorted(records, key=lambda r: (-len(changed_since(r.spec, self.data)), ages[r.run_id]))
+        chosen = {self.identity(record.spec): record.run_id for record in ordered}
+        return [record for record in records if chosen[self.identity(record.spec)] == record.run_id]
 
     def base(self) -> RunSpec:
         """The scoring of the untouched base."""

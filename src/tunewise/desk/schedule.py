@@ -137,6 +137,8 @@ def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -
     """
     draft = Drafts(study, data)
     kept = [match for record in records if (match := draft.match(record))]
+    if study.accept_stale:
+        kept = draft.one_each(kept)
     head = reference_arm(study)
     head_rate = shared_head_rate(study, data, _searched(study, data, kept))
     kept = [r for r in kept if r.spec.arm in ("base", head) or r.spec.head_learning_rate in (None, head_rate)]
@@ -324,11 +326,11 @@ def next_runs(
     before that look is complete nobody can know them, and they are not looked at.
     """
     ended = [record for record in records if record.status != "failed" or record.attempts >= MAX_ATTEMPTS]
-    known = {record.run_id for record in ended}
     draft = Drafts(study, data)
+    known = {draft.identity(record.spec) for record in ended}
 
     def missing(runs: list[RunSpec]) -> list[RunSpec]:
-        return [run for run in runs if run.run_id not in known]
+        return [run for run in runs if draft.identity(run) not in known]
 
     base = missing([draft.base()])
     needs_head_rate = data.num_new_parameters and study.train.head_learning_rate is None

@@ -46,6 +46,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     training.early_best,
     protocol.search_seeds_reused,
     protocol.test_scored_again,
+    protocol.stale_runs,
     machine.different_versions,
     machine.different_hardware,
     machine.overlapping_runs,

@@ -1,8 +1,9 @@
 """Rules about the protocol: seeds, looks, and what was declared before a test score was seen."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from tunewise.desk.drafts import changed_since
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count
 from tunewise.desk.power import MIN_SEEDS
 from tunewise.records import RunRecord
@@ -64,3 +65,29 @@ def test_scored_again(case: Case) -> Iterator[Finding]:
             sentence="Arms were scored on this test data before, with other settings: choices may follow the test set.",
             evidence=", ".join(f"{arm}: {count(number, 'seed')}" for arm, number in sorted(again.items())),
         )
+
+
+def stale_runs(case: Case) -> Iterator[Finding]:
+    """Runs in the folder that are not those of today's study: which were taken all the same, and which were not."""
+    accepted = [(run, changes) for run in case.records if (changes := changed_since(run.spec, case.data))]
+    if accepted:
+        yield Finding(
+            id="stale-accepted",
+            severity="warns",
+            sentence="Runs made with something else than today are among the figures, because accept_stale says so.",
+            evidence=_by_changes(accepted),
+        )
+    if case.stale:
+        left = [(run, changed_since(run.spec, case.data) or ("settings",)) for run in case.stale]
+        yield Finding(
+            id="stale-left-out",
+            severity="note",
+            sentence="The folder holds runs that this study would not make today; they are in no figure. "
+            "--accept-stale takes those that differ in the base, the libraries or the numerics alone.",
+            evidence=_by_changes(left),
+        )
+
+
+def _by_changes(runs: Sequence[tuple[RunRecord, tuple[str, ...]]]) -> str:
+    counts = Counter(changes for _, changes in runs)
+    return "; ".join(f"{count(number, 'run')}: {', '.join(changes)}" for changes, number in counts.items())
