@@ -167,6 +167,7 @@ def report(
         list[Path] | None,
         typer.Option(help="a result JSON of peft's method_comparison suite, to stand beside (repeatable)"),
     ] = None,
+    advice: Annotated[bool, typer.Option("--advice", help="print its last section alone: what to do, and why")] = False,
 ) -> None:
     """Build the report of study folders again; reads only, trains nothing."""
     from tunewise.study import export
@@ -175,7 +176,9 @@ def report(
     results = [build(folder) for folder in folders]
     if records:
         typer.echo(f"{export(folders, records)} runs written to {records}")
-    if len(results) == 1 and not peft_results:
+    if advice:
+        _advise(results)
+    elif len(results) == 1 and not peft_results:
         _show(results[0])
     else:
         _show_together(results, peft_results or [])
@@ -248,6 +251,17 @@ def _show(result: Any) -> None:
     from tunewise.terminal import Terminal
 
     print_report(result.report, Terminal(), result.folder)
+
+
+def _advise(results: list[Any]) -> None:
+    from rich.console import Console
+
+    from tunewise.desk.report.text import print_advice
+
+    for result in results:
+        if len(results) > 1:
+            typer.echo(f"\n{result.folder}")
+        print_advice(result.report, Console())
 
 
 def _show_together(results: list[Any], peft_results: list[Path]) -> None:

@@ -61,7 +61,9 @@ class LoraMethod(TrainedMethod):
     alpha: float = Field(32.0, gt=0)
     init_scale: float = Field(1.0, gt=0, description="factor on the values that A begins with")
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: str | tuple[str, ...] = "all-linear"
+    targets: str | tuple[str, ...] = Field(
+        "all-linear", description="auto: an arm for every placement, at ranks that let all train as many parameters"
+    )
     variant: Literal["plain", "rslora", "dora", "pissa", "olora"] = Field(
         "plain",
         description="rslora: scale alpha / sqrt(rank) (arXiv 2312.03732); dora: a learned magnitude per output "
@@ -103,6 +105,8 @@ class LoraMethod(TrainedMethod):
             raise ValueError(f"max_rank goes with rank: auto, but rank is {self.rank}. Leave one of them out")
         if self.rank == "auto" and self.variant not in ("plain", "rslora"):
             raise ValueError(f"rank: auto truncates B A, which is not the whole update of {self.variant}. Name a rank")
+        if self.rank == "auto" and self.targets == "auto":
+            raise ValueError("rank: auto and targets: auto ask two questions at once. Name a rank or the targets")
         return self
 
     @property

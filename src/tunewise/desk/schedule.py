@@ -18,6 +18,7 @@ from tunewise.desk.drafts import num_steps as num_steps
 from tunewise.desk.drafts import short_schedule as short_schedule
 from tunewise.desk.search import Search, best_rate, brackets_best, search
 from tunewise.errors import SpecError
+from tunewise.placements import PLACEMENTS, arm_name, expand, is_open
 from tunewise.records import LOST, MAX_ATTEMPTS, DataSummary, Evaluation, RunRecord, Status
 from tunewise.selection import pooled, selection_losses
 from tunewise.spec import (
@@ -55,10 +56,12 @@ class Trial(NamedTuple):
 
 
 def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
-    """The study with its task filled in and, where there is a new head, the `head` arm that tunes its rate.
+    """The study with its task filled in, an arm for every placement of `targets: auto` and, where there is a new head,
+    the `head` arm that tunes its rate.
 
     Raises SpecError where the runs are too short for short trials.
     """
+    study = expand(study, {name: _placement_costs(name, data) for name in study.arms if is_open(study.arms[name])})
     steps = num_steps(study, data)
     if study.tuning.search == "short" and steps < MIN_STEPS_FOR_SHORT_TRIALS:
         raise SpecError(
@@ -69,6 +72,12 @@ def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
     if data.task == "classify" and not any(isinstance(arm, HeadMethod) for arm in arms.values()):
         arms[HEAD_ARM] = HeadMethod()
     return study.replace(task=data.task, arms={name: arm.model_dump() for name, arm in arms.items()})
+
+
+def _placement_costs(name: str, data: DataSummary) -> dict[str, int]:
+    """Parameters of one rank by placement, of those that the model has."""
+    found = {placement: data.arms.get(arm_name(name, placement)) for placement in PLACEMENTS}
+    return {placement: tuned.rank_parameters for placement, tuned in found.items() if tuned and tuned.rank_parameters}
 
 
 def is_unsettled(method: Method) -> bool:

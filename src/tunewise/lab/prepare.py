@@ -21,6 +21,7 @@ from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import Method, build_method, describe
+from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
@@ -121,6 +122,7 @@ def _describe_arms(
     study: StudySpec, config: PreTrainedConfig, base: Base, examples: PreparedExamples
 ) -> dict[str, Tuned]:
     """What each arm will train, found on a model without storage. Raises SpecError for what cannot be built."""
+    study = expand_placements(study, base)
     num_steps = study.train.num_steps(next(split.rows for split in examples.splits if split.split == "train"))
     config = type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()})
     if study.train.gradient_checkpointing:

@@ -16,6 +16,7 @@ from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS, compute, primary_metric
 from tunewise.desk.multiplicity import decide_together, recommended
 from tunewise.desk.paired import PairedRuns
+from tunewise.desk.report.advice import advise
 from tunewise.desk.report.arms import arm_cost, arm_views
 from tunewise.desk.report.capacity import capacity
 from tunewise.desk.report.folder import StudyFolder
@@ -34,6 +35,7 @@ def build_report(ledger: Ledger) -> Report:
     """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
     reading = read_looks(StudyFolder.read(ledger), _words)
     folder, verdicts = reading.folder, reading.verdicts
+    findings = _findings(folder)
     exploratory = [changed_finding(folder.changed)] if folder.changed else []
     for finding in exploratory:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
@@ -43,7 +45,7 @@ def build_report(ledger: Ledger) -> Report:
     said = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
     if folder.changed:
         said = f"Exploratory, no verdict: {listed(folder.changed)} changed after the first test score."
-    return Report(
+    report = Report(
         tunewise_version=version("tunewise"),
         study=_study_view(reading),
         headline=said,
@@ -63,12 +65,13 @@ def build_report(ledger: Ledger) -> Report:
             )
             for verdict in verdicts
         ),
-        capacity=capacity(folder),
+        capacity=capacity(folder, (*exploratory, *findings), reading.is_complete),
         samples=_samples(folder),
         data=folder.data,
         environment=next((r.environment for r in folder.records if r.environment), None),
-        warnings=(*exploratory, *_findings(folder), *run_warnings(folder.records)),
+        warnings=(*exploratory, *findings, *run_warnings(folder.records)),
     )
+    return Report(**{**dict(report), "advice": advise(folder, report)})
 
 
 def undecided_arms(ledger: Ledger) -> tuple[str, ...]:

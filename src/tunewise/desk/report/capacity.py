@@ -1,23 +1,31 @@
 """From a study folder to what it says of rank: rank curves, and the arms that were trained at their ranks."""
 
+from collections.abc import Sequence
+
 import yaml
 
 from tunewise.desk import schedule
+from tunewise.desk.fairness import Finding
 from tunewise.desk.metrics import METRICS, compute
 from tunewise.desk.ranks import RankCurve
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.low_rank import low_rank
+from tunewise.desk.report.placements import placement_views
 from tunewise.spec import LoraMethod
 
 SEARCHED = {"rank", "max_rank", "learning_rate", "rates"}  # what arms of one curve may differ in
 
 
-def capacity(folder: StudyFolder) -> CapacityView:
-    """Rank curves with the arms that were trained at their ranks. Raises StudyError for scores that are damaged."""
+def capacity(folder: StudyFolder, findings: Sequence[Finding], is_complete: bool) -> CapacityView:
+    """Rank curves with the arms that were trained at their ranks, placements, and what full fine-tuning changed.
+
+    Raises StudyError for scores that are damaged.
+    """
     ranks = tuple(_rank_view(folder, curve) for curve in folder.rank_curves.values())
-    return CapacityView(ranks=ranks, low_rank=low_rank(folder))
+    placements = placement_views(folder, findings) if is_complete else ()
+    return CapacityView(ranks=ranks, placements=placements, low_rank=low_rank(folder))
 
 
 def _rank_view(folder: StudyFolder, curve: RankCurve) -> RankView:

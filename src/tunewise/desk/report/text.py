@@ -12,7 +12,8 @@ from rich.text import Text
 from tunewise.desk.fairness import Finding
 from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
-from tunewise.desk.report.capacity_view import LowRankView, RankView
+from tunewise.desk.report.advice_view import Alternative
+from tunewise.desk.report.capacity_view import LowRankView, PlacementView, RankView
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
@@ -36,11 +37,14 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
         _print_arms(report, console)
     for view in report.capacity.ranks:
         _print_ranks(view, console)
+    for placements in report.capacity.placements:
+        _print_placements(placements, console)
     if report.capacity.low_rank:
         _print_low_rank(report.capacity.low_rank, console)
     for sample in report.samples[:MAX_SAMPLES]:
         _print_sample(sample, console)
     print_findings(report.warnings, console)
+    print_advice(report, console)
     console.print(Text.assemble("\nreport: ", (str(folder / "report.html"), "bold")), soft_wrap=True)
 
 
@@ -150,6 +154,24 @@ def _print_ranks(view: RankView, console: Console) -> None:
     print_rows(console, f"which rank: {view.arm} on valid", columns, rows, view.words)
 
 
+def _print_placements(view: PlacementView, console: Console) -> None:
+    columns = ("targets", "rank", "parameters", METRICS[view.metric].label, "difference")
+    rows = [
+        (
+            Text(point.targets),
+            Text(str(point.rank)),
+            Text(wording.count(point.parameters)),
+            Text(wording.figure(view.metric, point.value)),
+            _cell(
+                wording.difference(view.metric, point.difference.estimate if point.difference else None),
+                wording.signed_interval(view.metric, point.difference) if point.difference else None,
+            ),
+        )
+        for point in view.points
+    ]
+    print_rows(console, "which modules, at equal budget: on test", columns, rows, view.words)
+
+
 def _print_low_rank(view: LowRankView, console: Console) -> None:
     columns = ("adapter", f"cut out of {view.arm}", "margin", "trained", "margin")
     rows = [
@@ -165,6 +187,39 @@ def _print_low_rank(view: LowRankView, console: Console) -> None:
     print_rows(console, "is the task of low rank? on valid", columns, rows, view.words)
     for cause in view.causes:
         console.print(Text(f"\n{cause}"))
+
+
+def print_advice(report: Report, console: Console) -> None:
+    """What the records recommend, the cost of each alternative, and what is not known."""
+    advice = report.advice
+    if advice is None:
+        return
+    console.print(Text("\nadvice", style="italic"))
+    if advice.arm is None:
+        console.print(Text(advice.items[0].reason))
+    for item in advice.items if advice.arm else ():
+        console.print(Text.assemble((f"{item.topic}: ", "bold"), (item.say or "no recommendation", "bold")))
+        runs = f" ({wording.cited(item.runs)})" if item.runs else ""
+        console.print(Padding(Text(item.reason).append(runs, style="dim"), (0, 0, 0, 2)))
+    if advice.alternatives:
+        columns = ("arm", "trained", "time", "memory", "disk")
+        print_rows(console, "alternatives", columns, [_alternative_cells(one) for one in advice.alternatives], "")
+    for one in advice.alternatives:
+        console.print(Text(f"{one.arm}: {one.standing}"))
+    if advice.missing:
+        console.print(Text("\nnot known", style="italic"))
+    for text in advice.missing:
+        console.print(Padding(Text(f"- {text}"), (0, 0, 0, 2)))
+
+
+def _alternative_cells(one: Alternative) -> tuple[Text, ...]:
+    return (
+        Text(one.arm),
+        Text(wording.count(one.trainable_parameters)),
+        Text(wording.duration(one.train_seconds)),
+        Text(wording.size(one.peak_memory_bytes)),
+        Text(wording.size(one.saved_bytes)),
+    )
 
 
 def _print_sample(sample: SampleView, console: Console) -> None:

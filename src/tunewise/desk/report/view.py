@@ -11,6 +11,7 @@ from tunewise.desk.forgetting import AtEqualQuality, CurvePoint
 from tunewise.desk.frontier import Cost
 from tunewise.desk.intervals import Estimate
 from tunewise.desk.paired import MetricSummary
+from tunewise.desk.report.advice_view import Advice
 from tunewise.desk.report.capacity_view import CapacityView
 from tunewise.desk.verdict import Verdict
 from tunewise.records import DataSummary, Environment
@@ -153,11 +154,12 @@ class Report(Frozen):
     no_verdict: str | None  # why there are no verdicts; None: there are
     arms: tuple[ArmView, ...]  # the base first, then full, then as the study names them
     verdicts: tuple[VerdictView, ...]
-    capacity: CapacityView  # which rank is enough, where the study asks
+    capacity: CapacityView  # which rank, which modules, and is the task of low rank, where the study asks
     samples: tuple[SampleView, ...]
     data: DataSummary
     environment: Environment | None  # of the first run; differences between arms are warnings
     warnings: tuple[Finding, ...]  # blocking ones first
+    advice: Advice | None = None  # None only while the report is being made
 
     def arm(self, name: str) -> ArmView:
         """The arm of that name."""

@@ -309,3 +309,12 @@ def extracted_rows(view: LowRankView) -> list[ExtractedRow]:
         )
         for one in view.extracted
     ]
+
+
+MAX_CITED = 3  # run ids; report.json has all
+
+
+def cited(runs: Sequence[str]) -> str:
+    """The records that a sentence rests on: 'runs 0123abcd..., ... and 4 more'."""
+    more = f" and {len(runs) - MAX_CITED} more" if len(runs) > MAX_CITED else ""
+    return f"{'run' if len(runs) == 1 else 'runs'} {', '.join(runs[:MAX_CITED])}{more}"

@@ -11,13 +11,16 @@ from transformers import PreTrainedConfig
 
 from tunewise.lab.data.batching import Batching, Example, read_examples
 from tunewise.lab.data.prepare import prepare_examples
+from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models import context_length, is_encoder, load_tokenizer
 from tunewise.lab.plan.arm import plan_arm
+from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.configurations import configuration
 from tunewise.lab.plan.subject import Kernels, Setting, try_kernels
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.lab.train.meters import pick_device
 from tunewise.lab.train.precision import pick_precision
+from tunewise.placements import is_open
 from tunewise.plans import ArmPlan, PlanRequest, StudyPlan, Work
 from tunewise.records import DataSummary, SplitSummary
 from tunewise.spec import NO_DATA, Device, ExistingMethod, Method, StudySpec, Task
@@ -59,6 +62,8 @@ def plan_study(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPla
         precision=precision,
         attention=study.machine.attention,
     )
+    if any(is_open(arm) for arm in study.arms.values()):
+        study = expand_placements(study, blank_base(setting.config, setting.task, setting.num_labels, setting.heads))
     memory_bytes = request.memory_bytes or _memory(device)
     works = cache(partial(workload, known.train, study.train, study.search_seeds()[0]))
     return StudyPlan(

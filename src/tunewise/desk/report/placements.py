@@ -1,0 +1,136 @@
+"""Which modules: LoRA arms that differ in their targets and train as many parameters, side by side.
+
+The one that is named is the best on valid, so that test, on which the others are then compared with it, chose nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tunewise.desk import schedule
+from tunewise.desk.fairness import Finding, listed
+from tunewise.desk.metrics import METRICS, Scores, primary_metric
+from tunewise.desk.paired import PairedRuns
+from tunewise.desk.ranks import mean_of
+from tunewise.desk.report import wording
+from tunewise.desk.report.capacity_view import PlacementPoint, PlacementView
+from tunewise.desk.report.folder import StudyFolder
+from tunewise.desk.search import headroom
+from tunewise.placements import PLACEMENTS, alike
+from tunewise.records import RunRecord
+from tunewise.spec import LoraMethod
+
+MIN_SEEDS = 2
+PLACED = {"targets", "rank", "learning_rate", "rates"}  # what arms of one comparison may differ in
+Runs = dict[str, list[RunRecord]]
+
+
+def placement_views(folder: StudyFolder, findings: Sequence[Finding]) -> tuple[PlacementView, ...]:
+    """Every set of two and more such arms, confirmed with the seeds of the first look."""
+    groups: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for arm, method in folder.study.arms.items():
+        is_placed = isinstance(method, LoraMethod) and method.rank != "auto" and method.targets in PLACEMENTS
+        tuned = next((run.tuned for run in folder.confirmed.get(arm, []) if run.tuned), None)
+        if is_placed and tuned:
+            groups[method.model_dump_json(exclude=PLACED)][arm] = tuned.trainable_parameters
+    found = [_view(folder, of_group, findings) for of_group in groups.values() if _is_comparison(folder, of_group)]
+    return tuple(view for view in found if view)
+
+
+def _is_comparison(folder: StudyFolder, parameters: dict[str, int]) -> bool:
+    targets = {getattr(folder.study.arms[arm], "targets", "") for arm in parameters}
+    return len(targets) == len(parameters) > 1 and alike(list(parameters.values()))
+
+
+def _view(folder: StudyFolder, parameters: dict[str, int], findings: Sequence[Finding]) -> PlacementView | None:
+    runs = _runs(folder, list(parameters))
+    if min(len(of_arm) for of_arm in runs.values()) < MIN_SEEDS:
+        return None
+    chosen_by, metric = primary_metric(folder.data.task), primary_metric(folder.data.task, folder.study.primary)
+    valid = {arm: mean_of(chosen_by, folder.scores(of_arm, "valid")) for arm, of_arm in runs.items()}
+    order = sorted(valid, key=lambda arm: -valid[arm] if METRICS[chosen_by].higher_is_better else valid[arm])
+    test = {arm: folder.scores(of_arm) for arm, of_arm in runs.items()}
+    confidence = 1 - 0.05 / (len(order) - 1)
+    points = tuple(_point(folder, arm, order[0], test, valid[arm], confidence) for arm in order)
+    blocked = tuple(dict.fromkeys(f.id for f in findings if f.severity == "blocks" and _concerns(f, order)))
+    view = PlacementView(
+        metric=metric,
+        best=None if blocked else order[0],
+        num_seeds=len(runs[order[0]]),
+        num_units=len(set(test[order[0]][0].units)),
+        confidence=confidence,
+        points=points,
+        words="",
+    )
+    return view.replace(words=_words(view, blocked))
+
+
+def _runs(folder: StudyFolder, arms: Sequence[str]) -> Runs:
+    """The runs of the first look, of the seeds that all arms have."""
+    first = folder.study.confirmation_seeds()[: folder.study.looks[0]]
+    of_arm = {arm: {r.spec.seed: r for r in folder.confirmed[arm] if r.status == "done"} for arm in arms}
+    seeds = [seed for seed in first if all(seed in of_arm[arm] for arm in arms)]
+    return {arm: [of_arm[arm][seed] for seed in seeds] for arm in arms}
+
+
+def _concerns(finding: Finding, arms: Sequence[str]) -> bool:
+    return not finding.arms or bool(set(finding.arms) & set(arms))
+
+
+def _point(  # noqa: PLR0913 - one row of the table
+    folder: StudyFolder, arm: str, best: str, test: dict[str, list[Scores]], valid: float, confidence: float
+) -> PlacementPoint:
+    method, tuned = folder.study.arms[arm], folder.confirmed[arm][0].tuned
+    assert isinstance(method, LoraMethod), "placements are LoRA's"
+    assert isinstance(method.rank, int), "a confirmed rank is known"
+    assert tuned is not None, "it was trained"
+    metric = METRICS[primary_metric(folder.data.task, folder.study.primary)]
+    difference = None
+    if arm != best:
+        contrast = PairedRuns(metric, {arm: test[arm], best: test[best]}).contrast({arm: 1, best: -1})
+        difference = contrast.interval(confidence).as_estimate()
+    end = None if difference is None else difference.high if metric.higher_is_better else difference.low
+    least_harm = None if end is None else -end if metric.higher_is_better else end
+    return PlacementPoint(
+        arm=arm,
+        targets=str(method.targets),
+        rank=method.rank,
+        parameters=tuned.trainable_parameters,
+        valid=valid,
+        value=mean_of(metric.name, test[arm]),
+        difference=difference,
+        is_behind=least_harm is not None and least_harm > _finer_rates(folder, arm, metric.name),
+    )
+
+
+def _finer_rates(folder: StudyFolder, arm: str, metric: str) -> float:
+    """What a rate between those tried may gain; 0 where nothing says, or selection looks at another metric."""
+    if metric != primary_metric(folder.data.task):
+        return 0.0
+    return headroom(schedule.measured_losses(schedule.trials(folder.records, arm))) or 0.0
+
+
+def _words(view: PlacementView, blocked: Sequence[str]) -> str:
+    first, *others = view.points
+    level = f"{100 * view.confidence:.3g} % intervals, which hold together in 95 % of studies"
+    begin = (
+        f"With about {wording.count(first.parameters)} parameters each and a rate of its own, "
+        f"{first.targets} (rank {first.rank}) is best on valid, mean over {view.num_seeds} seeds. "
+    )
+    if blocked:
+        return f"{begin}No placement is named: {', '.join(blocked)}."
+    told = "; ".join(
+        f"{p.targets} {wording.difference(view.metric, p.difference.estimate)} "
+        f"({wording.signed_interval(view.metric, p.difference)})"
+        for p in others
+        if p.difference
+    )
+    behind = [point.targets for point in others if point.is_behind]
+    open_ = [point.targets for point in others if not point.is_behind]
+    said = f"{listed(behind)} {'is' if len(behind) == 1 else 'are'} behind it" if behind else ""
+    said += " and " if behind and open_ else ""
+    said += f"{listed(open_)} cannot be told apart from it" if open_ else ""
+    unit = METRICS[view.metric].difference_unit
+    return (
+        f"{begin}On test ({view.num_units} units) from it differ, in {unit}: {told}. By {level}, and with what finer "
+        f"rates may gain taken off, {said}."
+    )

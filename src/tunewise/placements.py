@@ -1,0 +1,78 @@
+"""`targets: auto`: an arm for every placement of LoRA, at ranks that let all of them train as many parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunewise.errors import SpecError
+from tunewise.method_spec import LoraMethod, Method
+from tunewise.spec import StudySpec
+
+PLACEMENTS = ("qkv", "attention", "mlp", "all-linear")
+TOLERANCE = 0.05  # by which the parameters of two placements may differ
+MOST = 512  # the highest rank that is proposed
+
+Costs = Mapping[str, int]  # placement -> parameters that one rank adds there
+
+
+def is_open(method: Method) -> bool:
+    """True of an arm that becomes one for every placement."""
+    return isinstance(method, LoraMethod) and method.targets == "auto"
+
+
+def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
+    """The study with an arm for every placement where it has one with `targets: auto`.
+
+    `costs`: of the arms that are open. Raises SpecError where no ranks match, or where a name is taken.
+    """
+    if not any(is_open(method) for method in study.arms.values()):
+        return study
+    arms: dict[str, Any] = {}
+    for name, method in study.arms.items():
+        if not isinstance(method, LoraMethod) or not is_open(method):
+            arms[name] = method.model_dump()
+            continue
+        for placement, of_placement in placed(name, method, costs[name]).items():
+            if placement in study.arms or placement in arms:
+                raise SpecError(
+                    f"arm '{name}' with targets: auto becomes an arm '{placement}', which the study has. Rename one of "
+                    "them."
+                )
+            arms[placement] = of_placement.model_dump()
+    return study.replace(arms=arms)
+
+
+def arm_name(name: str, placement: str) -> str:
+    """What the arm of one placement is called."""
+    return f"{name}-{placement}"
+
+
+def placed(name: str, method: LoraMethod, costs: Costs) -> dict[str, LoraMethod]:
+    """The arms of every placement in `costs`, by name. The rank is that of the largest one; others get a higher rank.
+
+    Raises SpecError where no whole ranks bring the parameters within 5 % of each other.
+    """
+    assert isinstance(method.rank, int), "checked by the spec"
+    ranks = _ranks(method.rank, costs)
+    if not _match(ranks, costs):
+        works = [rank for rank in range(1, MOST + 1) if _match(_ranks(rank, costs), costs)]
+        nearest = sorted(sorted(works, key=lambda rank: abs(rank - method.top_rank))[:3])
+        told = ", ".join(f"{placement} {rank * costs[placement]:,}" for placement, rank in ranks.items())
+        raise SpecError(
+            f"arm '{name}': with targets: auto and rank {method.rank} no whole ranks bring the placements' parameters "
+            f"within {TOLERANCE:.0%} of each other ({told}). Try rank {', '.join(map(str, nearest))}."
+        )
+    return {arm_name(name, p): method.replace(targets=p, rank=rank) for p, rank in ranks.items()}
+
+
+def _ranks(rank: int, costs: Costs) -> dict[str, int]:
+    budget = rank * max(costs.values())
+    return {placement: max(round(budget / cost), 1) for placement, cost in costs.items()}
+
+
+def _match(ranks: Mapping[str, int], costs: Costs) -> bool:
+    return alike([rank * costs[placement] for placement, rank in ranks.items()])
+
+
+def alike(parameters: list[int]) -> bool:
+    """True if the largest of these counts is within 5 % of the smallest."""
+    return max(parameters) <= (1 + TOLERANCE) * min(parameters)
