@@ -97,13 +97,15 @@ def test_a_finding_that_blocks_leaves_no_recommendation_and_is_named(make_study:
     assert all(any(finding.sentence in text for text in advice.missing) for finding in blocking)
 
 
-def test_an_undecided_arm_is_not_recommended_and_what_would_decide_it_is_told(make_study: StudyWriter) -> None:
-    study = {"arms": {"full": FULL, "lora-r8": {"method": "lora", "targets": "qkv"}}, "margin": "0.0005", **QUICK}
-    report = build_report(make_study(study=study))
+def test_an_undecided_arm_is_not_recommended_nor_full_beside_it(make_study: StudyWriter) -> None:
+    arms = {"full": FULL, "lora-r8": {"method": "lora", "targets": "qkv"}, "lora-r1-query": WEAK}
+    report = build_report(make_study(study={"arms": arms, "margin": "0.0005", **QUICK}))
     says_no_more(report)
     advice = advice_of(report)
-    (verdict,) = report.verdicts
-    assert verdict.outcome == "undecided"
+    assert {verdict.arm: verdict.outcome for verdict in report.verdicts} == {
+        "lora-r8": "undecided",
+        "lora-r1-query": "worse",
+    }
     assert advice.arm is None
     assert "lora-r8 is undecided against full fine-tuning" in advice.items[0].reason
 

@@ -179,7 +179,7 @@ def test_nothing_is_named_before_the_look_is_complete_nor_of_unequal_budgets(
     make_study: StudyWriter, finished: Ledger
 ) -> None:
     study = {"arms": ARMS, "tuning": {"half_steps": False}}
-    partly = make_study(study=study, data=prepared(), change=with_own_parameters, max_runs=25)
+    partly = make_study(study=study, data=prepared(), change=with_own_parameters, max_runs=29)
     assert build_report(partly).capacity.placements == ()
     assert build_report(finished).capacity.placements == (), "r8 on qkv and r16 on all modules are not equal"
 

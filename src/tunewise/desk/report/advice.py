@@ -71,7 +71,7 @@ def advise(folder: StudyFolder, report: Report) -> Advice:
 
 def recommended_arm(report: Report) -> str | None:
     """The arm that the report recommends; full where every arm in question is worse; None where that is open."""
-    if report.no_verdict or report.declarations_changed or not report.verdicts:
+    if report.no_verdict or not report.verdicts:
         return None
     if report.recommended_arm:
         return report.recommended_arm

@@ -32,7 +32,7 @@ def truncations(model: torch.nn.Module, ranks: Sequence[int]) -> Iterator[Trunca
     updates = {name: _update(layer) for name, layer in layers.items()}
     costs = {name: layer.in_features + layer.out_features for name, layer in layers.items()}
     spectra = {name: update.s_K for name, update in updates.items()}
-    trained = {name: [factor.detach().clone() for factor in _factors(layer)] for name, layer in layers.items()}
+    trained = {name: [factor.data for factor in _factors(layer)] for name, layer in layers.items()}
     try:
         for spread in (False, True):
             for rank in ranks:
@@ -45,7 +45,7 @@ def truncations(model: torch.nn.Module, ranks: Sequence[int]) -> Iterator[Trunca
     finally:
         for name, layer in layers.items():
             for factor, before in zip(_factors(layer), trained[name], strict=True):
-                factor.data.copy_(before)
+                factor.data = before
 
 
 def _factors(layer: LoraLayer) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
@@ -57,13 +57,8 @@ def _update(layer: LoraLayer) -> Thin:
     return thin_svd(B_MR, A_RN, layer.scaling[ADAPTER])
 
 
-@torch.no_grad()
 def _put(layer: LoraLayer, update: Thin) -> None:
-    """Make `update` what the layer adds; the rows and columns that it does not need are 0."""
+    """Make `update` what the layer adds, in factors of its own rank: narrower ones are faster to score."""
     B_MK, A_KN = update.factors(layer.scaling[ADAPTER])
-    A_RN, B_MR = _factors(layer)
-    rank = len(A_KN)
-    A_RN.zero_()
-    B_MR.zero_()
-    A_RN[:rank] = torch.from_numpy(A_KN).to(A_RN)
-    B_MR[:, :rank] = torch.from_numpy(B_MK).to(B_MR)
+    for factor, value in zip(_factors(layer), (A_KN, B_MK), strict=True):
+        factor.data = torch.from_numpy(value).to(factor).contiguous()
