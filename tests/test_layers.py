@@ -28,6 +28,7 @@ PLAIN = (
     "tunewise.metric_spec",
     "tunewise.method_spec",
     "tunewise.spec",
+    "tunewise.placements",
     "tunewise.records",
     "tunewise.plans",
     "tunewise.selection",
@@ -53,6 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "tunewise.quantities",
         "tunewise.registry",
     ),
+    "tunewise.placements": ("tunewise.errors", "tunewise.method_spec", "tunewise.spec"),
     "tunewise.mistakes": ("tunewise.registry", "tunewise.spec"),
     "tunewise.study_file": (
         *("tunewise.errors", "tunewise.registry", "tunewise.spec"),

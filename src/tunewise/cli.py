@@ -254,14 +254,13 @@ def _show(result: Any) -> None:
 
 
 def _advise(results: list[Any]) -> None:
-    from rich.console import Console
-
     from tunewise.desk.report.text import print_advice
+    from tunewise.terminal import Terminal
 
     for result in results:
         if len(results) > 1:
             typer.echo(f"\n{result.folder}")
-        print_advice(result.report, Console())
+        print_advice(result.report, Terminal())
 
 
 def _show_together(results: list[Any], peft_results: list[Path]) -> None:
