@@ -103,6 +103,7 @@ def test_memory_is_told_from_other_errors() -> None:
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(OutOfMemoryError())
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.0 GB)"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 

@@ -8,13 +8,13 @@ import torch
 from tunewise.lab.data.batching import Batch, Example
 
 Found = TypeVar("Found")
+PLAIN_ERRORS = ("DefaultCPUAllocator", "MPS backend out of memory")  # which torch raises as plain RuntimeErrors
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True if the machine, or its accelerator, had no memory left."""
-    # torch's CPU allocator raises a plain RuntimeError
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(words in str(error) for words in PLAIN_ERRORS)
 
 
 class MemoryBudget:
