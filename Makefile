@@ -46,6 +46,7 @@ chaos: setup
 
 bench: bench/.venv/.installed
 	PATH=$(CURDIR)/bench/.venv/bin:$$PATH python bench/speed.py --data $(DATA) --tokenizer $(TOKENIZER) --minilm $(MINILM) --out $(RESULT)
+	PATH=$(CURDIR)/bench/.venv/bin:$$PATH python bench/plan.py --data $(DATA) --tokenizer $(TOKENIZER) --minilm $(MINILM) --out $(RESULT)
 	PATH=$(CURDIR)/bench/.venv/bin:$$PATH python bench/study.py --out $(RESULT)
 
 bench/.venv/.installed: pyproject.toml constraints.txt

@@ -120,11 +120,12 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     gpu: Annotated[str | None, typer.Option(help="for this card instead of this machine, such as A100-80GB")] = None,
+    probe: Annotated[bool, typer.Option(help="do a few steps of every arm to tell how long the study takes")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
     svg: Annotated[Path | None, typer.Option(help="also write what fills the memory as a chart to this file")] = None,
     offline: Offline = False,
 ) -> None:
-    """What every arm will need: parameters, memory, FLOPs, disk. Needs the model's configuration, not its weights."""
+    """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
     from tunewise.spec import NO_DATA
@@ -133,7 +134,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
 
     asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
     card = find_gpu(gpu) if gpu else None
-    found = plan_study(asked, card[1].request() if card else None)
+    found = plan_study(asked, card[1].request() if card else None, probe=probe)
     if svg:
         svg.write_text(chart(found), encoding="utf-8")
     if as_json:

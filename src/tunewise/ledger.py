@@ -4,7 +4,8 @@ runs/<study>/
   study.yaml               resolved
   declarations.json        what was declared before the first confirmation run, and its SHA-256
   data/<key>/              prepared examples: data.json, train.parquet, valid.parquet, test.parquet, general.parquet,
-                           and their hashes in sha256.json (written last)
+                           and their hashes in sha256.json (written last);
+                           plan-<hash>.json: what the runs were expected to need
   runs/<run-id>/           spec.json, steps.jsonl, scores.parquet, log.txt, weights/, record.json (written last);
                            checkpoint/ while it runs
   best/<arm>/              the deliverable
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 
 from tunewise.disk import TEMPORARY, delete, file_hash, files_below, move, sync_all, told, write_atomically
 from tunewise.errors import StudyError
+from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, canonical_json
 from tunewise.study_file import parse_study
@@ -156,6 +158,20 @@ class Ledger:
                 "Give `tunewise compare` again: it is prepared anew."
             )
         return DataSummary.model_validate_json(found[-1].read_text(encoding="utf-8"))
+
+    def plan(self, key: str, study: StudySpec) -> StudyPlan | None:
+        """The plan that was made of the study with this data; None: none was, or by another version."""
+        try:
+            return StudyPlan.model_validate_json(self._plan_path(key, study).read_text(encoding="utf-8"))
+        except (OSError, ValidationError):
+            return None
+
+    def store_plan(self, key: str, study: StudySpec, plan: StudyPlan) -> None:
+        """Keep the plan beside the data that it was made with."""
+        write_atomically(self._plan_path(key, study), plan.model_dump_json(indent=1))
+
+    def _plan_path(self, key: str, study: StudySpec) -> Path:
+        return self.data_folder(key) / f"plan-{plan_key(study)}.json"
 
     # --- runs
 

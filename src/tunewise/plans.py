@@ -1,7 +1,10 @@
 """What a study is expected to need: the plan of every arm, found before anything is loaded. Plain data, never torch."""
 
+import hashlib
+from typing import Literal
+
 from tunewise.records import SplitSummary, Tuned
-from tunewise.spec import Device, Frozen, Precision, Task
+from tunewise.spec import Device, Frozen, Precision, StudySpec, Task, TrainSpec, canonical_json
 
 
 class PeakMemory(Frozen):
@@ -30,6 +33,17 @@ class Work(Frozen):
     splits: tuple[SplitSummary, ...]  # (): no data; every example is taken to have the largest length
 
 
+class Speed(Frozen):
+    """How fast one arm trains and scores on the machine that was asked."""
+
+    # steps: some were really done, with drawn weights; products: at the rate of bare matrix products, so at least this
+    source: Literal["steps", "products"]
+    step_seconds: float  # a mean optimizer step
+    score_seconds_per_token: float  # in the precision of training
+    fp32_score_seconds_per_token: float
+    peak_above_start_bytes: int | None  # of a process that did the step with most tokens; None: none did it
+
+
 class ArmPlan(Frozen):
     """What one arm will need."""
 
@@ -39,6 +53,7 @@ class ArmPlan(Frozen):
     step: PeakMemory | None  # of an optimizer step; None: the step of this model cannot be followed
     evaluation: PeakMemory | None  # of scoring in fp32
     flops_per_token: int | None  # of a training step, forward and backward; matrix products alone
+    scoring_flops_per_token: int | None
     saved_bytes: int
     frozen_linear_weights: int  # which a quantized base would hold in 4 bits
     frozen_linear_bytes: int  # what they take as planned
@@ -47,6 +62,20 @@ class ArmPlan(Frozen):
     largest_micro_batch: int | None
     is_checked: bool  # on a small model of this architecture the plan's step and a real one did the same operations
     note: str | None = None  # why a figure is missing
+    speed: Speed | None = None  # None: not asked for, or not on this machine
+
+
+class StudySeconds(Frozen):
+    """Wall-clock seconds of all runs of a study, one after another; without process starts, loading and saving."""
+
+    least: float  # no search goes on beyond its first rates
+    most: float  # every search goes to its cap
+
+
+# Of the memory: what a driver keeps and what allocation leaves unused is not planned.
+TIGHT = 0.9
+# What `micro_batch_tokens: auto` is at most: larger ones are not faster.
+MOST_TOKENS: dict[Device, int] = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 
 
 class StudyPlan(Frozen):
@@ -58,9 +87,38 @@ class StudyPlan(Frozen):
     device: Device
     precision: Precision
     threads: int
-    memory_bytes: int  # that the largest micro-batch was fitted into
+    memory_bytes: int  # of the machine; the largest micro-batch was fitted into 90 % of it
+    micro_batch_tokens: int  # as the study has it, or what `auto` is here
     work: Work
     arms: dict[str, ArmPlan]
+    seconds: StudySeconds | None = None  # None: some arm's speed is not known, or the number of its steps
+
+
+def plan_key(study: StudySpec) -> str:
+    """8 hex digits: a hash of what the plan of a study depends on, its data and machine apart."""
+    where_to_search = {"learning_rate", "rates"}
+    arms = {name: arm.model_dump(mode="json", exclude=where_to_search) for name, arm in study.arms.items()}
+    asked = [arms, study.train.model_dump(mode="json"), study.seed]
+    return hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:8]
+
+
+def settled(study: StudySpec, plan: StudyPlan | None) -> StudySpec:
+    """The study with `micro_batch_tokens: auto` replaced by what the plan found; by the default without a plan."""
+    if study.train.micro_batch_tokens != "auto":
+        return study
+    tokens = plan.micro_batch_tokens if plan else TrainSpec().micro_batch_tokens
+    return study.replace(train=study.train.replace(micro_batch_tokens=tokens).model_dump())
+
+
+def fitting_tokens(plan: StudyPlan) -> int:
+    """The largest micro-batch, up to the planned one, with which the step of every arm fits; an example at least."""
+    room = TIGHT * plan.memory_bytes
+    fit = [
+        plan.micro_batch_tokens if arm.step.total <= room else arm.largest_micro_batch or 0
+        for arm in plan.arms.values()
+        if arm.step
+    ]
+    return max(min(fit, default=plan.micro_batch_tokens), plan.work.longest)
 
 
 class PlanRequest(Frozen):

@@ -51,6 +51,8 @@ class StudyProgress:
         """Show one event of the study."""
         if event["event"] == "preparing":
             self.bars.update(self.study, detail="loading model and data")
+        elif event["event"] == "planning":
+            self.bars.update(self.study, detail="planning")
         elif event["event"] == "findings":
             for finding in event["findings"]:
                 self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))

@@ -109,8 +109,9 @@ class TrainSpec(Frozen):
     epochs: int = Field(2, ge=1)
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides epochs")
     batch_size: int = Field(16, ge=1, description="examples per optimizer step, whatever the micro-batches")
-    micro_batch_tokens: int = Field(
-        2048, ge=1, description="tokens of a batch held in memory at once, padding included"
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        2048,
+        description="tokens of a batch held in memory at once, padding included; auto: as many as a plan says that fit",
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations again for the gradient instead of keeping them: less memory, more time"
@@ -127,6 +128,12 @@ class TrainSpec(Frozen):
         description="on valid, evenly spaced, the last one at the end; at least one an epoch, so the default grows",
     )
     head_learning_rate: float | None = Field(None, gt=0, description="of new weights; None: tuned on the head arm")
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Of a micro-batch; of a study that knows what `auto` is."""
+        assert self.micro_batch_tokens != "auto", "settled before anything is planned or trained"
+        return self.micro_batch_tokens
 
     @property
     def num_evaluations(self) -> int:

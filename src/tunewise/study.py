@@ -10,19 +10,22 @@ from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
 from tunewise.desk.declarations import declarations
 from tunewise.desk.drafts import changed_since
+from tunewise.desk.expected import num_scored, trained_arms, trials_of
 from tunewise.desk.export import export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import check_asked
+from tunewise.desk.outlook import study_seconds
 from tunewise.desk.report.build import undecided_arms
 from tunewise.desk.report.card import write_card
+from tunewise.desk.report.check import Checked
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger
 from tunewise.lock import exclusive
-from tunewise.plans import PlanRequest, StudyPlan
+from tunewise.plans import PlanRequest, StudyPlan, settled
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 
@@ -73,8 +76,10 @@ def run_missing(study: StudySpec, ledger: Ledger, lab: LabServer, listener: List
     declared = schedule.resolve(study, data)
     check_asked(declared)
     ledger.require_space(disk_needed(declared, data))
-    ledger.store_study(declared)
     listener({"event": "findings", "findings": check_before(declared, data)})
+    listener({"event": "planning"})
+    declared = settled(declared, planned(lab, ledger, declared, data))
+    ledger.store_study(declared)
     # what an earlier command lost gets another chance: its cause may be gone
     records = {r.run_id: r for r in ledger.records() if r.status not in LOST}
     for run_id in records:
@@ -122,11 +127,9 @@ def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequ
 def outlook(folder: StudyFolder, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
     """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
     study, first = folder.study, len(folder.first_searches)
-    trained = [arm for arm in study.arms.values() if arm.method != "existing"]
-    of_arm = study.tuning.rates * study.tuning.seeds + study.looks[0]
-    unsettled = sum(schedule.is_unsettled(arm) for arm in trained)  # will be searched again, at their candidates
-    searches = first + unsettled * study.tuning.rates * study.tuning.seeds
-    expected = 1 + searches + len(trained) * of_arm + (len(study.arms) - len(trained))
+    trained = trained_arms(study)
+    trials = sum(sum(trials_of(study, arm, "least")) for arm in trained.values())
+    expected = num_scored(study) + first + trials + len(trained) * study.looks[0]
     done = first + len(records)
     return {"done": done, "expected": max(expected, done + waiting)}
 
@@ -185,16 +188,20 @@ def _best(runs: Sequence[RunRecord]) -> RunRecord:
     return min(runs, key=schedule.selection_loss)
 
 
-def check(study: StudySpec, out: Path | str | None = None) -> tuple[StudySpec, DataSummary]:
-    """The resolved study and what became of its data, before anything is trained. Raises UserError like `compare`."""
+def check(study: StudySpec, out: Path | str | None = None) -> Checked:
+    """The resolved study, what became of its data, and what it will need, before anything is trained.
+
+    Raises UserError like `compare`, which does not plan again what was planned here.
+    """
     check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()
     with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
-    resolved = schedule.resolve(study, data)
-    check_asked(resolved)
-    return resolved, data
+        resolved = schedule.resolve(study, data)
+        check_asked(resolved)
+        plan = planned(lab, ledger, resolved, data)
+    return Checked(settled(resolved, plan), data, plan)
 
 
 def report(folder: Path | str) -> StudyResult:
@@ -223,7 +230,36 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, s
     return answer(study, data, folders, prompt, max_new_tokens)
 
 
-def plan(study: StudySpec, request: PlanRequest | None = None) -> StudyPlan:
-    """What every arm of `study` will need, without its weights and before anything is trained. Raises UserError."""
+def plan(study: StudySpec, request: PlanRequest | None = None, *, probe: bool = True) -> StudyPlan:
+    """What every arm of `study` will need, without its weights and before anything is trained. Raises UserError.
+
+    `request`: for another machine than this one. `probe`: with seconds, from steps that are really done; here only.
+    """
     with TemporaryDirectory() as scratch, LabServer(study.machine) as lab:
-        return lab.plan(study, Path(scratch), request or PlanRequest())
+        found = lab.plan(study, Path(scratch), request or PlanRequest())
+        return timed(lab, settled(study, found), Path(scratch), found) if probe and request is None else found
+
+
+def planned(lab: LabServer, ledger: Ledger, study: StudySpec, data: DataSummary) -> StudyPlan | None:
+    """The plan of a resolved study whose data is prepared, made once; None: it cannot be made, and nothing needs it."""
+    if found := ledger.plan(data.key, study):
+        return found
+    folder = ledger.data_folder(data.key)
+    try:
+        found = lab.plan(study, folder, PlanRequest())
+    except TunewiseError:
+        return None
+    found = timed(lab, settled(study, found), folder, found)
+    for asked in (study, settled(study, found)):
+        ledger.store_plan(data.key, asked, found)
+    return found
+
+
+def timed(lab: LabServer, study: StudySpec, folder: Path, found: StudyPlan) -> StudyPlan:
+    """The plan, made in `folder`, with the time that its arms and the whole study take on this machine."""
+    arms = {
+        name: arm.replace(speed=lab.probe(study, folder, name, arm)) if arm.step else arm
+        for name, arm in found.arms.items()
+    }
+    found = found.replace(arms=arms)
+    return found.replace(seconds=study_seconds(study, found))

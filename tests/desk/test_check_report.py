@@ -3,11 +3,12 @@
 import re
 
 import pytest
+from planned_study import SPEED, arm_plan, study_plan
 from rich.console import Console
 from simulated_study import ARMS, data_summary
 
 from tunewise.desk import schedule
-from tunewise.desk.report.check import print_check
+from tunewise.desk.report.check import Checked, print_check
 from tunewise.records import LawCount, SplitSummary
 from tunewise.spec import StudySpec
 
@@ -53,7 +54,7 @@ def shown(rule: str = "drop", **found: int) -> dict[str, str]:
     made = schedule.resolve(StudySpec.model_validate(content), data)
     console = Console(width=240, force_terminal=False)
     with console.capture() as captured:
-        print_check((made, data), console)
+        print_check(Checked(made, data, None), console)
     table = captured.get().split("data laws")[1].split("The first training example")[0]
     lines = (re.sub(r"\s+", " ", line).strip() for line in table.splitlines())
     return {line.split()[0]: line for line in lines if line and line.split()[0] in {count.law for count in data.laws}}
@@ -99,5 +100,20 @@ def test_the_first_example_is_shown_in_its_own_order(read: str, learnt: str, sho
     made = schedule.resolve(StudySpec.model_validate({"name": "s", "data": {"train": "t"}, "arms": ARMS}), data)
     console = Console(width=100, force_terminal=False)
     with console.capture() as captured:
-        print_check((made, data), console)
+        print_check(Checked(made, data, None), console)
     assert captured.get().split("between » and «:\n")[1].split("\narms")[0].strip() == shown
+
+
+def test_memory_and_time_are_told_in_a_line_for_every_arm_and_one_for_the_study() -> None:
+    data = data_summary(splits=tuple(split(name) for name in ("train", "valid", "test")))
+    made = schedule.resolve(StudySpec.model_validate({"name": "s", "data": {"train": "t"}, "arms": ARMS}), data)
+    arms = {name: arm_plan(speed=SPEED) for name in made.arms}
+    plan = study_plan({"splits": data.splits}, **{**arms, "full": arm_plan(step=None, note="it looks away")})
+    console = Console(width=200, force_terminal=False)
+    for found in (plan, plan.replace(arms=arms)):
+        with console.capture() as captured:
+            print_check(Checked(made, data, found), console)
+        lines = [line for line in captured.get().splitlines() if line.startswith("Planned")]
+        assert len(lines) == len(arms) + (found is not plan), "the time of the study needs that of all its arms"
+        assert "10.5 GiB at the peak of a step (fits in 24 GiB), 2.0 s a step" in lines[-2]
+        assert ("it looks away" in lines[0]) == (found is plan)

@@ -13,7 +13,7 @@ from tunewise.desk import schedule
 from tunewise.desk.declarations import declarations
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.view import Report
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, TunewiseError
 from tunewise.ledger import Ledger, seal_data
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
@@ -51,6 +51,9 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
                 (root / summary.key / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
                 seal_data(root / summary.key)
                 return summary.key
+
+            def plan(self, *of: object) -> None:
+                raise TunewiseError("it has no model")
 
             def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: object) -> RunRecord:
                 before(spec, ledger)

@@ -2,79 +2,21 @@
 
 import math
 from io import StringIO
+from typing import Any
 
 import pytest
+from planned_study import GIB, PEAK, SPEED, TEST, arm_plan, study_plan
 from rich.console import Console
+from typer.testing import CliRunner
 
+from tunewise.cli import app
 from tunewise.desk import outlook
+from tunewise.desk.expected import trials_of
 from tunewise.desk.gpus import GPUS, Gpu, find_gpu
 from tunewise.desk.report.plan import USES, chart, print_plan
 from tunewise.errors import SpecError
-from tunewise.plans import ArmPlan, PeakMemory, StudyPlan, Work
-from tunewise.records import SplitSummary, Tuned
-from tunewise.spec import StudySpec
-
-GIB = 2**30
-PEAK = PeakMemory(weights=4 * GIB, gradients=1 * GIB, optimizer=2 * GIB, activations=3 * GIB, logits=GIB // 2)
-TEST = SplitSummary(
-    split="test",
-    source="test.jsonl",
-    rows_read=500,
-    rows=500,
-    units=500,
-    tokens=5000,
-    supervised_tokens=2500,
-    truncated_rows=0,
-    truncated_tokens=0,
-    duplicates_dropped=0,
-)
-
-
-def arm_plan(**changes: object) -> ArmPlan:
-    tuned = Tuned(
-        trainable_parameters=294_912,
-        total_parameters=124_734_720,
-        scale=4.0,
-        num_target_modules=12,
-        linear_share=0.25,
-        parameter_groups=(),
-    )
-    content = {
-        "tuned": tuned,
-        "micro_batches": ((6, 1000), (10, 900)),
-        "is_packed": False,
-        "step": PEAK,
-        "evaluation": PEAK.replace(gradients=0, optimizer=0),
-        "flops_per_token": 600_000_000,
-        "saved_bytes": 1_179_648,
-        "frozen_linear_weights": GIB,
-        "frozen_linear_bytes": 2 * GIB,
-        "largest_micro_batch": 4096,
-        "is_checked": True,
-    }
-    return ArmPlan.model_validate({**content, **changes})
-
-
-def study_plan(work: dict[str, object] | None = None, **arms: ArmPlan) -> StudyPlan:
-    content = {
-        "num_rows": 1000,
-        "num_steps": 126,
-        "batch_size": 16,
-        "longest": 300,
-        "tokens_per_row": 50.0,
-        "splits": (TEST,),
-    }
-    return StudyPlan(
-        model="gpt2",
-        model_type="gpt2",
-        task="sft",
-        device="cpu",
-        precision="bf16",
-        threads=2,
-        memory_bytes=24 * GIB,
-        work=Work.model_validate({**content, **(work or {})}),
-        arms=arms or {"lora": arm_plan()},
-    )
+from tunewise.plans import StudyPlan, StudySeconds, fitting_tokens
+from tunewise.spec import FullMethod, LoraMethod, StudySpec
 
 
 def study() -> StudySpec:
@@ -131,6 +73,83 @@ def test_the_margin_is_that_of_check() -> None:
     assert outlook.resolvable_margin(study().replace(looks=(1,)), study_plan()) is None, "one seed resolves nothing"
 
 
+# --- automatic micro-batches
+
+
+def test_micro_batches_fit_in_every_arm_and_hold_an_example_at_least() -> None:
+    roomy = arm_plan(step=PEAK.replace(activations=0))
+    plan = study_plan(full=roomy, lora=roomy).replace(micro_batch_tokens=16384, memory_bytes=10 * GIB)
+    assert fitting_tokens(plan) == 16384
+    tight = arm_plan(largest_micro_batch=4096)
+    assert fitting_tokens(plan.replace(arms={"full": roomy, "lora": tight})) == 4096
+    none = arm_plan(largest_micro_batch=None)
+    assert fitting_tokens(plan.replace(arms={"full": tight, "lora": none})) == plan.work.longest
+    unknown = arm_plan(step=None, largest_micro_batch=None)
+    assert fitting_tokens(plan.replace(arms={"full": unknown})) == 16384
+
+
+# --- the time of a study
+
+VALID = TEST.replace(split="valid", tokens=400)
+
+
+def timed_study(**changes: Any) -> tuple[StudySpec, StudyPlan]:
+    """Two arms of 126 steps on 400 tokens of valid and 5,000 of test."""
+    arms = {"full": {"method": "full"}, "lora": {"method": "lora"}}
+    content = {"name": "n", "data": {"train": "a"}, "arms": arms, "looks": [3], "train": {"evaluations": 4}}
+    asked = StudySpec.model_validate({**content, "tuning": {"rates": 3, "cap": 5}, **changes})
+    plans = {name: arm_plan(speed=SPEED) for name in asked.arms}
+    return asked, study_plan({"splits": (VALID, TEST)}, **plans)
+
+
+def test_the_time_of_a_study_is_that_of_its_trials_its_confirmations_and_the_base() -> None:
+    asked, plan = timed_study(forgetting={"tokens": 0})
+    trial = 126 * 2.0 + 4 * 400 * 0.01
+    confirmation = trial + 5000 * 0.03
+    found = outlook.study_seconds(asked, plan)
+    assert found is not None
+    assert found.least == pytest.approx(2 * (3 * trial + 3 * confirmation) + 5000 * 0.03)
+    assert found.most == pytest.approx(2 * (5 * trial + 3 * confirmation) + 5000 * 0.03)
+
+
+def test_general_text_is_scored_at_every_point_and_valid_where_no_evaluation_has_done_so() -> None:
+    """Of 126 steps evaluations are after 32, 63, 94 and 126, points at 0, 63 and 126: valid is scored once more."""
+    without, _ = timed_study(forgetting={"tokens": 0})
+    asked, plan = timed_study(forgetting={"tokens": 1000, "points": 2})
+    with_general, plain = outlook.study_seconds(asked, plan), outlook.study_seconds(without, plan)
+    assert with_general is not None
+    assert plain is not None
+    trial, confirmation = 1000 * 0.01, (400 + 3 * 1000) * 0.01 + 1000 * 0.03
+    assert with_general.least - plain.least == pytest.approx(2 * (3 * trial + 3 * confirmation) + 1000 * 0.03)
+
+
+def test_rates_of_its_own_search_seeds_and_a_rank_to_be_found_change_the_number_of_trials() -> None:
+    asked, _ = timed_study(tuning={"rates": 3, "cap": 5, "seeds": 2})
+    assert trials_of(asked, FullMethod(), "least") == (6, 0)
+    assert trials_of(asked, FullMethod(rates=(1e-4, 1e-3)), "cap") == (4, 0)
+    assert trials_of(asked, LoraMethod(rank="auto"), "cap") == (20, 0)
+    short, _ = timed_study(tuning={"search": "short", "rates": 7, "cap": 5})
+    assert trials_of(short, FullMethod(), "least") == (3, 7)
+
+
+def test_without_the_speed_of_an_arm_or_without_data_the_study_has_no_time() -> None:
+    asked, plan = timed_study()
+    assert outlook.study_seconds(asked, plan.replace(arms={**plan.arms, "lora": arm_plan()})) is None
+    assert outlook.study_seconds(asked, plan.replace(work=plan.work.replace(splits=()))) is None
+
+
+def test_seconds_say_what_they_are_derived_from() -> None:
+    _, plan = timed_study()
+    seconds = StudySeconds(least=7200, most=10800)
+    text = printed(plan.replace(seconds=seconds))
+    for words in ("a step", "2.0 s", "an epoch", "2 min 06 s", "2 h 00 min", "3 h 00 min", "really done"):
+        assert words in text, words
+    bound = SPEED.replace(source="products")
+    text = printed(plan.replace(arms={"lora": arm_plan(speed=bound)}, seconds=seconds), width=300)
+    for words in ("over 2.0 s", "over 2 h 00 min", "which no step reaches"):
+        assert words in text, words
+
+
 # --- cards
 
 
@@ -185,3 +204,20 @@ def test_the_chart_has_a_bar_for_every_arm_and_one_in_four_bits() -> None:
     assert svg.startswith("<svg")
     for words in (*USES, "full", "lora, base in 4 bits (derived)", "10.5 GiB"):
         assert words in svg, words
+
+
+@pytest.mark.parametrize(("options", "probe"), [((), True), (("--no-probe",), False)])
+def test_the_command_asks_for_the_time_unless_told_not_to(
+    options: tuple[str, ...], probe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, bool] = {}
+
+    def plan(study: StudySpec, request: object, **how: bool) -> StudyPlan:
+        asked.update(how)
+        return study_plan(lora=arm_plan(speed=SPEED if how["probe"] else None))
+
+    monkeypatch.setattr("tunewise.study.plan", plan)
+    said = CliRunner().invoke(app, ["plan", "--model", "gpt2", "--arm", "lora=lora", *options])
+    assert said.exit_code == 0, said.output
+    assert asked == {"probe": probe}
+    assert ("an epoch" in said.output) == probe

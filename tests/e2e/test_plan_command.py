@@ -33,6 +33,8 @@ def test_a_study_of_data_is_planned_from_its_examples_as_json(tmp_path: Path) ->
     assert 30 < plan["work"]["num_rows"] < 60  # valid and test are split off
     assert plan["arms"]["head"]["tuned"]["trainable_parameters"] == 2 * 256
     assert plan["arms"]["head"]["step"]["gradients"] <= 4 * 2 * 256
+    assert plan["arms"]["head"]["speed"]["source"] == "steps"
+    assert 0 < plan["seconds"]["least"] < plan["seconds"]["most"]
 
 
 def test_an_unknown_card_is_the_users_mistake_and_told_at_once(tmp_path: Path) -> None:

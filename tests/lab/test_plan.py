@@ -1,5 +1,6 @@
 """Plans: the table of well-known models, the batches a plan is made for, what fits, what is saved."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from tunewise.lab.models import is_encoder
 from tunewise.lab.plan.arm import largest, plan_arm
 from tunewise.lab.plan.blank import blank_base, give_storage, with_small_values
 from tunewise.lab.plan.configurations import configuration, known_configurations
+from tunewise.lab.plan.following import try_kernels
 from tunewise.lab.plan.study import plan_study
-from tunewise.lab.plan.subject import Setting, build, try_kernels
+from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
-from tunewise.plans import ArmPlan, PlanRequest
+from tunewise.plans import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, settled
 from tunewise.spec import NO_DATA, FullMethod, LoraMethod, Method, PeftMethod, StudySpec, TrainSpec
 
 LORA = LoraMethod(rank=2)
@@ -64,8 +66,22 @@ def test_gpt2_with_lora_on_qkv_trains_what_peft_counts(tmp_path: Path) -> None:
 
 
 def test_the_largest_micro_batch_fits_and_one_example_more_does_not() -> None:
-    for memory_bytes, found in ((9, 0), (10, 1), (79, 7), (80, 8), (10**6, 8)):
-        assert largest(lambda n: 10 * n, 8, memory_bytes) == found
+    for memory_bytes, found in ((4, 0), (14, 0), (15, 1), (84, 7), (85, 8), (10**6, 8)):
+        assert largest(lambda n: 5 + 10 * n, 8, memory_bytes, 5) == found
+        assert largest(lambda n: 5 + 10 * n + 3 * n**3, 8, memory_bytes, 5) <= found
+
+
+def test_few_steps_are_followed_to_find_the_largest_micro_batch() -> None:
+    tried: list[int] = []
+
+    def peak_bytes(n: int) -> int:
+        tried.append(n)
+        return 1000 + 10 * n
+
+    assert largest(peak_bytes, 256, 1705, 1000) == 70
+    assert tried == [256, 70, 71]
+    assert largest(peak_bytes, 256, 999, 1000) == 0
+    assert len(tried) == 3, "where weights and optimizer alone do not fit, nothing is followed"
 
 
 @pytest.mark.parametrize(("family", "method"), [("gpt2", FullMethod()), ("bert", PeftMethod(type="IA3"))])
@@ -73,8 +89,9 @@ def test_the_largest_micro_batch_of_a_plan_is_that_of_steps_that_were_followed(f
     is_classified = family in ENCODERS
 
     def step_bytes(num_examples: int) -> int:
-        examples = make_examples([8] * num_examples, classify=is_classified)
-        step = plan(family, examples, 10**9, method, batch_size=num_examples).step
+        examples = make_examples([8] * 2 * num_examples, classify=is_classified)
+        train = {"batch_size": 2 * num_examples, "micro_batch_tokens": 8 * num_examples}  # the gradient is there
+        step = plan(family, examples, 10**9, method, **train).step
         assert step is not None
         return step.total
 
@@ -105,6 +122,39 @@ def test_a_model_that_cannot_be_followed_says_why_and_invents_nothing(monkeypatc
     assert found.tuned.trainable_parameters > 0
 
 
+# --- micro-batches that a plan finds
+
+
+def study_on(folder: Path, **train: object) -> StudySpec:
+    """Four examples of 48 tokens a step, on a small GPT-2 and no data."""
+    small_config("gpt2").save_pretrained(folder / "model")
+    content = {"name": "n", "model": str(folder / "model"), "data": {"train": NO_DATA, "max_length": 48}}
+    return StudySpec.model_validate(
+        {**content, "arms": {"lora": LORA.model_dump()}, "train": {"batch_size": 4, **train}}
+    )
+
+
+def test_automatic_micro_batches_are_the_largest_that_fit(tmp_path: Path) -> None:
+    def peak(found: StudyPlan) -> int:
+        assert found.arms["lora"].step is not None
+        return found.arms["lora"].step.total
+
+    auto, here = study_on(tmp_path, micro_batch_tokens="auto"), PlanRequest(device="cpu")
+    of_two = peak(plan_study(study_on(tmp_path, micro_batch_tokens=96), tmp_path, here))
+    found = plan_study(auto, tmp_path, here.replace(memory_bytes=math.ceil(of_two / TIGHT) + 1))
+    assert found.micro_batch_tokens == 96
+    assert peak(found) == of_two
+    assert settled(auto, found) == study_on(tmp_path, micro_batch_tokens=96)
+    assert plan_study(auto, tmp_path, here).micro_batch_tokens == MOST_TOKENS["cpu"]
+
+
+def test_micro_batches_that_a_study_names_stay(tmp_path: Path) -> None:
+    found = plan_study(study_on(tmp_path, micro_batch_tokens=16), tmp_path, PlanRequest(device="cpu", memory_bytes=1))
+    assert found.micro_batch_tokens == 16
+    study = study_on(tmp_path, micro_batch_tokens="auto")
+    assert settled(study, None).train.micro_batch_tokens == TrainSpec().micro_batch_tokens
+
+
 # --- the batches
 
 
@@ -113,17 +163,38 @@ def batches_of(lengths: list[int], max_packed_length: int, **train: int) -> Work
     return workload(make_examples(lengths), settings, 3, Batching(settings.micro_batch_tokens, 0, max_packed_length))
 
 
+def candidates(lengths: list[int], max_packed_length: int, **train: int) -> list[tuple[list[int], bool]]:
+    """The lengths of the examples of every candidate, and whether it follows others."""
+    found = batches_of(lengths, max_packed_length, **train).candidates
+    return [([lengths[row] for row in of.batch.rows], of.follows_others) for of in found]
+
+
 @pytest.mark.parametrize("max_packed_length", [0, 20])
-def test_the_busiest_step_is_the_one_with_the_most_tokens(max_packed_length: int) -> None:
-    found = batches_of([4, 4, 9, 5, 4, 4, 4, 4], max_packed_length, batch_size=2, micro_batch_tokens=64)
-    assert len(found.longest.input_ids) == 9
-    assert 2 in found.busiest[0].rows
+def test_of_whole_steps_the_one_with_the_most_tokens_is_followed(max_packed_length: int) -> None:
+    ((lengths, follows_others),) = candidates([4, 4, 9, 9, 4, 4], max_packed_length, batch_size=6)
+    assert (sorted(lengths), follows_others) == ([4, 4, 4, 4, 9, 9], False)
 
 
-def test_a_step_of_many_micro_batches_is_followed_over_two_of_them() -> None:
-    found = batches_of([8] * 6, 0, batch_size=6, micro_batch_tokens=16)
-    assert [batch.input_ids_BT.shape for batch in found.busiest] == [(2, 8), (2, 8)]
-    assert [len(step) for step in found.first] == [3]
+def test_a_micro_batch_that_follows_others_stands_for_the_first_one_if_that_is_no_larger() -> None:
+    assert candidates([8] * 6, 0, batch_size=6, micro_batch_tokens=16) == [([8, 8], True)]
+    assert candidates([8, 8, 4, 4], 0, batch_size=4, micro_batch_tokens=16) == [([8, 8], False), ([4, 4], True)]
+
+
+def test_the_micro_batch_with_most_to_predict_or_most_attention_is_followed_beside_that_with_most_tokens() -> None:
+    """One text of 12 tokens needs most attention, three of 5 are most tokens; a batch of one step each."""
+    found = candidates([12, 5, 5, 5], 20, batch_size=4, micro_batch_tokens=15)
+    assert found == [([5, 5, 5], True), ([12], False)]
+    examples = [*make_examples([8]), *(replace(e, supervised=[False] + [True] * 6) for e in make_examples([7]))]
+    work = workload(examples, TrainSpec(batch_size=1), 3, Batching(64, 0, 20))
+    assert {of.batch.rows for of in work.candidates} == {(0,), (1,)}, "4 targets in 8 tokens, 6 in 7"
+
+
+def test_a_run_can_do_its_fullest_steps() -> None:
+    work = batches_of([8] * 6, 0, batch_size=6, micro_batch_tokens=16)
+    assert [[batch.num_tokens for batch in step] for step in work.fullest] == [[16, 16]]
+    assert [len(step) for step in work.first] == [3]
+    work = batches_of([8, 8, 4, 4], 0, batch_size=4, micro_batch_tokens=16)
+    assert [[batch.num_tokens for batch in step] for step in work.fullest] == [[16], [16, 8]]
 
 
 def test_a_micro_batch_of_the_longest_is_packed_where_the_others_are() -> None:

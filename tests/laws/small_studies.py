@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.desk import schedule
+from tunewise.errors import TunewiseError
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run import Run
 from tunewise.ledger import Ledger
@@ -96,6 +97,9 @@ class LabHere:
 
     def prepare(self, study: StudySpec, root: Path) -> str:
         return prepare(study, root)
+
+    def plan(self, *of: object) -> None:
+        raise TunewiseError("a study goes on without a plan")
 
     def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Callable[..., None]) -> RunRecord:
         Run(spec, ledger.begin(spec), data_folder, listener).execute()

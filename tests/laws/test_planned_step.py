@@ -20,9 +20,10 @@ from tunewise.lab.data.batching import Batch, Batching, read_examples
 from tunewise.lab.plan import dry
 from tunewise.lab.plan.arm import plan_arm
 from tunewise.lab.plan.blank import give_storage, with_small_values, without_values
+from tunewise.lab.plan.following import operators, try_kernels
 from tunewise.lab.plan.meter import StepMeter
 from tunewise.lab.plan.operators import Operators
-from tunewise.lab.plan.subject import Setting, begin_training, build, operators, try_kernels
+from tunewise.lab.plan.subject import Setting, begin_training, build
 from tunewise.lab.plan.workload import workload
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.plans import ArmPlan
@@ -135,7 +136,7 @@ def test_law_37_a_step_without_storage_needs_the_same_bytes(
         assert kernels is not None
         subject = build(of, method).take_up(kernels)
         examples = make_examples(lengths, classify=family == "bert")
-        batches = workload(examples, of.train, 0, Batching(512, 0, max_packed_length)).busiest
+        (batches,) = workload(examples, of.train, 0, Batching(512, 0, max_packed_length)).first
         with dry.no_storage() if not is_real else torch.enable_grad() as mode:
             give_storage(subject.model, with_small_values if is_real else without_values)
             loop = begin_training(subject, of)
@@ -178,7 +179,7 @@ def test_law_37_a_plan_that_differs_is_not_called_checked(monkeypatch: pytest.Mo
             yield mode
 
     monkeypatch.setattr(dry, "no_storage", left_to_itself)
-    monkeypatch.setattr("tunewise.lab.plan.subject.fit_attention", lambda *of: 0)
+    monkeypatch.setattr("tunewise.lab.plan.following.fit_attention", lambda *of: 0)
     assert not plan_of("llama", FullMethod()).is_checked
 
 

@@ -14,7 +14,7 @@ from small_studies import FolderOf, first_trial, small_study
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import tunewise.lab.run
-from tunewise.desk.report.check import print_check
+from tunewise.desk.report.check import Checked, print_check
 from tunewise.lab.train.loop import Loop, train
 
 # not Qwen2: transformers does not read the words of our small tokenizer from the folder of one
@@ -78,7 +78,7 @@ def test_laws_21_and_23_decay_and_scale_are_printed_before_anything_trains(folde
     decay = {"max_steps": 2, "weight_decay": 0.07}
     small = small_study(tmp_path, folder_of("tiny"), "sft", {"arm": {"learning_rate": 1e-3, **method}}, train=decay)
     console = Console(width=200, file=io.StringIO(), record=True)
-    print_check((small.study, small.data), console)
+    print_check(Checked(small.study, small.data, None), console)
     printed = " ".join(console.export_text().split())
     assert "weight decay 0.07 on matrices, none on biases and norms, in every arm" in printed
     assert re.search(r"\barm .* 0\.125 0\.001\b", printed), "alpha 8 over rank 64, then the rate"

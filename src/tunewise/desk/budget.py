@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tunewise.desk import schedule
+from tunewise.desk.expected import num_scored, trained_arms, trials_of
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
 from tunewise.desk.report.wording import duration
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import ExistingMethod, StudySpec, parse_budget
+from tunewise.spec import StudySpec, parse_budget
 
 
 class Plan(NamedTuple):
@@ -71,12 +72,10 @@ def expected_seconds(study: StudySpec, data: DataSummary, first: RunRecord) -> f
     points = study.forgetting.points if general else 0
     trial = usage.load_seconds + (usage.train_seconds or 0.0) + usage.evaluate_seconds
     confirmation = trial + per_token * (test + points * (valid + general))
-    trained = [arm for arm in study.arms.values() if not isinstance(arm, ExistingMethod)]
-    scored = 1 + len(study.arms) - len(trained)
     scoring = usage.load_seconds + per_token * (test + general)
-    searched = len(trained) + sum(schedule.is_unsettled(arm) for arm in trained)  # rank: auto searches twice
-    searches = searched * study.tuning.cap * study.tuning.seeds * trial
-    return searches + len(trained) * study.looks[-1] * confirmation + scored * scoring
+    trained = trained_arms(study)
+    searches = sum(trials_of(study, arm, "cap").full_length for arm in trained.values()) * trial
+    return searches + len(trained) * study.looks[-1] * confirmation + num_scored(study) * scoring
 
 
 def first_trial(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> RunRecord | None:

@@ -3,14 +3,15 @@
 import math
 from typing import Literal
 
+from tunewise.desk.drafts import SHORT_TRIAL_SHARE
+from tunewise.desk.expected import num_scored, trained_arms, trials_of
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
-from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
+from tunewise.plans import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
 from tunewise.spec import StudySpec
 
 Fit = Literal["fits", "tight", "does not fit"]
-TIGHT = 0.9  # of the memory: what a driver keeps and what allocation leaves unused is not planned
 
 # NF4 with double quantization: 4 bits and 0.127 of constants per weight (Dettmers et al. 2023, arXiv 2305.14314).
 BITS_IN_NF4 = 4.127
@@ -48,6 +49,59 @@ def least_epoch_seconds(arm: ArmPlan, plan: StudyPlan, card: Gpu) -> float | Non
     learned = 4 * arm.tuned.trainable_parameters
     moved = 2 * arm.step.weights + 2 * arm.step.optimizer + 4 * learned
     return max(compute, steps * moved / (card.bandwidth_gb_per_second * 1e9))
+
+
+def epoch_seconds(arm: ArmPlan, plan: StudyPlan) -> float | None:
+    """Seconds of an epoch's optimizer steps on the machine that was asked; None: not known."""
+    rows = plan.work.num_rows
+    if arm.speed is None or rows is None:
+        return None
+    return arm.speed.step_seconds * math.ceil(rows / plan.work.batch_size)
+
+
+def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
+    """What all runs of the study take, by the speeds of its arms; what models write is left out. None: not known."""
+    speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in trained_arms(study)}
+    if not plan.work.splits or plan.work.num_steps is None or not speeds or None in speeds.values():
+        return None
+    scores = _Scoring(study, plan)
+    fixed = least = most = 0.0
+    for name, arm in trained_arms(study).items():
+        speed = speeds[name]
+        assert speed is not None, "asked above"
+        training = speed.step_seconds * plan.work.num_steps
+        trial = training + scores.of_trial(speed)
+        fixed += study.looks[0] * (training + scores.of_confirmation(speed))
+        fixed += trials_of(study, arm, "least").short * SHORT_TRIAL_SHARE * trial
+        least += trials_of(study, arm, "least").full_length * trial
+        most += trials_of(study, arm, "cap").full_length * trial
+    slowest = max(speed.fp32_score_seconds_per_token for speed in speeds.values() if speed)
+    fixed += num_scored(study) * slowest * scores.held_out
+    return StudySeconds(least=fixed + least, most=fixed + most)
+
+
+class _Scoring:
+    """Tokens that the runs of a study score."""
+
+    def __init__(self, study: StudySpec, plan: StudyPlan) -> None:
+        tokens: dict[str, int] = {split.split: split.tokens for split in plan.work.splits}
+        assert plan.work.num_steps is not None, "a plan whose runs have an end"
+        self.valid, self.evaluations = tokens.get("valid", 0), study.train.num_evaluations
+        self.general = study.forgetting.tokens if plan.task != "classify" else 0
+        self.held_out = tokens.get("test", 0) + self.general
+        points = study.forgetting.points if self.general else 0
+        steps = {round(plan.work.num_steps * i / points) for i in range(points + 1)} if points else set()
+        self.points = len(steps)
+        self.more_of_valid = len(steps - study.train.evaluation_steps(plan.work.num_steps))
+
+    def of_trial(self, speed: Speed) -> float:
+        """Seconds: valid at every evaluation, general text once."""
+        return speed.score_seconds_per_token * (self.valid * self.evaluations + self.general)
+
+    def of_confirmation(self, speed: Speed) -> float:
+        """Seconds: valid at every evaluation, valid and general text at every point of the curve, test in fp32."""
+        during = self.valid * (self.evaluations + self.more_of_valid) + self.general * self.points
+        return speed.score_seconds_per_token * during + speed.fp32_score_seconds_per_token * self.held_out
 
 
 def resolvable_margin(study: StudySpec, plan: StudyPlan) -> tuple[float, str] | None:

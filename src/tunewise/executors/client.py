@@ -16,7 +16,7 @@ from typing import Any, Self
 from tunewise.errors import USER_ERRORS, TunewiseError
 from tunewise.executors.lifeline import stop_signals
 from tunewise.ledger import Ledger
-from tunewise.plans import PlanRequest, StudyPlan
+from tunewise.plans import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
@@ -105,6 +105,15 @@ class LabServer:
         found = self._result({**job, "request": request.model_dump(mode="json")}, "planned", "planning")
         return StudyPlan.model_validate(found["plan"])
 
+    def probe(self, study: StudySpec, folder: Path, arm: str, plan: ArmPlan) -> Speed | None:
+        """The speed of an arm, planned in `folder`; None: the process that measured it did not get to its end."""
+        job = {"job": "probe", "study": study.model_dump(mode="json"), "root": str(folder), "arm": arm}
+        try:
+            found = self._result({**job, "plan": plan.model_dump(mode="json")}, "probed", "measuring the speed")
+        except TunewiseError:  # the plan is right without it
+            return None
+        return Speed.model_validate(found["speed"])
+
     def _result(self, request: dict[str, Any], name: str, doing: str) -> dict[str, Any]:
         result: dict[str, Any] | None = None
         for event in self._do(request):
@@ -125,9 +134,9 @@ class LabServer:
         Raises KeyboardInterrupt where the run was asked to stop; what it saved lies in its folder.
         """
         before = ledger.record(spec.run_id)
-        attempts, max_tokens = before.attempts + 1 if before else 1, spec.train.micro_batch_tokens
+        attempts, max_tokens = before.attempts + 1 if before else 1, spec.train.tokens_at_once
         end = self._attempt(spec, ledger, data_folder, listener, max_tokens)
-        while end.is_killed_for_memory and SMALLEST_SHARE * max_tokens > spec.train.micro_batch_tokens:
+        while end.is_killed_for_memory and SMALLEST_SHARE * max_tokens > spec.train.tokens_at_once:
             attempts, max_tokens = attempts + 1, max(1, max_tokens // 2)
             listener({"run": spec.run_id, "event": "halved", "max_tokens": max_tokens})
             end = self._attempt(spec, ledger, data_folder, listener, max_tokens)

@@ -4,7 +4,8 @@
 line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean, in
 hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
-Requests: {"job": "prepare", "study": {...}, "root": "..."}, the same with "plan" and {"request": {...}}, and
+Requests: {"job": "prepare", "study": {...}, "root": "..."}, the same with "plan" and {"request": {...}}, with "probe"
+          and {"arm": "...", "plan": {...}}, and
           {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300, "limit_seconds": null,
            "max_tokens": 2048}.
 Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
@@ -27,7 +28,7 @@ from typing import Any
 
 from tunewise.errors import UserError
 from tunewise.executors.lifeline import watch
-from tunewise.plans import PlanRequest
+from tunewise.plans import ArmPlan, PlanRequest
 from tunewise.records import RunRecord
 from tunewise.safe_text import redacted
 from tunewise.spec import RunSpec, StudySpec
@@ -131,7 +132,16 @@ def plan_job(request: dict[str, Any]) -> None:
     send({"event": "planned", "plan": plan.model_dump(mode="json")})
 
 
-JOBS = {"prepare": prepare_job, "plan": plan_job, "run": run_job}
+def probe_job(request: dict[str, Any]) -> None:
+    """Measure the speed of one arm."""
+    from tunewise.lab.plan.probe import probe_arm
+
+    study, plan = StudySpec.model_validate(request["study"]), ArmPlan.model_validate(request["plan"])
+    speed = probe_arm(study, Path(request["root"]), request["arm"], plan)
+    send({"event": "probed", "speed": speed.model_dump(mode="json")})
+
+
+JOBS = {"prepare": prepare_job, "plan": plan_job, "probe": probe_job, "run": run_job}
 
 # Events leave through a descriptor of their own, so that nothing a library prints can mix with them.
 EVENTS = 1

@@ -8,26 +8,21 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import delete, write_atomically
 from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
-from tunewise.lab.methods import Method, build_method, describe
+from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
+from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
-from tunewise.spec import ExistingMethod, Inputs, PeftMethod, StudySpec, Task, canonical_json
+from tunewise.spec import ExistingMethod, Inputs, Method, PeftMethod, StudySpec, canonical_json
 
 
 def prepare(study: StudySpec, root: Path) -> str:
@@ -123,15 +118,25 @@ def _describe_arms(
 ) -> dict[str, Tuned]:
     """What each arm will train, found on a model without storage. Raises SpecError for what cannot be built."""
     study = expand_placements(study, base)
-    num_steps = study.train.num_steps(next(split.rows for split in examples.splits if split.split == "train"))
-    config = type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()})
     if study.train.gradient_checkpointing:
         _require_checkpointing(study, base)
-    return {
-        name: _describe_arm(build_method(method, examples.task, num_steps), config, base, examples.task)
-        for name, method in study.arms.items()
-        if not isinstance(method, ExistingMethod)
-    }
+    setting = Setting(
+        config=type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()}),
+        task=examples.task,
+        num_labels=len(examples.labels),
+        heads=base.head_modules,
+        train=study.train,
+        num_steps=study.train.num_steps(next(split.rows for split in examples.splits if split.split == "train")),
+        device="cpu",
+        precision="fp32",
+        attention=None,
+    )
+
+    def tuned(method: Method) -> Tuned:
+        subject = build(setting, method)
+        return describe(subject.model, subject.method)
+
+    return {name: tuned(method) for name, method in study.arms.items() if not isinstance(method, ExistingMethod)}
 
 
 def _require_checkpointing(study: StudySpec, base: Base) -> None:
@@ -147,10 +152,3 @@ def _require_checkpointing(study: StudySpec, base: Base) -> None:
                 f"arm '{name}': PREFIX_TUNING hands its prefix to the model as a cache, which gradient checkpointing "
                 f"leaves out. Take PROMPT_TUNING or P_TUNING, {instead}."
             )
-
-
-def _describe_arm(method: Method, config: PreTrainedConfig, base: Base, task: Task) -> Tuned:
-    auto = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
-    with torch.device("meta"):
-        model = method.prepare(Base(auto.from_config(config), base.head_modules, base.new_parameters))
-    return describe(model, method)

@@ -27,12 +27,12 @@ from tunewise.lab.evaluate.truncate import truncations
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.packing import fit_attention
+from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
-from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
-from tunewise.lab.train.precision import assert_masters, store_frozen_weights
+from tunewise.lab.train.optim import describe_groups, rate_factors
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger
@@ -164,12 +164,8 @@ class Run:
         num_steps = spec.train.num_steps(len(examples))
         method = build_method(spec.method, spec.task, num_steps)
         model = self._take_up(method.prepare(base))
-        if spec.train.gradient_checkpointing:
-            base.model.gradient_checkpointing_enable({"use_reentrant": False})
-        store_frozen_weights(model, spec.precision, method.fp32_modules)
-        assert_masters(model)
-        groups = parameter_groups(model, base.head_modules, spec.train, spec.learning_rate, spec.head_learning_rate)
-        optimizer = make_optimizer(groups, spec.train, spec.device)
+        rates = (spec.learning_rate, spec.head_learning_rate)
+        optimizer = ready_to_train((model, method), base.head_modules, spec.train, rates, self.where)
         training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
         watch = UpdateWatch(optimizer)
         curve = self._forgetting_curve(num_steps, valid)

@@ -12,7 +12,7 @@ from tunewise.desk.metrics import METRICS, compute, metrics_of
 from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.rate_ratio import rate_ratio
 from tunewise.desk.report.folder import StudyFolder
-from tunewise.desk.report.view import ArmView, LearningCurve, RatePoint, TrainPoint, ValidPoint
+from tunewise.desk.report.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.search import bracket, headroom
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import BaseMethod, ExistingMethod, FullMethod, HeadMethod, LoraMethod, Method, PeftMethod
@@ -48,6 +48,7 @@ def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecor
         parameters_per_target=tuned.trainable_parameters / _num_targets(folder.data) if tuned else None,
         scale=tuned.scale if tuned else None,
         linear_share=tuned.linear_share if tuned else None,
+        planned=_planned(folder, name),
         ratio_to_full=ratios(cost, arm_cost(folder, folder.full) if folder.full else None),
         metrics=_metrics(folder, method, runs),
         forgetting=_forgetting(folder, method, runs),
@@ -65,6 +66,19 @@ def arm_cost(folder: StudyFolder, arm: str) -> Cost:
     """What the confirmed runs of an arm cost; of the base nothing is known."""
     reached = folder.to_quality.get(arm)
     return cost_of(folder.timed(folder.confirmed.get(arm, [])), reached.seconds if reached else None)
+
+
+def _planned(folder: StudyFolder, arm: str) -> PlannedView | None:
+    plan = folder.plan
+    if plan is None or arm not in plan.arms or arm in folder.rank_curves:
+        return None
+    of_arm = plan.arms[arm]
+    steps, speed = plan.work.num_steps, of_arm.speed
+    return PlannedView(
+        step_bytes=of_arm.step.total if of_arm.step else None,
+        above_start_bytes=speed.peak_above_start_bytes if speed else None,
+        train_seconds=speed.step_seconds * steps if speed and steps else None,
+    )
 
 
 def _rate_ratio(folder: StudyFolder, arm: str) -> Estimate | None:

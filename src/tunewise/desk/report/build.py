@@ -15,6 +15,7 @@ from tunewise.desk.fairness import Case, Finding, check, hold_back, listed, run_
 from tunewise.desk.intervals import Estimate
 from tunewise.desk.metrics import METRICS, compute, primary_metric
 from tunewise.desk.multiplicity import decide_together, recommended
+from tunewise.desk.outlook import study_seconds
 from tunewise.desk.paired import PairedRuns
 from tunewise.desk.report.advice import advise
 from tunewise.desk.report.arms import arm_cost, arm_views
@@ -135,6 +136,7 @@ def _study_view(reading: Reading) -> StudyView:
         second_look=reading.undecided,
         finished_runs=len(finished),
         run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
+        planned_seconds=folder.plan and study_seconds(study, folder.plan),
         command=shlex.join(again),
         resolved=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
     )

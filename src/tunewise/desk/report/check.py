@@ -1,7 +1,7 @@
 """What `tunewise check` shows: data, what is trained on, what each arm trains, what the study can resolve."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tunewise.desk import outlook
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
@@ -16,6 +17,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
+from tunewise.plans import StudyPlan
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
 from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, StudySpec, parse_margin
 
@@ -34,12 +36,20 @@ MAX_PARTS = 8  # of the example
 MAX_PART_CHARACTERS = 600
 
 
-def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> None:
-    """Print a resolved study and its prepared data."""
-    study, data = checked
+class Checked(NamedTuple):
+    """A study before anything is trained."""
+
+    study: StudySpec  # resolved
+    data: DataSummary
+    plan: StudyPlan | None  # None: it could not be planned
+
+
+def print_check(checked: Checked, console: Console) -> None:
+    """Print a resolved study, its prepared data, and what it will need."""
+    study, data, plan = checked
     console.print(
         f"[bold]{study.name}[/bold]: model {wording.short_path(study.model)} ({data.model_type}), task {data.task}, "
-        f"{data.device} {data.precision}, {data.threads} threads"
+        f"{data.device} {data.precision}, {wording.threads(data.threads)}"
     )
     console.print(_splits(data))
     if data.laws:
@@ -50,8 +60,23 @@ def print_check(checked: tuple[StudySpec, DataSummary], console: Console) -> Non
     console.print(_example(data), highlight=False)
     console.print(_arms(study, data))
     console.print(resolution(study, data), markup=False, highlight=False)
+    for line in expected(study, plan) if plan else ():
+        console.print(line, markup=False, highlight=False)
     findings = check_before(study, data)
     print_findings([f for f in findings if not data.laws or f.id not in IN_THE_TABLE], console)
+
+
+def expected(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
+    """A line for every arm that was planned, and one for the study: memory of a step, does it fit, time."""
+    for name, arm in plan.arms.items():
+        if arm.step is None:
+            yield f"Planned, {name}: {arm.note}."
+            continue
+        room = f"{outlook.fit(arm.step, plan.memory_bytes)} in {wording.size(plan.memory_bytes)}"
+        seconds = wording.at_least(wording.duration(arm.speed.step_seconds if arm.speed else None), arm)
+        yield f"Planned, {name}: {wording.size(arm.step.total)} at the peak of a step ({room}), {seconds} a step."
+    if whole := outlook.study_seconds(study, plan):
+        yield f"Planned, the whole study: {wording.study_duration(whole, plan)}. More: tunewise plan."
 
 
 def _example(data: DataSummary) -> Text:

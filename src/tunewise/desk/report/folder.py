@@ -12,6 +12,7 @@ from tunewise.desk.frontier import TimedRun, usual_step
 from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.desk.ranks import RankCurve, rank_curves
 from tunewise.ledger import Ledger
+from tunewise.plans import StudyPlan
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec
 
@@ -28,6 +29,7 @@ class StudyFolder:
         self.rank_curves: dict[str, RankCurve] = {}  # of the arms whose rank was chosen by one
         self.first_searches: list[RunRecord] = []  # of these arms, at their highest rank
         self.budget: str | None = None  # what was cut down to fit into the study's budget
+        self.plan: StudyPlan | None = None  # what the runs were expected to need; None: not planned
         self._scores: dict[tuple[str, str], Scores] = {}
         self._steps: dict[str, list[dict[str, float]]] = {}
 
@@ -42,6 +44,7 @@ class StudyFolder:
         study = plan.study if plan else declared
         found = cls(ledger, study, data, schedule.current(study, data, stored)).settled(stored)
         found.budget = plan.sentence if plan else None
+        found.plan = ledger.plan(data.key, declared)
         return found
 
     def settled(self, stored: Sequence[RunRecord]) -> "StudyFolder":
@@ -69,7 +72,7 @@ class StudyFolder:
 
     def _with(self, records: Sequence[RunRecord]) -> "StudyFolder":
         some = StudyFolder(self.ledger, self.study, self.data, records)
-        some.stale, some.budget = self.stale, self.budget
+        some.stale, some.budget, some.plan = self.stale, self.budget, self.plan
         some.rank_curves, some.first_searches = self.rank_curves, self.first_searches
         some._scores, some._steps = self._scores, self._steps
         return some

@@ -11,7 +11,7 @@ from rich.text import Text
 from tunewise.desk import outlook
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
-from tunewise.desk.report.wording import MISSING, count, duration, size
+from tunewise.desk.report.wording import MISSING, at_least, count, duration, size, study_duration, threads
 from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import StudySpec
 
@@ -45,7 +45,8 @@ def print_plan(study: StudySpec, plan: StudyPlan, card: Card, console: Console) 
 
 
 def _heading(plan: StudyPlan, card: Card) -> str:
-    place = f"on {card[0]}, worked out from its datasheet" if card else f"on {plan.device}, {plan.threads} threads"
+    here = f"on {plan.device}, {threads(plan.threads)}"
+    place = f"on {card[0]}, worked out from its datasheet" if card else here
     return f"{plan.model} ({plan.model_type}), task {plan.task}, {plan.precision}, {place}"
 
 
@@ -79,6 +80,9 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
     if card:
         least = ("epoch, at least", lambda arm: duration(outlook.least_epoch_seconds(arm, plan, card[1])))
         rows.append(least)
+    if any(arm.speed for arm in plan.arms.values()):
+        rows.append(("a step", lambda arm: at_least(duration(arm.speed.step_seconds if arm.speed else None), arm)))
+        rows.append(("an epoch", lambda arm: at_least(duration(outlook.epoch_seconds(arm, plan)), arm)))
     rows.append(("operations", lambda arm: "checked" if arm.is_checked else "estimate"))
     return rows
 
@@ -104,6 +108,7 @@ def _remarks(study: StudySpec, plan: StudyPlan, card: Card) -> list[str]:
     for name, arm in plan.arms.items():
         if arm.step and (packed := outlook.quantized(arm)):
             remarks.append(f"{name} on a base in 4 bits (NF4): about {size(packed.total)}. Derived, not planned.")
+    remarks += _time(study, plan)
     margin = outlook.resolvable_margin(study, plan)
     if margin:
         remarks.append(
@@ -118,6 +123,29 @@ def _remarks(study: StudySpec, plan: StudyPlan, card: Card) -> list[str]:
     if card:
         remarks.append(f"{card[0]}: {card[1].source}. Derived: nothing was measured on such a card.")
     return remarks
+
+
+def _time(study: StudySpec, plan: StudyPlan) -> list[str]:
+    """How long the whole study takes, and where every figure in seconds comes from."""
+    sources = {arm.speed.source for arm in plan.arms.values() if arm.speed}
+    found = []
+    if plan.seconds:
+        looks = f"{study.looks[0]} seeds" + (
+            f"; {study.looks[-1]} where undecided add to it" if study.looks[1:] else ""
+        )
+        written = ", nor what models write" if study.metrics else ""
+        found.append(
+            f"The whole study: {study_duration(plan.seconds, plan)} ({looks}). Scoring is in it; loading, saving and "
+            f"process starts are not{written}."
+        )
+    if "steps" in sources:
+        found.append("Seconds: from steps of each arm really done on this machine, with random weights.")
+    if "products" in sources:
+        found.append(
+            "Seconds with 'over': a step would not fit in the free memory, or take too long to try. Its FLOPs at the "
+            "rate of bare matrix products on this machine, which no step reaches."
+        )
+    return found
 
 
 def chart(plan: StudyPlan) -> str:

@@ -87,6 +87,8 @@ def _print_arms(report: Report, console: Console) -> None:
     quality = wording.metric_title(name, report.study.task)
     caption = f"{quality} on test; peak memory; costs: medians of confirmed runs, ratio to full"
     print_rows(console, "arms", columns, rows, caption)
+    if line := wording.planned(report):
+        console.print(Text(line, style="dim"))
 
 
 def _arm_cells(arm: ArmView, metric: str) -> tuple[Text, ...]:

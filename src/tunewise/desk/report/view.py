@@ -14,6 +14,7 @@ from tunewise.desk.paired import MetricSummary
 from tunewise.desk.report.advice_view import Advice
 from tunewise.desk.report.capacity_view import CapacityView
 from tunewise.desk.verdict import Verdict
+from tunewise.plans import StudySeconds
 from tunewise.records import DataSummary, Environment
 from tunewise.spec import CostName, Frozen, Task
 
@@ -40,6 +41,7 @@ class StudyView(Frozen):
     second_look: tuple[str, ...]  # arms undecided at the first look, which went on to the second
     finished_runs: int
     run_seconds: float  # of all finished runs together: loading, training, evaluation
+    planned_seconds: StudySeconds | None  # of all its runs, up to the first look; None: not known before
     command: str  # makes the study again, beside this one
     resolved: str  # study.yaml, every default written out
 
@@ -78,6 +80,14 @@ class LearningCurve(Frozen):
     selected_step: int | None
 
 
+class PlannedView(Frozen):
+    """What the plan said of one arm before its first run; None: it could not."""
+
+    step_bytes: int | None  # tensors alive at the peak of an optimizer step
+    above_start_bytes: int | None  # peak of the training process above its start, as its probe had it
+    train_seconds: float | None  # optimizer steps of a run
+
+
 class ArmView(Frozen):
     """One arm: what it is, how good it is, what it costs."""
 
@@ -105,6 +115,7 @@ class ArmView(Frozen):
     peak_memory_above_start_bytes: int | None
     evaluate_peak_bytes: int | None
     saved_bytes: int | None
+    planned: PlannedView | None  # None: not planned, or its own trials told its rank
     ratio_to_full: dict[str, float | None]  # of each cost
     metrics: dict[str, MetricSummary]  # on test; empty while nothing is confirmed
     forgetting: Estimate | None  # change of the mean NLL on general text against the base; None: not measured

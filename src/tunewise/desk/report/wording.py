@@ -13,6 +13,7 @@ from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.capacity_view import LowRankView, RankView
 from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
+from tunewise.plans import ArmPlan, StudyPlan, StudySeconds
 from tunewise.records import BETWEEN_PARTS, DataSummary
 from tunewise.spec import CostName, Task
 
@@ -38,6 +39,11 @@ def reproducible(device: str, threads: int) -> str:
 def count(value: int | None) -> str:
     """294912 -> '294,912'."""
     return MISSING if value is None else f"{value:,}"
+
+
+def threads(number: int) -> str:
+    """'1 thread', '2 threads'."""
+    return f"{number} thread{'' if number == 1 else 's'}"
 
 
 def short_path(text: str) -> str:
@@ -217,6 +223,59 @@ def reached(found: ToQuality | None) -> str:
     if found is None or found.steps is None:
         return ""
     return f"step {found.steps:.0f}, {found.reached} of {found.runs} runs"
+
+
+def at_least(text: str, plan: StudyPlan | ArmPlan) -> str:
+    """'over 2.0 s' where seconds are a bound from below, because no step of some arm was really done."""
+    arms = plan.arms.values() if isinstance(plan, StudyPlan) else (plan,)
+    return f"over {text}" if any(arm.speed and arm.speed.source == "products" for arm in arms) else text
+
+
+def study_duration(seconds: StudySeconds, plan: StudyPlan) -> str:
+    """'12 min 04 s, and 20 min 10 s if every search goes to its cap'."""
+    least, most = duration(seconds.least), duration(seconds.most)
+    return at_least(least if least == most else f"{least}, and {most} if every search goes to its cap", plan)
+
+
+class PlannedRow(NamedTuple):
+    """One arm as planned and as measured."""
+
+    arm: str
+    train_seconds: tuple[str, str]  # planned, and measured over planned
+    above_start_bytes: tuple[str, str]
+    step_bytes: str
+
+
+def planned_rows(report: Report) -> list[PlannedRow]:
+    """What the plan said of every arm that was planned, and how far it was out."""
+    return [
+        PlannedRow(
+            arm=arm.name,
+            train_seconds=(duration(arm.planned.train_seconds), _over(arm.train_seconds, arm.planned.train_seconds)),
+            above_start_bytes=(
+                size(arm.planned.above_start_bytes),
+                _over(arm.peak_memory_above_start_bytes, arm.planned.above_start_bytes),
+            ),
+            step_bytes=size(arm.planned.step_bytes),
+        )
+        for arm in report.arms
+        if arm.planned
+    ]
+
+
+def _over(measured: float | None, planned: float | None) -> str:
+    """'measured 1.08×' of what was planned; nothing where one of the two is missing."""
+    return "" if measured is None or not planned else f"measured {ratio(measured / planned)}"
+
+
+def planned(report: Report) -> str:
+    """One line on what was planned and what came of it; nothing where nothing was planned."""
+    told = [
+        f"{row.arm} {row.train_seconds[0]} a run ({row.train_seconds[1] or 'not run'}), {row.above_start_bytes[0]} "
+        f"({row.above_start_bytes[1] or 'not measured'})"
+        for row in planned_rows(report)
+    ]
+    return f"planned: {'; '.join(told)}" if told else ""
 
 
 def within_margin(share_of_steps: float) -> str:

@@ -145,11 +145,24 @@ class Batching:
 
     def batches(self, examples: Sequence[Example], rows: Sequence[int]) -> Iterator[Batch]:
         """The given rows, each once, those of like length together."""
-        is_packed = {row: len(examples[row].input_ids) <= self.max_packed_length for row in rows}
-        for piece in cut(examples, [row for row in rows if not is_packed[row]], self.max_tokens):
-            yield make_batch(examples, piece, self.padding)
-        for piece in cut_packed(examples, [row for row in rows if is_packed[row]], self.max_tokens):
-            yield pack_batch(examples, piece)
+        for piece in self.pieces(examples, rows):
+            yield self.batch(examples, piece)
+
+    def pieces(self, examples: Sequence[Example], rows: Sequence[int]) -> list[list[int]]:
+        """The rows of every batch."""
+        is_packed = {row: self.packs(examples[row]) for row in rows}
+        padded = cut(examples, [row for row in rows if not is_packed[row]], self.max_tokens)
+        return padded + cut_packed(examples, [row for row in rows if is_packed[row]], self.max_tokens)
+
+    def batch(self, examples: Sequence[Example], piece: Sequence[int]) -> Batch:
+        """The batch of one of `pieces`."""
+        if self.packs(examples[piece[0]]):
+            return pack_batch(examples, piece)
+        return make_batch(examples, piece, self.padding)
+
+    def packs(self, example: Example) -> bool:
+        """Whether it is packed with others."""
+        return len(example.input_ids) <= self.max_packed_length
 
 
 def cut(examples: Sequence[Example], rows: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 
+from tunewise.lab.data.batching import Batch
 from tunewise.lab.methods import describe
 from tunewise.lab.models import LINEAR, inner_model
 from tunewise.lab.plan import dry
 from tunewise.lab.plan.blank import give_storage, without_values
+from tunewise.lab.plan.following import REFUSALS, is_followed
 from tunewise.lab.plan.meter import StepMeter
-from tunewise.lab.plan.subject import REFUSALS, Kernels, Setting, Subject, begin_training, build, is_followed
+from tunewise.lab.plan.subject import Kernels, Setting, Subject, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.plans import ArmPlan, PeakMemory
 from tunewise.spec import Method as MethodSpec
@@ -24,11 +26,12 @@ def plan_arm(setting: Setting, work: Workload, spec: MethodSpec, kernels: Kernel
     subject = build(setting, spec).take_up(kernels or Kernels(None, 0))
     plan = ArmPlan(
         tuned=describe(subject.model, subject.method),
-        micro_batches=tuple((len(batch.rows), batch.input_ids_BT.numel()) for batch in work.busiest),
-        is_packed=any(batch.packed_12BL is not None for batch in work.busiest),
+        micro_batches=tuple((len(of.batch.rows), of.batch.input_ids_BT.numel()) for of in work.candidates),
+        is_packed=any(of.batch.packed_12BL is not None for of in work.candidates),
         step=None,
         evaluation=None,
         flops_per_token=None,
+        scoring_flops_per_token=None,
         saved_bytes=saved_bytes(subject.model),
         frozen_linear_weights=0,
         frozen_linear_bytes=0,
@@ -47,39 +50,54 @@ def _followed(plan: ArmPlan, subject: Subject, setting: Setting, work: Workload,
     vocabulary = setting.config.get_text_config().vocab_size
     with dry.no_storage() as mode:
         give_storage(subject.model, without_values)
-        evaluation, step = StepMeter(vocabulary), StepMeter(vocabulary)
-        dry.meter_score(subject.model, dry.bare(work.busiest[0], mode), "fp32", evaluation)
+        evaluation = StepMeter(vocabulary)
+        dry.meter_score(subject.model, dry.bare(work.candidates[0].batch, mode), "fp32", evaluation)
         loop = begin_training(subject, setting)
         dry.begin(loop)
-        dry.meter_step(subject.model, [dry.bare(batch, mode) for batch in work.busiest], loop, step)
+
+        def followed(batch: Batch, follows_others: bool) -> StepMeter:
+            meter = StepMeter(vocabulary)
+            dry.meter_step(subject.model, [dry.bare(batch, mode)], loop, meter, after_others=follows_others)
+            return meter
+
+        steps = [followed(*candidate) for candidate in work.candidates]
 
         def peak_bytes(num_examples: int) -> int:
-            meter, batch = StepMeter(vocabulary), dry.bare(work.of_longest(num_examples), mode)
-            dry.meter_step(subject.model, [batch], loop, meter, after_others=len(work.busiest) > 1)
-            return meter.peak_total
+            return followed(work.of_longest(num_examples), num_examples < setting.train.batch_size).peak_total
 
-        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes)
+        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes, dry.stays(subject.model, loop))
     frozen = _frozen_linear(subject.model)
     return plan.replace(
-        step=PeakMemory(**step.peak),
+        step=PeakMemory(**max(steps, key=lambda step: step.peak_total).peak),
         evaluation=PeakMemory(**evaluation.peak),
-        flops_per_token=round(step.flops / sum(batch.num_tokens for batch in work.busiest)),
+        flops_per_token=round(sum(step.flops for step in steps) / sum(of.batch.num_tokens for of in work.candidates)),
+        scoring_flops_per_token=round(evaluation.flops / work.candidates[0].batch.num_tokens),
         frozen_linear_weights=sum(weight.numel() for weight in frozen),
         frozen_linear_bytes=sum(weight.nbytes for weight in frozen),
         largest_micro_batch=num_examples * len(work.longest.input_ids) or None,
     )
 
 
-def largest(peak_bytes: Callable[[int], int], most: int, memory_bytes: int) -> int:
-    """The largest n from 1 to `most` with `peak_bytes(n)`, which grows with n, within the memory; 0: there is none."""
-    if peak_bytes(1) > memory_bytes:
+def largest(peak_bytes: Callable[[int], int], most: int, memory_bytes: int, stays: int) -> int:
+    """The largest n from 1 to `most` with `peak_bytes(n)` within the memory; 0: there is none.
+
+    Below `most`, at which nothing else is in memory, the peak grows with n. `stays`: bytes that are there without any.
+    The next n to be tried is where the straight line through the nearest two that are known crosses the memory, so that
+    few are tried.
+    """
+    if stays > memory_bytes:
         return 0
-    if peak_bytes(most) <= memory_bytes:
+    fits, at_fits, too_many, at_too_many = 0, stays, most, peak_bytes(most)
+    if at_too_many <= memory_bytes:
         return most
-    fits, too_many = 1, most
     while too_many - fits > 1:
-        n = (fits + too_many) // 2
-        fits, too_many = (n, too_many) if peak_bytes(n) <= memory_bytes else (fits, n)
+        share = (memory_bytes - at_fits) / (at_too_many - at_fits)
+        n = min(max(fits + int(share * (too_many - fits)), fits + 1), too_many - 1)
+        found = peak_bytes(n)
+        if found <= memory_bytes:
+            fits, at_fits = n, found
+        else:
+            too_many, at_too_many = n, found
     return fits
 
 

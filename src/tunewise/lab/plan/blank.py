@@ -1,6 +1,7 @@
 """Models from their configuration alone: without storage, as large as the real one, or small and real."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -84,3 +85,20 @@ def with_small_values(tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_floating_point():
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
     return torch.empty(tensor.shape, dtype=tensor.dtype).normal_(0, 0.02)
+
+
+def with_drawn_values(tensor: torch.Tensor) -> torch.Tensor:
+    """On the CPU, of the size that trained weights have, and made as fast as memory is written: a million numbers drawn
+    once and repeated; vectors are ones."""
+    if not tensor.is_floating_point() or tensor.dim() < 2:
+        fill = torch.ones if tensor.is_floating_point() else torch.zeros
+        return fill(tensor.shape, dtype=tensor.dtype)
+    made = torch.empty(tensor.shape, dtype=tensor.dtype)
+    for piece in made.flatten().split(len(_drawn())):
+        piece.copy_(_drawn()[: len(piece)])
+    return made
+
+
+@cache
+def _drawn() -> torch.Tensor:
+    return torch.empty(2**20).normal_(0, 0.02, generator=torch.Generator().manual_seed(0))

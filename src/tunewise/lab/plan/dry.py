@@ -40,13 +40,24 @@ def learning(loop: Loop) -> list[torch.nn.Parameter]:
     return [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
 
 
+def stays(model: torch.nn.Module, loop: Loop) -> int:
+    """Bytes of weights and optimizer; the loop has begun."""
+    meter = StepMeter(None)
+    _hold(model, loop, meter)
+    return meter.total
+
+
+def _hold(model: torch.nn.Module, loop: Loop, meter: StepMeter) -> None:
+    state = [tensor for of in loop.optimizer.state.values() for tensor in of.values()]
+    meter.hold([*model.parameters(), *model.buffers()], "weights")
+    meter.hold([tensor for tensor in state if isinstance(tensor, torch.Tensor)], "optimizer")
+
+
 def meter_step(
     model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loop, meter: StepMeter, after_others: bool = False
 ) -> None:
     """One optimizer step, metered; the loop has begun. `after_others`: earlier micro-batches have left a gradient."""
-    state = [tensor for of in loop.optimizer.state.values() for tensor in of.values()]
-    meter.hold([*model.parameters(), *model.buffers()], "weights")
-    meter.hold([tensor for tensor in state if isinstance(tensor, torch.Tensor)], "optimizer")
+    _hold(model, loop, meter)
     if after_others:
         for parameter in learning(loop):
             parameter.grad = torch.zeros_like(parameter)

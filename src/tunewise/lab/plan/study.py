@@ -1,55 +1,119 @@
 """The plan of a whole study, from its model's configuration and its data."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import psutil
 import torch
 from transformers import PreTrainedConfig
 
-from tunewise.lab.data.batching import Batching, Example, read_examples
+from tunewise.disk import write_atomically
+from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models import context_length, is_encoder, load_tokenizer
 from tunewise.lab.plan.arm import plan_arm
 from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.configurations import configuration
-from tunewise.lab.plan.subject import Kernels, Setting, try_kernels
+from tunewise.lab.plan.following import try_kernels
+from tunewise.lab.plan.subject import Kernels, Setting
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.lab.train.meters import pick_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.placements import is_open
-from tunewise.plans import ArmPlan, PlanRequest, StudyPlan, Work
+from tunewise.plans import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, Work, fitting_tokens
 from tunewise.records import DataSummary, SplitSummary
-from tunewise.spec import NO_DATA, Device, ExistingMethod, Method, StudySpec, Task
+from tunewise.spec import NO_DATA, Device, ExistingMethod, Frozen, Method, StudySpec, Task
 
 ASSUMED_LABELS = 2
 ASSUMED_STEPS = 1000  # for methods that plan with the length of a run, where it is not known
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Frozen):
     """What is known of the data."""
 
     task: Task
     num_labels: int
     heads: tuple[str, ...] | None  # modules that learn in every arm; None: not known without the weights
-    train: list[Example]
     splits: tuple[SplitSummary, ...]  # (): nothing but the largest length
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the plans of all arms of a study are made from."""
+
+    study: StudySpec
+    setting: Setting
+    known: Known
+    train: list[Example]
+    num_rows: int | None  # None: not known
+
+    def arms(self) -> dict[str, Method]:
+        """Those that train."""
+        return {name: arm for name, arm in self.study.arms.items() if not isinstance(arm, ExistingMethod)}
+
+    def workload(self, kernels: Kernels | None) -> Workload:
+        """The batches of the study's first search seed; `kernels` None: as the model comes."""
+        batching = (kernels or Kernels(None, 0)).batching(self.setting.train)
+        return workload(self.train, self.setting.train, self.study.search_seeds()[0], batching)
 
 
 def plan_study(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
     """What every arm of `study` needs.
 
     `folder` holds the study's prepared data, or becomes the place for it: a plan needs no weights. Raises UserError.
+    Where micro-batches are `auto`, they are as large as fits in every arm.
     """
-    config = configuration(study.model, study.task, study.trust_remote_code)
-    known = _known(study, config, folder)
+    if study.train.micro_batch_tokens != "auto":
+        return _plan(study, folder, request)
     device = request.device or study.machine.device or pick_device()
-    precision = request.precision or study.machine.precision or pick_precision(device)
-    num_rows = len(known.train) if known.splits else study.data.limit.train
+    largest = _plan(_with_tokens(study, MOST_TOKENS[device]), folder, request)
+    tokens = fitting_tokens(largest)
+    return largest if tokens >= largest.micro_batch_tokens else _plan(_with_tokens(study, tokens), folder, request)
+
+
+def _with_tokens(study: StudySpec, tokens: int) -> StudySpec:
+    return study.replace(train=study.train.replace(micro_batch_tokens=tokens).model_dump())
+
+
+def _plan(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
+    basis = basis_of(study, folder, request)
+    setting, memory_bytes = basis.setting, request.memory_bytes or memory_of(basis.setting.device)
+    lengths = [len(example.input_ids) for example in basis.train]
+    workload_of = cache(basis.workload)
+
+    def plan(arm: Method) -> ArmPlan:
+        kernels = try_kernels(setting, arm)
+        return plan_arm(setting, workload_of(kernels), arm, kernels, int(TIGHT * memory_bytes))
+
+    return StudyPlan(
+        model=study.model,
+        model_type=setting.config.model_type,
+        task=setting.task,
+        device=setting.device,
+        precision=setting.precision,
+        threads=study.machine.threads or torch.get_num_threads(),
+        memory_bytes=memory_bytes,
+        micro_batch_tokens=setting.train.tokens_at_once,
+        work=Work(
+            num_rows=basis.num_rows,
+            num_steps=study.train.num_steps(basis.num_rows) if basis.num_rows else study.train.max_steps,
+            batch_size=study.train.batch_size,
+            longest=max(lengths),
+            tokens_per_row=sum(lengths) / len(lengths),
+            splits=basis.known.splits,
+        ),
+        arms={name: plan(arm) for name, arm in basis.arms().items()},
+    )
+
+
+def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
+    """Read, or found out and left in `folder` for the next time. Raises UserError."""
+    config = configuration(study.model, study.task, study.trust_remote_code)
+    known, train = _known(study, config, folder)
+    device = request.device or study.machine.device or pick_device()
+    num_rows = len(train) if known.splits else study.data.limit.train
     num_steps = study.train.num_steps(num_rows) if num_rows else study.train.max_steps
     setting = Setting(
         config=configuration(study.model, known.task, study.trust_remote_code),
@@ -59,60 +123,36 @@ def plan_study(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPla
         train=study.train,
         num_steps=num_steps or ASSUMED_STEPS,
         device=device,
-        precision=precision,
+        precision=request.precision or study.machine.precision or pick_precision(device),
         attention=study.machine.attention,
     )
     if any(is_open(arm) for arm in study.arms.values()):
         study = expand_placements(study, blank_base(setting.config, setting.task, setting.num_labels, setting.heads))
-    memory_bytes = request.memory_bytes or _memory(device)
-    works = cache(partial(workload, known.train, study.train, study.search_seeds()[0]))
-    return StudyPlan(
-        model=study.model,
-        model_type=config.model_type,
-        task=known.task,
-        device=device,
-        precision=precision,
-        threads=study.machine.threads or torch.get_num_threads(),
-        memory_bytes=memory_bytes,
-        work=Work(
-            num_rows=num_rows,
-            num_steps=num_steps,
-            batch_size=study.train.batch_size,
-            longest=max(len(example.input_ids) for example in known.train),
-            tokens_per_row=sum(len(example.input_ids) for example in known.train) / len(known.train),
-            splits=known.splits,
-        ),
-        arms={
-            name: _plan_arm(setting, arm, memory_bytes, works)
-            for name, arm in study.arms.items()
-            if not isinstance(arm, ExistingMethod)
-        },
-    )
+    return Basis(study, setting, known, train, num_rows)
 
 
-def _plan_arm(setting: Setting, arm: Method, memory_bytes: int, works: Callable[[Batching], Workload]) -> ArmPlan:
-    kernels = try_kernels(setting, arm)
-    batching = (kernels or Kernels(None, 0)).batching(setting.train)
-    return plan_arm(setting, works(batching), arm, kernels, memory_bytes)
-
-
-def _known(study: StudySpec, config: PreTrainedConfig, folder: Path) -> Known:
+def _known(study: StudySpec, config: PreTrainedConfig, folder: Path) -> tuple[Known, list[Example]]:
     if study.data.train == NO_DATA:
         task = study.task or ("classify" if is_encoder(config) else "sft")
         length = min(study.data.max_length, context_length(config))
-        return Known(task, ASSUMED_LABELS, None, assumed_examples(task, study.train.batch_size, length), ())
-    summary = folder / "data.json"
+        examples = assumed_examples(task, study.train.batch_size, length)
+        return Known(task=task, num_labels=ASSUMED_LABELS, heads=None, splits=()), examples
+    summary, left = folder / "data.json", folder / "known.json"
     if summary.is_file():
         data = DataSummary.model_validate_json(summary.read_text(encoding="utf-8"))
-        return Known(
-            data.task, len(data.labels), data.head_modules, read_examples(folder / "train.parquet"), data.splits
-        )
-    tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
-    found = prepare_examples(study, tokenizer, context_length(config), folder)
-    return Known(found.task, len(found.labels), None, read_examples(folder / "train.parquet"), found.splits)
+        known = Known(task=data.task, num_labels=len(data.labels), heads=data.head_modules, splits=data.splits)
+    elif left.is_file():
+        known = Known.model_validate_json(left.read_text(encoding="utf-8"))
+    else:
+        tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
+        found = prepare_examples(study, tokenizer, context_length(config), folder)
+        known = Known(task=found.task, num_labels=len(found.labels), heads=None, splits=found.splits)
+        write_atomically(left, known.model_dump_json())
+    return known, read_examples(folder / "train.parquet")
 
 
-def _memory(device: Device) -> int:
+def memory_of(device: Device) -> int:
+    """Bytes of the whole device."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return int(psutil.virtual_memory().total)

@@ -1,35 +1,22 @@
 """What a plan follows: an arm's model without weights, with the kernels and the loop that a run gives it."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import torch
 from transformers import PreTrainedConfig
 
-from tunewise.errors import SpecError
 from tunewise.lab.activations import fuse_activations
-from tunewise.lab.attention import NAMES
-from tunewise.lab.data.batching import Batch, Batching
+from tunewise.lab.data.batching import Batching
 from tunewise.lab.methods import Method, build_method
 from tunewise.lab.models import inner_model
-from tunewise.lab.packing import REFUSALS as REFUSED_TO_RUN
-from tunewise.lab.packing import fit_attention
-from tunewise.lab.plan import dry
-from tunewise.lab.plan.blank import blank_base, give_storage, small_config, with_small_values, without_values
-from tunewise.lab.plan.operators import Operators
-from tunewise.lab.plan.workload import assumed_examples
+from tunewise.lab.plan.blank import blank_base, small_config
+from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.loop import Loop
-from tunewise.lab.train.optim import make_optimizer, parameter_groups
-from tunewise.lab.train.precision import assert_masters, store_frozen_weights
 from tunewise.spec import Attention, Device, Precision, Task, TrainSpec
 from tunewise.spec import Method as MethodSpec
 
 RATE = 1e-5  # any: it changes no shape
-
-# How a model that was not made for it fails to be built without weights, or followed: it looks at values, or at sizes
-# of its own.
-REFUSALS = (*REFUSED_TO_RUN, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class Kernels:
 
     def batching(self, train: TrainSpec) -> Batching:
         """How a run cuts its steps; what fills the padding changes no shape."""
-        return Batching(train.micro_batch_tokens, 0, self.max_packed_length)
+        return Batching(train.tokens_at_once, 0, self.max_packed_length)
 
 
 @dataclass(frozen=True)
@@ -91,64 +78,15 @@ def build(setting: Setting, spec: MethodSpec) -> Subject:
     return Subject(model, method, base.head_modules)
 
 
-def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
-    """The kernels that a run would give this arm, tried as there, on a small model of the same architecture.
-
-    None: no small one can be made, or it cannot be run.
-    """
-    try:
-        subject = build(setting.small, spec)
-        fuse_activations(subject.model)
-        give_storage(subject.model, with_small_values)
-        max_packed_length = fit_attention(subject.model, setting.attention, setting.task)
-    except (SpecError, *REFUSALS):
-        return None
-    name = inner_model(subject.model).config._attn_implementation
-    # on a GPU the faster of our kernels is always the fused one; the plan's tensors are on a fake CPU
-    is_fused = setting.device != "cpu" and name == NAMES["fastest"]
-    return Kernels(NAMES["sdpa"] if is_fused else name, max_packed_length)
-
-
-def begin_training(subject: Subject, setting: Setting, rate_factors: Iterable[float] = ()) -> Loop:
+def begin_training(subject: Subject, setting: Setting, device: Device = "cpu") -> Loop:
     """The loop of a run, the model stored as in a run; the rate changes nothing."""
-    if setting.train.gradient_checkpointing:
-        inner_model(subject.model).gradient_checkpointing_enable({"use_reentrant": False})
-    store_frozen_weights(subject.model, setting.precision, subject.method.fp32_modules)
-    assert_masters(subject.model)
-    groups = parameter_groups(subject.model, subject.heads, setting.train, RATE, RATE if subject.heads else None)
+    rates, where = (RATE, RATE if subject.heads else None), (device, setting.precision)
+    prepared = (subject.model, subject.method)
     return Loop(
-        optimizer=make_optimizer(groups, setting.train, "cpu"),
-        rate_factors=rate_factors,
+        optimizer=ready_to_train(prepared, subject.heads, setting.train, rates, where),
+        rate_factors=repeat(1.0),
         clip_norm=setting.train.clip_norm,
-        device="cpu",
+        device=device,
         precision=setting.precision,
         after_step=subject.method.after_step,
     )
-
-
-def is_followed(setting: Setting, spec: MethodSpec, kernels: Kernels) -> bool:
-    """Whether a real step of a small model of this architecture does the same operations as the plan's step of it."""
-    # padded, a micro-batch with padding and one without: models go different ways with them
-    examples = [example for length in (8, 5, 4) for example in assumed_examples(setting.task, 1, length)]
-    train = setting.train.replace(batch_size=3, micro_batch_tokens=16)
-    batches = list(kernels.batching(train).batches(examples, range(3)))
-    try:
-        real, planned = (operators(setting.small, spec, kernels, batches, is_real=real) for real in (True, False))
-    except (SpecError, *REFUSALS):  # this architecture cannot be made small, or the arm does not suit a small one
-        return False
-    return real == planned
-
-
-def operators(
-    setting: Setting, spec: MethodSpec, kernels: Kernels, micro_batches: Sequence[Batch], *, is_real: bool
-) -> list[str]:
-    """The operations of one step of a run, really done or followed."""
-    subject, seen = build(setting, spec).take_up(kernels), Operators()
-    with nullcontext() if is_real else dry.no_storage() as mode:
-        give_storage(subject.model, with_small_values if is_real else without_values)
-        loop = begin_training(subject, setting)
-        dry.begin(loop)
-        batches = [batch if mode is None else dry.bare(batch, mode) for batch in micro_batches]
-        with seen:
-            dry.step(subject.model, batches, loop)
-    return seen.seen

@@ -2,23 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import NamedTuple
 
 from tunewise.lab.data.batching import Batch, Batching, Example, step_rows
 from tunewise.spec import Task, TrainSpec
 
-MOST_MICRO_BATCHES = 2  # of a step that are followed: from the second one on, memory holds the gradient as well
 NUM_FIRST = 4  # steps
+
+
+class Candidate(NamedTuple):
+    """A micro-batch at which memory may be fullest."""
+
+    batch: Batch
+    follows_others: bool  # of its step, so the gradient is in memory as well
 
 
 @dataclass(frozen=True)
 class Workload:
     """Steps of a run, as micro-batches."""
 
-    busiest: tuple[Batch, ...]  # the largest micro-batches of the step that needs most memory
+    candidates: tuple[Candidate, ...]  # for the peak; the one with most tokens first
     first: tuple[tuple[Batch, ...], ...]  # the first steps, whole
     batching: Batching
-    longest: Example  # of the busiest
+    longest: Example  # of the candidates
+
+    @property
+    def fullest(self) -> list[Sequence[Batch]]:
+        """As steps that can be done: the candidates that begin one each by itself, all others after another batch."""
+        others = [of.batch for of in self.candidates if of.follows_others]
+        alone: list[Sequence[Batch]] = [[of.batch] for of in self.candidates if not of.follows_others]
+        return [*alone, *([[self.first[0][0], *others]] if others else [])]
 
     def of_longest(self, num_examples: int) -> Batch:
         """One micro-batch of nothing but the longest example."""
@@ -38,17 +51,45 @@ def workload(examples: Sequence[Example], train: TrainSpec, seed: int, batching:
     """Of one epoch over `examples` in the order of `seed`; another seed puts others together."""
     num_steps = min(train.num_steps(len(examples)), train.steps_per_epoch(len(examples)))
     steps = list(step_rows(len(examples), train.batch_size, num_steps, seed))
-    begun = (tuple(islice(batching.batches(examples, rows), MOST_MICRO_BATCHES)) for rows in steps)
-    busiest = max(begun, key=lambda batches: [_size(batch) for batch in batches])
+    found = [
+        Candidate(batching.batch(examples, piece), follows_others)
+        for piece, follows_others in _fullest(examples, steps, batching)
+    ]
     return Workload(
-        busiest=busiest,
+        candidates=tuple(found),
         first=tuple(tuple(batching.batches(examples, rows)) for rows in steps[:NUM_FIRST]),
         batching=batching,
-        longest=max((examples[row] for batch in busiest for row in batch.rows), key=lambda e: len(e.input_ids)),
+        longest=max((examples[row] for of in found for row in of.batch.rows), key=lambda e: len(e.input_ids)),
     )
 
 
-def _size(batch: Batch) -> tuple[int, int]:
-    """Tokens with padding, and the longest: attention needs more for few long texts than for many short ones."""
-    longest = batch.input_ids_BT if batch.packed_12BL is None else batch.packed_12BL
-    return batch.input_ids_BT.numel(), longest.shape[-1]
+Piece = tuple[list[int], bool]  # the rows of a micro-batch, and whether it follows others of its step
+
+
+def _fullest(examples: Sequence[Example], steps: Sequence[Sequence[int]], batching: Batching) -> list[Piece]:
+    """The largest micro-batches by each measure of `_sizes`, those left out that another one is larger than in all."""
+    largest: dict[tuple[bool, int], tuple[tuple[int, ...], Piece]] = {}
+    for rows_of_step in steps:
+        for number, rows in enumerate(batching.pieces(examples, rows_of_step)):
+            sizes = _sizes([examples[row] for row in rows], batching)
+            for measure in range(len(sizes)):
+                order = (sizes[measure], *sizes)
+                best = largest.get((number > 0, measure))
+                if best is None or order > best[0]:
+                    largest[number > 0, measure] = (order, (rows, number > 0))
+    kept: list[tuple[tuple[int, ...], Piece]] = []
+    # from the second micro-batch on the gradient is in memory as well, so these come first
+    for order, piece in sorted(largest.values(), key=lambda found: (found[1][1], found[0][1:]), reverse=True):
+        sizes = order[1:]
+        if not any(all(a <= b for a, b in zip(sizes, others, strict=True)) for others, _ in kept):
+            kept.append((sizes, piece))
+    return [piece for _, piece in sorted(kept, reverse=True)]
+
+
+def _sizes(chosen: Sequence[Example], batching: Batching) -> tuple[int, ...]:
+    """What needs memory, each in its own part of a step: tokens, targets (logits), pairs of tokens (attention)."""
+    longest = max(len(example.input_ids) for example in chosen)
+    padded = len(chosen) * longest
+    num_tokens = sum(len(example.input_ids) for example in chosen) if batching.packs(chosen[0]) else padded
+    # attention pads packed examples, too
+    return num_tokens, sum(example.num_targets for example in chosen), padded * longest

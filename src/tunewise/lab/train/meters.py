@@ -1,11 +1,12 @@
 """What a run costs: peak memory per phase, and where it runs."""
 
+import ctypes
 import os
 import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class MemoryMeter:
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
+        give_back()
         try:
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to the current size
         except OSError:
@@ -86,6 +88,14 @@ class MemoryMeter:
         status = Path("/proc/self/status").read_text()
         kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
         return int(kilobytes) * 1024
+
+
+def give_back() -> None:
+    """Let the system have what the C library keeps of freed memory; it would count for whatever comes next."""
+    if sys.platform != "linux":
+        return
+    with suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class OthersMeter:

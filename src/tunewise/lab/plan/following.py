@@ -1,0 +1,69 @@
+"""Does a plan follow what a run does? The kernels that a run would choose, and the operations of a real step, are tried
+on a small model of the same architecture."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from tunewise.errors import SpecError
+from tunewise.lab.activations import fuse_activations
+from tunewise.lab.attention import NAMES
+from tunewise.lab.data.batching import Batch
+from tunewise.lab.models import inner_model
+from tunewise.lab.packing import REFUSALS as REFUSED_TO_RUN
+from tunewise.lab.packing import fit_attention
+from tunewise.lab.plan import dry
+from tunewise.lab.plan.blank import give_storage, with_small_values, without_values
+from tunewise.lab.plan.operators import Operators
+from tunewise.lab.plan.subject import Kernels, Setting, begin_training, build
+from tunewise.lab.plan.workload import assumed_examples
+from tunewise.spec import Method as MethodSpec
+
+# How a model that was not made for it fails to be built without weights, or followed: it looks at values, or at sizes
+# of its own.
+REFUSALS = (*REFUSED_TO_RUN, AssertionError)
+
+
+def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
+    """The kernels that a run would give this arm, tried as there, on a small model of the same architecture.
+
+    None: no small one can be made, or it cannot be run.
+    """
+    try:
+        subject = build(setting.small, spec)
+        fuse_activations(subject.model)
+        give_storage(subject.model, with_small_values)
+        max_packed_length = fit_attention(subject.model, setting.attention, setting.task)
+    except (SpecError, *REFUSALS):
+        return None
+    name = inner_model(subject.model).config._attn_implementation
+    # on a GPU the faster of our kernels is always the fused one; the plan's tensors are on a fake CPU
+    is_fused = setting.device != "cpu" and name == NAMES["fastest"]
+    return Kernels(NAMES["sdpa"] if is_fused else name, max_packed_length)
+
+
+def is_followed(setting: Setting, spec: MethodSpec, kernels: Kernels) -> bool:
+    """Whether a real step of a small model of this architecture does the same operations as the plan's step of it."""
+    # padded, a micro-batch with padding and one without: models go different ways with them
+    examples = [example for length in (8, 5, 4) for example in assumed_examples(setting.task, 1, length)]
+    train = setting.train.replace(batch_size=3, micro_batch_tokens=16)
+    batches = list(kernels.batching(train).batches(examples, range(3)))
+    try:
+        real, planned = (operators(setting.small, spec, kernels, batches, is_real=real) for real in (True, False))
+    except (SpecError, *REFUSALS):  # this architecture cannot be made small, or the arm does not suit a small one
+        return False
+    return real == planned
+
+
+def operators(
+    setting: Setting, spec: MethodSpec, kernels: Kernels, micro_batches: Sequence[Batch], *, is_real: bool
+) -> list[str]:
+    """The operations of one step of a run, really done or followed."""
+    subject, seen = build(setting, spec).take_up(kernels), Operators()
+    with nullcontext() if is_real else dry.no_storage() as mode:
+        give_storage(subject.model, with_small_values if is_real else without_values)
+        loop = begin_training(subject, setting)
+        dry.begin(loop)
+        batches = [batch if mode is None else dry.bare(batch, mode) for batch in micro_batches]
+        with seen:
+            dry.step(subject.model, batches, loop)
+    return seen.seen

@@ -1,0 +1,213 @@
+"""How fast this machine does the steps of an arm: a few are really done, with drawn weights in place of the model's.
+
+Where they would not fit in the memory that is free, or would take too long, the FLOPs of the plan are divided by the
+rate of bare matrix products instead, which no step reaches.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from tunewise.lab.data.batching import Batch, Batching, Example
+from tunewise.lab.evaluate.score import score
+from tunewise.lab.models import LINEAR, inner_model
+from tunewise.lab.plan.blank import give_storage, with_drawn_values
+from tunewise.lab.plan.following import try_kernels
+from tunewise.lab.plan.study import Basis, basis_of
+from tunewise.lab.plan.subject import Kernels, Setting, Subject, begin_training, build
+from tunewise.lab.plan.workload import Workload
+from tunewise.lab.train.loop import Loop, compute_gradient, update
+from tunewise.lab.train.meters import MemoryMeter, pick_device
+from tunewise.plans import ArmPlan, PlanRequest, Speed
+from tunewise.spec import Device, Method, Precision, StudySpec
+
+LIMIT_SECONDS = 5.0  # about as long as the steps of an arm may take
+MOST_FREE = 0.8  # of the free memory
+PRODUCT_ROWS = 256  # of the matrix products whose rate is taken
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class Rates(NamedTuple):
+    """FLOP/s of bare matrix products of this model's shapes."""
+
+    training: float  # in the precision of training
+    fp32: float
+
+
+class StepSeconds(NamedTuple):
+    """One optimizer step. The gradient takes time with tokens, the update with what learns."""
+
+    gradient: float
+    update: float
+    num_tokens: int
+
+
+def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed:
+    """The speed of one arm, whose plan is known. `folder` is the place where that was made.
+
+    In a process of its own, whose memory it measures.
+    """
+    assert plan.step is not None, "only an arm whose step can be followed is asked for its speed"
+    assert plan.flops_per_token is not None, "found with the step"
+    if study.machine.threads:
+        torch.set_num_threads(study.machine.threads)
+    meter = MemoryMeter(study.machine.device or pick_device())  # first, because a run's begins before anything is read
+    basis = basis_of(study, folder, PlanRequest())
+    arm, setting = basis.arms()[name], basis.setting
+    kernels = try_kernels(setting, arm) or Kernels(None, 0)
+    load, rates = basis.workload(kernels), product_rates(setting, arm)
+    seconds_of_one = plan.flops_per_token * len(load.longest.input_ids) / rates.training
+    # a run scores in fp32 as well, and loads all weights as fp32
+    needed = max(plan.step.total, plan.evaluation.total if plan.evaluation else 0)
+    if needed > MOST_FREE * _free(setting.device) or seconds_of_one > LIMIT_SECONDS:
+        return by_products(basis, plan, rates)
+    work = _work(load, seconds_of_one)
+    subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
+    with meter.phase("train"):
+        timed = _time_steps(subject.model, work, begin_training(subject, setting, setting.device))
+    peak = meter.memory("train") if work.is_fullest else None
+    scored = _scored(basis, load, plan, rates.fp32)
+    score_seconds = _score_seconds(subject.model, scored, load.batching, (setting.device, setting.precision))
+    del subject  # in a run it is another model, too, that is scored in fp32
+    subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
+    fp32_seconds = _score_seconds(subject.model, scored, load.batching, (setting.device, "fp32"))
+    gradient_seconds = statistics.median(step.gradient / step.num_tokens for step in timed)
+    return Speed(
+        source="steps",
+        step_seconds=tokens_per_step(basis) * gradient_seconds + statistics.median(step.update for step in timed),
+        score_seconds_per_token=score_seconds,
+        fp32_score_seconds_per_token=fp32_seconds,
+        peak_above_start_bytes=peak.above_start_bytes if peak else None,
+    )
+
+
+def _with_weights(subject: Subject, device: Device) -> Subject:
+    give_storage(subject.model, lambda tensor: with_drawn_values(tensor).to(device))
+    return subject
+
+
+def _score_seconds(
+    model: torch.nn.Module, examples: Sequence[Example], batching: Batching, where: tuple[Device, Precision]
+) -> float:
+    """Of a token, padding excluded."""
+    seconds = _seconds(lambda: score(model, examples, batching, where))
+    return seconds / sum(len(example.input_ids) for example in examples)
+
+
+def tokens_per_step(basis: Basis) -> float:
+    """Of a mean optimizer step, padding excluded."""
+    num_tokens = sum(len(example.input_ids) for example in basis.train)
+    return num_tokens / basis.setting.train.steps_per_epoch(len(basis.train))
+
+
+class Work(NamedTuple):
+    """Steps to be done."""
+
+    warm_up: Sequence[Sequence[Batch]]  # not timed: the first ones set things up
+    timed: Sequence[Sequence[Batch]]
+    is_fullest: bool  # the warm-up needs as much memory as any step of the study
+
+
+def _work(load: Workload, seconds_of_one: float) -> Work:
+    """The fullest steps and the study's first ones; or as much of a step as may be done."""
+    fullest = load.fullest
+    num_longest = sum(batch.num_tokens for step in fullest for batch in step) / len(load.longest.input_ids)
+    if num_longest * seconds_of_one <= LIMIT_SECONDS:
+        return Work(fullest, load.first, is_fullest=True)
+    num_rows = len(load.candidates[0].batch.rows)
+    part = load.of_longest(max(1, min(num_rows, int(LIMIT_SECONDS / 3 / seconds_of_one))))
+    return Work([[part]], [[part]] * 2, is_fullest=False)
+
+
+def _time_steps(model: torch.nn.Module, work: Work, loop: Loop) -> list[StepSeconds]:
+    """Of the steps to be timed as many as the time is enough for, one at least."""
+    for micro_batches in work.warm_up:
+        _time_step(model, micro_batches, loop)
+    begin = time.perf_counter()
+    found = [_time_step(model, work.timed[0], loop)]
+    for micro_batches in work.timed[1:]:
+        if time.perf_counter() - begin > LIMIT_SECONDS:
+            break
+        found.append(_time_step(model, micro_batches, loop))
+    return found
+
+
+def _time_step(model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loop) -> StepSeconds:
+    start = time.perf_counter()
+    num_targets = sum(batch.num_targets for batch in micro_batches)
+    float(compute_gradient(model, micro_batches, num_targets, loop).norm)
+    middle = time.perf_counter()
+    update(model, 0, loop)
+    _wait(loop.device)
+    num_tokens = sum(batch.num_tokens for batch in micro_batches)
+    return StepSeconds(middle - start, time.perf_counter() - middle, num_tokens)
+
+
+def _scored(basis: Basis, load: Workload, plan: ArmPlan, fp32_rate: float) -> list[Example]:
+    """Examples to score: a micro-batch, or as much of it as may be done."""
+    assert plan.scoring_flops_per_token is not None, "found with the step"
+    examples = [basis.train[row] for row in load.first[0][0].rows]
+    seconds = plan.scoring_flops_per_token * sum(len(e.input_ids) for e in examples) / fp32_rate
+    return examples[: max(1, int(len(examples) * min(1.0, LIMIT_SECONDS / 2 / seconds)))]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The faster of two times, because the first one sets things up."""
+    found = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begin)
+    return min(found)
+
+
+# --- without a step
+
+
+def by_products(basis: Basis, plan: ArmPlan, rates: Rates) -> Speed:
+    """What no step is faster than: its FLOPs at the rate of bare matrix products."""
+    assert plan.flops_per_token is not None, "found with the step"
+    assert plan.scoring_flops_per_token is not None, "found with the step"
+    return Speed(
+        source="products",
+        step_seconds=tokens_per_step(basis) * plan.flops_per_token / rates.training,
+        score_seconds_per_token=plan.scoring_flops_per_token / rates.training,
+        fp32_score_seconds_per_token=plan.scoring_flops_per_token / rates.fp32,
+        peak_above_start_bytes=None,
+    )
+
+
+def product_rates(setting: Setting, arm: Method) -> Rates:
+    """Measured on the largest linear layer below the head."""
+    base = inner_model(build(setting, arm).model)
+    head = base.get_output_embeddings()
+    layers = [module for module in base.modules() if isinstance(module, LINEAR) and module is not head]
+    shape = max((tuple(layer.weight.shape) for layer in layers), key=lambda shape: shape[0] * shape[1])
+    training, fp32 = (_rate(shape, DTYPES[precision], setting.device) for precision in (setting.precision, "fp32"))
+    return Rates(training, fp32)
+
+
+def _rate(shape: tuple[int, int], dtype: torch.dtype, device: Device) -> float:
+    rows = with_drawn_values(torch.empty(PRODUCT_ROWS, shape[1], dtype=dtype, device="meta")).to(device)
+    weight = with_drawn_values(torch.empty(shape, dtype=dtype, device="meta")).to(device)
+
+    def product() -> None:
+        torch.nn.functional.linear(rows, weight)
+        _wait(device)
+
+    return 2.0 * PRODUCT_ROWS * shape[0] * shape[1] / _seconds(product)
+
+
+def _free(device: Device) -> int:
+    return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else int(psutil.virtual_memory().available)
+
+
+def _wait(device: Device) -> None:
+    """Until the device has done what it was given."""
+    if device != "cpu":
+        torch.get_device_module(device).synchronize()

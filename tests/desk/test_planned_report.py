@@ -1,0 +1,127 @@
+"""What was planned stands beside what was measured."""
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planned_study import PEAK, SPEED, arm_plan, study_plan
+from rich.console import Console
+
+from tunewise import study as driver
+from tunewise.desk import outlook, schedule
+from tunewise.desk.report.build import build_report
+from tunewise.desk.report.html import to_html
+from tunewise.desk.report.text import print_report
+from tunewise.errors import TunewiseError
+from tunewise.ledger import Ledger
+from tunewise.plans import ArmPlan, StudyPlan, settled
+
+MIB = 2**20
+FAST = SPEED.replace(step_seconds=0.1, peak_above_start_bytes=100 * MIB)
+
+
+def plan_of(ledger: Ledger, **arms: ArmPlan) -> StudyPlan:
+    """Every arm of the study planned as `FAST`, `arms` apart; stored beside its data."""
+    study, data = ledger.study(), ledger.data_summary()
+    plans = {name: arms.get(name, arm_plan(speed=FAST)) for name in study.arms}
+    plan = study_plan({"num_rows": 1000, "num_steps": 126, "splits": data.splits}, **plans)
+    ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
+    ledger.store_plan(data.key, schedule.resolve(study, data), plan)
+    return plan
+
+
+def test_every_planned_arm_has_its_figures_and_the_study_its_seconds(make_study: Callable[..., Ledger]) -> None:
+    ledger = make_study()
+    assert build_report(ledger).arm("full").planned is None
+    plan = plan_of(ledger, full=arm_plan(step=None))
+    report = build_report(ledger)
+    full, lora = report.arm("full").planned, report.arm("lora-r8").planned
+    assert full is not None
+    assert (full.step_bytes, full.above_start_bytes, full.train_seconds) == (None, None, None)
+    assert lora is not None
+    assert (lora.step_bytes, lora.above_start_bytes) == (PEAK.total, 100 * MIB)
+    assert lora.train_seconds == pytest.approx(126 * 0.1)
+    assert report.study.planned_seconds is None, "the speed of an arm is not known"
+    plan = plan_of(ledger)
+    assert build_report(ledger).study.planned_seconds == outlook.study_seconds(ledger.study(), plan) is not None
+
+
+def test_terminal_and_page_show_the_measured_as_a_multiple_of_the_planned(make_study: Callable[..., Ledger]) -> None:
+    ledger = make_study()
+    plan_of(ledger)
+    report = build_report(ledger)
+    arm = report.arm("full")
+    assert arm.train_seconds is not None
+    assert arm.peak_memory_above_start_bytes is not None
+    times = (arm.train_seconds / 12.6, arm.peak_memory_above_start_bytes / MIB / 100)
+    said = StringIO()
+    print_report(report, Console(file=said, width=400), Path("study"))
+    page = to_html(report, ())
+    for words in ("12.6 s", "100 MiB", *(f"measured {found:.2f}×" for found in times)):
+        assert words in said.getvalue(), words
+        assert words in page, words
+    assert "planned" not in to_html(build_report(make_study()), ())
+
+
+def test_a_plan_of_another_training_says_nothing_and_one_of_another_search_still_counts(
+    make_study: Callable[..., Ledger],
+) -> None:
+    ledger = make_study()
+    plan_of(ledger)
+    study, key = ledger.study(), ledger.data_summary().key
+    assert ledger.plan(key, study.replace(tuning={"rates": 1, "cap": 1}, looks=(4,))) is not None
+    assert ledger.plan(key, study.replace(train={"epochs": 9})) is None
+    assert ledger.plan("another", study) is None
+
+
+class Lab:
+    """Counts what it is asked to plan."""
+
+    def __init__(self, answer: Callable[[], StudyPlan]) -> None:
+        self.answer, self.asked = answer, []
+
+    def plan(self, *of: object) -> StudyPlan:
+        self.asked.append("plan")
+        return self.answer()
+
+    def probe(self, study: object, folder: object, arm: str, plan: ArmPlan) -> Any:
+        self.asked.append(arm)
+        return FAST
+
+
+def test_a_study_is_planned_once_and_an_arm_that_cannot_be_followed_is_not_probed(
+    make_study: Callable[..., Ledger],
+) -> None:
+    ledger = make_study()
+    study, data = ledger.study(), ledger.data_summary()
+    ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
+    lab = Lab(lambda: study_plan(full=arm_plan(step=None), lora=arm_plan()))
+    first, second = (driver.planned(lab, ledger, study, data) for _ in range(2))  # type: ignore[arg-type]
+    assert first == second
+    assert lab.asked == ["plan", "lora"]
+
+
+def test_the_plan_of_automatic_micro_batches_is_found_again_by_the_number_that_it_chose(
+    make_study: Callable[..., Ledger],
+) -> None:
+    ledger = make_study()
+    study, data = ledger.study(), ledger.data_summary()
+    asked = study.replace(train={**study.train.model_dump(), "micro_batch_tokens": "auto"})
+    ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
+    lab = Lab(lambda: study_plan(full=arm_plan()).replace(micro_batch_tokens=777))
+    found = driver.planned(lab, ledger, asked, data)  # type: ignore[arg-type]
+    resolved = settled(asked, found)
+    assert resolved.train.micro_batch_tokens == 777
+    assert ledger.plan(data.key, resolved) == ledger.plan(data.key, asked) == found
+    assert lab.asked == ["plan", "full"]
+
+
+def test_a_study_goes_on_where_planning_fails(make_study: Callable[..., Ledger]) -> None:
+    def fail() -> StudyPlan:
+        raise TunewiseError("killed")
+
+    ledger = make_study()
+    found = driver.planned(Lab(fail), ledger, ledger.study(), ledger.data_summary())  # type: ignore[arg-type]
+    assert found is None

@@ -1,0 +1,113 @@
+"""The probe: whose steps are done, when none are, and what their seconds are made into."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lab_fixtures import make_examples
+from tunewise.lab.data.batching import Batching
+from tunewise.lab.plan import probe
+from tunewise.lab.plan.blank import with_drawn_values
+from tunewise.lab.plan.study import plan_study
+from tunewise.lab.plan.workload import workload
+from tunewise.lab.train.loop import Loop
+from tunewise.plans import PlanRequest, Speed, StudyPlan
+from tunewise.spec import StudySpec, TrainSpec
+
+
+@pytest.fixture
+def planned(model_folder: Any, tmp_path: Path) -> tuple[StudySpec, StudyPlan, Path]:
+    """A study of two arms on a small Llama and forty rows, its plan, and the folder that the plan was made in."""
+    rows = [{"prompt": f"w{4 + n}", "completion": " ".join(["w7"] * (n % 5 + 1)) + f" w{9 + n}"} for n in range(40)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    study = StudySpec.model_validate(
+        {
+            "name": "n",
+            "model": str(model_folder("llama")),
+            "data": {"train": str(file)},
+            "arms": {"full": {"method": "full"}, "lora": {"method": "lora", "rank": 2}},
+            "train": {"batch_size": 8},
+            "machine": {"device": "cpu", "precision": "bf16", "threads": 1},
+        }
+    )
+    folder = tmp_path / "place"
+    folder.mkdir()
+    return study, plan_study(study, folder, PlanRequest()), folder
+
+
+def speed_of(planned: tuple[StudySpec, StudyPlan, Path], arm: str = "lora") -> Speed:
+    study, plan, folder = planned
+    return probe.probe_arm(study, folder, arm, plan.arms[arm])
+
+
+@pytest.mark.parametrize("arm", ["full", "lora"])
+def test_the_steps_of_an_arm_are_done_where_they_fit(planned: Any, arm: str) -> None:
+    speed = speed_of(planned, arm)
+    assert speed.source == "steps"
+    assert min(speed.step_seconds, speed.score_seconds_per_token, speed.fp32_score_seconds_per_token) > 0
+    assert speed.peak_above_start_bytes is not None
+
+
+def test_nothing_is_built_where_a_step_would_not_fit_in_the_free_memory(
+    planned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_no_model(*of: object) -> None:
+        raise AssertionError("no step may be done")
+
+    monkeypatch.setattr(probe, "_with_weights", build_no_model)
+    monkeypatch.setattr(probe, "_free", lambda device: planned[1].arms["lora"].step.total)
+    monkeypatch.setattr(probe, "product_rates", lambda *of: probe.Rates(training=1e6, fp32=1e5))
+    speed, plan = speed_of(planned), planned[1].arms["lora"]
+    assert speed.source == "products"
+    assert speed.fp32_score_seconds_per_token == pytest.approx(plan.scoring_flops_per_token / 1e5)
+    assert speed.score_seconds_per_token == pytest.approx(plan.scoring_flops_per_token / 1e6)
+    steps = -(-planned[1].work.num_rows // 8)
+    tokens = planned[1].work.tokens_per_row * planned[1].work.num_rows / steps
+    assert speed.step_seconds == pytest.approx(tokens * plan.flops_per_token / 1e6)
+
+
+def test_a_step_that_would_take_too_long_is_done_in_part_and_says_nothing_of_the_peak(
+    planned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    whole = probe.compute_gradient
+
+    def gradient(model: torch.nn.Module, batches: Any, num_targets: int, loop: Loop) -> Any:
+        done.extend(len(batch.rows) for batch in batches)
+        return whole(model, batches, num_targets, loop)
+
+    monkeypatch.setattr(probe, "compute_gradient", gradient)
+    plan = planned[1].arms["lora"]
+    longest = planned[1].work.longest
+    # two of the longest in the limit, of eight in a step; a part takes a third of it
+    rate = plan.flops_per_token * longest * 2 / probe.LIMIT_SECONDS
+    monkeypatch.setattr(probe, "product_rates", lambda *of: probe.Rates(rate, rate))
+    speed = speed_of(planned)
+    assert speed.source == "steps"
+    assert speed.peak_above_start_bytes is None
+    assert done == [1, 1, 1]
+
+
+def test_a_warm_up_does_not_count_and_no_step_begins_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that jumps: the warm-up takes ten seconds, each step then 3 for its gradient and 1 for its update."""
+    work = workload(make_examples([8] * 6), TrainSpec(batch_size=2), 0, Batching(64, 0, 0))
+    clock = iter([0, 9, 10, 10, 10, 13, 14, 14, 14, 17, 18, 18])
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(probe, "compute_gradient", lambda *of: type("Gradient", (), {"norm": torch.ones(())}))
+    monkeypatch.setattr(probe, "update", lambda *of: None)
+    loop = type("Loop", (), {"device": "cpu"})
+    todo = probe.Work(work.fullest, work.first, is_fullest=True)
+    timed = probe._time_steps(torch.nn.Linear(1, 1), todo, loop)
+    assert timed == [probe.StepSeconds(3, 1, 16)] * 2, "of three steps, in a limit of 5 seconds"
+
+
+def test_drawn_weights_are_as_large_as_trained_ones_and_none_is_zero() -> None:
+    weight = with_drawn_values(torch.empty(3, 700_000, device="meta"))
+    assert weight.std() == pytest.approx(0.02, rel=0.01)
+    assert weight.ne(0).all()
+    assert with_drawn_values(torch.empty(5, device="meta")).eq(1).all()
+    assert with_drawn_values(torch.empty(5, device="meta", dtype=torch.long)).eq(0).all()
