@@ -76,7 +76,7 @@ class Run:
         `max_tokens` of a batch are held in memory at once; None: what the study says.
         """
         spec = self.spec
-        self.budget = MemoryBudget(spec.train.micro_batch_tokens, max_tokens)
+        self.budget = MemoryBudget(spec.train.tokens_at_once, max_tokens)
         torch.set_num_threads(spec.threads)
         self.meter, self.others = MemoryMeter(spec.device), OthersMeter()
         started = datetime.now(UTC)
