@@ -15,6 +15,7 @@ from unittest import mock
 
 import tunewise.study
 from tunewise.cli import main
+from tunewise.errors import TunewiseError
 from tunewise.spec import StudySpec
 
 TINY_CONTEXT = 512
@@ -113,6 +114,10 @@ class LabWithoutModel:
         notes = "".join(f" {note}" for note in summary.notes if "left out" in note)
         example = f"{summary.example_prompt[:60]!r} -> {summary.example_supervised[:60]!r}"
         raise TakenError(f"{summary.task}, rows: {read}; the first: {example}.{notes}")
+
+    def plan(self, *_: object) -> None:
+        """Nothing to be planned without a model, and a study goes on."""
+        raise TunewiseError("no model")
 
 
 @dataclass(frozen=True)
