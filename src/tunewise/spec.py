@@ -5,7 +5,6 @@ Nothing here imports torch. Every default of the product lives here, or in the s
 
 import hashlib
 import json
-import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +29,7 @@ from tunewise.quantities import Source as Source
 from tunewise.quantities import parse_budget as parse_budget
 from tunewise.quantities import parse_margin as parse_margin
 from tunewise.registry import near_miss
+from tunewise.train_spec import TrainSpec as TrainSpec
 
 Task = Literal["sft", "lm", "classify"]
 Split = Literal["train", "valid", "test"]
@@ -51,9 +51,6 @@ NUMERICS = 5
 
 
 # --- the sections of a study ----------------------------------------------------------------------
-
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Limits(Frozen):
@@ -101,56 +98,6 @@ class DataSpec(Frozen):
             if name not in known:
                 raise ValueError(f"unknown column '{name}'.{near_miss(name, known)} Known: {', '.join(known)}.")
         return columns
-
-
-class TrainSpec(Frozen):
-    """The training of every arm alike: batches, schedule, optimizer (AdamW, Loshchilov & Hutter 2019)."""
-
-    epochs: int = Field(2, ge=1)
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides epochs")
-    batch_size: int = Field(16, ge=1, description="examples per optimizer step, whatever the micro-batches")
-    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        2048,
-        description="tokens of a batch held in memory at once, padding included; auto: as many as a plan says that fit",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="compute activations again for the gradient instead of keeping them: less memory, more time"
-    )
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps; the first step's rate is above 0")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases and norms")
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-    clip_norm: float = Field(1.0, gt=0, description="of the whole gradient")
-    evaluations: int = Field(
-        4,
-        ge=1,
-        description="on valid, evenly spaced, the last one at the end; at least one an epoch, so the default grows",
-    )
-    head_learning_rate: float | None = Field(None, gt=0, description="of new weights; None: tuned on the head arm")
-
-    @property
-    def tokens_at_once(self) -> int:
-        """Of a micro-batch; of a study that knows what `auto` is."""
-        assert self.micro_batch_tokens != "auto", "settled before anything is planned or trained"
-        return self.micro_batch_tokens
-
-    @property
-    def num_evaluations(self) -> int:
-        """Evaluations of a run: one checkpoint carries the verdict, so every epoch offers one at least."""
-        return max(self.evaluations, 1 if self.max_steps else self.epochs)
-
-    def evaluation_steps(self, num_steps: int) -> frozenset[int]:
-        """The optimizer steps after which valid is evaluated."""
-        return frozenset(round(num_steps * (i + 1) / self.num_evaluations) for i in range(self.num_evaluations))
-
-    def num_steps(self, num_rows: int) -> int:
-        """Optimizer steps of a run on `num_rows` training examples."""
-        return self.max_steps or self.steps_per_epoch(num_rows) * self.epochs
-
-    def steps_per_epoch(self, num_rows: int) -> int:
-        """Optimizer steps over `num_rows` training examples, the last one perhaps smaller."""
-        return math.ceil(num_rows / self.batch_size)
 
 
 MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full
