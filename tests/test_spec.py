@@ -395,3 +395,11 @@ def test_a_verdict_can_be_about_any_metric_that_is_measured() -> None:
     assert study(primary="accuracy").primary == "accuracy"
     assert study(primary="bleu", metrics=[{"name": "bleu"}], margin="1pp").primary == "bleu"
     assert study(primary="exact_match", metrics=[{"name": "exact_match", "extract": "#### (.*)"}]).margin is None
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 2.5, True, "many", None])
+def test_micro_batches_are_a_number_of_tokens_or_automatic(tokens: object) -> None:
+    assert study(train={"micro_batch_tokens": 7}).train.tokens_at_once == 7
+    assert study(train={"micro_batch_tokens": "auto"}).train.micro_batch_tokens == "auto"
+    with pytest.raises(ValidationError, match="a whole number from 1 on, or auto"):
+        study(train={"micro_batch_tokens": tokens})

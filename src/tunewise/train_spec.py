@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunewise.quantities import Frozen
 
@@ -35,6 +35,14 @@ class TrainSpec(Frozen):
         description="on valid, evenly spaced, the last one at the end; at least one an epoch, so the default grows",
     )
     head_learning_rate: float | None = Field(None, gt=0, description="of new weights; None: tuned on the head arm")
+
+    @field_validator("micro_batch_tokens", mode="before")
+    @classmethod
+    def _a_number_or_auto(cls, tokens: object) -> object:
+        is_number = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1
+        if not is_number and tokens != "auto":
+            raise ValueError(f"must be a whole number from 1 on, or auto, but got {tokens!r}")
+        return tokens
 
     @property
     def tokens_at_once(self) -> int:
