@@ -48,37 +48,11 @@ def test_an_unknown_arm_names_the_nearest(tmp_path: Path) -> None:
     assert "lora-r8" in message
 
 
-def bad_data(folder: Path) -> dict[str, tuple[str, list[str]]]:
-    """Name -> data file and words of the message; each needs the model's tokenizer, so they run in one test each."""
-    (folder / "empty.jsonl").write_text("")
-    (folder / "broken.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
-    (folder / "binary.jsonl").write_bytes(bytes(range(256)) * 4)
-    (folder / "column.jsonl").write_text('{"prompt": "a", "compleshun": "b"}\n')
-    one_class = [{"text": f"text {i}", "label": "same"} for i in range(60)]
-    return {
-        "missing": ("missing.jsonl", ["no such file", "missing.jsonl"]),
-        "empty": ("empty.jsonl", ["empty"]),
-        "broken": ("broken.jsonl", ["line 2"]),
-        "binary": ("binary.jsonl", ["binary.jsonl"]),
-        "column": ("column.jsonl", ["completion"]),
-        "one class": (write(folder / "one.jsonl", one_class), ["single class"]),
-        "no text": (write(folder / "blank.jsonl", [{"prompt": "a", "completion": ""}] * 60), ["completion"]),
-        "long prompt": (
-            write(folder / "long.jsonl", [{"prompt": f"{i} " + "word " * 600, "completion": "x"} for i in range(60)]),
-            ["max_length"],
-        ),
-    }
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["missing", "empty", "broken", "binary", "column", "one class", "no text", "long prompt"]
-)
-def test_bad_data_is_refused_with_its_file_and_place(tmp_path: Path, name: str) -> None:
-    data, words = bad_data(tmp_path)[name]
-    message = said(tmp_path, "check", "--model", "tiny", "--data", data, OFF)
-    for word in words:
-        assert word in message
+def test_bad_data_is_refused_with_its_file_and_place(tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n', encoding="utf-8")
+    message = said(tmp_path, "check", "--model", "tiny", "--data", "broken.jsonl", OFF)
+    assert "broken.jsonl, line 2: broken JSON" in message
 
 
 @pytest.mark.slow
