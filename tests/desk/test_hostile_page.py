@@ -1,5 +1,6 @@
 """A page with a study's worst texts in it, in a real browser: nothing of them runs."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -10,9 +11,13 @@ import pytest
 
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.charts import figures
+from tunewise.desk.report.check import Checked, print_check
 from tunewise.desk.report.html import to_html
+from tunewise.desk.report.listing import print_listing
+from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.safe_text import CONTROLS
+from tunewise.terminal import Terminal
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 RUN = "document.documentElement.setAttribute('data-owned','1')"
@@ -109,3 +114,16 @@ def test_the_report_says_what_is_the_same_made_again(make_study: Any, device: st
     shown = to_html(report, ())
     assert words in shown
     assert "Times and memory differ" in shown
+
+
+def test_names_of_models_and_folders_are_no_markup_in_the_terminal(make_study: Any, tmp_path: Path) -> None:
+    ledger = make_study(max_runs=1, study={"model": "/models/[/red]x"})
+    root = tmp_path / "all["  # with the name below it a tag of rich's
+    root.mkdir()
+    ledger = Ledger(ledger.folder.rename(root / "blue]study"))
+    terminal = Terminal(file=io.StringIO(), width=1000, record=True)
+    print_check(Checked(ledger.study(), ledger.data_summary(), None), terminal)
+    print_listing(root, terminal)
+    written = terminal.export_text()
+    assert "model [/red]x" in written
+    assert "[/blue]study" in written

@@ -47,10 +47,9 @@ class Checked(NamedTuple):
 def print_check(checked: Checked, console: Console) -> None:
     """Print a resolved study, its prepared data, and what it will need."""
     study, data, plan = checked
-    console.print(
-        f"[bold]{study.name}[/bold]: model {wording.short_path(study.model)} ({data.model_type}), task {data.task}, "
-        f"{data.device} {data.precision}, {wording.threads(data.threads)}"
-    )
+    model = f": model {wording.short_path(study.model)} ({data.model_type}), task {data.task}, "
+    machine = f"{data.device} {data.precision}, {wording.threads(data.threads)}"
+    console.print(Text.assemble((study.name, "bold"), model, machine))
     console.print(_splits(data))
     if data.laws:
         console.print(_laws(study, data))

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
@@ -20,7 +21,7 @@ def print_listing(root: Path, console: Console) -> None:
         )
     table = Table("study", "model", "task", "arms", "outcomes against full")
     for folder in folders:
-        table.add_row(str(folder), *_cells(folder))
+        table.add_row(*map(Text, (str(folder), *_cells(folder))))
     console.print(table)
 
 
