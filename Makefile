@@ -25,7 +25,8 @@ setup: .venv/.installed
 	touch $@
 
 test: setup lint
-	$(BIN)/python -m pytest -q
+	# a test a core, one thread each: threads of several processes on one core wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
 
 lint: setup
 	$(BIN)/ruff check .

@@ -32,7 +32,8 @@ def test_no_test_finds_more_than_one_that_knows_the_true_standard_error():
     rng = np.random.default_rng(5)
     for harm, about in ((1.0, 0.025), (1 + 1.96, 0.5), (1 + 1.96 + 1.2816, 0.9)):
         estimates = rng.normal(harm, 1.0, 40_000)
-        drawn = calibrate.Fit(estimates, np.ones(40_000), np.ones(40_000), np.zeros(40_000, dtype=bool))
+        ones, zeros = np.ones(40_000), np.zeros(40_000)
+        drawn = calibrate.Fit(estimates, ones, ones, zeros, zeros.astype(bool))
         assert replicate.best_power(drawn, 1.0) == pytest.approx(about, abs=0.01)
 
 
