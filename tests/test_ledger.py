@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tunewise.disk import files_below
+from tunewise.disk import files_below, write_atomically
 from tunewise.errors import StudyError
-from tunewise.ledger import Ledger, find_studies, seal_data
+from tunewise.ledger import SEAL, Ledger, _text_hash, find_studies, seal_data
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import FullMethod, Inputs, RunSpec, SamplesSpec, StudySpec, TrainSpec
 
@@ -269,3 +269,12 @@ def summary(key: str) -> DataSummary:
         precision="fp32",
         threads=1,
     )
+
+
+def test_a_bomb_under_its_own_seal_is_refused(tmp_path: Path) -> None:
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    text = f"l0: &l0 [x, x]\n{levels}"
+    ledger = Ledger(tmp_path)
+    write_atomically(tmp_path / "study.yaml", f"{text}{SEAL}{_text_hash(text)}\n")
+    with pytest.raises(StudyError, match="aliases"):
+        ledger.study()

@@ -28,6 +28,7 @@ from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, canonical_json
 from tunewise.study_file import parse_study
+from tunewise.yaml_text import YamlError, load_yaml
 
 RECORD = "record.json"
 DECLARATIONS = "declarations.json"
@@ -136,10 +137,13 @@ class Ledger:
         """The resolved study as stored. Raises StudyError where it is not what was stored."""
         path = self.folder / "study.yaml"
         text, _, seal = read_text(path).rpartition(SEAL)
+        again = "Give `tunewise compare` your own study file again: this one is written anew."
         if seal.strip() != _text_hash(text):
-            again = "Give `tunewise compare` your own study file again: this one is written anew."
             raise StudyError(f"{path} is not what tunewise wrote. {again}")
-        return parse_study(yaml.safe_load(text), str(path))
+        try:
+            return parse_study(load_yaml(text), str(path))
+        except YamlError as error:  # whoever wrote it can make a seal, too
+            raise StudyError(f"{path}: not readable as YAML: {error}. {again}") from error
 
     # --- prepared data
 
