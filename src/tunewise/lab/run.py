@@ -257,6 +257,8 @@ class Run:
 
     def _measure(self, state: TrainingState, evaluation: Evaluation | None = None) -> None:
         start, training = time.perf_counter(), state.training
+        if training.num_steps not in state.curve.steps:
+            return  # a phase gives freed memory back, which the next step would have to ask for again
         with self.meter.phase("evaluate"):
             state.curve.measure(training.num_steps, lambda rows: self._rows(state.model, rows, self.where), evaluation)
         training.evaluate_seconds += time.perf_counter() - start
