@@ -13,14 +13,17 @@ import pytest
 from tunewise.executors.lifeline import ORPHANED, TIMED_OUT, stop_signals
 
 WORK = """
-import sys, time
+import os, sys, time
 from tunewise.executors.lifeline import watch
 
+def say(word):  # one write, so that the lines of two threads never mix
+    os.write(1, f"{word}\\n".encode())
+
 limit = float(sys.argv[2]) if len(sys.argv) > 2 else None
-asked = watch(int(sys.argv[1]), limit, lambda event: print(event["event"], flush=True))
-print("working", flush=True)
+asked = watch(int(sys.argv[1]), limit, lambda event: say(event["event"]))
+say("working")
 asked.wait(60)
-print("asked", flush=True)
+say("asked")
 time.sleep(60)
 """
 
