@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tunewise.executors import server
 from tunewise.executors.lifeline import ORPHANED, TIMED_OUT, stop_signals
 
 WORK = """
@@ -91,3 +92,18 @@ def test_outside_the_main_thread_no_signal_is_touched() -> None:
     thread.start()
     thread.join()
     assert not failed
+
+
+@pytest.mark.parametrize("job", ["prepare", "plan", "probe"])
+def test_every_job_ends_with_the_one_who_asked_for_it(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run needs its folder before it can be asked; tests/e2e/test_stopping.py kills what asked for one."""
+
+    class WatchedError(Exception):
+        pass
+
+    def watch(*given: object) -> None:
+        raise WatchedError
+
+    monkeypatch.setattr(server, "watch", watch)
+    with pytest.raises(WatchedError):
+        server.JOBS[job]({})

@@ -136,6 +136,7 @@ def probe_job(request: dict[str, Any]) -> None:
     """Measure the speed of one arm."""
     from tunewise.lab.plan.probe import probe_arm
 
+    watch(LIFELINE, None, send)
     study, plan = StudySpec.model_validate(request["study"]), ArmPlan.model_validate(request["plan"])
     speed = probe_arm(study, Path(request["root"]), request["arm"], plan)
     send({"event": "probed", "speed": speed.model_dump(mode="json")})
