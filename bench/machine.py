@@ -26,6 +26,15 @@ def environment() -> str:
     )
 
 
+def publish(text: str, out: Path | None) -> None:
+    """Append what was measured to a file, where one is named."""
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
     if information.is_file():

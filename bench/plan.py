@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from machine import environment
+from machine import environment, publish
 from workloads import FULL, LORA_ALL, LORA_QKV, WORKLOADS, Workload, save_gpt2_small
 
 import tunewise as tw
@@ -192,10 +192,7 @@ def main() -> None:
             print(row(combination, found), flush=True)
     text = table(rows)
     print(text)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with given.out.open("a", encoding="utf-8") as file:
-            file.write(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

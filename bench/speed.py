@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from gemm import Ceiling, ceiling
-from machine import environment
+from machine import environment, publish
 from workloads import WORKLOADS, Workload, save_gpt2_small
 
 from tunewise.desk import schedule
@@ -187,10 +187,7 @@ def main() -> None:
             }.get(work.model, lambda work=work: work.model)()
             tables.append(measure(work, model, given))
             print(tables[-1])
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with given.out.open("a", encoding="utf-8") as file:
-            file.write("\n".join(tables))
+    publish("\n".join(tables), given.out)
 
 
 if __name__ == "__main__":

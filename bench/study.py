@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import environment
+from machine import environment, publish
 
 from tunewise.ledger import Ledger
 
@@ -33,10 +33,7 @@ def main() -> None:
         f"{spent:.0f} s: ratio {wall / spent:.2f}. {environment()}\n"
     )
     print(line)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with given.out.open("a", encoding="utf-8") as file:
-            file.write(line)
+    publish(line, given.out)
 
 
 if __name__ == "__main__":

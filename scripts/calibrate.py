@@ -21,7 +21,7 @@ from calibrate_cells import Cell, Floats, cells, normal
 from scipy import special
 
 from tunewise.desk.comparison import HEADROOM_SHARE, has_harmful_tail
-from tunewise.desk.intervals import Spread, mean_squares, spread_of, third_moment
+from tunewise.desk.intervals import Spread, table_spread
 from tunewise.desk.multiplicity import holm_levels
 from tunewise.desk.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.search import best_rate, brackets_best, headroom, search
@@ -65,9 +65,14 @@ class Fit:
     tail: Floats
     is_skewed: Floats
 
+    @property
+    def spread(self) -> Spread:
+        """How far each estimate may be off."""
+        return Spread(self.variance, self.freedom, self.tail)
+
     def ends(self, level: float | Floats = ONE_SIDED_ERROR) -> tuple[Floats, Floats]:
         """Lower and upper end of the interval with this one-sided error."""
-        below, above = Spread(self.variance, self.freedom, self.tail).reach(1 - 2 * level)
+        below, above = self.spread.reach(1 - 2 * level)
         return self.estimate - below, self.estimate + above
 
     def covers(self, truth: float) -> Floats:
@@ -81,12 +86,11 @@ class Fit:
 
     def p_as_good(self, margin: float) -> Floats:
         """The smallest level at which "as good" is said; 1 where the skew forbids it."""
-        spread = Spread(self.variance, self.freedom, self.tail)
-        return np.where(self.is_skewed, 1.0, spread.probability_of_negative(self.estimate - margin))
+        return np.where(self.is_skewed, 1.0, self.spread.probability_of_negative(self.estimate - margin))
 
     def p_worse(self, margin: float) -> Floats:
         """The smallest level at which "worse" is said."""
-        return Spread(self.variance, self.freedom, -self.tail).probability_of_negative(margin - self.estimate)
+        return replace(self.spread, tail=-self.tail).probability_of_negative(margin - self.estimate)
 
     def says(self, margin: float, level: float = ONE_SIDED_ERROR) -> dict[str, Floats]:
         """Which studies are called what, in the protocol's order."""
@@ -98,8 +102,7 @@ class Fit:
 
 def fit(tables_SN: Floats, num_units: int) -> Fit:
     """The fit of tables (..., S, N)."""
-    third = third_moment(tables_SN, tables_SN, tables_SN)
-    spread = spread_of(mean_squares(tables_SN, tables_SN), *tables_SN.shape[-2:], third)
+    spread = table_spread(tables_SN)
     return Fit(
         estimate=tables_SN.mean(axis=(-2, -1)),
         variance=spread.variance,

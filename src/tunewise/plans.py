@@ -32,6 +32,10 @@ class Work(Frozen):
     tokens_per_row: float  # padding excluded
     splits: tuple[SplitSummary, ...]  # (): no data; every example is taken to have the largest length
 
+    def steps_in(self, num_rows: int) -> int:
+        """Optimizer steps over so many training examples."""
+        return TrainSpec(batch_size=self.batch_size).steps_per_epoch(num_rows)
+
 
 class Speed(Frozen):
     """How fast one arm trains and scores on the machine that was asked."""

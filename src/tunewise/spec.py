@@ -298,6 +298,11 @@ class Inputs(Frozen):
     versions: dict[str, str]  # minor versions of torch, transformers, peft
 
 
+def forgetting_steps(points: int, num_steps: int) -> frozenset[int]:
+    """The steps of a run at which forgetting is measured: 0, the last one, and evenly between; of 0 points none."""
+    return frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
+
+
 class RunSpec(Frozen):
     """One training of one arm at one learning rate with one seed (or one scoring, for base and existing)."""
 

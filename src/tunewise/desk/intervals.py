@@ -79,10 +79,10 @@ def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interv
     num_seeds, num_units = differences_SN.shape
     assert np.isfinite(differences_SN).all(), "scores are finite"
     mean = float(differences_SN.mean())
-    if min(num_seeds, num_units) < 2 or _all_equal(differences_SN):
+    if not _has_interval(differences_SN):
         return Interval(mean, None, None, None, None, None, num_seeds, num_units)
     squares = mean_squares(differences_SN, differences_SN)
-    spread = spread_of(squares, num_seeds, num_units, third_moment(differences_SN, differences_SN, differences_SN))
+    spread = table_spread(differences_SN, squares)
     below, above = spread.reach(confidence)
     cells = num_seeds * num_units
     return Interval(
@@ -106,12 +106,10 @@ def probability_of_negative(differences_SN: Floats) -> float:
 
     1 where the table gives no interval. That of "above 0" is the same of the negated table.
     """
-    num_seeds, num_units = differences_SN.shape
-    if two_way_interval(differences_SN).standard_error is None:
+    assert np.isfinite(differences_SN).all(), "scores are finite"
+    if not _has_interval(differences_SN):
         return 1.0
-    squares = mean_squares(differences_SN, differences_SN)
-    third = third_moment(differences_SN, differences_SN, differences_SN)
-    return float(spread_of(squares, num_seeds, num_units, third).probability_of_negative(differences_SN.mean()))
+    return float(table_spread(differences_SN).probability_of_negative(differences_SN.mean()))
 
 
 def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
@@ -128,6 +126,10 @@ def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
     error = float(by_unit.std(ddof=1)) / math.sqrt(num_units)
     half = float(special.stdtrit(num_units - 1, (1 + confidence) / 2)) * error
     return Interval(mean, mean - half, mean + half, num_units - 1, error, None, num_seeds, num_units)
+
+
+def _has_interval(differences_SN: Floats) -> bool:
+    return min(differences_SN.shape) > 1 and not _all_equal(differences_SN)
 
 
 def _all_equal(values: Floats) -> bool:
@@ -202,6 +204,12 @@ def _parts(table_SN: Floats) -> tuple[Floats, Floats, Floats]:
     by_seed, by_unit = table_SN.mean(axis=-1, keepdims=True), table_SN.mean(axis=-2, keepdims=True)
     mean = by_seed.mean(axis=-2, keepdims=True)
     return by_seed - mean, by_unit - mean, table_SN - by_seed - by_unit + mean
+
+
+def table_spread(x_SN: Floats, squares: MeanSquares | None = None) -> Spread:
+    """How far the means of tables (..., S, N) may be off; `squares`: theirs, where they are known."""
+    num_seeds, num_units = x_SN.shape[-2:]
+    return spread_of(squares or mean_squares(x_SN, x_SN), num_seeds, num_units, third_moment(x_SN, x_SN, x_SN))
 
 
 def spread_of(

@@ -9,7 +9,7 @@ from tunewise.desk.gpus import Gpu
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.plans import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
-from tunewise.spec import StudySpec
+from tunewise.spec import StudySpec, forgetting_steps
 
 Fit = Literal["fits", "tight", "does not fit"]
 
@@ -45,10 +45,9 @@ def least_epoch_seconds(arm: ArmPlan, plan: StudyPlan, card: Gpu) -> float | Non
     if arm.step is None or arm.flops_per_token is None or card.bf16_teraflops is None or rows is None:
         return None
     compute = arm.flops_per_token * plan.work.tokens_per_row * rows / (card.bf16_teraflops * 1e12)
-    steps = -(-rows // plan.work.batch_size)
     learned = 4 * arm.tuned.trainable_parameters
     moved = 2 * arm.step.weights + 2 * arm.step.optimizer + 4 * learned
-    return max(compute, steps * moved / (card.bandwidth_gb_per_second * 1e9))
+    return max(compute, plan.work.steps_in(rows) * moved / (card.bandwidth_gb_per_second * 1e9))
 
 
 def epoch_seconds(arm: ArmPlan, plan: StudyPlan) -> float | None:
@@ -56,7 +55,7 @@ def epoch_seconds(arm: ArmPlan, plan: StudyPlan) -> float | None:
     rows = plan.work.num_rows
     if arm.speed is None or rows is None:
         return None
-    return arm.speed.step_seconds * math.ceil(rows / plan.work.batch_size)
+    return arm.speed.step_seconds * plan.work.steps_in(rows)
 
 
 def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
@@ -90,7 +89,7 @@ class _Scoring:
         self.general = study.forgetting.tokens if plan.task != "classify" else 0
         self.held_out = tokens.get("test", 0) + self.general
         points = study.forgetting.points if self.general else 0
-        steps = {round(plan.work.num_steps * i / points) for i in range(points + 1)} if points else set()
+        steps = forgetting_steps(points, plan.work.num_steps)
         self.points = len(steps)
         self.more_of_valid = len(steps - study.train.evaluation_steps(plan.work.num_steps))
 

@@ -127,7 +127,7 @@ def _curve(
 class Harm(NamedTuple):
     """How much worse one of two arms is on valid, in units of the metric."""
 
-    difference: Estimate  # of the metric, with its 95 % interval; over units alone where there is one seed
+    difference: Estimate  # of the metric, with its interval; over units alone where there is one seed
     least: float | None  # ends of the interval of the harm, which is positive; None: no interval
     most: float | None
     is_equal: bool  # to rounding, in every unit
@@ -141,10 +141,11 @@ class Harm(NamedTuple):
         return self.least is not None and self.least > margin
 
 
-def harm(metric: Metric, worse: Sequence[Scores], than: Sequence[Scores]) -> Harm:
+def harm(metric: Metric, worse: Sequence[Scores], than: Sequence[Scores], confidence: float = 0.95) -> Harm:
     """What `worse` loses against `than`, run by run on the same rows."""
     contrast = PairedRuns(metric, {"worse": worse, "than": than}).contrast({"worse": 1, "than": -1})
-    interval = unit_interval(contrast.values_SN) if len(worse) == 1 else contrast.interval()
+    is_one_seed = len(worse) == 1
+    interval = unit_interval(contrast.values_SN, confidence) if is_one_seed else contrast.interval(confidence)
     is_equal = bool(abs(contrast.values_SN).max() < ROUNDING)
     difference = Estimate(estimate=contrast.estimate, low=interval.low, high=interval.high)
     ends = (interval.high, interval.low) if metric.higher_is_better else (interval.low, interval.high)

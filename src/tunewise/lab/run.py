@@ -48,7 +48,16 @@ from tunewise.records import (
     truncated_split,
 )
 from tunewise.selection import takes_over
-from tunewise.spec import BaseMethod, Device, ExistingMethod, FullMethod, MachineSpec, Precision, RunSpec
+from tunewise.spec import (
+    BaseMethod,
+    Device,
+    ExistingMethod,
+    FullMethod,
+    MachineSpec,
+    Precision,
+    RunSpec,
+    forgetting_steps,
+)
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -252,13 +261,13 @@ class Run:
 
     def _forgetting_curve(self, num_steps: int, valid: list[Example]) -> ForgettingCurve:
         points = self.spec.forgetting_points
-        steps = frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
-        return ForgettingCurve(steps, valid, self._examples("general") if points else [])
+        return ForgettingCurve(forgetting_steps(points, num_steps), valid, self._examples("general") if points else [])
 
     def _measure(self, state: TrainingState, evaluation: Evaluation | None = None) -> None:
-        start, training = time.perf_counter(), state.training
+        training = state.training
         if training.num_steps not in state.curve.steps:
             return  # a phase gives freed memory back, which the next step would have to ask for again
+        start = time.perf_counter()
         with self.meter.phase("evaluate"):
             state.curve.measure(training.num_steps, lambda rows: self._rows(state.model, rows, self.where), evaluation)
         training.evaluate_seconds += time.perf_counter() - start

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding, listed
 from tunewise.desk.metrics import METRICS, Scores, primary_metric
-from tunewise.desk.paired import PairedRuns
-from tunewise.desk.ranks import mean_of
+from tunewise.desk.ranks import harm, mean_of
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.report.folder import StudyFolder
@@ -84,12 +83,7 @@ def _point(  # noqa: PLR0913 - one row of the table
     assert isinstance(method.rank, int), "a confirmed rank is known"
     assert tuned is not None, "it was trained"
     metric = METRICS[primary_metric(folder.data.task, folder.study.primary)]
-    difference = None
-    if arm != best:
-        contrast = PairedRuns(metric, {arm: test[arm], best: test[best]}).contrast({arm: 1, best: -1})
-        difference = contrast.interval(confidence).as_estimate()
-    end = None if difference is None else difference.high if metric.higher_is_better else difference.low
-    least_harm = None if end is None else -end if metric.higher_is_better else end
+    found = harm(metric, test[arm], test[best], confidence) if arm != best else None
     return PlacementPoint(
         arm=arm,
         targets=str(method.targets),
@@ -97,8 +91,8 @@ def _point(  # noqa: PLR0913 - one row of the table
         parameters=tuned.trainable_parameters,
         valid=valid,
         value=mean_of(metric.name, test[arm]),
-        difference=difference,
-        is_behind=least_harm is not None and least_harm > _finer_rates(folder, arm, metric.name),
+        difference=found.difference if found else None,
+        is_behind=found is not None and found.beyond(_finer_rates(folder, arm, metric.name)),
     )
 
 

@@ -20,14 +20,13 @@ from tunewise.spec import CostName, Task
 MISSING = "–"
 
 
-def reproducible(device: str, threads: int) -> str:
+def reproducible(device: str, num_threads: int) -> str:
     """What the same study gives when it is made again, and what is not promised."""
     ids = "The same study with the same versions gives the same runs (ids, data order, batches, seeds)"
     if device == "cpu":
-        number = f"{threads} thread{'s' if threads != 1 else ''}"
         return (
-            f"{ids} and, on a processor of this kind with {number} a run, the same weights and scores to the bit. "
-            "Times and memory differ from run to run."
+            f"{ids} and, on a processor of this kind with {threads(num_threads)} a run, the same weights and scores to "
+            "the bit. Times and memory differ from run to run."
         )
     return (
         f"{ids}. Weights and scores are not promised to the bit on a GPU: kernels add in an order that changes from "

@@ -25,12 +25,10 @@ class ForgettingCurve:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def measure(self, step: int, score: Score, evaluation: Evaluation | None) -> None:
-        """Add a row per document of the general text, if `step` is one of those to measure at.
+        """Add a row per document of the general text, at one of the steps to measure at.
 
         Valid is scored where the step has no `evaluation` that has done so.
         """
-        if step not in self.steps:
-            return
         valid_nll = (evaluation or summarise(score(self.valid), step)).nll
         documents: dict[str, dict[str, Any]] = {}
         for row in score(self.general):

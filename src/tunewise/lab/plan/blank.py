@@ -69,10 +69,11 @@ def give_storage(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Te
                 made[id(parameter)] = torch.nn.Parameter(make(parameter), parameter.requires_grad)
             module._parameters[name] = made[id(parameter)]
         for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = make(buffer)
-            if buffer is not None and name == "position_ids":  # what stands in for the positions of a padded batch
-                module._buffers[name].copy_(torch.arange(buffer.shape[-1]))
+            if buffer is None:
+                continue
+            module._buffers[name] = made_buffer = make(buffer)
+            if name == "position_ids":  # what stands in for the positions of a padded batch
+                made_buffer.copy_(torch.arange(buffer.shape[-1]))
 
 
 def without_values(tensor: torch.Tensor) -> torch.Tensor:
