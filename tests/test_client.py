@@ -62,7 +62,7 @@ def test_a_run_without_memory_is_tried_twice_before_it_is_said_not_to_fit(tmp_pa
     events = (MEMORY, {"event": "end", "code": 1})
     first, second = run(ledger, *events), run(ledger, *events)
     assert (first.status, first.attempts) == ("failed", 1)
-    assert (second.status, second.attempts) == ("does-not-fit", 2)
+    assert (second.status, second.attempts) == ("out-of-memory", 2)
     assert second.message
     assert "OutOfMemory" in second.message
 
@@ -77,7 +77,7 @@ def test_a_run_that_the_system_kills_for_memory_is_tried_with_half_the_tokens_do
     asked: list[str] = []
     record = run(ledger, *[KILLED] * 5, asked=asked)
     assert [json.loads(line)["max_tokens"] for line in asked] == [2048, 1024, 512, 256]
-    assert (record.status, record.attempts) == ("does-not-fit", 4)
+    assert (record.status, record.attempts) == ("out-of-memory", 4)
 
 
 def test_a_run_that_somebody_killed_is_made_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Laws of the study folder: a run is done when its record is there, and what it wrote stays as it was."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from tunewise.disk import files_below, write_atomically
 from tunewise.errors import StudyError
-from tunewise.ledger import SEAL, Ledger, _text_hash, find_studies, seal_data
+from tunewise.ledger import SEAL, Ledger, _text_hash, find_studies, seal_data, sealed, unsealed
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import FullMethod, Inputs, RunSpec, SamplesSpec, StudySpec, TrainSpec
 
@@ -167,6 +168,17 @@ def test_a_damaged_record_is_refused_by_name(ledger: Ledger, content: bytes) -> 
     path.write_bytes(content)
     with pytest.raises(StudyError, match=r"record\.json is damaged or of another version\. Delete"):
         ledger.records()
+
+
+def test_a_record_with_a_status_of_another_version_is_refused_by_name_and_deleting_it_is_enough(ledger: Ledger) -> None:
+    kept, old = (finish(ledger, run_spec(seed)) / "record.json" for seed in (1, 2))
+    content = unsealed(old.read_text(encoding="utf-8"))
+    assert content is not None
+    old.write_text(sealed({**content, "status": "does-not-fit"}), encoding="utf-8")  # what out-of-memory was once
+    with pytest.raises(StudyError, match=rf"{old} is damaged or of another version\. Delete {old.parent} to run it"):
+        ledger.records()
+    shutil.rmtree(old.parent)
+    assert [record.run_id for record in ledger.records()] == [kept.parent.name]
 
 
 def test_a_number_that_was_altered_in_a_record_a_study_or_a_summary_is_refused(ledger: Ledger) -> None:

@@ -17,9 +17,9 @@ DataLaw = Literal["supervised", "truncation", "end-of-text", "duplicates", "boun
 BETWEEN_PARTS = "\x1e"
 
 # failed: lost to the machine, which says nothing about the arm; timed-out: slower than machine.run_limit_seconds;
-# does-not-fit: it twice needed more memory than there is
-Status = Literal["done", "diverged", "failed", "timed-out", "does-not-fit"]
-LOST: tuple[Status, ...] = ("failed", "timed-out", "does-not-fit")  # nothing was scored
+# out-of-memory: it twice needed more memory than there is
+Status = Literal["done", "diverged", "failed", "timed-out", "out-of-memory"]
+LOST: tuple[Status, ...] = ("failed", "timed-out", "out-of-memory")  # nothing was scored
 LOST_SEED: tuple[Status, ...] = ("failed", "timed-out")  # of a confirmation: its seed is left out of every arm
 MAX_ATTEMPTS = 2  # at a run that the machine loses
 

@@ -162,7 +162,7 @@ def test_lost_runs_are_counted_by_arm(clean: Make, role: str, status: str, name:
     assert set(found) == {name}
 
 
-@pytest.mark.parametrize("status", ["failed", "timed-out", "does-not-fit"])
+@pytest.mark.parametrize("status", ["failed", "timed-out", "out-of-memory"])
 def test_a_base_that_was_not_scored_is_named(clean: Make, status: str) -> None:
     def lose(record: RunRecord) -> RunRecord:
         return record.replace(status=status, message="lost") if record.spec.role == "base" else record

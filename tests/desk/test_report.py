@@ -482,7 +482,7 @@ def short_of_memory(arm: str, role: str) -> Any:
     def change(record: RunRecord) -> RunRecord:
         if (record.spec.arm, record.spec.role) != (arm, role):
             return record
-        return record.replace(status="does-not-fit", message="OutOfMemoryError: 40 GiB asked for, 24 GiB there")
+        return record.replace(status="out-of-memory", message="OutOfMemoryError: 40 GiB asked for, 24 GiB there")
 
     return change
 
@@ -491,11 +491,11 @@ def test_an_arm_that_does_not_fit_is_named_and_the_others_get_their_words(make_s
     ledger = make_study(change=short_of_memory("lora-r16-all", "tune"))
     report = write_report(ledger)
     assert [verdict.arm for verdict in report.verdicts] == ["lora-r8"]
-    assert report.headline.endswith("No verdict on lora-r16-all: does not fit in memory.")
+    assert report.headline.endswith("No verdict on lora-r16-all: out of memory.")
     assert not report.arm("lora-r16-all").fits_in_memory
-    (finding,) = [finding for finding in report.warnings if finding.id == "does-not-fit"]
+    (finding,) = [finding for finding in report.warnings if finding.id == "out-of-memory"]
     assert "40 GiB asked for" in finding.evidence
-    assert "does not fit in memory" in (ledger.folder / "report.html").read_text(encoding="utf-8")
+    assert "out of memory</b>" in (ledger.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_without_memory_for_full_the_report_says_what_cannot_be_said(make_study: Any) -> None:
@@ -503,7 +503,7 @@ def test_without_memory_for_full_the_report_says_what_cannot_be_said(make_study:
     assert report.is_complete
     assert report.verdicts == ()
     assert report.no_verdict is not None
-    assert report.no_verdict.startswith("No verdict: full does not fit in the memory of this machine")
+    assert report.no_verdict.startswith("No verdict: full ran out of memory on this machine")
     assert report.arm("lora-r8").metrics, "the other arms keep their figures"
 
 

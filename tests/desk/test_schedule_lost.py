@@ -197,7 +197,7 @@ def test_a_failed_trial_is_told_from_a_diverged_one_and_closes_no_edge() -> None
 def lacks_memory(asked: StudySpec, arm: str, role: str) -> Lab:
     """A lab whose memory is too small for the runs of one arm in one role."""
     lab = bowl(asked, SFT)
-    return lambda spec: record(spec, None, "does-not-fit") if (spec.arm, spec.role) == (arm, role) else lab(spec)
+    return lambda spec: record(spec, None, "out-of-memory") if (spec.arm, spec.role) == (arm, role) else lab(spec)
 
 
 @pytest.mark.parametrize("role", ["tune", "confirm"])
@@ -207,7 +207,7 @@ def test_an_arm_that_does_not_fit_takes_no_part_and_the_study_goes_on_without_it
     found = schedule.confirmed(asked, done)
     assert {arm: len(runs) for arm, runs in found.items()} == {"full": 3, "lora-r8": 3}
     tried = [r for r in done if r.spec.arm == "lora-r16"]
-    assert [r.status for r in tried].count("does-not-fit") >= 1
+    assert [r.status for r in tried].count("out-of-memory") >= 1
     assert len([r for r in tried if r.spec.role == "tune"]) <= 5, "no rate is tried beyond those already asked for"
     assert schedule.selected_rates(asked, done).keys() == {"full", "lora-r8"}
     assert not schedule.fits(done, "lora-r16")
@@ -222,7 +222,7 @@ def test_without_memory_for_full_the_other_arms_are_confirmed_all_the_same() -> 
 def test_without_memory_for_the_head_alone_the_study_still_ends() -> None:
     asked = study(CLASSIFY)
     lab = bowl(asked, CLASSIFY)
-    done = drive(asked, CLASSIFY, lambda spec: record(spec, None, "does-not-fit") if spec.arm == "head" else lab(spec))
+    done = drive(asked, CLASSIFY, lambda spec: record(spec, None, "out-of-memory") if spec.arm == "head" else lab(spec))
     assert schedule.confirmed(asked, done).keys() == set(ARMS)
 
 

@@ -192,7 +192,7 @@ def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunR
 
 def fits(records: Sequence[RunRecord], arm: str) -> bool:
     """False if some run of an arm needed more memory than the machine has, so that it takes no part."""
-    return not any(r.spec.arm == arm and r.status == "does-not-fit" for r in records)
+    return not any(r.spec.arm == arm and r.status == "out-of-memory" for r in records)
 
 
 def trials(records: Sequence[RunRecord], arm: str, role: Role = "tune") -> list[Trial]:

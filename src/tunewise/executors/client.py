@@ -129,7 +129,7 @@ class LabServer:
 
     def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener) -> RunRecord:
         """The record of the run, which is stored. A run that crashed is `failed`, never an exception; one that the
-        machine had no memory for, twice, is `does-not-fit`, one slower than its limit `timed-out`.
+        machine had no memory for, twice, is `out-of-memory`, one slower than its limit `timed-out`.
 
         Raises KeyboardInterrupt where the run was asked to stop; what it saved lies in its folder.
         """
@@ -213,7 +213,7 @@ class _End:
         if self.is_timed_out:
             return "timed-out"
         if self.is_killed_for_memory or (self.is_short_of_memory and attempts >= MAX_ATTEMPTS):
-            return "does-not-fit"
+            return "out-of-memory"
         return "failed"
 
 

@@ -41,7 +41,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     training.different_regularisation,
     training.updates_lost,
     training.runs_lost,
-    training.does_not_fit,
+    training.out_of_memory,
     training.still_improving,
     training.early_best,
     protocol.search_seeds_reused,

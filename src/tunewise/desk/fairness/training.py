@@ -126,10 +126,10 @@ LOST_RUNS: dict[tuple[str, Status], tuple[str, Severity, str]] = {
         "warns",
         f"Scoring the base was {SLOW}: gain and forgetting are not known.",
     ),
-    ("base", "does-not-fit"): (
-        "base-does-not-fit",
+    ("base", "out-of-memory"): (
+        "base-out-of-memory",
         "warns",
-        "The base does not fit in memory: gain and forgetting are not known.",
+        "The base ran out of memory: gain and forgetting are not known.",
     ),
 }
 KINDS: dict[Role, str] = {"confirm": "confirmation", "tune": "trial", "short": "trial", "base": "base"}
@@ -149,18 +149,18 @@ def runs_lost(case: Case) -> Iterator[Finding]:
         yield Finding(id=name, severity=severity, sentence=sentence, evidence=evidence)
 
 
-def does_not_fit(case: Case) -> Iterator[Finding]:
+def out_of_memory(case: Case) -> Iterator[Finding]:
     """An arm that needs more memory than there is, so that nothing can be said of it on this machine."""
     for arm in case.study.arms:
-        lost = next((r for r in case.records if r.spec.arm == arm and r.status == "does-not-fit"), None)
+        lost = next((r for r in case.records if r.spec.arm == arm and r.status == "out-of-memory"), None)
         if lost is None:
             continue
         unknown = "how any arm compares with it" if arm == case.full else "whether it is as good as full fine-tuning"
         memory = lost.spec.train.micro_batch_tokens
         yield Finding(
-            id="does-not-fit",
+            id="out-of-memory",
             severity="warns",
-            sentence=f"{arm} does not fit in memory and takes no part: {unknown} is not known. Fewer tokens at a time "
+            sentence=f"{arm} ran out of memory and takes no part: {unknown} is not known. Fewer tokens at a time "
             "(train.micro_batch_tokens) or a smaller model may fit.",
             evidence=f"{lost.message}; micro-batches of up to {memory:,} tokens",
             arms=(arm,),

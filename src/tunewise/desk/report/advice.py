@@ -191,7 +191,7 @@ def _epochs(case: _Case) -> AdviceItem:
 def _alternative(report: Report, view: ArmView) -> Alternative:
     verdict = next((v for v in report.verdicts if v.arm == view.name), None)
     if not view.fits_in_memory:
-        standing = "does not fit in memory"
+        standing = "out of memory"
     elif view.name == report.study.full_arm:
         standing = "what the others are compared with"
     elif verdict is None:

@@ -179,12 +179,12 @@ def _why_no_verdict(folder: StudyFolder) -> str | None:
         return "No verdict: full fine-tuning is the only arm."
     if not schedule.fits(folder.records, folder.full):
         return (
-            f"No verdict: {folder.full} does not fit in the memory of this machine, so nothing can be said of how the "
+            f"No verdict: {folder.full} ran out of memory on this machine, so nothing can be said of how the "
             "other arms compare with full fine-tuning."
         )
     candidates = asked(folder.study, folder.full)
     if not any(schedule.fits(folder.records, arm) for arm in candidates):
-        return f"No verdict on {listed(candidates)}: does not fit in the memory of this machine."
+        return f"No verdict on {listed(candidates)}: ran out of memory on this machine."
     if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
         return "No verdict: too few runs finished to compare any arm with full fine-tuning."
     return None
@@ -275,7 +275,7 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
             blocked.setdefault(verdict.blocked_by, []).append(verdict.arm)
     sentences = ["; ".join(said)] if said else []
     sentences += [f"No verdict on {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
-    sentences += [f"No verdict on {listed(unfit)}: does not fit in memory"] if unfit else []
+    sentences += [f"No verdict on {listed(unfit)}: out of memory"] if unfit else []
     return ". ".join(sentences) + "."
 
 

@@ -100,7 +100,7 @@ def _arm_cells(arm: ArmView, metric: str) -> tuple[Text, ...]:
 
     percent = None if arm.trainable_percent is None else wording.percent(arm.trainable_percent)
     return (
-        Text(arm.name) if arm.fits_in_memory else _cell(arm.name, "does not fit"),
+        Text(arm.name) if arm.fits_in_memory else _cell(arm.name, "out of memory"),
         Text(wording.figure(metric, quality.mean if quality else None), style="bold"),
         _cell(wording.count(arm.trainable_parameters), percent),
         cost(wording.duration(arm.train_seconds), "train_seconds"),
