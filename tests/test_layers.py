@@ -30,6 +30,7 @@ PLAIN = (
     "tunewise.train_spec",
     "tunewise.spec",
     "tunewise.placements",
+    "tunewise.head_arm",
     "tunewise.records",
     "tunewise.plans",
     "tunewise.selection",
@@ -58,6 +59,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "tunewise.train_spec",
     ),
     "tunewise.placements": ("tunewise.errors", "tunewise.method_spec", "tunewise.spec"),
+    "tunewise.head_arm": ("tunewise.errors", "tunewise.spec"),
     "tunewise.mistakes": ("tunewise.registry", "tunewise.spec"),
     "tunewise.study_file": (
         *("tunewise.errors", "tunewise.registry", "tunewise.spec"),

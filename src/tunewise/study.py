@@ -237,6 +237,7 @@ def plan(study: StudySpec, request: PlanRequest | None = None, *, probe: bool = 
     """
     with TemporaryDirectory() as scratch, LabServer(study.machine) as lab:
         found = lab.plan(study, Path(scratch), request or PlanRequest())
+        study = schedule.resolve_as_planned(study, found)
         return timed(lab, settled(study, found), Path(scratch), found) if probe and request is None else found
 
 

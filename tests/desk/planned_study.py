@@ -19,17 +19,19 @@ TEST = SplitSummary(
 )
 
 
+TUNED = Tuned(
+    trainable_parameters=294_912,
+    total_parameters=124_734_720,
+    scale=4.0,
+    num_target_modules=12,
+    linear_share=0.25,
+    parameter_groups=(),
+)
+
+
 def arm_plan(**changes: object) -> ArmPlan:
-    tuned = Tuned(
-        trainable_parameters=294_912,
-        total_parameters=124_734_720,
-        scale=4.0,
-        num_target_modules=12,
-        linear_share=0.25,
-        parameter_groups=(),
-    )
     content = {
-        "tuned": tuned,
+        "tuned": TUNED,
         "micro_batches": ((6, 1000), (10, 900)),
         "is_packed": False,
         "step": PEAK,

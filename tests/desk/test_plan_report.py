@@ -5,17 +5,18 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from planned_study import GIB, PEAK, SPEED, TEST, arm_plan, study_plan
+from planned_study import GIB, PEAK, SPEED, TEST, TUNED, arm_plan, study_plan
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tunewise import study as driver
 from tunewise.cli import app
 from tunewise.desk import outlook
 from tunewise.desk.expected import trials_of
 from tunewise.desk.gpus import GPUS, Gpu, find_gpu
 from tunewise.desk.report.plan import USES, chart, print_plan
 from tunewise.errors import SpecError
-from tunewise.plans import StudyPlan, StudySeconds, fitting_tokens
+from tunewise.plans import Speed, StudyPlan, StudySeconds, fitting_tokens
 from tunewise.spec import FullMethod, LoraMethod, StudySpec
 
 
@@ -148,6 +149,62 @@ def test_seconds_say_what_they_are_derived_from() -> None:
     text = printed(plan.replace(arms={"lora": arm_plan(speed=bound)}, seconds=seconds), width=300)
     for words in ("over 2.0 s", "over 2 h 00 min", "which no step reaches"):
         assert words in text, words
+
+
+# --- arms that nobody wrote down
+
+
+def planned_by(monkeypatch: pytest.MonkeyPatch, asked: StudySpec, of_lab: StudyPlan, **how: bool) -> StudyPlan:
+    """The plan of raw data that `tunewise plan` shows, the lab having answered `of_lab` and `SPEED` for every arm."""
+
+    class Lab:
+        def __init__(self, machine: object) -> None: ...
+        def __enter__(self) -> "Lab":
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+        def plan(self, *of: object) -> StudyPlan:
+            return of_lab
+
+        def probe(self, *of: object) -> Speed:
+            return SPEED
+
+    monkeypatch.setattr("tunewise.study.LabServer", Lab)
+    return driver.plan(asked, **how)
+
+
+def test_the_time_of_a_classification_of_raw_data_has_the_head_arm_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, plan = timed_study(forgetting={"tokens": 0})
+    of_lab = plan.replace(task="classify", arms={**plan.arms, "head": arm_plan()})
+    found = planned_by(monkeypatch, asked, of_lab)
+    with_head = asked.replace(arms={**asked.model_dump()["arms"], "head": {"method": "head"}})
+    assert found.arms["head"].speed == SPEED
+    assert found.seconds == outlook.study_seconds(with_head, found)
+    without = planned_by(monkeypatch, asked, plan).seconds
+    assert found.seconds is not None
+    assert without is not None
+    assert found.seconds.least - without.least == pytest.approx((without.least - 5000 * 0.03) / 2), "of two arms"
+
+
+def test_the_time_of_open_targets_is_that_of_an_arm_for_every_placement(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_targets = {"lora": {"method": "lora", "targets": "auto", "rank": 4}}
+    asked, plan = timed_study(arms=open_targets, forgetting={"tokens": 0})
+    costs = {"qkv": 64, "attention": 128, "mlp": 128, "all-linear": 256}
+    arms = {f"lora-{p}": arm_plan(tuned=TUNED.replace(rank_parameters=cost)) for p, cost in costs.items()}
+    found = planned_by(monkeypatch, asked, plan.replace(arms=arms))
+    one, _ = timed_study(arms={"lora": {"method": "lora"}}, forgetting={"tokens": 0})
+    alone = planned_by(monkeypatch, one, plan.replace(arms={"lora": arm_plan()})).seconds
+    assert found.seconds is not None
+    assert alone is not None
+    base = 5000 * 0.03
+    assert found.seconds.most - base == pytest.approx(4 * (alone.most - base))
+
+
+def test_a_plan_refuses_what_compare_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, plan = timed_study(tuning={"search": "short", "rates": 7})
+    few = plan.replace(work=plan.work.replace(num_steps=39))
+    with pytest.raises(SpecError, match="at least 40 optimizer steps, but these have 39"):
+        planned_by(monkeypatch, asked, few, probe=False)
 
 
 # --- cards

@@ -1,15 +1,17 @@
 """Plans: the table of well-known models, the batches a plan is made for, what fits, what is saved."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from lab_fixtures import ENCODERS, make_examples, small_config
-from tunewise.errors import ModelError
+from lab_fixtures import ENCODERS, LABELS, make_examples, small_config
+from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.models import is_encoder
 from tunewise.lab.plan.arm import largest, plan_arm
@@ -120,6 +122,31 @@ def test_a_model_that_cannot_be_followed_says_why_and_invents_nothing(monkeypatc
     assert found.note is not None
     assert "cannot be followed" in found.note
     assert found.tuned.trainable_parameters > 0
+
+
+# --- arms that nobody wrote down
+
+
+def classified(folder: Path, arms: dict[str, dict[str, object]]) -> StudyPlan:
+    """Of raw rows on a small encoder with a tokenizer of its own."""
+    rows = [{"text": f"w{n % 9 + 4} w{n % 7 + 4} w{n + 4}", "label": LABELS[n % 3]} for n in range(30)]
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    content = {"name": "n", "model": str(folder / "bert"), "data": {"train": str(file)}, "arms": arms}
+    return plan_study(StudySpec.model_validate(content), folder, PlanRequest(device="cpu", precision="fp32"))
+
+
+def test_the_head_arm_that_a_classification_gets_is_planned_like_the_others(model_folder: Any, tmp_path: Path) -> None:
+    (tmp_path / "bert").symlink_to(model_folder("bert"))
+    found = classified(tmp_path, {"lora": LORA.model_dump()})
+    assert list(found.arms) == ["lora", "head"]
+    head, lora = found.arms["head"], found.arms["lora"]
+    assert head.step is not None
+    assert head.tuned.trainable_parameters < lora.tuned.trainable_parameters
+    named = classified(tmp_path, {"lora": LORA.model_dump(), "probe": {"method": "head"}})
+    assert list(named.arms) == ["lora", "probe"], "one is there already"
+    with pytest.raises(SpecError, match="arm 'head' is lora"):
+        classified(tmp_path, {"head": LORA.model_dump()})
 
 
 # --- micro-batches that a plan finds

@@ -18,8 +18,10 @@ from tunewise.desk.drafts import num_steps as num_steps
 from tunewise.desk.drafts import short_schedule as short_schedule
 from tunewise.desk.search import Search, best_rate, brackets_best, search
 from tunewise.errors import SpecError
+from tunewise.head_arm import with_head_arm
 from tunewise.placements import PLACEMENTS, arm_name, expand, is_open
-from tunewise.records import LOST, MAX_ATTEMPTS, DataSummary, Evaluation, RunRecord, Status
+from tunewise.plans import StudyPlan
+from tunewise.records import LOST, MAX_ATTEMPTS, DataSummary, Evaluation, RunRecord, Status, Tuned
 from tunewise.selection import pooled, selection_losses
 from tunewise.spec import (
     BaseMethod,
@@ -31,10 +33,10 @@ from tunewise.spec import (
     Role,
     RunSpec,
     StudySpec,
+    Task,
     same_arm,
 )
 
-HEAD_ARM = "head"
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
 # 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/04-results.md).
 MIN_STEPS_FOR_SHORT_TRIALS = 40
@@ -61,22 +63,32 @@ def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
 
     Raises SpecError where the runs are too short for short trials.
     """
-    study = expand(study, {name: _placement_costs(name, data) for name in study.arms if is_open(study.arms[name])})
-    steps = num_steps(study, data)
-    if study.tuning.search == "short" and steps < MIN_STEPS_FOR_SHORT_TRIALS:
+    return completed(study, data.task, data.arms, num_steps(study, data))
+
+
+def resolve_as_planned(study: StudySpec, plan: StudyPlan) -> StudySpec:
+    """As `resolve`, from the plan of a study whose data is not prepared."""
+    return completed(study, plan.task, {name: arm.tuned for name, arm in plan.arms.items()}, plan.work.num_steps)
+
+
+def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: int | None) -> StudySpec:
+    """The study with its task and the arms that nobody wrote down.
+
+    `arms`: what each of them trains, those of every placement included; `steps`: of a run, None: not known.
+    """
+    open_arms = [name for name, method in study.arms.items() if is_open(method)]
+    study = expand(study, {name: _placement_costs(name, arms) for name in open_arms})
+    if study.tuning.search == "short" and steps is not None and steps < MIN_STEPS_FOR_SHORT_TRIALS:
         raise SpecError(
             f"tuning.search: short needs runs of at least {MIN_STEPS_FOR_SHORT_TRIALS} optimizer steps, but these have "
             f"{steps}. Leave it out, or train longer (train.epochs)."
         )
-    arms = dict(study.arms)
-    if data.task == "classify" and not any(isinstance(arm, HeadMethod) for arm in arms.values()):
-        arms[HEAD_ARM] = HeadMethod()
-    return study.replace(task=data.task, arms={name: arm.model_dump() for name, arm in arms.items()})
+    return with_head_arm(study.replace(task=task), task)
 
 
-def _placement_costs(name: str, data: DataSummary) -> dict[str, int]:
+def _placement_costs(name: str, arms: Mapping[str, Tuned]) -> dict[str, int]:
     """Parameters of one rank by placement, of those that the model has."""
-    found = {placement: data.arms.get(arm_name(name, placement)) for placement in PLACEMENTS}
+    found = {placement: arms.get(arm_name(name, placement)) for placement in PLACEMENTS}
     return {placement: tuned.rank_parameters for placement, tuned in found.items() if tuned and tuned.rank_parameters}
 
 

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from tunewise.disk import write_atomically
+from tunewise.head_arm import with_head_arm
 from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.methods.placements import expand_placements
@@ -128,7 +129,7 @@ def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
     )
     if any(is_open(arm) for arm in study.arms.values()):
         study = expand_placements(study, blank_base(setting.config, setting.task, setting.num_labels, setting.heads))
-    return Basis(study, setting, known, train, num_rows)
+    return Basis(with_head_arm(study, known.task), setting, known, train, num_rows)
 
 
 def _known(study: StudySpec, config: PreTrainedConfig, folder: Path) -> tuple[Known, list[Example]]:

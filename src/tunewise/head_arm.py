@@ -1,0 +1,22 @@
+"""The arm that every classification has: the head alone on the frozen base, over which gain is measured."""
+
+from tunewise.errors import SpecError
+from tunewise.spec import HeadMethod, StudySpec, Task
+
+HEAD_ARM = "head"
+
+
+def with_head_arm(study: StudySpec, task: Task) -> StudySpec:
+    """The study with an arm that trains the head alone, where its task is classification and it has none.
+
+    Raises SpecError where another arm has its name.
+    """
+    if task != "classify" or any(isinstance(arm, HeadMethod) for arm in study.arms.values()):
+        return study
+    if HEAD_ARM in study.arms:
+        raise SpecError(
+            f"arm '{HEAD_ARM}' is {study.arms[HEAD_ARM].method}, but a classification has an arm of this name that "
+            "trains the head alone, to be compared with. Give this one another name."
+        )
+    arms = {name: arm.model_dump() for name, arm in study.arms.items()}
+    return study.replace(arms={**arms, HEAD_ARM: HeadMethod().model_dump()})
