@@ -72,8 +72,9 @@ class ArmPlan(Frozen):
 class StudySeconds(Frozen):
     """Wall-clock seconds of all runs of a study, one after another; without process starts, loading and saving."""
 
-    least: float  # no search goes on beyond its first rates
-    most: float  # every search goes to its cap
+    least: float  # up to the first look, if no search goes on beyond the rates that it begins with
+    most: float  # up to the first look, if every search goes to its cap
+    second_look: float | None = None  # what it adds if every arm goes on to it; None: there is one look
 
 
 # Of the memory: what a driver keeps and what allocation leaves unused is not planned.

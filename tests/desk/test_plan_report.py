@@ -12,21 +12,22 @@ from typer.testing import CliRunner
 from tunewise import study as driver
 from tunewise.cli import app
 from tunewise.desk import outlook
-from tunewise.desk.expected import trials_of
 from tunewise.desk.gpus import GPUS, Gpu, find_gpu
 from tunewise.desk.report.plan import USES, chart, print_plan
 from tunewise.errors import SpecError
 from tunewise.plans import Speed, StudyPlan, StudySeconds, fitting_tokens
-from tunewise.spec import FullMethod, LoraMethod, StudySpec
+from tunewise.spec import StudySpec
 
 
 def study() -> StudySpec:
     return StudySpec.model_validate({"name": "n", "data": {"train": "a"}, "arms": {"lora": {"method": "lora"}}})
 
 
-def printed(plan: StudyPlan, card: tuple[str, Gpu] | None = None, width: int = 160) -> str:
+def printed(
+    plan: StudyPlan, card: tuple[str, Gpu] | None = None, width: int = 160, asked: StudySpec | None = None
+) -> str:
     text = StringIO()
-    print_plan(study(), plan, card, Console(file=text, width=width))
+    print_plan(asked or study(), plan, card, Console(file=text, width=width))
     return text.getvalue()
 
 
@@ -98,7 +99,8 @@ def timed_study(**changes: Any) -> tuple[StudySpec, StudyPlan]:
     """Two arms of 126 steps on 400 tokens of valid and 5,000 of test."""
     arms = {"full": {"method": "full"}, "lora": {"method": "lora"}}
     content = {"name": "n", "data": {"train": "a"}, "arms": arms, "looks": [3], "train": {"evaluations": 4}}
-    asked = StudySpec.model_validate({**content, "tuning": {"rates": 3, "cap": 5}, **changes})
+    tuning = {"rates": 3, "cap": 5, "half_steps": False}
+    asked = StudySpec.model_validate({**content, "tuning": tuning, **changes})
     plans = {name: arm_plan(speed=SPEED) for name in asked.arms}
     return asked, study_plan({"splits": (VALID, TEST)}, **plans)
 
@@ -109,8 +111,13 @@ def test_the_time_of_a_study_is_that_of_its_trials_its_confirmations_and_the_bas
     confirmation = trial + 5000 * 0.03
     found = outlook.study_seconds(asked, plan)
     assert found is not None
-    assert found.least == pytest.approx(2 * (3 * trial + 3 * confirmation) + 5000 * 0.03)
-    assert found.most == pytest.approx(2 * (5 * trial + 3 * confirmation) + 5000 * 0.03)
+    assert found.least == pytest.approx(2 * (3 * trial + 3 * confirmation) + 5400 * 0.03)
+    assert found.most == pytest.approx(2 * (5 * trial + 3 * confirmation) + 5400 * 0.03)
+    assert found.second_look is None
+    more, _ = timed_study(forgetting={"tokens": 0}, looks=[3, 5])
+    found = outlook.study_seconds(more, plan)
+    assert found is not None
+    assert found.second_look == pytest.approx(2 * 2 * confirmation)
 
 
 def test_general_text_is_scored_at_every_point_and_valid_where_no_evaluation_has_done_so() -> None:
@@ -124,13 +131,46 @@ def test_general_text_is_scored_at_every_point_and_valid_where_no_evaluation_has
     assert with_general.least - plain.least == pytest.approx(2 * (3 * trial + 3 * confirmation) + 1000 * 0.03)
 
 
-def test_rates_of_its_own_search_seeds_and_a_rank_to_be_found_change_the_number_of_trials() -> None:
-    asked, _ = timed_study(tuning={"rates": 3, "cap": 5, "seeds": 2})
-    assert trials_of(asked, FullMethod(), "least") == (6, 0)
-    assert trials_of(asked, FullMethod(rates=(1e-4, 1e-3)), "cap") == (4, 0)
-    assert trials_of(asked, LoraMethod(rank="auto"), "cap") == (20, 0)
-    short, _ = timed_study(tuning={"search": "short", "rates": 7, "cap": 5})
-    assert trials_of(short, FullMethod(), "least") == (3, 7)
+def test_short_trials_take_their_share_of_the_steps_and_all_of_their_evaluations() -> None:
+    """15 % of 126 steps are 19; valid is scored four times in a short trial, too, and general text never."""
+    changes = {"tuning": {"search": "short", "rates": 7, "cap": 5}, "forgetting": {"tokens": 1000, "points": 0}}
+    asked, plan = timed_study(**changes)
+    short, trial = 19 * 2.0 + 1600 * 0.01, 126 * 2.0 + (1600 + 1000) * 0.01
+    confirmation = 126 * 2.0 + 1600 * 0.01 + 6000 * 0.03
+    found = outlook.study_seconds(asked, plan)
+    assert found is not None
+    assert found.least == pytest.approx(2 * (7 * short + 3 * trial + 3 * confirmation) + 6400 * 0.03)
+
+
+def test_truncations_and_extractions_score_valid_again() -> None:
+    arms = {"full": {"method": "full", "extract": [4, 8]}, "lora": {"method": "lora", "rank": "auto", "max_rank": 8}}
+    asked, plan = timed_study(arms=arms, forgetting={"tokens": 0})
+    without, _ = timed_study(forgetting={"tokens": 0})
+    found, plain = outlook.study_seconds(asked, plan), outlook.study_seconds(without, plan)
+    assert found is not None
+    assert plain is not None
+    trial = 126 * 2.0 + 4 * 400 * 0.01
+    more_trials = 3 * trial + 3 * 2 * 3 * 400 * 0.01  # ranks 1, 2, 4, even and spread
+    assert found.least - plain.least == pytest.approx(more_trials + 3 * 3 * 400 * 0.01)
+
+
+def test_what_is_in_the_time_of_a_study_and_what_is_not_is_said() -> None:
+    arms = {"full": {"method": "full", "extract": [4, 8]}, "lora": {"method": "lora", "rank": "auto", "max_rank": 8}}
+    asked, plan = timed_study(arms=arms, looks=[3, 5], budget="2h")
+    seconds = StudySeconds(least=60, most=120, second_look=30)
+    text = printed(plan.replace(seconds=seconds), width=400, asked=asked)
+    for words in (
+        "1 min 00 s, and 2 min 00 s if every search goes to its cap; a second look adds up to 30.0 s",
+        "16 to 22 runs up to the look at 3 seeds, up to 4 more to that at 5",
+        "loading, saving, process starts, what models write and the singular values that extract needs are not",
+        "lora: an estimate",
+        "The budget of 2h may cut it down",
+    ):
+        assert words in text, words
+    plain, plan = timed_study(samples={"count": 0})
+    text = printed(plan.replace(seconds=seconds.replace(second_look=None)), width=400, asked=plain)
+    for words in ("estimate, since", "look", "budget", "write", "singular"):
+        assert words not in text, words
 
 
 def test_without_the_speed_of_an_arm_or_without_data_the_study_has_no_time() -> None:
@@ -183,7 +223,7 @@ def test_the_time_of_a_classification_of_raw_data_has_the_head_arm_in_it(monkeyp
     without = planned_by(monkeypatch, asked, plan).seconds
     assert found.seconds is not None
     assert without is not None
-    assert found.seconds.least - without.least == pytest.approx((without.least - 5000 * 0.03) / 2), "of two arms"
+    assert found.seconds.least - without.least == pytest.approx((without.least - 5400 * 0.03) / 2), "of two arms"
 
 
 def test_the_time_of_open_targets_is_that_of_an_arm_for_every_placement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +236,7 @@ def test_the_time_of_open_targets_is_that_of_an_arm_for_every_placement(monkeypa
     alone = planned_by(monkeypatch, one, plan.replace(arms={"lora": arm_plan()})).seconds
     assert found.seconds is not None
     assert alone is not None
-    base = 5000 * 0.03
+    base = 5400 * 0.03
     assert found.seconds.most - base == pytest.approx(4 * (alone.most - base))
 
 

@@ -48,6 +48,14 @@ def test_every_planned_arm_has_its_figures_and_the_study_its_seconds(make_study:
     assert build_report(ledger).study.planned_seconds == outlook.study_seconds(ledger.study(), plan) is not None
 
 
+def test_the_search_before_a_rank_was_told_is_in_the_planned_seconds(make_study: Callable[..., Ledger]) -> None:
+    ledger = make_study(study={"arms": {"full": {"method": "full"}, "lora": {"method": "lora", "rank": "auto"}}})
+    plan = plan_of(ledger)
+    found = build_report(ledger).study
+    assert found.planned_seconds == outlook.study_seconds(ledger.study(), plan) is not None
+    assert found.finished_runs == len(ledger.records())
+
+
 def test_terminal_and_page_show_the_measured_as_a_multiple_of_the_planned(make_study: Callable[..., Ledger]) -> None:
     ledger = make_study()
     plan_of(ledger)

@@ -29,8 +29,13 @@ def num_steps(study: StudySpec, data: DataSummary) -> int:
 
 
 def short_schedule(study: StudySpec, data: DataSummary) -> TrainSpec:
-    """The training of a short trial: a whole schedule, with its warm-up and decay, on 15 % of the steps."""
-    return study.train.replace(max_steps=math.ceil(SHORT_TRIAL_SHARE * num_steps(study, data)))
+    """The training of a short trial of the study."""
+    return short_training(study.train, num_steps(study, data))
+
+
+def short_training(train: TrainSpec, num_steps: int) -> TrainSpec:
+    """A whole schedule, with its warm-up and decay, on 15 % of the `num_steps` of a run."""
+    return train.replace(max_steps=math.ceil(SHORT_TRIAL_SHARE * num_steps))
 
 
 def changed_since(run: RunSpec, data: DataSummary) -> tuple[str, ...]:

@@ -1,12 +1,27 @@
-"""How many runs a study will take, as far as that is known before its trials."""
+"""The runs that a study will take and what each of them does, as far as that is known before its trials."""
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from tunewise.desk.schedule import is_unsettled
-from tunewise.spec import BaseMethod, ExistingMethod, Method, StudySpec
+from tunewise.desk.drafts import short_training
+from tunewise.desk.schedule import is_unsettled, twin
+from tunewise.spec import (
+    BaseMethod,
+    ExistingMethod,
+    FullMethod,
+    LoraMethod,
+    Method,
+    Role,
+    StudySpec,
+    TrainSpec,
+    forgetting_steps,
+)
 
-Extent = Literal["least", "cap"]  # of every search: no rate beyond the first, or all that the cap allows
-LEAST_AFTER_SHORT = 3  # trials of full length after short ones: the best and its neighbours
+Extent = Literal[
+    "least", "cap"
+]  # of every search: no rate beyond those that it begins with, or all that the cap allows
+AFTER_SHORT = 3  # trials of full length after short ones: the best and its neighbours
+HALF_STEPS = 2
 
 
 class Trials(NamedTuple):
@@ -16,17 +31,47 @@ class Trials(NamedTuple):
     short: int
 
 
+class Runs(NamedTuple):
+    """Runs of one arm that are alike, and what each of them does."""
+
+    arm: str
+    role: Role
+    num_runs: int
+    num_steps: int = 0  # optimizer steps
+    valid: int = 0  # how often it scores valid in the precision of training
+    general: int = 0  # the same of the general text
+    in_fp32: tuple[str, ...] = ()  # what it scores once, at its end: splits and the general text
+
+
+class Length(NamedTuple):
+    """What is known of the data."""
+
+    num_steps: int  # of a run
+    has_general: bool  # forgetting is measured
+
+
 def trials_of(study: StudySpec, arm: Method, extent: Extent) -> Trials:
     """Of an arm that trains; `rank: auto` is searched twice, at its highest rank and at the candidate."""
+    once = _one_search(study, arm, extent)
+    times = 2 if is_unsettled(arm) else 1
+    return Trials(once.full_length * times, once.short * times)
+
+
+def _one_search(study: StudySpec, arm: Method, extent: Extent) -> Trials:
     assert not isinstance(arm, ExistingMethod | BaseMethod), "nothing is trained"
     tuning, short = study.tuning, 0
-    full_length = tuning.cap if extent == "cap" else tuning.rates
     if arm.rates is not None:  # these alone
         full_length = len(arm.rates)
     elif tuning.search == "short":
-        full_length, short = tuning.cap if extent == "cap" else LEAST_AFTER_SHORT, tuning.rates
-    times = tuning.seeds * (2 if is_unsettled(arm) else 1)
-    return Trials(full_length * times, short * times)
+        full_length, short = tuning.cap if extent == "cap" else AFTER_SHORT, tuning.rates
+    elif tuning.rates == 1:  # no edge to go beyond
+        full_length = 1
+    elif extent == "cap":
+        full_length = tuning.cap
+    else:  # of two rates the better one is at an edge
+        wanted = max(tuning.rates, 3) + (HALF_STEPS if tuning.half_steps else 0)
+        full_length = min(wanted, tuning.cap)
+    return Trials(full_length * tuning.seeds, short * tuning.seeds)
 
 
 def trained_arms(study: StudySpec) -> dict[str, Method]:
@@ -37,3 +82,69 @@ def trained_arms(study: StudySpec) -> dict[str, Method]:
 def num_scored(study: StudySpec) -> int:
     """Runs that only score: the base, and what was trained elsewhere."""
     return 1 + len(study.arms) - len(trained_arms(study))
+
+
+def expected_runs(study: StudySpec, length: Length, extent: Extent) -> Iterator[Runs]:
+    """All runs of a resolved study up to its first look.
+
+    With `least`, an arm with `rank: auto` ends with its first search where another arm may be what it becomes.
+    """
+    held_out = ("test", "general") if length.has_general else ("test",)
+    yield Runs("base", "base", 1, in_fp32=("valid", *held_out))
+    for name, arm in study.arms.items():
+        if isinstance(arm, ExistingMethod):
+            yield Runs(name, "confirm", 1, in_fp32=("valid", *held_out))
+            continue
+        yield from _search(study, name, length, extent, num_truncated(arm))
+        if is_unsettled(arm) and extent == "least" and _may_leave(study, name):
+            continue
+        if is_unsettled(arm):
+            yield from _search(study, name, length, extent, 0)
+        yield _confirmations(study, name, length, study.looks[0])
+
+
+def second_look(study: StudySpec, length: Length) -> Iterator[Runs]:
+    """The runs that a second look adds if every arm goes on to it; none where there is one look."""
+    for name in trained_arms(study) if study.looks[1:] else ():
+        yield _confirmations(study, name, length, study.looks[-1] - study.looks[0])
+
+
+def _search(study: StudySpec, name: str, length: Length, extent: Extent, truncated: int) -> Iterator[Runs]:
+    trials, general = _one_search(study, study.arms[name], extent), int(length.has_general)
+    if trials.short:
+        train = short_training(study.train, length.num_steps)
+        num_steps = train.num_steps(0)
+        yield Runs(name, "short", trials.short, num_steps, len(evaluated(train, num_steps)))
+    valid = len(evaluated(study.train, length.num_steps)) + truncated
+    yield Runs(name, "tune", trials.full_length, length.num_steps, valid, general)
+
+
+def _confirmations(study: StudySpec, name: str, length: Length, num_runs: int) -> Runs:
+    """Valid is scored at every evaluation, at those points of the forgetting curve that are none, and as extracted."""
+    evaluations = evaluated(study.train, length.num_steps)
+    points = forgetting_steps(study.forgetting.points if length.has_general else 0, length.num_steps)
+    valid = len(evaluations | points) + num_extracted(study.arms[name])
+    held_out = ("test", "general") if length.has_general else ("test",)
+    return Runs(name, "confirm", num_runs, length.num_steps, valid, len(points), held_out)
+
+
+def evaluated(train: TrainSpec, num_steps: int) -> frozenset[int]:
+    """The steps after which valid is scored; in a run of a few, fewer than were asked for."""
+    return train.evaluation_steps(num_steps) - {0}
+
+
+def num_truncated(arm: Method) -> int:
+    """How often a trial at the highest rank of `rank: auto` scores valid again: even ranks and spread ones."""
+    return 2 * len(arm.truncations) if isinstance(arm, LoraMethod) else 0
+
+
+def num_extracted(arm: Method) -> int:
+    """How often a confirmed run of full scores valid again: adapters of every rank, and the whole change."""
+    return sum(len(ranks) + 1 for ranks in arm.extract.values()) if isinstance(arm, FullMethod) else 0
+
+
+def _may_leave(study: StudySpec, name: str) -> bool:
+    """Whether another arm is what this one with `rank: auto` would be at some rank that it may take."""
+    arm = study.arms[name]
+    assert isinstance(arm, LoraMethod), "the arms with a rank to choose are LoRA"
+    return any(twin(study.arms, name, rank) for rank in (*arm.truncations, arm.top_rank))

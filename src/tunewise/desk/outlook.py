@@ -1,15 +1,15 @@
 """What follows from a plan: does it fit, how fast could it be, which margin can the data resolve."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tunewise.desk.drafts import SHORT_TRIAL_SHARE
-from tunewise.desk.expected import num_scored, trained_arms, trials_of
+from tunewise.desk.expected import Length, Runs, expected_runs, second_look, trained_arms
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.plans import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
-from tunewise.spec import StudySpec, forgetting_steps
+from tunewise.spec import StudySpec
 
 Fit = Literal["fits", "tight", "does not fit"]
 
@@ -58,49 +58,44 @@ def epoch_seconds(arm: ArmPlan, plan: StudyPlan) -> float | None:
     return arm.speed.step_seconds * plan.work.steps_in(rows)
 
 
-def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
-    """What all runs of the study take, by the speeds of its arms; what models write is left out. None: not known."""
-    speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in trained_arms(study)}
-    if not plan.work.splits or plan.work.num_steps is None or not speeds or None in speeds.values():
+def length(study: StudySpec, plan: StudyPlan) -> Length | None:
+    """What the number of runs and scorings depends on; None: not known without data."""
+    if not plan.work.splits or plan.work.num_steps is None:
         return None
-    scores = _Scoring(study, plan)
-    fixed = least = most = 0.0
-    for name, arm in trained_arms(study).items():
-        speed = speeds[name]
-        assert speed is not None, "asked above"
-        training = speed.step_seconds * plan.work.num_steps
-        trial = training + scores.of_trial(speed)
-        fixed += study.looks[0] * (training + scores.of_confirmation(speed))
-        fixed += trials_of(study, arm, "least").short * SHORT_TRIAL_SHARE * trial
-        least += trials_of(study, arm, "least").full_length * trial
-        most += trials_of(study, arm, "cap").full_length * trial
-    slowest = max(speed.fp32_score_seconds_per_token for speed in speeds.values() if speed)
-    fixed += num_scored(study) * slowest * scores.held_out
-    return StudySeconds(least=fixed + least, most=fixed + most)
+    return Length(plan.work.num_steps, has_general=plan.task != "classify" and study.forgetting.tokens > 0)
 
 
-class _Scoring:
-    """Tokens that the runs of a study score."""
+def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
+    """What all runs of a resolved study take, by the speeds of its arms. None: not known.
 
-    def __init__(self, study: StudySpec, plan: StudyPlan) -> None:
-        tokens: dict[str, int] = {split.split: split.tokens for split in plan.work.splits}
-        assert plan.work.num_steps is not None, "a plan whose runs have an end"
-        self.valid, self.evaluations = tokens.get("valid", 0), study.train.num_evaluations
-        self.general = study.forgetting.tokens if plan.task != "classify" else 0
-        self.held_out = tokens.get("test", 0) + self.general
-        points = study.forgetting.points if self.general else 0
-        steps = forgetting_steps(points, plan.work.num_steps)
-        self.points = len(steps)
-        self.more_of_valid = len(steps - study.train.evaluation_steps(plan.work.num_steps))
+    What models write is left out, and what `extract` does beside scoring. An arm whose rank is not known yet is taken
+    to be as slow as at its highest one.
+    """
+    speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in trained_arms(study)}
+    known = {name: speed for name, speed in speeds.items() if speed}
+    known_length = length(study, plan)
+    if known_length is None or not speeds or len(known) < len(speeds):
+        return None
+    tokens = {split.split: split.tokens for split in plan.work.splits} | {"general": study.forgetting.tokens}
+    slowest = max(known.values(), key=lambda speed: speed.fp32_score_seconds_per_token)
 
-    def of_trial(self, speed: Speed) -> float:
-        """Seconds: valid at every evaluation, general text once."""
-        return speed.score_seconds_per_token * (self.valid * self.evaluations + self.general)
+    def seconds(runs: Iterable[Runs]) -> float:
+        return sum(_seconds(of, known.get(of.arm, slowest), tokens) for of in runs)
 
-    def of_confirmation(self, speed: Speed) -> float:
-        """Seconds: valid at every evaluation, valid and general text at every point of the curve, test in fp32."""
-        during = self.valid * (self.evaluations + self.more_of_valid) + self.general * self.points
-        return speed.score_seconds_per_token * during + speed.fp32_score_seconds_per_token * self.held_out
+    more = seconds(second_look(study, known_length))
+    return StudySeconds(
+        least=seconds(expected_runs(study, known_length, "least")),
+        most=seconds(expected_runs(study, known_length, "cap")),
+        second_look=more if study.looks[1:] else None,
+    )
+
+
+def _seconds(runs: Runs, speed: Speed, tokens: Mapping[str, int]) -> float:
+    scored = runs.valid * tokens.get("valid", 0) + runs.general * tokens["general"]
+    in_fp32 = sum(tokens.get(name, 0) for name in runs.in_fp32)
+    training = runs.num_steps * speed.step_seconds
+    scoring = scored * speed.score_seconds_per_token + in_fp32 * speed.fp32_score_seconds_per_token
+    return runs.num_runs * (training + scoring)
 
 
 def resolvable_margin(study: StudySpec, plan: StudyPlan) -> tuple[float, str] | None:

@@ -136,7 +136,7 @@ def _study_view(reading: Reading) -> StudyView:
         second_look=reading.undecided,
         finished_runs=len(finished),
         run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
-        planned_seconds=folder.plan and study_seconds(study, folder.plan),
+        planned_seconds=folder.plan and study_seconds(folder.searched, folder.plan),
         command=shlex.join(again),
         resolved=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
     )

@@ -26,6 +26,7 @@ class StudyFolder:
         self.confirmed = schedule.confirmed(study, records)
         self.base = next((r for r in records if r.spec.role == "base" and r.status == "done"), None)
         self.full = schedule.full_arm(study)
+        self.searched = study  # as it was before its own trials told the rank of an arm
         self.rank_curves: dict[str, RankCurve] = {}  # of the arms whose rank was chosen by one
         self.first_searches: list[RunRecord] = []  # of these arms, at their highest rank
         self.budget: str | None = None  # what was cut down to fit into the study's budget
@@ -55,7 +56,7 @@ class StudyFolder:
         curves = rank_curves(self.study, self.data, self.records, self.scores)
         study = schedule.settle(self.study, self.records, {arm: curve.candidate for arm, curve in curves.items()})
         found = StudyFolder(self.ledger, study, self.data, schedule.current(study, self.data, stored))
-        found.rank_curves, found._scores = curves, self._scores
+        found.searched, found.rank_curves, found._scores = self.study, curves, self._scores
         settled = {record.run_id for record in found.records}
         found.first_searches = [record for record in self.records if record.run_id not in settled]
         known = settled | {record.run_id for record in found.first_searches}
@@ -72,7 +73,7 @@ class StudyFolder:
 
     def _with(self, records: Sequence[RunRecord]) -> "StudyFolder":
         some = StudyFolder(self.ledger, self.study, self.data, records)
-        some.stale, some.budget, some.plan = self.stale, self.budget, self.plan
+        some.stale, some.budget, some.plan, some.searched = self.stale, self.budget, self.plan, self.searched
         some.rank_curves, some.first_searches = self.rank_curves, self.first_searches
         some._scores, some._steps = self._scores, self._steps
         return some

@@ -1,6 +1,6 @@
 """A plan in the terminal: one column for every arm. And as a chart: what fills the memory at the peak of a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import altair as alt
 from rich import box
@@ -9,9 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk import outlook
+from tunewise.desk.expected import expected_runs, num_extracted, second_look
+from tunewise.desk.fairness.finding import listed
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.wording import MISSING, at_least, count, duration, size, study_duration, threads
+from tunewise.desk.schedule import is_unsettled, resolve_as_planned
 from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import StudySpec
 
@@ -31,6 +34,7 @@ Card = tuple[str, Gpu] | None
 
 def print_plan(study: StudySpec, plan: StudyPlan, card: Card, console: Console) -> None:
     """Print what every arm of the study needs, on this machine or on `card`."""
+    study = resolve_as_planned(study, plan)
     console.print(Text(_heading(plan, card), style="bold"))
     console.print(Text(_work(plan)))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -130,14 +134,7 @@ def _time(study: StudySpec, plan: StudyPlan) -> list[str]:
     sources = {arm.speed.source for arm in plan.arms.values() if arm.speed}
     found = []
     if plan.seconds:
-        looks = f"{study.looks[0]} seeds" + (
-            f"; {study.looks[-1]} where undecided add to it" if study.looks[1:] else ""
-        )
-        written = ", nor what models write" if study.metrics else ""
-        found.append(
-            f"The whole study: {study_duration(plan.seconds, plan)} ({looks}). Scoring is in it; loading, saving and "
-            f"process starts are not{written}."
-        )
+        found += [f"The whole study: {study_duration(plan.seconds, plan)}.", *_what_is_counted(study, plan)]
     if "steps" in sources:
         found.append("Seconds: from steps of each arm really done on this machine, with random weights.")
     if "products" in sources:
@@ -146,6 +143,26 @@ def _time(study: StudySpec, plan: StudyPlan) -> list[str]:
             "rate of bare matrix products on this machine, which no step reaches."
         )
     return found
+
+
+def _what_is_counted(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
+    """The runs behind the seconds of a study, and what is in none of them."""
+    length = outlook.length(study, plan)
+    assert length is not None, "a study with seconds"
+    least, most = (sum(runs.num_runs for runs in expected_runs(study, length, of)) for of in ("least", "cap"))
+    counted = f"{least} runs" if least == most else f"{least} to {most} runs"
+    if more := sum(runs.num_runs for runs in second_look(study, length)):
+        counted += f" up to the look at {study.looks[0]} seeds, up to {more} more to that at {study.looks[1]}"
+    left_out = ["loading", "saving", "process starts"]
+    if plan.task != "classify" and (study.samples.count or study.metrics):
+        left_out.append("what models write")
+    if any(num_extracted(arm) for arm in study.arms.values()):
+        left_out.append("the singular values that extract needs")
+    yield f"It is {counted}. Training and scoring are in it; {listed(left_out)} are not."
+    if unsettled := [name for name, arm in study.arms.items() if is_unsettled(arm)]:
+        yield f"{listed(unsettled)}: an estimate, since once its rank is known it may train faster, or leave the study."
+    if study.budget:
+        yield f"The budget of {study.budget} may cut it down, once the first trial tells what a run takes."
 
 
 def chart(plan: StudyPlan) -> str:

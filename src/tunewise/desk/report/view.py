@@ -41,7 +41,7 @@ class StudyView(Frozen):
     second_look: tuple[str, ...]  # arms undecided at the first look, which went on to the second
     finished_runs: int
     run_seconds: float  # of all finished runs together: loading, training, evaluation
-    planned_seconds: StudySeconds | None  # of all its runs, up to the first look; None: not known before
+    planned_seconds: StudySeconds | None  # of all its runs; None: not known before
     command: str  # makes the study again, beside this one
     resolved: str  # study.yaml, every default written out
 

@@ -231,9 +231,11 @@ def at_least(text: str, plan: StudyPlan | ArmPlan) -> str:
 
 
 def study_duration(seconds: StudySeconds, plan: StudyPlan) -> str:
-    """'12 min 04 s, and 20 min 10 s if every search goes to its cap'."""
+    """'12 min 04 s, and 20 min 10 s if every search goes to its cap; a second look adds up to 9 min 30 s'."""
     least, most = duration(seconds.least), duration(seconds.most)
-    return at_least(least if least == most else f"{least}, and {most} if every search goes to its cap", plan)
+    said = least if least == most else f"{least}, and {most} if every search goes to its cap"
+    more = "" if seconds.second_look is None else f"; a second look adds up to {duration(seconds.second_look)}"
+    return at_least(said + more, plan)
 
 
 class PlannedRow(NamedTuple):
