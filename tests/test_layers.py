@@ -70,7 +70,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.selection": ("tunewise.records",),
     "tunewise.adapter_records": ("tunewise.quantities",),
     "tunewise.lowrank": (),
-    "tunewise.adapter_file": ("tunewise.errors", "tunewise.lowrank"),
+    "tunewise.adapter_file": ("tunewise.disk", "tunewise.errors", "tunewise.lowrank"),
     "tunewise.ledger": PLAIN,
     "tunewise.desk": (*PLAIN, "tunewise.ledger"),
     "tunewise.lab": (*PLAIN, "tunewise.ledger"),

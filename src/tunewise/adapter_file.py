@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
+from tunewise.disk import make_folder, told, write_atomically, write_with
 from tunewise.errors import ModelError
 from tunewise.lowrank import Thin, thin_svd
 
@@ -85,8 +86,9 @@ def require_safe(folder: Path) -> None:
             "PeftModel.from_pretrained(base, folder), and call save_pretrained(folder, safe_serialization=True)."
         )
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with told(folder / CONFIG, "read"):
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ModelError(f"{folder} is damaged: {CONFIG} is no JSON: {error}. Download or save it again.") from error
     if not isinstance(config, dict) or config.get("peft_type") is None:
         raise ModelError(f"{folder}: {CONFIG} names no peft_type, so it is no adapter of peft's.")
@@ -129,14 +131,14 @@ def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
     """Write a standard peft adapter, factors in fp32. Raises ModelError where `folder` is in use."""
     if folder.exists() and any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty. Choose another folder with --out.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tensors = dict(adapter.others)
     for module, factors in adapter.modules.items():
         kind, end = ("embedding_", "") if factors.is_embedding else ("", ".weight")
         tensors[f"{PREFIX}{module}.lora_{kind}A{end}"] = np.ascontiguousarray(factors.A_RN, dtype=np.float32)
         tensors[f"{PREFIX}{module}.lora_{kind}B{end}"] = np.ascontiguousarray(factors.B_MR, dtype=np.float32)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(adapter.config, indent=2, sort_keys=True), encoding="utf-8")
+    write_with(folder / WEIGHTS, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+    write_atomically(folder / CONFIG, json.dumps(adapter.config, indent=2, sort_keys=True))
 
 
 def with_ranks(adapter: LoraAdapter, updates: Mapping[str, Thin]) -> LoraAdapter:
@@ -211,8 +213,10 @@ def _in_order(module: str) -> list[tuple[int, str]]:
 
 def _read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     """All tensors as numpy arrays; bf16, which numpy lacks, as fp32."""
+    with told(path, "read"):
+        stored = path.read_bytes()
     found = {}
-    for name, content in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+    for name, content in deserialize(stored):  # type: ignore[no-untyped-call]
         dtype, data, shape = content["dtype"], content["data"], content["shape"]
         if dtype == "BF16":
             # bf16 is the upper half of an fp32

@@ -128,6 +128,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
+    from tunewise.disk import write_atomically
     from tunewise.spec import NO_DATA
     from tunewise.study import plan as plan_study
     from tunewise.terminal import Terminal
@@ -136,7 +137,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     card = find_gpu(gpu) if gpu else None
     found = plan_study(asked, card[1].request() if card else None, probe=probe)
     if svg:
-        svg.write_text(chart(found), encoding="utf-8")
+        write_atomically(svg, chart(found))
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
     else:

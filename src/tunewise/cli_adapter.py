@@ -34,11 +34,12 @@ def inspect(
     from tunewise.desk.adapter.heatmap import heat_map
     from tunewise.desk.adapter.inspect import inspect_adapter
     from tunewise.desk.adapter.text import print_adapter
+    from tunewise.disk import write_atomically
     from tunewise.terminal import Terminal
 
     view = inspect_adapter(adapter)
     if svg:
-        svg.write_text(heat_map(view), encoding="utf-8")
+        write_atomically(svg, heat_map(view))
     if as_json:
         typer.echo(view.model_dump_json(indent=1))
     else:

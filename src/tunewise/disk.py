@@ -7,10 +7,11 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,6 +77,13 @@ def is_whole(path: Path) -> bool:
     return path.is_file() and path.stem.rpartition("-")[2] == file_hash(path)
 
 
+def make_folder(folder: Path) -> Path:
+    """The folder, which is there when this returns, as are those above it. Raises StudyError if the disk refuses."""
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def delete(path: Path) -> None:
     """Remove a file or a folder, if it is there. A folder takes another name first, so that no half of it is read."""
     with told(path):
@@ -117,13 +125,14 @@ def freed(temporary: Path) -> Iterator[None]:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def told(path: Path, doing: Literal["read", "write"] = "write") -> Iterator[None]:
     """Turns a refusal of the disk into a StudyError that names `path`."""
     try:
         yield
     except OSError as error:
+        reason = error.strerror or error
         raise StudyError(
-            f"cannot write {path}: {error.strerror or error}. Mend that and give the same command again: it continues."
+            f"cannot {doing} {path}: {reason}. Mend that and give the same command again: it continues."
         ) from error
 
 
@@ -166,9 +175,34 @@ def append(file: IO[bytes], content: bytes) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes, in hex. Raises StudyError if the disk refuses."""
+    with told(path, "read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, with a sign for every byte that is none. Raises StudyError if the disk refuses."""
+    with told(path, "read"):
+        return path.read_text(encoding="utf-8", errors="replace")
+
+
+def is_there(path: Path) -> bool:
+    """True for a file, False where there is none. Raises StudyError where one may not look: that is no answer."""
+    with told(path, "read"):
+        try:
+            return stat.S_ISREG(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def in_folders(folder: Path, name: str) -> list[Path]:
+    """Every file `folder/*/name`, in a fixed order. Raises StudyError where one may not look: glob is silent there."""
+    with told(folder, "read"):
+        try:
+            places = sorted(folder.iterdir())
+        except FileNotFoundError:
+            return []
+    return [path for place in places if is_there(path := place / name)]
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -22,7 +22,20 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tunewise.disk import TEMPORARY, delete, file_hash, files_below, move, sync_all, told, write_atomically
+from tunewise.disk import (
+    TEMPORARY,
+    delete,
+    file_hash,
+    files_below,
+    in_folders,
+    is_there,
+    make_folder,
+    move,
+    read_text,
+    sync_all,
+    told,
+    write_atomically,
+)
 from tunewise.errors import StudyError
 from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
@@ -61,11 +74,6 @@ def unsealed(text: str) -> dict[str, Any] | None:
         return None
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, with a sign for every byte that is none."""
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
 class Ledger:
     """One study folder. Reading never needs torch."""
 
@@ -75,7 +83,7 @@ class Ledger:
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
         """The ledger of an existing study. Raises StudyError where `folder` holds none."""
-        if not (folder / "study.yaml").is_file():
+        if not is_there(folder / "study.yaml"):
             raise StudyError(
                 f"no study in {folder}: it has no study.yaml. `tunewise list` shows the studies there are."
             )
@@ -105,10 +113,10 @@ class Ledger:
     def declared(self) -> dict[str, Any] | None:
         """What was declared before the first confirmation run; None: nothing. Raises StudyError if it was altered."""
         path = self.folder / DECLARATIONS
-        if not path.is_file():
+        if not is_there(path):
             return None
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_text(path))
             is_sound = stored["sha256"] == _text_hash(canonical_json(stored["declared"]))
         except (ValueError, KeyError, TypeError):
             is_sound = False
@@ -153,7 +161,7 @@ class Ledger:
 
     def data_summary(self) -> DataSummary:
         """The summary of the data that the newest records used. Raises StudyError where nothing was prepared."""
-        found = sorted((self.folder / "data").glob("*/data.json"), key=lambda path: path.stat().st_mtime)
+        found = sorted(in_folders(self.folder / "data", "data.json"), key=lambda path: path.stat().st_mtime)
         if not found:
             raise StudyError(f"{self.folder} holds no prepared data yet. Run `tunewise compare` on its study file.")
         if not data_is_whole(found[-1].parent, ("data.json",)):
@@ -161,13 +169,16 @@ class Ledger:
                 f"the prepared data in {found[-1].parent} is damaged (data.json or {DATA_HASHES}). "
                 "Give `tunewise compare` again: it is prepared anew."
             )
-        return DataSummary.model_validate_json(found[-1].read_text(encoding="utf-8"))
+        return DataSummary.model_validate_json(read_text(found[-1]))
 
     def plan(self, key: str, study: StudySpec) -> StudyPlan | None:
         """The plan that was made of the study with this data; None: none was, or by another version."""
+        path = self._plan_path(key, study)
+        if not is_there(path):
+            return None
         try:
-            return StudyPlan.model_validate_json(self._plan_path(key, study).read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
+            return StudyPlan.model_validate_json(read_text(path))
+        except ValidationError:
             return None
 
     def store_plan(self, key: str, study: StudySpec, plan: StudyPlan) -> None:
@@ -198,8 +209,7 @@ class Ledger:
     def begin(self, spec: RunSpec) -> Path:
         """The folder of a run that starts now, its spec inside; of a broken start what a run continues from stays."""
         folder = self.run_folder(spec.run_id)
-        with told(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         delete(folder / RECORD)  # first: where it stands, the run is done and its other files are there
         kept = TO_CONTINUE if (folder / CHECKPOINT).is_dir() else ()
         for path in folder.iterdir():
@@ -211,7 +221,7 @@ class Ledger:
     def record(self, run_id: str) -> RunRecord | None:
         """The record of a finished run, None if there is none. Raises StudyError if its files changed since."""
         path = self.run_folder(run_id) / RECORD
-        if not path.is_file():
+        if not is_there(path):
             return None
         try:
             record = RunRecord.model_validate_json(json.dumps(unsealed(read_text(path))))
@@ -221,21 +231,21 @@ class Ledger:
             ) from error
         for name, expected in record.files.items():
             file = path.parent / name
-            if not file.is_file() or file_hash(file) != expected:
+            if not is_there(file) or file_hash(file) != expected:
                 raise StudyError(f"{file} is not what the run wrote. Delete {path.parent} to run it again.")
         return record
 
     def records(self) -> list[RunRecord]:
         """All finished runs, in the order of their ids. Raises StudyError if one is damaged."""
-        ids = sorted(path.parent.name for path in (self.folder / "runs").glob(f"*/{RECORD}"))
+        ids = [path.parent.name for path in in_folders(self.folder / "runs", RECORD)]
         return [record for run_id in ids if (record := self.record(run_id))]
 
     def steps(self, run_id: str) -> list[dict[str, float]]:
         """The optimizer steps of one run as they were logged; empty for runs that train nothing."""
         path = self.run_folder(run_id) / "steps.jsonl"
-        if not path.is_file():
+        if not is_there(path):
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in read_text(path).splitlines()]
 
     def finish(self, record: RunRecord) -> None:
         """Store a record, which makes its run done: hashes first, record.json last."""
@@ -288,7 +298,7 @@ class Ledger:
 
 def _holds(folder: Path, hashes: Mapping[str, str]) -> bool:
     files = {folder / name: expected for name, expected in hashes.items() if name != CARD}
-    return all(path.is_file() and file_hash(path) == expected for path, expected in files.items())
+    return all(is_there(path) and file_hash(path) == expected for path, expected in files.items())
 
 
 def seal_data(folder: Path) -> None:
@@ -300,7 +310,7 @@ def seal_data(folder: Path) -> None:
 def data_is_whole(folder: Path, names: Sequence[str] = ()) -> bool:
     """True if the files of prepared data (all, or those of these names) are as they were when they were sealed."""
     path = folder / DATA_HASHES
-    hashes = unsealed(read_text(path)) if path.is_file() else None
+    hashes = unsealed(read_text(path)) if is_there(path) else None
     return hashes is not None and _holds(folder, {name: hashes[name] for name in names or hashes})
 
 

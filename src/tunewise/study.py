@@ -21,6 +21,7 @@ from tunewise.desk.report.check import Checked
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
+from tunewise.disk import read_text
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger
@@ -113,7 +114,7 @@ def declare(ledger: Ledger, study: StudySpec, data: DataSummary) -> None:
 
 def load_data(ledger: Ledger, key: str) -> DataSummary:
     """The summary of the data prepared under `key`."""
-    return DataSummary.model_validate_json((ledger.data_folder(key) / "data.json").read_text(encoding="utf-8"))
+    return DataSummary.model_validate_json(read_text(ledger.data_folder(key) / "data.json"))
 
 
 def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunSpec]:

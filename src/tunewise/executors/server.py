@@ -23,9 +23,11 @@ import signal
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tunewise.disk import make_folder, told
 from tunewise.errors import UserError
 from tunewise.executors.lifeline import watch
 from tunewise.plans import ArmPlan, PlanRequest
@@ -75,24 +77,30 @@ def do(request: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C, which reaches every process of a terminal, we are told
     is_run = request["job"] == "run"
     log = Path(request["folder"]) / "log.txt" if is_run else Path(request["root"]) / "log.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
+    try:
+        _print_into(log)
+        JOBS[request["job"]](request)
+    except UserError as error:
+        send({"event": "error", "kind": type(error).__name__, "message": redacted(str(error))})
+        return 2
+    except Exception as error:  # the executor boundary: a crash costs this job only
+        from tunewise.lab.train.memory import is_out_of_memory
+
+        with suppress(OSError):  # a full disk has no room for the traceback, either
+            sys.stderr.write(redacted(traceback.format_exc()))
+        event = "memory" if is_out_of_memory(error) else "crash"
+        message = redacted(f"{type(error).__name__}: {error}")[:1000]
+        send({"event": event, "message": message, "log": str(log)})
+        return 1
+    return 0
+
+
+def _print_into(log: Path) -> None:
+    """From now on, what this process prints goes to the end of that file. Raises StudyError if the disk refuses."""
+    make_folder(log.parent)
+    with told(log), log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        try:
-            JOBS[request["job"]](request)
-        except UserError as error:
-            send({"event": "error", "kind": type(error).__name__, "message": redacted(str(error))})
-            return 2
-        except Exception as error:  # the executor boundary: a crash costs this job only
-            from tunewise.lab.train.memory import is_out_of_memory
-
-            sys.stderr.write(redacted(traceback.format_exc()))
-            event = "memory" if is_out_of_memory(error) else "crash"
-            message = redacted(f"{type(error).__name__}: {error}")[:1000]
-            send({"event": event, "message": message, "log": str(log)})
-            return 1
-    return 0
 
 
 def prepare_job(request: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from tunewise.adapter_file import CONFIG, require_safe
-from tunewise.disk import file_hash, files_below, write_atomically
+from tunewise.disk import file_hash, files_below, is_there, read_text, write_atomically
 from tunewise.errors import ModelError
 from tunewise.lab.models import model_source
-from tunewise.ledger import read_text, sealed, unsealed
+from tunewise.ledger import sealed, unsealed
 
 VERSIONED = ("torch", "transformers", "peft")
 WEIGHTS = (".safetensors", ".safetensors.index.json")
@@ -41,7 +41,7 @@ class FileHashes:
     def __init__(self, memory: Path) -> None:
         self.memory = memory
         # a damaged memory is none: what it held is found again
-        self.known: dict[str, str] = (unsealed(read_text(memory)) if memory.is_file() else None) or {}
+        self.known: dict[str, str] = (unsealed(read_text(memory)) if is_there(memory) else None) or {}
 
     def of(self, path: Path) -> str:
         """SHA-256 of one file."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
-from tunewise.disk import delete, write_atomically
+from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
@@ -31,8 +31,7 @@ def prepare(study: StudySpec, root: Path) -> str:
     Nothing is done twice: the key is a hash of all that goes in. Raises UserError for whatever is wrong.
     """
     require_device(study.machine.device or "cpu")
-    root.mkdir(parents=True, exist_ok=True)
-    hashes = FileHashes(root / "hashes.json")
+    hashes = FileHashes(make_folder(root) / "hashes.json")
     config = load_config(study.model, study.task, study.trust_remote_code)
     tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
     tokens_by = tokenizer_fingerprint(tokenizer)
@@ -50,7 +49,7 @@ def prepare(study: StudySpec, root: Path) -> str:
         _make_newest(folder / "data.json")
         return key
     delete(folder / DATA_HASHES)  # first: where it stands, what it names is there
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     examples = prepare_examples(study, tokenizer, context_length(config), folder)
     load_config(study.model, examples.task, study.trust_remote_code)  # now that the task is known
     inputs = Inputs(

@@ -15,7 +15,7 @@ from tunewise.desk.report.build import build_report
 from tunewise.desk.report.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts import Figure, figures
 from tunewise.desk.report.view import Report
-from tunewise.disk import write_atomically
+from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.ledger import Ledger
 
 TEMPLATE = "report.html.j2"
@@ -30,12 +30,11 @@ def write_report(ledger: Ledger) -> Report:
     """
     report = build_report(ledger)
     drawn = figures(report)
-    folder = ledger.folder / "figures"
-    folder.mkdir(exist_ok=True)
+    folder = make_folder(ledger.folder / "figures")
     for figure in drawn:
         write_atomically(folder / f"{figure.name}.svg", standalone(figure.wide))
     for stale in {path.stem for path in folder.glob("*.svg")} - {figure.name for figure in drawn}:
-        (folder / f"{stale}.svg").unlink()
+        delete(folder / f"{stale}.svg")
     write_atomically(ledger.folder / "report.json", report.model_dump_json(indent=1))
     write_atomically(ledger.folder / "report.html", to_html(report, drawn))
     return report

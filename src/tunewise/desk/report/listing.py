@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk.report.view import Report
+from tunewise.disk import is_there, read_text
 from tunewise.errors import StudyError
 from tunewise.ledger import find_studies
 
@@ -27,10 +28,10 @@ def print_listing(root: Path, console: Console) -> None:
 
 def _cells(folder: Path) -> tuple[str, str, str, str]:
     path = folder / "report.json"
-    if not path.is_file():
+    if not is_there(path):
         return "-", "-", "-", "no report yet: run the same command again"
     try:
-        report = Report.model_validate_json(path.read_bytes())
+        report = Report.model_validate_json(read_text(path))
     except ValidationError:
         return "-", "-", "-", f"a damaged report: `tunewise report {folder}` writes it again"
     outcomes = "; ".join(f"{verdict.arm}: {verdict.outcome}" for verdict in report.verdicts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from tunewise.disk import write_table
+from tunewise.disk import make_folder, write_table
 from tunewise.errors import DataError
 from tunewise.lab.data.audit import (
     Separated,
@@ -168,7 +168,7 @@ def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow
 
     It is taken of each table's name and, column by column, of the values as JSON, so not of how Parquet stores them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     digest = hashlib.sha256()
     for split, examples in splits:
         columns = {name: [getattr(example, name) for example in examples] for name in EXAMPLES_SCHEMA.names}
