@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunewise.lab.attention import common_size
 from tunewise.lab.data.batching import (
     Batch,
     Batching,
@@ -43,6 +44,18 @@ def targets_of(batch: Batch) -> list[list[tuple[int, int]]]:
         assert b == owner, "a target belongs to the example whose logits predict it"
         found[b].append((position, target))
     return found
+
+
+def is_common(size: int) -> bool:
+    """32 sizes from each power of two to the next: at most five bits behind the first."""
+    return size % max(2 ** ((size - 1).bit_length() - 5), 1) == 0
+
+
+@given(st.integers(1, 100_000))
+def test_a_common_size_is_the_next_of_few(size: int) -> None:
+    assert common_size(size) == next(n for n in range(size, 2 * size) if is_common(n)) if size > 1 else size
+    assert size <= common_size(size) <= 1.0625 * size
+    assert len({common_size(n) for n in range(513, 1025)}) == 16
 
 
 masks = st.lists(st.booleans(), min_size=1, max_size=12).map(lambda tail: [False, *tail])
@@ -138,9 +151,12 @@ def test_a_packed_batch_holds_the_tokens_positions_and_targets_of_its_examples_o
     for piece in cut_packed(examples, range(len(examples)), max_tokens):
         batch = pack_batch(examples, piece)
         ids = [token for row in piece for token in examples[row].input_ids]
-        assert batch.input_ids_BT.tolist() == [ids]
+        num_filling = batch.input_ids_BT.shape[1] - len(ids)
+        assert batch.input_ids_BT.tolist() == [ids + [ids[-1]] * num_filling]
+        assert batch.attention_mask_BT.tolist() == [[1] * len(ids) + [0] * num_filling]
+        positions = [t for row in piece for t in range(len(supervised[row]))]
         assert batch.position_ids_BT is not None
-        assert batch.position_ids_BT.tolist() == [[t for row in piece for t in range(len(supervised[row]))]]
+        assert batch.position_ids_BT.tolist() == [positions + [0] * num_filling]
         assert batch.num_tokens == len(ids)
         found = [
             (ids[place + 1], target)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
@@ -13,7 +14,13 @@ from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loss import add_gradient, example_losses
-from tunewise.lab.train.precision import assert_masters, autocast, pick_precision, store_frozen_weights
+from tunewise.lab.train.precision import (
+    assert_masters,
+    autocast,
+    leave_inputs_as_they_are,
+    pick_precision,
+    store_frozen_weights,
+)
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod
 
 Load = Callable[..., Base]
@@ -129,6 +136,26 @@ def test_the_copy_of_a_tied_head_changes_no_bit_of_loss_and_gradients(
         if not copied:
             del head.weight
             head.weight = base.model.get_input_embeddings().weight
+        loss = add_gradient(model, batch, batch.num_targets, ("cpu", "bf16"))
+        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+        model.zero_grad()
+    assert len(found[0]) > 4
+    assert same(*found)
+
+
+@pytest.mark.parametrize("name", ["tiny", "gpt2"])
+def test_inputs_that_are_not_cast_to_fp32_and_back_change_no_bit(name: str, load: Load, examples_of: Examples) -> None:
+    base, found = load(name), []
+    model = arm(LoraMethod(targets="all-linear"), base, "sft")
+    for parameter_name, parameter in model.named_parameters():
+        if "lora_B" in parameter_name:  # 0, and with it the gradient of A
+            torch.nn.init.normal_(parameter, std=0.02)
+    batch = make_batch(examples_of(LENGTHS), range(len(LENGTHS)), padding=0)
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for is_left in (False, True):
+        if is_left:
+            leave_inputs_as_they_are(model, "bf16")
+        assert {layer.cast_input_dtype_enabled for layer in layers} == {not is_left}
         loss = add_gradient(model, batch, batch.num_targets, ("cpu", "bf16"))
         found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
         model.zero_grad()

@@ -9,8 +9,8 @@ The kernels are implementations of transformers' AttentionInterface. Two index m
 They travel as the attention mask, because models hand a mask of four dimensions on to their attention untouched.
 Which model does so is not believed but tried (`packing.fit_attention`).
 
-Shapes: B examples, L tokens of the longest one, T tokens of the packed row, Q and K tokens of queries and keys,
-H heads, D size of a head.
+Shapes: B examples, L tokens of the longest one and T of the packed row (both a `common_size`), Q and K tokens of
+queries and keys, H heads, D size of a head.
 """
 
 import sys
@@ -40,12 +40,23 @@ def register_kernels() -> None:
         AttentionMaskInterface.register(name, sdpa_mask)
 
 
+def common_size(size: int) -> int:
+    """`size` rounded up, to one of 32 numbers from each power of two to the next: by 1.6 % in the mean.
+
+    On CPU the first product of a shape compiles a kernel, which took 0.2 to 0.6 ms where the product itself took 0.03
+    to 2, and is kept in memory. Were no two steps of a size, every one would pay for all of its own.
+    """
+    step = max(1 << (size - 1).bit_length() >> 5, 1)
+    return -(-size // step) * step
+
+
 def pack_places(lengths: Sequence[int]) -> torch.Tensor:
     """(1, 2, B, L): for every place of the padded rows the token that goes there, then for every token its place.
 
-    Padding repeats the tokens that follow. The second map fills the first T of its B x L entries.
+    Padding repeats the tokens that follow. The second map fills the first T of its B x L entries; the filling behind
+    the examples has the place of the first token.
     """
-    width, num_tokens = max(lengths), sum(lengths)
+    width, num_tokens = common_size(max(lengths)), sum(lengths)
     starts = [sum(lengths[:b]) for b in range(len(lengths))]
     tokens = [min(start + t, num_tokens - 1) for start in starts for t in range(width)]
     places = [b * width + t for b, length in enumerate(lengths) for t in range(length)]
@@ -70,7 +81,7 @@ def _attention(
     tokens, places = attention_mask[0].flatten(1)
     places = places[: query_BHQD.shape[2]]
     unpacked = tuple(
-        packed[0].transpose(0, 1).index_select(0, tokens).unflatten(0, (num_examples, width)).transpose(1, 2)
+        packed.squeeze(0).transpose(0, 1).index_select(0, tokens).unflatten(0, (num_examples, width)).transpose(1, 2)
         for packed in rows
     )
     mask = None if getattr(module, "is_causal", True) else _is_token(places, num_examples, width)

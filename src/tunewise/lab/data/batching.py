@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from tunewise.lab.attention import pack_places
+from tunewise.lab.attention import common_size, pack_places
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_examples(path: Path) -> list[Example]:
 class Batch:
     """Examples as the model reads them; every index is known before the step, so that the step reads nothing back.
 
-    Padded on the right, one row an example; or packed: one row in all, example after example, without padding.
+    Padded on the right, one row an example; or packed: one row in all, example after example, padded at its end alone.
     `places_N` are the places in the flattened B x T whose logits predict a target. Targets are token ids; for a
     classification they are labels, one an example, and the places are the examples' first tokens.
     """
@@ -101,15 +101,22 @@ def make_batch(examples: Sequence[Example], rows: Sequence[int], padding: int) -
 
 
 def pack_batch(examples: Sequence[Example], rows: Sequence[int]) -> Batch:
-    """The packed batch of the given rows; only for models that `attention.fit_attention` allows it."""
+    """The packed batch of the given rows; only for models that `packing.fit_attention` allows it.
+
+    Behind the examples the last token is repeated up to a common size. Nothing that is scored sees these tokens.
+    """
     chosen = [examples[row] for row in rows]
     lengths = [len(e.input_ids) for e in chosen]
+    packed_12BL = pack_places(lengths)
+    num_filling = min(common_size(sum(lengths)), packed_12BL[0, 0].numel()) - sum(lengths)
+    filling = [chosen[-1].input_ids[-1]] * num_filling
+    positions = [position for length in lengths for position in range(length)]
     return Batch(
         rows=tuple(rows),
-        input_ids_BT=torch.tensor([[token for e in chosen for token in e.input_ids]]),
-        attention_mask_BT=torch.ones(1, sum(lengths), dtype=torch.long),
-        position_ids_BT=torch.tensor([[position for length in lengths for position in range(length)]]),
-        packed_12BL=pack_places(lengths),
+        input_ids_BT=torch.tensor([[token for e in chosen for token in e.input_ids] + filling]),
+        attention_mask_BT=torch.tensor([[1] * sum(lengths) + [0] * num_filling]),
+        position_ids_BT=torch.tensor([positions + [0] * num_filling]),
+        packed_12BL=packed_12BL,
         **_targets(chosen, [sum(lengths[:b]) for b in range(len(chosen))]),
     )
 

@@ -8,7 +8,7 @@ from tunewise.lab.methods import Method
 from tunewise.lab.models import inner_model
 from tunewise.lab.train.meters import give_back
 from tunewise.lab.train.optim import make_optimizer, parameter_groups
-from tunewise.lab.train.precision import assert_masters, store_frozen_weights
+from tunewise.lab.train.precision import assert_masters, leave_inputs_as_they_are, store_frozen_weights
 from tunewise.spec import Device, Precision, TrainSpec
 
 Rates = tuple[float, float | None]  # of what learns, and of the heads; None: as the rest
@@ -27,6 +27,7 @@ def ready_to_train(
     if train.gradient_checkpointing:
         inner_model(model).gradient_checkpointing_enable({"use_reentrant": False})
     store_frozen_weights(model, precision, method.fp32_modules)
+    leave_inputs_as_they_are(model, precision)
     give_back()  # or the process keeps the fp32 weights that were just replaced
     assert_masters(model)
     return make_optimizer(parameter_groups(model, heads, train, *rates), train, device)

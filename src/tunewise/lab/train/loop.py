@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 
 from tunewise.lab.data.batching import Batch
+from tunewise.lab.train.dropout import quick_dropout
 from tunewise.lab.train.loss import add_gradient
 from tunewise.lab.train.memory import is_out_of_memory, release_memory
 from tunewise.spec import Device, Precision
@@ -114,8 +115,9 @@ def compute_gradient(model: torch.nn.Module, micro_batches: Sequence[Batch], num
     model.train()
     where = (loop.device, loop.precision)
     loss = torch.zeros((), device=loop.device)
-    for batch in micro_batches:
-        loss += add_gradient(model, batch.to(loop.device), num_targets, where)
+    with quick_dropout():
+        for batch in micro_batches:
+            loss += add_gradient(model, batch.to(loop.device), num_targets, where)
     parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
     return Gradient(loss, torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm))
 

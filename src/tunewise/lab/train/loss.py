@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.models import inner_model
+from tunewise.lab.train.cross_entropy import target_nll
 from tunewise.lab.train.precision import autocast
 from tunewise.spec import Device, Precision
 
@@ -51,7 +52,8 @@ def class_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         return logits_BC
 
     def keep_first_tokens(layers: torch.nn.Module, inputs: Any, output: Any) -> Any:
-        return type(output)(last_hidden_state=output.last_hidden_state[0].index_select(0, batch.places_N)[:, None])
+        first_BD = output.last_hidden_state.squeeze(0).index_select(0, batch.places_N)
+        return type(output)(last_hidden_state=first_BD[:, None])
 
     encoder = inner_model(model).base_model
     layers = encoder.encoder if hasattr(encoder, "encoder") else encoder.transformer  # DistilBERT's name for it
@@ -117,7 +119,7 @@ class _Forward:
         """(n,) NLL of one of `parts`; ask for each once, in order."""
         logits_1nV = self._others(part) if self.first_1nV is None else self.first_1nV
         self.first_1nV = None  # or it would stay while the others are computed
-        return F.cross_entropy(logits_1nV[0].float(), self.batch.targets_N[part], reduction="none")
+        return target_nll(logits_1nV.squeeze(0), self.batch.targets_N[part])
 
     def end(self) -> None:
         """Hand the gradient of the hidden states back to the model."""

@@ -7,6 +7,7 @@ bf16; the same autocast runs in every arm and rounds the fp32 weights of the ful
 from collections.abc import Collection
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tunewise.lab.models import LINEAR, inner_model
 from tunewise.spec import Device, Precision
@@ -40,6 +41,15 @@ def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modu
     for module in model.modules():
         if isinstance(module, LINEAR) and not module.weight.requires_grad and id(module.weight) not in kept:
             module.weight.data = module.weight.data.to(torch.bfloat16)
+
+
+def leave_inputs_as_they_are(model: torch.nn.Module, precision: Precision) -> None:
+    """Let adapters take inputs in bf16: peft would cast them to its fp32, and autocast back to the same bf16."""
+    if precision == "fp32":
+        return
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def _copy_tied_head(model: torch.nn.Module, embeddings: Collection[int]) -> None:
