@@ -1,9 +1,10 @@
-"""Reads files that are larger than they should be, and says what that takes in memory.
+"""Reads and prepares files that are larger than they should be, and says what that takes in memory.
 
 PYTHONPATH=src python scripts/large_files.py --rows 10000000
 
-A JSON Lines file of that many rows is read row by row; a file of one line of 200 MB is refused. Each is read in a
-process of its own, whose peak memory above that after the imports is printed.
+A JSON Lines file of that many rows is read row by row, and prepared for a study that draws 2,400 of them
+(`data.limit`); a file of one line of 200 MB is refused. Each is done in a process of its own, whose peak memory above
+that after the imports is printed.
 """
 
 import argparse
@@ -16,22 +17,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 LINE = 200_000_000  # bytes
-READ = """
+PEAK = """
 import resource, sys
 from pathlib import Path
-from tunewise.errors import DataError
-from tunewise.lab.data.files import read_file
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+path = Path(sys.argv[1])
+"""
+READ = f"""{PEAK}
+from tunewise.errors import DataError
+from tunewise.lab.data.files import read_file
+
 before, rows, said = peak(), 0, ""
 try:
-    for place, row in read_file(Path(sys.argv[1]), "\\n\\n\\n"):
+    for place, row in read_file(path, "\\n\\n\\n"):
         rows += 1
 except DataError as error:
     said = str(error)
 print(peak() - before, rows, said, sep="\\t")
+"""
+PREPARE = f"""{PEAK}
+from tunewise.lab.data.prepare import prepare_examples
+from tunewise.lab.models import load_config, load_tokenizer
+from tunewise.spec import StudySpec
+
+study = StudySpec.model_validate({{
+    "name": "large", "arms": {{"full": {{"method": "full"}}}}, "forgetting": {{"tokens": 0}},
+    "data": {{"train": str(path), "limit": {{"train": 2000, "valid": 200, "test": 200}}}},
+}})
+tokenizer = load_tokenizer("tiny", load_config("tiny", "sft", False), False)
+before = peak()
+prepared = prepare_examples(study, tokenizer, 512, path.parent / "prepared")
+print(peak() - before, sum(split.rows_read for split in prepared.splits), " ".join(prepared.notes), sep="\\t")
 """
 
 
@@ -51,25 +70,30 @@ def one_line(path: Path, size: int) -> None:
         file.write(b'"}\n')
 
 
-def measure(make: Callable[[Path, int], None], size: int) -> tuple[int, int, str]:
+def measure(make: Callable[[Path, int], None], size: int, program: str = READ) -> tuple[int, int, str]:
     """Bytes of memory above those after the imports, rows, and what was said."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.jsonl"
         make(path, size)
-        done = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
         memory, rows, said = done.stdout.rstrip("\n").split("\t")
         return int(memory), int(rows), said.replace(str(path), path.name)
 
 
 def main() -> None:
-    """Print both."""
+    """Print all three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    for make, size in ((one_line, LINE), (many_rows, parser.parse_args().rows)):
+    num_rows = parser.parse_args().rows
+    for what, make, size, program in (
+        ("one line read", one_line, LINE, READ),
+        ("many rows read", many_rows, num_rows, READ),
+        ("many rows prepared", many_rows, num_rows, PREPARE),
+    ):
         start = time.monotonic()
-        memory, rows, said = measure(make, size)
-        seconds = time.monotonic() - start
-        print(f"{make.__name__} {size:,}: {rows:,} rows, {memory / 2**20:.0f} MiB more, {seconds:.0f} s. {said}")
+        memory, rows, said = measure(make, size, program)
+        seconds = time.monotonic() - start  # the file is written in them
+        print(f"{what}: {rows:,} rows, {memory / 2**20:.0f} MiB more, {seconds:.0f} s. {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from tunewise.errors import DataError, SpecError
 from tunewise.lab.data.classify import label_name
 from tunewise.lab.data.files import read_file
 from tunewise.lab.data.rows import Cells
-from tunewise.lab.data.sources import Table
 from tunewise.safe_text import CONTROLS, printable
 from tunewise.spec import StudySpec, canonical_json
 from tunewise.study_file import read_study
@@ -51,8 +50,8 @@ def check_file(suffix: str, content: bytes) -> None:
 
 def check_row(row: dict[str, Any]) -> None:
     """Each cell is text that can be stored, or a DataError."""
-    cells = Cells(Table("fuzz", "row", [row], [1]), 0, {})
-    label = Cells(Table("fuzz", "row", [{"label": next(iter(row.values()), None)}], [1]), 0, {})
+    cells = Cells(row, "fuzz, row 1", {})
+    label = Cells({"label": next(iter(row.values()), None)}, "fuzz, row 1", {})
     for make in [*(lambda name=name: cells.text(name, "a test") for name in row), lambda: label_name(label)]:
         try:
             assert make().encode() is not None

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import delete, make_folder, write_atomically
-from tunewise.errors import ModelError, SpecError
+from tunewise.errors import DataError, ModelError, SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
@@ -43,7 +43,8 @@ def prepare(study: StudySpec, root: Path) -> str:
     of_machine = study.machine.model_dump(exclude={"checkpoint_seconds", "run_limit_seconds"})
     machine = [of_machine, pick_device(), torch.get_num_threads()]
     asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions()])
-    key = text_fingerprint(asked, base_hash, data_key(study, tokens_by))[:16]
+    data = data_key(study, tokens_by)
+    key = text_fingerprint(asked, base_hash, data)[:16]
     folder = root / key
     if data_is_whole(folder):
         _make_newest(folder / "data.json")
@@ -51,6 +52,8 @@ def prepare(study: StudySpec, root: Path) -> str:
     delete(folder / DATA_HASHES)  # first: where it stands, what it names is there
     make_folder(folder)
     examples = prepare_examples(study, tokenizer, context_length(config), folder)
+    if data_key(study, tokens_by) != data:  # read more than once, and stored under this name
+        raise DataError("the data changed while it was prepared. Leave its files alone, and give the command again.")
     load_config(study.model, examples.task, study.trust_remote_code)  # now that the task is known
     inputs = Inputs(
         base=base_hash,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 from data_helpers import Prepared, shared
@@ -62,3 +63,9 @@ def prepare(tmp_path: Path, tiny: Any) -> Callable[..., Prepared]:
         return Prepared(summary, {path.stem: pq.read_table(path).to_pylist() for path in folder.glob("*.parquet")})
 
     return prepared
+
+
+@pytest.fixture
+def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets are kept in the test's own folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

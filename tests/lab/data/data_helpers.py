@@ -1,15 +1,21 @@
 """Studies, rows and small files for the tests of the data side."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from tunewise.lab.data.lm import Documents
 from tunewise.lab.data.prepare import PreparedExamples
+from tunewise.lab.data.row_index import Source, group_column
 from tunewise.lab.data.rows import Row, Text, input_key
-from tunewise.spec import StudySpec
+from tunewise.lab.data.sources import Table
+from tunewise.lab.data.tokens import TextTokenizer
+from tunewise.spec import DataSpec, Split, StudySpec
 
 SHARED = Path(__file__).parents[4] / "shared"
 
@@ -37,6 +43,13 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
 def make_row(prompt: str, answer: str = "", example: str = "train:1") -> Row:
     """A rendered row."""
     return Row(example, input_key(prompt), input_key(prompt), Text(prompt, answer))
+
+
+def documents(rows: Mapping[Split, Sequence[dict[str, Any]]], data: DataSpec) -> dict[Split, Source]:
+    """Sources of these rows, each a document; they are rendered without a tokenizer."""
+    form = Documents(cast("TextTokenizer", None), 100)
+    tables = {split: Table(f"{split}.jsonl", "line", partial(enumerate, rows[split], 1)) for split in rows}
+    return {split: Source(split, table, form, data.columns, group_column(data)) for split, table in tables.items()}
 
 
 @dataclass(frozen=True)

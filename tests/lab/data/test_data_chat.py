@@ -12,7 +12,6 @@ from tunewise.errors import DataError
 from tunewise.lab.data.chat import GENERATION_MARK, Chat
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
-from tunewise.lab.data.sources import Table
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec
 
@@ -187,7 +186,7 @@ def test_keys_that_a_table_fills_with_null_are_not_seen_by_the_template(tiny: An
     messages = turns("a", "b")
     padded = [{**message, "tool_calls": None} for message in messages]
     chat = Chat(DataSpec(train="t"), TextTokenizer.of(tiny), 100)
-    rendered = chat.render(Cells(Table("t.parquet", "row", [{"messages": padded}], [1]), 0, {}))
+    rendered = chat.render(Cells({"messages": padded}, "t.parquet, row 1", {}))
     assert rendered is not None
     assert list(rendered.messages) == messages
 

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from data_helpers import Prepared, make_study, write_rows
 
+import tunewise.lab.prepare
 from tunewise.errors import DataError, ModelError
 from tunewise.lab.data.examples import infer_task
-from tunewise.lab.data.prepare import data_key, prepare_examples
+from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.records import EXAMPLES_SCHEMA
 from tunewise.spec import Task
 
@@ -100,6 +101,22 @@ def test_the_key_follows_contents_and_settings_and_not_names(tmp_path: Path) -> 
     assert len(keys) == 2 + len(studies)
     with pytest.raises(DataError, match=r"no such file.*Did you mean"):
         data_key(make_study({"train": train + "x"}), "tokenizer")
+
+
+def test_data_that_changes_while_it_is_prepared_is_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = write_rows(tmp_path / "t.jsonl", ROWS)
+
+    def slow(*arguments: Any) -> PreparedExamples:
+        prepared = prepare_examples(*arguments)
+        write_rows(tmp_path / "t.jsonl", [{**ROWS[0], "completion": "another answer"}, *ROWS[1:]])
+        return prepared
+
+    monkeypatch.setattr(tunewise.lab.prepare, "prepare_examples", slow)
+    with pytest.raises(DataError, match="the data changed while it was prepared"):
+        tunewise.lab.prepare.prepare(make_study({"train": train}, model="tiny"), tmp_path / "data")
+    assert not list(tmp_path.rglob("data.json"))
 
 
 def test_the_first_example_shows_what_is_read_and_what_is_trained_on(

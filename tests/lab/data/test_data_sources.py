@@ -13,8 +13,13 @@ import pytest
 
 from tunewise.errors import DataError
 from tunewise.lab.data.sources import read_source, source_fingerprint
+from tunewise.spec import Split
 
 ROWS = [{"text": 'one, "two"\nthree', "label": "a"}, {"text": "naïve 雪 ", "label": "b"}]
+
+
+def rows_of(source: Path, split: Split = "train", separator: str = "\n\n\n") -> list[dict[str, Any]]:
+    return [row for _, row in read_source(str(source), split, separator).read()]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -40,7 +45,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str, packed: str) -> None:
     path = tmp_path / f"rows.{kind}{packed}"
     write(path, ROWS)
-    assert read_source(str(path), "train", "\n\n\n").rows == ROWS
+    assert rows_of(path) == ROWS
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "txt"])
@@ -51,39 +56,34 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path, kind: str) ->
     else:
         write(path, [{"text": "hello"}])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read_source(str(path), "train", "\n\n\n").rows == [{"text": "hello"}]
+    assert rows_of(path) == [{"text": "hello"}]
 
 
 def test_only_newlines_end_a_json_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a\u2028b\u0085c"}\n\n{"text": "d"}\r\n', encoding="utf-8", newline="")
-    table = read_source(str(path), "train", "\n\n\n")
-    assert [row["text"] for row in table.rows] == ["a\u2028b\u0085c", "d"]
-    assert table.place(1) == f"{path}, line 3"
+    cells = list(read_source(str(path), "train", "\n\n\n").cells({}))
+    assert [row.row["text"] for row in cells] == ["a\u2028b\u0085c", "d"]
+    assert cells[1].place == f"{path}, line 3"
 
 
 def test_a_csv_row_stands_where_its_first_line_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('text,label\n"two\nlines",a\nplain,b\n')
-    assert read_source(str(path), "train", "\n\n\n").numbers == [2, 4]
+    assert [place for place, _ in read_source(str(path), "train", "\n\n\n").read()] == [2, 4]
 
 
 def test_a_csv_cell_may_be_long(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text\n" + "a" * 200_000)
-    assert len(read_source(str(path), "train", "\n\n\n").rows[0]["text"]) == 200_000
+    assert len(rows_of(path)[0]["text"]) == 200_000
 
 
 def test_documents_are_cut_at_the_separator_whatever_the_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "book.txt"
     path.write_bytes(b"one\r\nline\r\n\r\n\r\ntwo\n\n\n\n\n\nthree\n")
-    assert [row["text"] for row in read_source(str(path), "train", "\n\n\n").rows] == ["one\nline", "two", "three"]
-    assert len(read_source(str(path), "train", "no such").rows) == 1
-
-
-@pytest.fixture
-def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert [row["text"] for row in rows_of(path)] == ["one\nline", "two", "three"]
+    assert len(rows_of(path, separator="no such")) == 1
 
 
 @pytest.mark.usefixtures("datasets_cache")
@@ -96,9 +96,9 @@ def test_a_folder_is_read_as_a_dataset_with_its_splits_and_label_names(tmp_path:
     for split, text, label in (("train", "fine", 1), ("validation", "poor", 0), ("test", "hidden", -1)):
         rows = datasets.Dataset.from_dict({"text": [text], "label": [label]}, features=features)
         rows.to_parquet(folder / f"{split}.parquet")
-    assert read_source(str(folder), "train", "").rows == [{"text": "fine", "label": "good"}]
-    assert read_source(str(folder), "valid", "").rows == [{"text": "poor", "label": "bad"}]
-    assert read_source(str(folder), "test", "").rows == [{"text": "hidden", "label": None}]
+    assert rows_of(folder) == [{"text": "fine", "label": "good"}]
+    assert rows_of(folder, "valid") == [{"text": "poor", "label": "bad"}]
+    assert rows_of(folder, "test") == [{"text": "hidden", "label": None}]
     (folder / "test.parquet").unlink()
     with pytest.raises(DataError, match=r"no split for data.test.*It has: train, validation"):
         read_source(str(folder), "test", "")

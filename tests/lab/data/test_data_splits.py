@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_helpers import Prepared, make_row, make_study, write_rows
+from data_helpers import Prepared, documents, make_row, make_study, write_rows
 
+from tunewise.lab.data.row_index import index_rows
 from tunewise.lab.data.rows import Row
-from tunewise.lab.data.splits import draw, position, split_off
+from tunewise.lab.data.splits import draw, position
 from tunewise.spec import DataSpec, Split
 
 
@@ -17,14 +18,21 @@ def rows_of(numbers: list[int], per_unit: int = 3) -> list[Row]:
     return [make_row(f"prompt {number // per_unit}", "a", f"train:{number}") for number in numbers]
 
 
+def split_off(rows: list[Row], data: DataSpec, **given: list[Row]) -> dict[Split, list[Row]]:
+    """The splits of rows of which some splits are given, by the names of their files."""
+    given["train"] = rows
+    tables = {split: [{"text": row.text.prompt} for row in members] for split, members in given.items()}
+    indexed = index_rows(documents(tables, data), data)
+    return indexed.fetch(indexed.rows)
+
+
 def sides(rows: list[Row], data: DataSpec, **given: list[Row]) -> dict[str, Split]:
-    divided = split_off({"train": rows, **given}, data, "same prompt").rows
-    return {row.unit: split for split, members in divided.items() for row in members}
+    return {row.unit: split for split, members in split_off(rows, data, **given).items() for row in members}
 
 
 def test_no_unit_is_on_two_sides_and_no_row_is_lost() -> None:
     rows = rows_of(list(range(900)))
-    divided = split_off({"train": rows}, DataSpec(train="t"), "same prompt").rows
+    divided = split_off(rows, DataSpec(train="t"))
     units = [{row.unit for row in members} for members in divided.values()]
     assert sum(len(members) for members in divided.values()) == 900
     assert sum(map(len, units)) == len(set.union(*units)) == 300
@@ -33,7 +41,7 @@ def test_no_unit_is_on_two_sides_and_no_row_is_lost() -> None:
 def test_shares_are_of_the_units() -> None:
     rows = rows_of(list(range(6000)), per_unit=1)
     data = DataSpec(train="t", split={"valid": 0.1, "test": 0.25})
-    divided = split_off({"train": rows}, data, "same prompt").rows
+    divided = split_off(rows, data)
     # four standard deviations of a binomial share of 6,000
     assert len(divided["valid"]) / 6000 == pytest.approx(0.1, abs=4 * (0.1 * 0.9 / 6000) ** 0.5)
     assert len(divided["test"]) / 6000 == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 6000) ** 0.5)

@@ -11,7 +11,7 @@ from tunewise.lab.data.audit import endless, keep_fitting
 from tunewise.lab.data.batching import Example
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.examples import choose_format, infer_task
-from tunewise.lab.data.prepare import render
+from tunewise.lab.data.row_index import Source, group_column
 from tunewise.lab.data.rows import EncodedRow, Row
 from tunewise.lab.data.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
@@ -40,15 +40,17 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
     """
     chosen = data or PYTHON_TEXT
     table = read_source(chosen.train, "test", chosen.document_separator)
-    task: Task = infer_task(table.rows[0], chosen.columns)
+    first = table.first()
+    task: Task = infer_task(first, chosen.columns)
     if data and (task == "classify") != (adapter.task == "classify"):
         raise DataError(
             f"{data.train}: the rows are for the task {task}, but {adapter.path} is for {adapter.task}. Give rows with "
             f"{'text and label' if adapter.task == 'classify' else 'prompt and completion, messages, or text'}."
         )
     max_length = min(chosen.max_length, adapter.context_length)
-    form = choose_format(task, table.rows[0], chosen, TextTokenizer.of(adapter.tokenizer), max_length)
-    rendered = render({"test": table}, form, chosen).rows["test"]
+    form = choose_format(task, first, chosen, TextTokenizer.of(adapter.tokenizer), max_length)
+    source = Source("test", table, form, chosen.columns, group_column(chosen))
+    rendered = [row for row in source.rows() if row is not None]
     encoded = form.encode(rendered)
     if data is None:
         examples = encoded[:NUM_PYTHON_ROWS]

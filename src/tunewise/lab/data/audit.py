@@ -1,13 +1,17 @@
 """What would make the figures untrue: test inputs in train, answers cut off, splits left empty. Found and counted."""
 
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tunewise.errors import DataError
+from tunewise.lab.data.row_index import Indexed, Numbers, RowIndex
 from tunewise.lab.data.rows import EncodedRow, Row, runs
-from tunewise.lab.data.splits import Named
 from tunewise.records import DataLaw, LawCount, SplitSummary
 from tunewise.spec import DataSpec, Split, Task
 
@@ -21,39 +25,48 @@ GUARDED: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "tes
 class Separated:
     """The rows that stay, how many were dropped, and which have an input of another split."""
 
-    rows: dict[Split, list[Row]]
+    rows: dict[Split, RowIndex]
     dropped: dict[Split, int]
-    same: dict[Split, list[Row]]  # dropped or kept, as `data.duplicates` has it
+    same: dict[Split, RowIndex]  # dropped or kept, as `data.duplicates` has it
 
 
-def drop_duplicates(rows: Mapping[Split, list[Row]], data: DataSpec) -> Separated:
+def drop_duplicates(indexed: Indexed, data: DataSpec) -> Separated:
     """The rows without those of train that stand in valid or test, and those of valid that stand in test.
 
     Rows are the same if their rendered inputs are, white space aside. `data.duplicates` decides: drop, error or keep.
     Raises DataError for `error`, and where nothing is left.
     """
+    rows = indexed.rows
     kept = dict(rows)
     dropped: dict[Split, int] = dict.fromkeys(rows, 0)
-    found: dict[Split, list[Row]] = {split: [] for split in rows}
+    found: dict[Split, RowIndex] = {}
     for split, others in GUARDED:
-        held_out = {row.key for other in others for row in rows[other]}
-        same = [row for row in rows[split] if row.key in held_out]
-        found[split] = same
-        if not same:
+        is_same = _among(rows[split].keys, np.concatenate([rows[other].keys for other in others]))
+        found[split] = same = rows[split].take(is_same)
+        if not len(same):
             continue
         finding = f"{len(same):,} of {len(rows[split]):,} rows of {split} have an input of {' or '.join(others)}"
         if data.duplicates == "error":
+            prompt = indexed.fetch({split: same.take([0])})[split][0].text.prompt
             raise DataError(
-                f"{finding}: {', '.join(first_ids(same))}; the first is {same[0].text.prompt.strip()[:80]!r}. "
+                f"{finding}: {', '.join(first(same.ids()))}; the first is {prompt.strip()[:80]!r}. "
                 "Remove them, or set data.duplicates: drop."
             )
         if data.duplicates == "keep":
             continue
-        kept[split] = [row for row in rows[split] if row.key not in held_out]
+        kept[split] = rows[split].take(~is_same)
         dropped[split] = len(same)
-        if not kept[split]:
+        if not len(kept[split]):
             raise DataError(f"{finding}, so nothing is left of {split}. Give {split} rows of its own.")
     return Separated(kept, dropped, found)
+
+
+def _among(keys: Numbers, held_out: Numbers) -> NDArray[np.bool_]:
+    """Which of the keys are held out. `np.isin` would take nearly three times the memory."""
+    held_out = np.sort(held_out)
+    places = np.searchsorted(held_out, keys)
+    places[places == len(held_out)] = 0
+    return np.equal(held_out[places], keys)
 
 
 def count_exact_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
@@ -105,10 +118,11 @@ def _too_many(
 ) -> str:
     lost = f", {dropped:,} of them with the prompt alone" if dropped else ""
     share = f"{len(cut) / num_rows:.1%}"
+    ids = first(example.example for example in cut)
     bound = "the model's context" if max_length < data.max_length else "data.max_length"
     return (
         f"{split}: {len(cut):,} of {num_rows:,} rows ({share}) do not fit into {max_length:,} tokens ({bound}){lost}; "
-        f"the first are {', '.join(first_ids(cut))}. At most {data.max_truncated:.1%} may be cut (data.max_truncated). "
+        f"the first are {', '.join(ids)}. At most {data.max_truncated:.1%} may be cut (data.max_truncated). "
         "Shorten or drop these rows, raise data.max_length (up to the model's context), or raise data.max_truncated."
     )
 
@@ -140,32 +154,32 @@ def endless(examples: Sequence[EncodedRow], end: int | None) -> list[EncodedRow]
 
 
 def count_laws(
-    split: Split, examples: Sequence[EncodedRow], same: Sequence[Row], rows_read: int, task: Task, end: int | None
+    split: Split, examples: Sequence[EncodedRow], same: RowIndex | None, rows_read: int, task: Task, end: int | None
 ) -> tuple[LawCount, ...]:
     """What every law that concerns `task` finds in a split, nothing found included.
 
-    `examples` are those before any is dropped, `same` the rows with an input of another split, out of `rows_read`.
+    `examples` are those before any is dropped, `same` the rows with an input of another split, out of `rows_read`;
+    None: nothing is held out from this split.
     """
-    found: dict[DataLaw, Sequence[Named]] = {"truncation": [example for example in examples if example.cut_tokens]}
+    found: dict[DataLaw, list[EncodedRow]] = {"truncation": [example for example in examples if example.cut_tokens]}
     if task != "classify":
         found["supervised"] = [example for example in examples if not any(example.supervised)]
     if task == "sft":
         found["end-of-text"] = endless(examples, end)
         found["boundary"] = [example for example in examples if example.merges]
-    if split != "test":
-        found["duplicates"] = same
-    return tuple(
+    counts = [
         LawCount(
-            law=law,
-            split=split,
-            count=len(members),
-            of=rows_read if law == "duplicates" else len(examples),
-            examples=first_ids(members),
+            law=law, split=split, count=len(members), of=len(examples), examples=first(row.example for row in members)
         )
         for law, members in found.items()
-    )
+    ]
+    if same is not None:
+        counts.append(
+            LawCount(law="duplicates", split=split, count=len(same), of=rows_read, examples=first(same.ids()))
+        )
+    return tuple(counts)
 
 
-def first_ids(members: Sequence[Named]) -> tuple[str, ...]:
-    """The ids of the first three."""
-    return tuple(member.example for member in members[:SHOWN_IDS])
+def first(ids: Iterable[str]) -> tuple[str, ...]:
+    """The first three."""
+    return tuple(itertools.islice(ids, SHOWN_IDS))

@@ -9,7 +9,7 @@ from tunewise.lab.data.classify import Labelled
 from tunewise.lab.data.lm import Documents, sample_length
 from tunewise.lab.data.rows import Format, runs
 from tunewise.lab.data.sft import Pairs
-from tunewise.lab.data.sources import first_row
+from tunewise.lab.data.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.registry import near_miss
 from tunewise.spec import DataSpec, StudySpec, Task
@@ -76,7 +76,7 @@ def prompt_ids(study: StudySpec, task: Task, tokenizer: "PreTrainedTokenizerBase
     The source is looked at again, to see whether its prompts are conversations. Raises DataError.
     """
     data = study.data
-    columns = first_row(data.train, data.document_separator)
+    columns = read_source(data.train, "train", data.document_separator).first()
     max_length = min(data.max_length, tokenizer.model_max_length)
     form = choose_format(task, columns, data, TextTokenizer.of(tokenizer), max_length)
     return form.read_prompt(prompt)

@@ -24,7 +24,7 @@ from tunewise.registry import near_miss
 MAX_ROW = 2**24  # characters of a line, a cell or a document; its tokens take a hundred times that in memory
 MAX_JSON = 2**30  # bytes of a json file, which is read whole
 READ_AHEAD = 2**20  # characters of a txt file
-BATCH_ROWS = 512  # of a Parquet file
+BATCH_ROWS = 512  # of a Parquet file or a dataset
 
 Content = gzip.GzipFile | io.BufferedReader  # of a file, unpacked
 Unit = Literal["line", "row", "document"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tunewise.errors import DataError
 from tunewise.lab.data.lm import Documents
-from tunewise.lab.data.rows import Cells, EncodedRow, Row, input_key
+from tunewise.lab.data.rows import EncodedRow, Row, input_key
 from tunewise.lab.data.sources import read_source
 from tunewise.lab.data.splits import position
 from tunewise.lab.data.tokens import TextTokenizer
@@ -27,11 +27,11 @@ def general_examples(study: StudySpec, tokenizer: TextTokenizer, max_length: int
     table = read_source(forgetting.text, "train", study.data.document_separator)
     documents = Documents(tokenizer, min(WINDOW_TOKENS, max_length, forgetting.tokens + 1))
     rows: dict[str, Row] = {}
-    for index in range(len(table.rows)):
-        text = documents.render(Cells(table, index, {}))
+    for number, cells in enumerate(table.cells({}), start=1):
+        text = documents.render(cells)
         if text is not None:
             key = input_key(text.prompt)
-            rows.setdefault(key, Row(f"general:{index + 1}", key, key, text))
+            rows.setdefault(key, Row(f"general:{number}", key, key, text))
     in_order = sorted(rows.values(), key=lambda row: position(row.key))
     windows = list(_up_to(forgetting.tokens, [documents.encode([row]) for row in in_order]))
     if not windows:

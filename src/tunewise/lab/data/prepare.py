@@ -1,10 +1,11 @@
 """A study's data, from the files to token examples that every run reads. Torch is not needed here.
 
-Order: read, tell the task, render, split off what is missing, drop duplicates, limit, tokenise, check, write.
+Order: tell the task, read and render, split off what is missing, drop duplicates, limit, tokenise, check, write. Until
+rows are drawn, each is two numbers (row_index.py); the text of those that are drawn is then read once more.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +27,10 @@ from tunewise.lab.data.audit import (
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
-from tunewise.lab.data.rows import Cells, EncodedRow, Format, Row, input_key, runs
-from tunewise.lab.data.sources import BUILTIN, Table, file_fingerprint, read_source, source_fingerprint
-from tunewise.lab.data.splits import SPLITS, Named, draw, split_off
+from tunewise.lab.data.row_index import Source, group_column, index_rows
+from tunewise.lab.data.rows import EncodedRow, runs
+from tunewise.lab.data.sources import file_fingerprint, read_source, source_fingerprint
+from tunewise.lab.data.splits import SPLITS, draw
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.records import BETWEEN_PARTS, EXAMPLES_SCHEMA, LawCount, SplitSummary
 from tunewise.spec import NUMERICS, DataSpec, Split, StudySpec, Task, canonical_json
@@ -52,14 +54,6 @@ class PreparedExamples:
     laws: tuple[LawCount, ...]
     data: str  # SHA-256 of the content of train, valid and test
     general: str | None  # SHA-256 of the forgetting text's windows; None: not measured
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """The rows of the given splits as text, and what the report says of those left out."""
-
-    rows: dict[Split, list[Row]]
-    notes: tuple[str, ...]
 
 
 def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
@@ -103,13 +97,16 @@ def prepare_examples(
     pieces = TextTokenizer.of(tokenizer)
     max_length = min(data.max_length, context_length)
     tables = {split: read_source(source, split, data.document_separator) for split, source in _sources(data).items()}
-    task = study.task or infer_task(tables["train"].rows[0], data.columns)
-    form = choose_format(task, tables["train"].rows[0], data, pieces, max_length)
+    first = {split: table.first() for split, table in tables.items()}  # what is no data at all is told at once
+    task = study.task or infer_task(first["train"], data.columns)
+    form = choose_format(task, first["train"], data, pieces, max_length)
 
-    rendered = render(tables, form, data)
-    divided = split_off(rendered.rows, data, _unit_name(form, data))
-    separated = drop_duplicates(divided.rows, data)
-    drawn = {split: draw(rows, getattr(data.limit, split)) for split, rows in separated.rows.items()}
+    group = group_column(data)
+    sources = {split: Source(split, table, form, data.columns, group) for split, table in tables.items()}
+    indexed = index_rows(sources, data)
+    separated = drop_duplicates(indexed, data)
+    chosen = {split: rows.draw(getattr(data.limit, split)) for split, rows in separated.rows.items()}
+    drawn = indexed.fetch(chosen)
     encoded = {split: form.encode(rows) for split, rows in drawn.items()}
     # drawn again because a document becomes many windows; of other rows no more than the limit are left
     taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
@@ -126,15 +123,14 @@ def prepare_examples(
         labels=labels,
         splits=tuple(
             summarize(
-                split, _source(data, split), len(divided.rows[split]), separated.dropped[split], fitted[split], task
+                split, _source(data, split), len(indexed.rows[split]), separated.dropped[split], fitted[split], task
             )
             for split in SPLITS
         ),
         example_prompt=read,
         example_supervised=learnt,
         notes=(
-            *rendered.notes,
-            *divided.notes,
+            *indexed.notes,
             *_drawn_notes("rows", separated.rows, drawn),
             *_drawn_notes("windows", encoded, taken),
             *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
@@ -142,14 +138,14 @@ def prepare_examples(
         ),
         exact_duplicates=count_exact_duplicates(drawn["test"], drawn["train"]),
         near_duplicates=count_near_duplicates(drawn["test"], drawn["train"]),
-        laws=_laws(divided.rows, separated, taken, task, tokenizer.eos_token_id),
+        laws=_laws(indexed.rows, separated, taken, task, tokenizer.eos_token_id),
         data=write_examples(folder, examples.items()),
         general=write_examples(folder, [("general", general)]) if general else None,
     )
 
 
 def _laws(
-    read: Mapping[Split, Sequence[Row]],
+    read: Mapping[Split, Sized],
     separated: Separated,
     taken: Mapping[Split, Sequence[EncodedRow]],
     task: Task,
@@ -159,7 +155,7 @@ def _laws(
     return tuple(
         law
         for split in SPLITS
-        for law in count_laws(split, taken[split], separated.same[split], len(read[split]), task, end)
+        for law in count_laws(split, taken[split], separated.same.get(split), len(read[split]), task, end)
     )
 
 
@@ -187,40 +183,6 @@ def _source(data: DataSpec, split: Split) -> str:
     return _sources(data).get(split, f"{data.train} (split off)")
 
 
-def render(tables: Mapping[Split, Table], form: Format, data: DataSpec) -> Rendered:
-    """Every row as text with its id, unit and key. Raises DataError at the first row that cannot be used."""
-    rows: dict[Split, list[Row]] = {}
-    notes = []
-    group = _group(data)
-    for split, table in tables.items():
-        rows[split] = []
-        for index in range(len(table.rows)):
-            cells = Cells(table, index, data.columns)
-            text = form.render(cells)
-            if text is None:
-                continue
-            key = input_key(text.prompt)
-            unit = cells.filled(group, "data.group") if group else key
-            rows[split].append(Row(f"{split}:{index + 1}", unit, key, text))
-        left_out = len(table.rows) - len(rows[split])
-        if not rows[split]:
-            raise DataError(
-                f"{table.source}: {form.nothing} in all {left_out:,} rows, so there is nothing to train on."
-            )
-        if left_out:
-            notes.append(f"{left_out:,} of {len(table.rows):,} rows of {split} were left out: {form.nothing}.")
-    return Rendered(rows, tuple(notes))
-
-
-def _group(data: DataSpec) -> str | None:
-    return data.group or ("module" if data.train == f"{BUILTIN}stdlib" else None)
-
-
-def _unit_name(form: Format, data: DataSpec) -> str:
-    group = _group(data)
-    return f"same {group}" if group else form.unit
-
-
 def _forgets(study: StudySpec, task: Task) -> bool:
     return task != "classify" and study.forgetting.tokens > 0
 
@@ -235,9 +197,7 @@ def _first_example(tokenizer: "PreTrainedTokenizerBase", example: EncodedRow) ->
     return read, example.reference if example.label >= 0 else decoded(example.supervised)
 
 
-def _drawn_notes(
-    what: str, before: Mapping[Split, Sequence[Named]], after: Mapping[Split, Sequence[Named]]
-) -> list[str]:
+def _drawn_notes(what: str, before: Mapping[Split, Sized], after: Mapping[Split, Sized]) -> list[str]:
     return [
         f"{len(after[split]):,} of {len(before[split]):,} {what} of {split} were drawn (data.limit)."
         for split in SPLITS

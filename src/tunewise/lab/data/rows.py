@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunewise.errors import DataError
-from tunewise.lab.data.sources import Table
 from tunewise.registry import near_miss
 
 
@@ -67,25 +66,20 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class Cells:
-    """One row of a table, its columns under our names."""
+    """One row of a source, its columns under our names."""
 
-    table: Table
-    index: int
+    row: Mapping[str, Any]
+    place: str  # 'train.jsonl, line 17'
     columns: Mapping[str, str]  # our name -> the file's
-
-    @property
-    def place(self) -> str:
-        """'train.jsonl, line 17'."""
-        return self.table.place(self.index)
 
     def value(self, column: str, needed_by: str) -> Any:
         """The cell as read. Raises DataError, which names `needed_by`, where the row has no such column."""
-        row, name = self.table.rows[self.index], self.columns.get(column, column)
-        if name in row:
-            return row[name]
+        name = self.columns.get(column, column)
+        if name in self.row:
+            return self.row[name]
         raise DataError(
-            f"{self.place}: there is no column '{name}', which {needed_by} needs.{near_miss(name, row)} "
-            f"Columns there: {', '.join(map(str, row)) or 'none'}. Map them with data.columns, for example "
+            f"{self.place}: there is no column '{name}', which {needed_by} needs.{near_miss(name, self.row)} "
+            f"Columns there: {', '.join(map(str, self.row)) or 'none'}. Map them with data.columns, for example "
             "columns: {prompt: question, completion: answer}."
         )
 

@@ -3,18 +3,31 @@
 Every mistake is a DataError that names the source, and the line where there is one.
 """
 
+import copy
 import hashlib
+import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tunewise.disk import file_hash, files_below
 from tunewise.errors import DataError
 from tunewise.lab.data.builtin import BUILTINS
-from tunewise.lab.data.files import FORMATS, Unit, counted_in, kind_of, read_file, require_file
+from tunewise.lab.data.files import (
+    BATCH_ROWS,
+    FORMATS,
+    NumberedRows,
+    Unit,
+    counted_in,
+    kind_of,
+    read_file,
+    require_file,
+)
+from tunewise.lab.data.rows import Cells
 from tunewise.registry import lookup
 from tunewise.spec import SPLIT_NAMES, Split
 
@@ -24,40 +37,37 @@ HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?::([\w.-]+))?")  # owner/nam
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one source in its own order, and where each one stands there."""
+    """The rows of one source in its own order, at least one. They stream by, and are read anew each time."""
 
     source: str  # as the study names it
     counted: Unit
-    rows: list[dict[str, Any]]
-    numbers: list[int]  # from 1, one per row, in units of `counted`
+    read: Callable[[], NumberedRows]  # each row with its place, in units of `counted`; raises DataError
 
-    def place(self, index: int) -> str:
-        """'train.jsonl, line 17'."""
-        return f"{self.source}, {self.counted} {self.numbers[index]}"
+    def first(self) -> dict[str, Any]:
+        """The first row. Raises DataError."""
+        return next(self.read())[1]
+
+    def cells(self, columns: Mapping[str, str]) -> Iterator[Cells]:
+        """Every row with `columns` (our name -> the file's) to look its cells up by. Raises DataError."""
+        for number, row in self.read():
+            yield Cells(row, f"{self.source}, {self.counted} {number}", columns)
 
 
 def read_source(source: str, split: Split, document_separator: str) -> Table:
-    """All rows of `source`, at least one.
+    """The rows of `source`, of which none is read yet.
 
     `split` chooses among the splits of a dataset (folder or hub id), `document_separator` cuts a txt file into rows
     {"text": document}. Raises DataError, and SpecError for an unknown builtin source.
     """
     if source.startswith(BUILTIN):
-        return _table(source, "row", list(enumerate(_builtin_rows(source), start=1)))
+        rows = lookup(BUILTINS, source.removeprefix(BUILTIN), "builtin source")()
+        (kept,) = itertools.tee(enumerate(rows, start=1), 1)  # few, and reading the library takes seconds
+        return Table(source, "row", partial(copy.copy, kept))
     if _is_dataset(source):
-        return _read_dataset(source, split)
-    require_file(Path(source))
-    return _table(source, counted_in(Path(source)), list(read_file(Path(source), document_separator)))
-
-
-def first_row(source: str, document_separator: str) -> dict[str, Any]:
-    """The first row of a training source. Raises what `read_source` raises."""
-    if source.startswith(BUILTIN):
-        return next(_builtin_rows(source))
-    if _is_dataset(source):
-        return _read_dataset(source, "train").rows[0]
-    require_file(Path(source))
-    return next(read_file(Path(source), document_separator))[1]
+        return Table(source, "row", partial(_dataset_rows, _load_dataset(source, split)))
+    path = Path(source)
+    require_file(path)
+    return Table(source, counted_in(path), partial(read_file, path, document_separator))
 
 
 def source_fingerprint(source: str) -> str:
@@ -80,16 +90,6 @@ def file_fingerprint(path: Path) -> str:
     return f"{kind_of(path)} {file_hash(path)}"
 
 
-def _table(source: str, counted: Unit, rows: list[tuple[int, dict[str, Any]]]) -> Table:
-    if not rows:
-        raise DataError(f"{source}: holds no rows. Give a source with at least one.")
-    return Table(source, counted, [row for _, row in rows], [number for number, _ in rows])
-
-
-def _builtin_rows(source: str) -> Iterator[dict[str, Any]]:
-    return lookup(BUILTINS, source.removeprefix(BUILTIN), "builtin source")()
-
-
 # --- datasets ------------------------------------------------------------------------------------
 
 
@@ -101,7 +101,7 @@ def _is_dataset(source: str) -> bool:
     return not known and HUB_ID.fullmatch(source) is not None
 
 
-def _read_dataset(source: str, split: Split) -> Table:
+def _load_dataset(source: str, split: Split) -> Any:
     import datasets  # takes seconds, and most studies read files
 
     matched = None if Path(source).is_dir() else HUB_ID.fullmatch(source)
@@ -122,17 +122,20 @@ def _read_dataset(source: str, split: Split) -> Table:
             f"{source}: is no file, and cannot be loaded as a dataset: {reason}. "
             "Check the name (a folder, owner/name or owner/name:configuration) and the network."
         ) from error
-    return _table(source, "row", list(enumerate(_with_label_names(dataset), start=1)))
+    if not len(dataset):
+        raise DataError(f"{source}: holds no rows. Give a source with at least one.")
+    return dataset
 
 
-def _with_label_names(dataset: Any) -> list[dict[str, Any]]:
+def _dataset_rows(dataset: Any) -> NumberedRows:
     """Rows in which the classes that a dataset stores as numbers have their names; None: not labelled (-1)."""
     import datasets
 
-    rows: list[dict[str, Any]] = dataset.to_list()
     classes = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
-    for row in rows:
-        for column, names in classes.items():
-            number = row[column]
-            row[column] = None if number is None or number < 0 else names[number]
-    return rows
+    for start in range(0, len(dataset), BATCH_ROWS):
+        batch = dataset.select(range(start, min(start + BATCH_ROWS, len(dataset))))
+        for number, row in enumerate(batch.to_list(), start=start + 1):
+            for column, names in classes.items():
+                label = row[column]
+                row[column] = None if label is None or label < 0 else names[label]
+            yield number, row

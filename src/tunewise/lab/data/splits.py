@@ -1,12 +1,11 @@
 """Which rows are trained on, which steer, which are scored: whole units only, by hashes, never by chance."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Protocol, TypeVar
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import Row
 from tunewise.spec import DataSpec, Split, SplitShares
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -24,54 +23,49 @@ class Named(Protocol):
 Item = TypeVar("Item", bound=Named)
 
 
+def hashed(name: str) -> int:
+    """The first 8 bytes of the SHA-256 of `name`, as a number."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+
+
 def position(name: str) -> float:
-    """A place in [0, 1) that depends on `name` alone: the first 8 bytes of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+    """A place in [0, 1) that depends on `name` alone."""
+    return hashed(name) / 2**64
 
 
-@dataclass(frozen=True)
-class Divided:
-    """All three splits, and what the report says of those that were made here."""
+def side(place: float, missing: Sequence[Split], shares: SplitShares) -> Split:
+    """Where the rows of a unit go whose `position` is `place`: `missing` are the splits that are made from train.
 
-    rows: dict[Split, list[Row]]
-    notes: tuple[str, ...]
-
-
-def split_off(given: Mapping[Split, list[Row]], data: DataSpec, unit_name: str) -> Divided:
-    """The given splits, and the missing ones split off train: the units whose hash falls into their share.
-
-    So a unit is never on two sides, and stays on its side when rows are added. `unit_name` is what a unit is in this
-    data, for the notes. Raises DataError where a split would be empty.
+    So a unit is never on two sides, and stays on its side when rows are added.
     """
-    missing = [split for split in SPLITS if split not in given]
-    rows: dict[Split, list[Row]] = {split: [] for split in missing}
-    rows["train"] = []
-    for row in given["train"]:
-        rows[_side(row.unit, missing, data.split)].append(row)
-    rows.update({split: members for split, members in given.items() if split != "train"})
-    num_units = len({row.unit for row in given["train"]})
-    for split in ("train", *missing):
-        if not rows[split]:
-            raise DataError(
-                f"{data.train}: its {num_units:,} units ({unit_name}) are too few to split off "
-                f"{' and '.join(missing)}: {split} would be empty. {_advice(data, missing)}"
-            )
-    notes = [
-        f"{split} was split off train by a hash of the unit ({unit_name}): {len(rows[split]):,} of "
-        f"{len(given['train']):,} rows, {len({row.unit for row in rows[split]}):,} of {num_units:,} units."
-        for split in missing
-    ]
-    return Divided({split: rows[split] for split in SPLITS}, tuple(notes))
-
-
-def _side(unit: str, missing: Sequence[Split], shares: SplitShares) -> Split:
     # from both ends, so that a valid split is the same whether or not a test file is given
-    place = position(unit)
     if "valid" in missing and place < shares.valid:
         return "valid"
     if "test" in missing and place >= 1 - shares.test:
         return "test"
     return "train"
+
+
+def split_notes(
+    rows: Mapping[Split, Sized], num_units: Mapping[Split, int], data: DataSpec, unit_name: str
+) -> list[str]:
+    """What the report says of the splits that were made from train; `num_units` are those of train and of these.
+
+    `unit_name` is what a unit is in this data. Raises DataError where one of them, or what is left of train, is empty.
+    """
+    missing = [split for split in num_units if split != "train"]
+    all_rows, all_units = sum(len(rows[split]) for split in num_units), sum(num_units.values())
+    for split in num_units:
+        if not rows[split]:
+            raise DataError(
+                f"{data.train}: its {all_units:,} units ({unit_name}) are too few to split off "
+                f"{' and '.join(missing)}: {split} would be empty. {_advice(data, missing)}"
+            )
+    return [
+        f"{split} was split off train by a hash of the unit ({unit_name}): {len(rows[split]):,} of "
+        f"{all_rows:,} rows, {num_units[split]:,} of {all_units:,} units."
+        for split in missing
+    ]
 
 
 def _advice(data: DataSpec, missing: Sequence[Split]) -> str:
@@ -91,5 +85,10 @@ def draw(items: Sequence[Item], limit: int | None) -> list[Item]:
     """
     if limit is None or len(items) <= limit:
         return list(items)
-    chosen = {item.example for item in sorted(items, key=lambda item: (position(item.example), item.example))[:limit]}
-    return [item for item in items if item.example in chosen]
+    return [items[place] for place in drawn((item.example for item in items), limit)]
+
+
+def drawn(names: Iterable[str], limit: int) -> list[int]:
+    """The places of the `limit` names with the smallest hashes, in their order; no more of them are held at once."""
+    places = ((position(name), name, place) for place, name in enumerate(names))
+    return sorted(place for _, _, place in heapq.nsmallest(limit, places))
