@@ -46,6 +46,7 @@ class Speed(Frozen):
     score_seconds_per_token: float  # in the precision of training
     fp32_score_seconds_per_token: float
     peak_above_start_bytes: int | None  # of a process that did the step with most tokens; None: none did it
+    resume_seconds: float | None = None  # more, of the steps that follow a scoring; None: not measured
 
 
 class ArmPlan(Frozen):

@@ -127,6 +127,6 @@ def test_what_a_run_is_expected_to_score_is_what_its_spec_asks_for() -> None:
     runs = {of.role: of for of in expected_runs(asked, Length(steps, True), "least") if of.arm in ("full", "base")}
     confirm = draft.confirm("full", 1e-3, None, 1)
     assert steps == 200
-    assert runs["confirm"] == Runs("full", "confirm", 3, 200, 5, 5, (confirm.score_splits[1], "general"))
-    assert runs["tune"] == Runs("full", "tune", 5, 200, 4, 1)
+    assert runs["confirm"] == Runs("full", "confirm", 3, 200, 5, 5, (confirm.score_splits[1], "general"), pauses=3)
+    assert runs["tune"] == Runs("full", "tune", 5, 200, 4, 1, pauses=3)
     assert runs["base"] == Runs("base", "base", 1, 0, 0, 0, (*draft.base().score_splits, "general"))

@@ -131,6 +131,18 @@ def test_general_text_is_scored_at_every_point_and_valid_where_no_evaluation_has
     assert with_general.least - plain.least == pytest.approx(2 * (3 * trial + 3 * confirmation) + 1000 * 0.03)
 
 
+def test_a_step_after_a_scoring_takes_more() -> None:
+    """Evaluations after 32, 63, 94 and 126, points at 0, 42, 84 and 126: a trial is interrupted 3 times, a run 5."""
+    asked, plan = timed_study(forgetting={"tokens": 1000, "points": 3})
+    slower = {name: arm.replace(speed=SPEED.replace(resume_seconds=0.5)) for name, arm in plan.arms.items()}
+    found, plain = (outlook.study_seconds(asked, of) for of in (plan.replace(arms=slower), plan))
+    assert found is not None
+    assert plain is not None
+    assert found.least - plain.least == pytest.approx(2 * (3 * 3 * 0.5 + 3 * 5 * 0.5))
+    of_run = outlook.training_seconds(asked, plan.replace(arms=slower), "full")
+    assert of_run == pytest.approx(126 * 2.0 + 5 * 0.5)
+
+
 def test_short_trials_take_their_share_of_the_steps_and_all_of_their_evaluations() -> None:
     """15 % of 126 steps are 19; valid is scored four times in a short trial, too, and general text never."""
     changes = {"tuning": {"search": "short", "rates": 7, "cap": 5}, "forgetting": {"tokens": 1000, "points": 0}}

@@ -1,6 +1,7 @@
 """The probe: whose steps are done, when none are, and what their seconds are made into."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def test_the_steps_of_an_arm_are_done_where_they_fit(planned: Any, arm: str) -> 
     speed = speed_of(planned, arm)
     assert speed.source == "steps"
     assert min(speed.step_seconds, speed.score_seconds_per_token, speed.fp32_score_seconds_per_token) > 0
+    assert speed.resume_seconds is not None
+    assert speed.resume_seconds >= 0
     assert speed.peak_above_start_bytes is not None
 
 
@@ -89,20 +92,62 @@ def test_a_step_that_would_take_too_long_is_done_in_part_and_says_nothing_of_the
     speed = speed_of(planned)
     assert speed.source == "steps"
     assert speed.peak_above_start_bytes is None
-    assert done == [1, 1, 1]
+    assert done == [1] * 5, "one to set up, two to time, and one after each of two scorings"
 
 
-def test_a_warm_up_does_not_count_and_no_step_begins_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that jumps: the warm-up takes ten seconds, each step then 3 for its gradient and 1 for its update."""
-    work = workload(make_examples([8] * 6), TrainSpec(batch_size=2), 0, Batching(64, 0, 0))
-    clock = iter([0, 9, 10, 10, 10, 13, 14, 14, 14, 17, 18, 18])
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(probe, "compute_gradient", lambda *of: type("Gradient", (), {"norm": torch.ones(())}))
-    monkeypatch.setattr(probe, "update", lambda *of: None)
-    loop = type("Loop", (), {"device": "cpu"})
-    todo = probe.Work(work.fullest, work.first, is_fullest=True)
-    timed = probe._time_steps(torch.nn.Linear(1, 1), todo, loop)
-    assert timed == [probe.StepSeconds(3, 1, 16)] * 2, "of three steps, in a limit of 5 seconds"
+@pytest.fixture
+def steps_of_four_seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A clock that jumps: every step takes 3 seconds for its gradient, or as many as it is told to, and 1 to update."""
+    now, gradient_seconds = [0.0], [3.0]
+
+    def gradient(*of: object) -> Any:
+        now[0] += gradient_seconds[0]
+        return type("Gradient", (), {"norm": torch.ones(())})
+
+    def update(*of: object) -> None:
+        now[0] += 1
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(probe, "compute_gradient", gradient)
+    monkeypatch.setattr(probe, "update", update)
+    return lambda seconds: gradient_seconds.__setitem__(0, seconds)
+
+
+LOOP = type("Loop", (), {"device": "cpu"})
+
+
+def work_of(num_steps: int) -> probe.Work:
+    """Steps of two examples of eight tokens."""
+    load = workload(make_examples([8] * 2 * num_steps), TrainSpec(batch_size=2), 0, Batching(64, 0, 0))
+    return probe._work(load, 1e-9)
+
+
+def test_a_warm_up_does_not_count_and_no_step_begins_when_the_time_is_over(steps_of_four_seconds: Any) -> None:
+    timed = probe._time_steps(torch.nn.Linear(1, 1), work_of(8), LOOP)
+    assert timed == [probe.StepSeconds(3, 1, 16)] * 2, "in a limit of 5 seconds"
+
+
+def test_no_step_is_done_twice_where_there_are_enough(steps_of_four_seconds: Any) -> None:
+    found = [*work_of(8).timed, *(step for steps in work_of(8).resumed for step in steps)]
+    assert len({batch.rows for (batch,) in found}) == 8
+    few = work_of(1)
+    assert (len(few.timed), [len(steps) for steps in few.resumed]) == (1, [2, 2])
+
+
+def test_a_usual_step_is_the_mean_of_the_middle_half() -> None:
+    held_up = [probe.StepSeconds(gradient, 1 + gradient / 100, 10) for gradient in (10, 30, 20, 900)]
+    assert probe._usual(held_up) == probe.Usual(2.5, 1.25)
+    assert probe._usual(held_up[:2]).of(20) == pytest.approx(20 * 2 + 1.2)
+
+
+def test_the_steps_after_every_scoring_are_told_apart(steps_of_four_seconds: Any) -> None:
+    def score_once() -> float:
+        steps_of_four_seconds(7)
+        return 0.5
+
+    seconds, after = probe._interrupted(torch.nn.Linear(1, 1), work_of(8), LOOP, score_once)
+    assert seconds == [0.5] * 2
+    assert [[step.total for step in steps] for steps in after] == [[8, 8]] * 2
 
 
 def test_drawn_weights_are_as_large_as_trained_ones_and_none_is_zero() -> None:

@@ -41,6 +41,7 @@ class Runs(NamedTuple):
     valid: int = 0  # how often it scores valid in the precision of training
     general: int = 0  # the same of the general text
     in_fp32: tuple[str, ...] = ()  # what it scores once, at its end: splits and the general text
+    pauses: int = 0  # how often it scores between two steps
 
 
 class Length(NamedTuple):
@@ -114,18 +115,36 @@ def _search(study: StudySpec, name: str, length: Length, extent: Extent, truncat
     if trials.short:
         train = short_training(study.train, length.num_steps)
         num_steps = train.num_steps(0)
-        yield Runs(name, "short", trials.short, num_steps, len(evaluated(train, num_steps)))
-    valid = len(evaluated(study.train, length.num_steps)) + truncated
-    yield Runs(name, "tune", trials.full_length, length.num_steps, valid, general)
+        at = evaluated(train, num_steps)
+        yield Runs(name, "short", trials.short, num_steps, len(at), pauses=_between(at, num_steps))
+    at = evaluated(study.train, length.num_steps)
+    pauses = _between(at, length.num_steps)
+    yield Runs(name, "tune", trials.full_length, length.num_steps, len(at) + truncated, general, pauses=pauses)
 
 
 def _confirmations(study: StudySpec, name: str, length: Length, num_runs: int) -> Runs:
     """Valid is scored at every evaluation, at those points of the forgetting curve that are none, and as extracted."""
-    evaluations = evaluated(study.train, length.num_steps)
     points = forgetting_steps(study.forgetting.points if length.has_general else 0, length.num_steps)
-    valid = len(evaluations | points) + num_extracted(study.arms[name])
-    held_out = ("test", "general") if length.has_general else ("test",)
-    return Runs(name, "confirm", num_runs, length.num_steps, valid, len(points), held_out)
+    at = evaluated(study.train, length.num_steps) | points
+    return Runs(
+        arm=name,
+        role="confirm",
+        num_runs=num_runs,
+        num_steps=length.num_steps,
+        valid=len(at) + num_extracted(study.arms[name]),
+        general=len(points),
+        in_fp32=("test", "general") if length.has_general else ("test",),
+        pauses=_between(at, length.num_steps),
+    )
+
+
+def confirmations(study: StudySpec, name: str, length: Length) -> Runs:
+    """The confirmed runs of an arm that trains, up to the first look."""
+    return _confirmations(study, name, length, study.looks[0])
+
+
+def _between(steps: frozenset[int], num_steps: int) -> int:
+    return len(steps - {0, num_steps})
 
 
 def evaluated(train: TrainSpec, num_steps: int) -> frozenset[int]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tunewise.desk.expected import Length, Runs, expected_runs, second_look, trained_arms
+from tunewise.desk.expected import Length, Runs, confirmations, expected_runs, second_look, trained_arms
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
@@ -93,9 +93,20 @@ def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
 def _seconds(runs: Runs, speed: Speed, tokens: Mapping[str, int]) -> float:
     scored = runs.valid * tokens.get("valid", 0) + runs.general * tokens["general"]
     in_fp32 = sum(tokens.get(name, 0) for name in runs.in_fp32)
-    training = runs.num_steps * speed.step_seconds
     scoring = scored * speed.score_seconds_per_token + in_fp32 * speed.fp32_score_seconds_per_token
-    return runs.num_runs * (training + scoring)
+    return runs.num_runs * (_training_seconds(runs, speed) + scoring)
+
+
+def training_seconds(study: StudySpec, plan: StudyPlan, arm: str) -> float | None:
+    """Of the optimizer steps of one confirmed run of an arm; None: not known."""
+    known_length, speed = length(study, plan), plan.arms[arm].speed
+    if known_length is None or speed is None:
+        return None
+    return _training_seconds(confirmations(study, arm, known_length), speed)
+
+
+def _training_seconds(runs: Runs, speed: Speed) -> float:
+    return runs.num_steps * speed.step_seconds + runs.pauses * (speed.resume_seconds or 0.0)
 
 
 def resolvable_margin(study: StudySpec, plan: StudyPlan) -> tuple[float, str] | None:

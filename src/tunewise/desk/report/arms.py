@@ -9,6 +9,7 @@ from tunewise.desk.forgetting import mean_curve
 from tunewise.desk.frontier import Cost, cost_of, ratios
 from tunewise.desk.intervals import Estimate, unit_interval
 from tunewise.desk.metrics import METRICS, compute, metrics_of
+from tunewise.desk.outlook import training_seconds
 from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.rate_ratio import rate_ratio
 from tunewise.desk.report.folder import StudyFolder
@@ -73,11 +74,11 @@ def _planned(folder: StudyFolder, arm: str) -> PlannedView | None:
     if plan is None or arm not in plan.arms or arm in folder.rank_curves:
         return None
     of_arm = plan.arms[arm]
-    steps, speed = plan.work.num_steps, of_arm.speed
+    speed = of_arm.speed
     return PlannedView(
         step_bytes=of_arm.step.total if of_arm.step else None,
         above_start_bytes=speed.peak_above_start_bytes if speed else None,
-        train_seconds=speed.step_seconds * steps if speed and steps else None,
+        train_seconds=training_seconds(folder.study, plan, arm),
     )
 
 

@@ -28,6 +28,7 @@ from tunewise.spec import Device, Method, Precision, StudySpec
 
 LIMIT_SECONDS = 5.0  # about as long as the steps of an arm may take
 MOST_FREE = 0.8  # of the free memory
+NUM_RESUMED, SLOWER_AFTER = 2, 2  # scorings, and the steps after each that take longer than others
 PRODUCT_ROWS = 256  # of the matrix products whose rate is taken
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -45,6 +46,22 @@ class StepSeconds(NamedTuple):
     gradient: float
     update: float
     num_tokens: int
+
+    @property
+    def total(self) -> float:
+        """Of both."""
+        return self.gradient + self.update
+
+
+class Usual(NamedTuple):
+    """A mean step, by its tokens."""
+
+    gradient_per_token: float
+    update: float
+
+    def of(self, num_tokens: float) -> float:
+        """Seconds of a step of so many tokens."""
+        return self.gradient_per_token * num_tokens + self.update
 
 
 def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed:
@@ -66,24 +83,35 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
     needed = max(plan.step.total, plan.evaluation.total if plan.evaluation else 0)
     if needed > MOST_FREE * _free(setting.device) or seconds_of_one > LIMIT_SECONDS:
         return by_products(basis, plan, rates)
-    work = _work(load, seconds_of_one)
+    work, scored = _work(load, seconds_of_one), _scored(basis, load, plan, rates.fp32)
     subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
+
+    def score_once(precision: Precision) -> float:
+        return _score_seconds(subject.model, scored, load.batching, (setting.device, precision))
+
     with meter.phase("train"):
-        timed = _time_steps(subject.model, work, begin_training(subject, setting, setting.device))
+        loop = begin_training(subject, setting, setting.device)
+        timed = _time_steps(subject.model, work, loop)
+        usual = _usual(timed)
+        seconds, after = _interrupted(subject.model, work, loop, lambda: _apart(meter, setting.precision, score_once))
     peak = meter.memory("train") if work.is_fullest else None
-    scored = _scored(basis, load, plan, rates.fp32)
-    score_seconds = _score_seconds(subject.model, scored, load.batching, (setting.device, setting.precision))
-    del subject  # in a run it is another model, too, that is scored in fp32
+    del subject, loop  # in a run it is another model, too, that is scored in fp32
     subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
-    fp32_seconds = _score_seconds(subject.model, scored, load.batching, (setting.device, "fp32"))
-    gradient_seconds = statistics.median(step.gradient / step.num_tokens for step in timed)
+    fp32_seconds = [_apart(meter, "fp32", score_once) for _ in range(2)]
     return Speed(
         source="steps",
-        step_seconds=tokens_per_step(basis) * gradient_seconds + statistics.median(step.update for step in timed),
-        score_seconds_per_token=score_seconds,
-        fp32_score_seconds_per_token=fp32_seconds,
+        step_seconds=usual.of(tokens_per_step(basis)),
+        score_seconds_per_token=min(seconds),
+        fp32_score_seconds_per_token=min(fp32_seconds),
         peak_above_start_bytes=peak.above_start_bytes if peak else None,
+        resume_seconds=max(0.0, min(sum(step.total - usual.of(step.num_tokens) for step in steps) for steps in after)),
     )
+
+
+def _apart(meter: MemoryMeter, precision: Precision, score_once: Callable[[Precision], float]) -> float:
+    """Seconds of a token, scored as in a run: in a phase of its own, around which freed memory is given back."""
+    with meter.phase("evaluate"):
+        return score_once(precision)
 
 
 def _with_weights(subject: Subject, device: Device) -> Subject:
@@ -95,8 +123,9 @@ def _score_seconds(
     model: torch.nn.Module, examples: Sequence[Example], batching: Batching, where: tuple[Device, Precision]
 ) -> float:
     """Of a token, padding excluded."""
-    seconds = _seconds(lambda: score(model, examples, batching, where))
-    return seconds / sum(len(example.input_ids) for example in examples)
+    begin = time.perf_counter()
+    score(model, examples, batching, where)
+    return (time.perf_counter() - begin) / sum(len(example.input_ids) for example in examples)
 
 
 def tokens_per_step(basis: Basis) -> float:
@@ -110,6 +139,7 @@ class Work(NamedTuple):
 
     warm_up: Sequence[Sequence[Batch]]  # not timed: the first ones set things up
     timed: Sequence[Sequence[Batch]]
+    resumed: Sequence[Sequence[Sequence[Batch]]]  # those that follow a scoring, for every scoring
     is_fullest: bool  # the warm-up needs as much memory as any step of the study
 
 
@@ -118,10 +148,14 @@ def _work(load: Workload, seconds_of_one: float) -> Work:
     fullest = load.fullest
     num_longest = sum(batch.num_tokens for step in fullest for batch in step) / len(load.longest.input_ids)
     if num_longest * seconds_of_one <= LIMIT_SECONDS:
-        return Work(fullest, load.first, is_fullest=True)
+        # no step twice where there are enough: its kernels would be there already
+        num_resumed = NUM_RESUMED * SLOWER_AFTER
+        last = (load.first * num_resumed)[-num_resumed:]
+        resumed = [last[start : start + SLOWER_AFTER] for start in range(0, num_resumed, SLOWER_AFTER)]
+        return Work(fullest, load.first[:-num_resumed] or load.first, resumed, is_fullest=True)
     num_rows = len(load.candidates[0].batch.rows)
     part = load.of_longest(max(1, min(num_rows, int(LIMIT_SECONDS / 3 / seconds_of_one))))
-    return Work([[part]], [[part]] * 2, is_fullest=False)
+    return Work([[part]], [[part]] * 2, [[[part]]] * NUM_RESUMED, is_fullest=False)
 
 
 def _time_steps(model: torch.nn.Module, work: Work, loop: Loop) -> list[StepSeconds]:
@@ -135,6 +169,28 @@ def _time_steps(model: torch.nn.Module, work: Work, loop: Loop) -> list[StepSeco
             break
         found.append(_time_step(model, micro_batches, loop))
     return found
+
+
+def _usual(timed: Sequence[StepSeconds]) -> Usual:
+    """The mean of the middle half: no two steps are cut and packed alike, and a step may be held up by anything."""
+    per_token = _middle_mean([step.gradient / step.num_tokens for step in timed])
+    return Usual(per_token, _middle_mean([step.update for step in timed]))
+
+
+def _middle_mean(values: Sequence[float]) -> float:
+    quarter = len(values) // 4
+    return statistics.mean(sorted(values)[quarter : len(values) - quarter])
+
+
+def _interrupted(
+    model: torch.nn.Module, work: Work, loop: Loop, score_once: Callable[[], float]
+) -> tuple[list[float], list[list[StepSeconds]]]:
+    """The seconds of scorings, and the steps after each."""
+    seconds, after = [], []
+    for steps in work.resumed:
+        seconds.append(score_once())
+        after.append([_time_step(model, micro_batches, loop) for micro_batches in steps])
+    return seconds, after
 
 
 def _time_step(model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loop) -> StepSeconds:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tunewise.lab.data.batching import Batch, Batching, Example, step_rows
 from tunewise.spec import Task, TrainSpec
 
-NUM_FIRST = 4  # steps
+NUM_FIRST = 28  # steps
 
 
 class Candidate(NamedTuple):
