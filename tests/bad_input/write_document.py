@@ -29,8 +29,8 @@ Beyond the table, measured on 2026-11-27 on two cores:
 - *Size* (`PYTHONPATH=src python scripts/large_files.py`): ten million rows of JSON Lines were read in the memory that
   the imports had taken (0 MiB more), and prepared for a study that draws 2,400 of them (`data.limit`) in 299 MiB more;
   a line of 200 MB was refused after 32 MiB. A row that is not drawn takes 24 bytes, and up to 40 while duplicates are
-  dropped. Without a limit all rows are drawn, and all are in memory; so are a json file (at most 1 GiB), a Parquet file
-  in gz while it is read, and the text that forgetting is measured on.
+  dropped. A split without a limit is drawn whole, and is in memory; so are a json file (at most 1 GiB) and a Parquet
+  file in gz while they are read, and the text that forgetting is measured on.
 - *Any bytes at all* (`python scripts/fuzz_readers.py --minutes 10 --seed 2`, with atheris 3.0): hypothesis gave the
   readers and the study file 101,500 changed inputs, atheris, which follows the branches, 144,721. None ended in
   anything but rows, a study or a message. What an earlier run of it broke is kept in
