@@ -2,7 +2,8 @@
 
 python bench/study.py [--out FILE]
 
-Process starts, preparation, loading, writing and the report are the rest. Prints one line, and appends it to --out.
+Process starts, preparation, loading, writing and the report are the rest. Prints that, and what the plan said of every
+arm beside what its confirmed runs took, as the report has it; appends both to --out.
 """
 
 import argparse
@@ -13,7 +14,24 @@ from pathlib import Path
 
 from machine import environment, publish
 
+from tunewise.desk.report.build import build_report
+from tunewise.desk.report.view import Report
+from tunewise.desk.report.wording import duration, planned_rows
 from tunewise.ledger import Ledger
+
+
+def planned(report: Report) -> str:
+    """Markdown: the plan beside confirmed runs, arm by arm, and of the whole study."""
+    rows = [
+        f"| {row.arm} | {' | '.join(row.train_seconds)} | {' | '.join(row.above_start_bytes)} | {row.step_bytes} |"
+        for row in planned_rows(report)
+    ]
+    head = "| arm | training planned | | process above start planned | | tensors of it |\n| --- |" + " ---: |" * 5
+    whole = report.study.planned_seconds
+    assert whole is not None, "the quickstart is planned"
+    expected = f"{duration(whole.least)} to {duration(whole.most)}"
+    told = f"All runs: planned {expected}, took {duration(report.study.run_seconds)}."
+    return "\n".join([head, *rows, "", told]) + "\n"
 
 
 def main() -> None:
@@ -25,15 +43,17 @@ def main() -> None:
         begin = time.perf_counter()
         subprocess.run(["tunewise", "quickstart"], cwd=folder, check=True)
         wall = time.perf_counter() - begin
-        records = Ledger.open(Path(folder) / "runs" / "quickstart").records()
+        ledger = Ledger.open(Path(folder) / "runs" / "quickstart")
+        records, table = ledger.records(), planned(build_report(ledger))
     usages = [record.usage for record in records if record.usage]
     spent = sum((usage.train_seconds or 0) + usage.evaluate_seconds for usage in usages)
-    line = (
+    text = (
         f"`tunewise quickstart`: {wall:.0f} s of wall time, of which {len(usages)} runs trained and scored for "
-        f"{spent:.0f} s: ratio {wall / spent:.2f}. {environment()}\n"
+        f"{spent:.0f} s: ratio {wall / spent:.2f}. {environment()}\n\n"
+        f"{table}"
     )
-    print(line)
-    publish(line, given.out)
+    print(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

@@ -52,17 +52,6 @@ def run(ledger: Ledger, *events: dict[str, Any], asked: list[str] | None = None)
     return record
 
 
-def test_a_worker_keeps_fewer_kernels_unless_it_is_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in client.KERNELS_KEPT:
-        monkeypatch.delenv(name, raising=False)
-    assert client.environment().items() >= client.KERNELS_KEPT.items()
-    monkeypatch.setenv("LRU_CACHE_CAPACITY", "1024")
-    monkeypatch.setenv("PYTHONHASHSEED", "7")
-    kept = client.environment()
-    assert (kept["LRU_CACHE_CAPACITY"], kept["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == ("1024", "256")
-    assert kept["PYTHONHASHSEED"] == "0"
-
-
 MEMORY = {"event": "memory", "message": "OutOfMemoryError: 40 GiB", "log": "log.txt"}
 KILLED = {"event": "end", "code": -9}
 

@@ -24,11 +24,6 @@ KILLED = -9  # the exit status by which Linux ends the process that takes the la
 SMALLEST_SHARE = 8  # of train.micro_batch_tokens a run is tried with, where the system killed it for memory: an eighth
 GRACE_SECONDS = 9.0  # for a run that was asked to stop: it stops within 10 s, at the end of a step or at once
 
-# How many CPU kernels a process keeps, each for one shape, in torch and in oneDNN; 1,024 each where nobody says so.
-# Packed texts have another number of tokens in every step, so each needs some 20 new ones in bf16, and runs grew by
-# 12 MiB a step. With 256 those of an evaluation are still there at the next one; with 128 they are made again.
-KERNELS_KEPT = {"LRU_CACHE_CAPACITY": "256", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
-
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -47,11 +42,16 @@ class LabServer:
         self.machine = machine
         self._signals = ExitStack()
         read, self._lifeline = os.pipe()
+        environment = {
+            **os.environ,
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
+            "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tunewise.executors.server", str(read)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(),
+            env=environment,
             text=True,
             start_new_session=True,  # a Ctrl-C reaches us alone; we end the server
             pass_fds=(read, *held),
@@ -182,16 +182,6 @@ class LabServer:
         if self.is_stopping:  # it took too long
             raise KeyboardInterrupt
         raise TunewiseError(f"the lab process ended (exit status {self.process.wait()}); what it printed stands above.")
-
-
-def environment() -> dict[str, str]:
-    """The variables of the server and of all its jobs; how many kernels are kept may be set from outside."""
-    return {
-        **KERNELS_KEPT,
-        **os.environ,
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
-        "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
-    }
 
 
 @dataclass
