@@ -2,13 +2,12 @@
 
 import io
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser import NEEDS_BROWSER, RUN, dom, is_owned
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.charts import figures
 from tunewise.desk.report.check import Checked, print_check
@@ -19,14 +18,11 @@ from tunewise.records import RunRecord
 from tunewise.safe_text import CONTROLS
 from tunewise.terminal import Terminal
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-RUN = "document.documentElement.setAttribute('data-owned','1')"
 HOSTILE = (
     f'</pre></style></title></svg><script>{RUN}</script><img src=x onerror="{RUN}"><svg onload="{RUN}"></svg>'
     f"<a href=\"javascript:{RUN}\">x</a>'\"><iframe srcdoc='<script>parent.{RUN}</script>'></iframe>"
     "\x1b[2J\u202e{{ 7*7 }}"
 )
-NEEDS_BROWSER = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 
 
 def hostile(record: RunRecord) -> RunRecord:
@@ -56,25 +52,6 @@ def page(make_study: Any) -> str:
     if not PAGES:
         PAGES.append(page_of(make_study))
     return PAGES[0]
-
-
-def dom(page: str, folder: Path) -> str:
-    """The page as a browser has it after all that could run has run."""
-    path = folder / "page.html"
-    path.write_text(page, encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", f"--user-data-dir={folder}/p"]
-    assert BROWSER is not None
-    done = subprocess.run(
-        [BROWSER, *flags, "--dump-dom", path.as_uri()], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert "<html" in done.stdout, done.stderr[-2000:]
-    return done.stdout
-
-
-def is_owned(shown: str) -> bool:
-    found = re.search(r"<html[^>]*>", shown)
-    assert found is not None
-    return "data-owned" in found[0]
 
 
 @NEEDS_BROWSER

@@ -17,6 +17,7 @@ from tunewise.desk.report.charts import Figure, figures
 from tunewise.desk.report.view import Report
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.ledger import Ledger
+from tunewise.safe_text import pictured
 
 TEMPLATE = "report.html.j2"
 GAIN_TRACK = 1.2  # of full's gain: room for an arm that gains more
@@ -45,6 +46,7 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -63,6 +65,11 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         bars=_bars(report),
         words=wording,
     )
+
+
+def _shown(value: Any) -> Any:
+    """What stands in the page for a value: turns of the direction of writing and the like become visible signs."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else pictured(value)
 
 
 def _inline(figure: Figure) -> dict[str, Any]:
