@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunewise.disk import files_below, write_atomically
+from tunewise.disk import file_hash, files_below, write_atomically
 from tunewise.errors import StudyError
 from tunewise.ledger import SEAL, Ledger, _text_hash, find_studies, seal_data, sealed, unsealed
 from tunewise.records import DataSummary, RunRecord
@@ -235,6 +235,28 @@ def test_promoting_a_run_whose_weights_were_moved_or_dropped_keeps_the_deliverab
     for _ in range(2):
         ledger.promote("full", spec.run_id, keep_in_run=False)
         assert weights_of(ledger.best_folder("full")) == {"model.safetensors": "w"}
+
+
+@pytest.mark.parametrize("keep_in_run", [True, False])
+def test_the_run_that_wrote_a_deliverable_is_found_with_one_look_at_its_files(
+    ledger: Ledger, keep_in_run: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [run_spec(seed) for seed in range(4)]
+    for spec in specs:
+        finish(ledger, spec, **{"weights/model.safetensors": f"of {spec.seed}", "weights/README.md": "a card"})
+    ledger.promote("full", specs[2].run_id, keep_in_run=keep_in_run)
+    best, records = ledger.best_folder("full"), ledger.records()
+    (best / "README.md").write_text("another card", encoding="utf-8")
+    (best / "notes.txt").write_text("of the user", encoding="utf-8")
+    looked: list[Path] = []
+    monkeypatch.setattr("tunewise.ledger.file_hash", lambda path: looked.append(path) or file_hash(path))
+    found = ledger.writer("full", records)
+    assert found is not None
+    assert found.run_id == specs[2].run_id
+    assert sorted(path.name for path in looked) == ["README.md", "model.safetensors", "notes.txt"]
+    (best / "model.safetensors").write_text("of 9", encoding="utf-8")
+    assert ledger.writer("full", records) is None, "what lies in the run's own folder is another matter"
+    assert ledger.writer("full", []) is None
 
 
 def test_dropping_weights_twice_or_of_an_unknown_run_does_nothing(ledger: Ledger) -> None:

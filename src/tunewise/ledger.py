@@ -291,14 +291,25 @@ class Ledger:
             _holds(at, record.weights) for at in (self.run_folder(record.run_id) / "weights", self.best_folder(arm))
         )
 
+    def writer(self, arm: str, records: Sequence[RunRecord]) -> RunRecord | None:
+        """The record, one of these, of the run that wrote the weights that best/<arm> holds now; None: none of them."""
+        best = self.best_folder(arm)
+        held = {str(path.relative_to(best)): file_hash(path) for path in files_below(best)}
+        saved = [(record, _but_card(record.weights)) for record in records]
+        return next((record for record, hashes in saved if hashes and hashes.items() <= held.items()), None)
+
     def drop_weights(self, run_id: str) -> None:
         """Delete the weights of a run that is not the deliverable."""
         delete(self.run_folder(run_id) / "weights")
 
 
 def _holds(folder: Path, hashes: Mapping[str, str]) -> bool:
-    files = {folder / name: expected for name, expected in hashes.items() if name != CARD}
+    files = {folder / name: expected for name, expected in _but_card(hashes).items()}
     return all(is_there(path) and file_hash(path) == expected for path, expected in files.items())
+
+
+def _but_card(hashes: Mapping[str, str]) -> dict[str, str]:
+    return {name: expected for name, expected in hashes.items() if name != CARD}
 
 
 def seal_data(folder: Path) -> None:

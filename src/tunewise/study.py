@@ -223,8 +223,9 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, s
     ledger = Ledger.open(Path(folder))
     study, data = ledger.study(), ledger.data_summary()
     folders = {arm: ledger.best_folder(arm) for arm in study.arms if ledger.best_folder(arm).is_dir()}
+    records = ledger.records() if folders else []
     for arm, place in folders.items():
-        if not any(ledger.has_weights(arm, record) for record in ledger.records() if record.weights):
+        if ledger.writer(arm, records) is None:
             raise StudyError(f"{place} is not what its run wrote. Give `tunewise compare` again: it is made anew.")
     if not folders:
         raise StudyError(f"{folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
