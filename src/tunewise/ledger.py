@@ -172,18 +172,20 @@ class Ledger:
         return DataSummary.model_validate_json(read_text(found[-1]))
 
     def plan(self, key: str, study: StudySpec) -> StudyPlan | None:
-        """The plan that was made of the study with this data; None: none was, or by another version."""
+        """The plan that was made of the study with this data; None: none was. Raises StudyError if it was altered."""
         path = self._plan_path(key, study)
         if not is_there(path):
             return None
         try:
-            return StudyPlan.model_validate_json(read_text(path))
-        except ValidationError:
-            return None
+            return StudyPlan.model_validate_json(json.dumps(unsealed(read_text(path))))
+        except ValidationError as error:
+            raise StudyError(
+                f"{path} is damaged or of another version. Delete it, or give `tunewise compare` again: it plans anew."
+            ) from error
 
     def store_plan(self, key: str, study: StudySpec, plan: StudyPlan) -> None:
         """Keep the plan beside the data that it was made with."""
-        write_atomically(self._plan_path(key, study), plan.model_dump_json(indent=1))
+        write_atomically(self._plan_path(key, study), sealed(json.loads(plan.model_dump_json())))
 
     def _plan_path(self, key: str, study: StudySpec) -> Path:
         return self.data_folder(key) / f"plan-{plan_key(study)}.json"

@@ -1,6 +1,7 @@
 """The driver: ask the desk what to run next, hand it to the lab, store the records, write the report."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -245,8 +246,9 @@ def plan(study: StudySpec, request: PlanRequest | None = None, *, probe: bool = 
 
 def planned(lab: LabServer, ledger: Ledger, study: StudySpec, data: DataSummary) -> StudyPlan | None:
     """The plan of a resolved study whose data is prepared, made once; None: it cannot be made, and nothing needs it."""
-    if found := ledger.plan(data.key, study):
-        return found
+    with suppress(StudyError):  # a damaged one is made again
+        if found := ledger.plan(data.key, study):
+            return found
     folder = ledger.data_folder(data.key)
     try:
         found = lab.plan(study, folder, PlanRequest())

@@ -11,6 +11,7 @@ import pytest
 from chaos_study import chaos_study, finish, outcome, write_report_alone
 from rich.console import Console
 
+from desk.planned_study import arm_plan, study_plan
 from lab_fixtures import _one_thread, _quiet
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.listing import print_listing
@@ -50,6 +51,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
 def folder(study: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "study"
     finish(study, folder, write_report_alone)
+    ledger = Ledger(folder)  # without a plan until here, for want of a lab that makes one
+    ledger.store_plan(ledger.data_summary().key, ledger.study(), study_plan(full=arm_plan(), lora=arm_plan()))
+    assert write_report_alone(ledger).arm("lora").planned is not None
     return folder
 
 

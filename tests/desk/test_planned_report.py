@@ -14,7 +14,7 @@ from tunewise.desk import outlook, schedule
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.html import to_html
 from tunewise.desk.report.text import print_report
-from tunewise.errors import TunewiseError
+from tunewise.errors import StudyError, TunewiseError
 from tunewise.ledger import Ledger
 from tunewise.plans import ArmPlan, StudyPlan, settled
 
@@ -109,6 +109,24 @@ def test_a_study_is_planned_once_and_an_arm_that_cannot_be_followed_is_not_probe
     first, second = (driver.planned(lab, ledger, study, data) for _ in range(2))  # type: ignore[arg-type]
     assert first == second
     assert lab.asked == ["plan", "lora"]
+
+
+def test_a_damaged_plan_is_refused_by_the_report_and_made_again_by_the_driver(
+    make_study: Callable[..., Ledger],
+) -> None:
+    ledger = make_study()
+    plan = plan_of(ledger)
+    (path,) = ledger.folder.glob("data/*/plan-*.json")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"memory_bytes": 2', '"memory_bytes": 3'), encoding="utf-8"
+    )
+    with pytest.raises(
+        StudyError, match=rf"{path} is damaged or of another version\. Delete it, or give `tunewise com"
+    ):
+        build_report(ledger)
+    study, data = ledger.study(), ledger.data_summary()
+    assert driver.planned(Lab(lambda: plan), ledger, study, data) is not None  # type: ignore[arg-type]
+    assert build_report(ledger).arm("full").planned is not None
 
 
 def test_the_plan_of_automatic_micro_batches_is_found_again_by_the_number_that_it_chose(
