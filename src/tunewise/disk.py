@@ -15,6 +15,7 @@ from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from tunewise.errors import StudyError
 
@@ -129,8 +130,8 @@ def told(path: Path, doing: Literal["read", "write"] = "write") -> Iterator[None
     """Turns a refusal of the disk into a StudyError that names `path`."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, SafetensorError) as error:  # safetensors tells what the system said in an error of its own
+        reason = getattr(error, "strerror", None) or error
         raise StudyError(
             f"cannot {doing} {path}: {reason}. Mend that and give the same command again: it continues."
         ) from error

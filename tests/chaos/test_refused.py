@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -20,6 +21,8 @@ from tunewise.spec import StudySpec
 
 __all__ = ["_one_thread", "_quiet"]
 HERE = Path(__file__).parent
+ALONE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]  # with its own disks
+SIZES = range(200, 340, 20)  # kilobytes: from too few to begin with to enough, full at some place in between
 # the superuser may read and write whatever its mode says, unless it gives that up
 AS_ANY_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 pytestmark = pytest.mark.skipif(
@@ -116,6 +119,30 @@ def test_a_place_without_the_right_to_make_a_study_folder_is_named_at_once(study
         line == f"error: cannot write the study folder {place / 'new'}: Permission denied. Choose another with --out."
     )
     assert list(place.iterdir()) == []
+
+
+def may_mount() -> bool:
+    """True if this process may give a disk to one of its own."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return False
+    tried = [*ALONE, "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_said_so_and_with_room_the_study_ends_as_on_any_other(tmp_path: Path) -> None:
+    if not may_mount():
+        pytest.skip("no right to mount a small disk")
+    command = [*ALONE, sys.executable, str(HERE / "full_disk.py"), str(tmp_path), *map(str, SIZES)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = json.loads(ended.stdout)
+    assert [one["is_kept"] and one["is_same"] for one in found] == [True] * len(SIZES)
+    for kilobytes, one in zip(SIZES, found, strict=True):
+        place = tmp_path / f"{kilobytes}" / "study"
+        told = rf"cannot write {place}\S*: No space left on device\. Mend|not enough disk space for {place}: "
+        assert one["said"] is None or re.match(told, one["said"]), one["said"]
+    assert any("No space left on device" in (one["said"] or "") for one in found)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from tunewise.disk import files_below, write_table
+from tunewise.disk import files_below, told, write_table
 from tunewise.lab.activations import fuse_activations
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
@@ -274,11 +274,12 @@ class Run:
 
     def _save(self, model: torch.nn.Module, method: Method) -> int:
         weights = self.folder / "weights"
-        method.save(model, weights)
-        saved_bytes = sum(path.stat().st_size for path in files_below(weights))
         if self.data.chat_template is not None:
             self.tokenizer.chat_template = self.data.chat_template
-        self.tokenizer.save_pretrained(weights)
+        with told(weights):
+            method.save(model, weights)
+            saved_bytes = sum(path.stat().st_size for path in files_below(weights))
+            self.tokenizer.save_pretrained(weights)
         return saved_bytes
 
     def _score(self, model: torch.nn.Module, training: Training) -> tuple[Sample, ...]:
