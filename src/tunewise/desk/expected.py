@@ -153,8 +153,8 @@ def evaluated(train: TrainSpec, num_steps: int) -> frozenset[int]:
 
 
 def num_truncated(arm: Method) -> int:
-    """How often a trial at the highest rank of `rank: auto` scores valid again: even ranks and spread ones."""
-    return 2 * len(arm.truncations) if isinstance(arm, LoraMethod) else 0
+    """Scorings of truncated adapters: each lower rank the same in every module and spread, which at rank 1 is one."""
+    return 2 * len(arm.truncations) - (1 in arm.truncations) if isinstance(arm, LoraMethod) else 0
 
 
 def num_extracted(arm: Method) -> int:

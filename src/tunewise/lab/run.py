@@ -313,10 +313,13 @@ class Run:
 
     def _truncated(self, model: torch.nn.Module, training: Training) -> list[dict[str, Any]]:
         """The rows of valid for every truncation of the trained adapter, in the precision of training as valid is."""
-        valid = self._examples("valid")
-        rows = []
+        valid, rows = self._examples("valid"), []
+        scored: dict[tuple[int, ...], list[dict[str, Any]]] = {}  # a small budget leaves nothing to be spread
         for cut_down in truncations(model, self.spec.ranks):
-            found = self._rows(model, valid, self.where)
+            ranks = tuple(cut_down.ranks.values())
+            if ranks not in scored:
+                scored[ranks] = self._rows(model, valid, self.where)
+            found = scored[ranks]
             split = truncated_split("valid", cut_down.rank, cut_down.spread)
             if cut_down.spread:
                 training.rank_patterns[cut_down.rank] = dict(cut_down.ranks)

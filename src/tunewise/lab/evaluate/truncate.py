@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from peft.tuners.lora import LoraLayer
 
@@ -58,7 +59,12 @@ def _update(layer: LoraLayer) -> Thin:
 
 
 def _put(layer: LoraLayer, update: Thin) -> None:
-    """Make `update` what the layer adds, in factors of its own rank: narrower ones are faster to score."""
+    """Make `update` what the layer adds, in factors of its own rank or, filled up with zeros, the next power of two.
+
+    Narrower ones are faster to score, and on CPU a rank that no other module or truncation has is a kernel to compile.
+    """
     B_MK, A_KN = update.factors(layer.scaling[ADAPTER])
-    for factor, value in zip(_factors(layer), (A_KN, B_MK), strict=True):
+    num_zeros = (1 << (A_KN.shape[0] - 1).bit_length()) - A_KN.shape[0]
+    wide = np.pad(A_KN, ((0, num_zeros), (0, 0))), np.pad(B_MK, ((0, 0), (0, num_zeros)))
+    for factor, value in zip(_factors(layer), wide, strict=True):
         factor.data = torch.from_numpy(value).to(factor).contiguous()
