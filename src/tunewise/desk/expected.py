@@ -17,9 +17,8 @@ from tunewise.spec import (
     forgetting_steps,
 )
 
-Extent = Literal[
-    "least", "cap"
-]  # of every search: no rate beyond those that it begins with, or all that the cap allows
+# of every search: no rate beyond those that it begins with, or all that the cap allows
+Extent = Literal["least", "cap"]
 AFTER_SHORT = 3  # trials of full length after short ones: the best and its neighbours
 HALF_STEPS = 2
 
@@ -101,13 +100,13 @@ def expected_runs(study: StudySpec, length: Length, extent: Extent) -> Iterator[
             continue
         if is_unsettled(arm):
             yield from _search(study, name, length, extent, 0)
-        yield _confirmations(study, name, length, study.looks[0])
+        yield confirmations(study, name, length, study.looks[0])
 
 
 def second_look(study: StudySpec, length: Length) -> Iterator[Runs]:
     """The runs that a second look adds if every arm goes on to it; none where there is one look."""
     for name in trained_arms(study) if study.looks[1:] else ():
-        yield _confirmations(study, name, length, study.looks[-1] - study.looks[0])
+        yield confirmations(study, name, length, study.looks[-1] - study.looks[0])
 
 
 def _search(study: StudySpec, name: str, length: Length, extent: Extent, truncated: int) -> Iterator[Runs]:
@@ -122,8 +121,11 @@ def _search(study: StudySpec, name: str, length: Length, extent: Extent, truncat
     yield Runs(name, "tune", trials.full_length, length.num_steps, len(at) + truncated, general, pauses=pauses)
 
 
-def _confirmations(study: StudySpec, name: str, length: Length, num_runs: int) -> Runs:
-    """Valid is scored at every evaluation, at those points of the forgetting curve that are none, and as extracted."""
+def confirmations(study: StudySpec, name: str, length: Length, num_runs: int) -> Runs:
+    """Confirmed runs of an arm that trains.
+
+    Valid is scored at every evaluation, at those points of the forgetting curve that are none, and as extracted.
+    """
     points = forgetting_steps(study.forgetting.points if length.has_general else 0, length.num_steps)
     at = evaluated(study.train, length.num_steps) | points
     return Runs(
@@ -136,11 +138,6 @@ def _confirmations(study: StudySpec, name: str, length: Length, num_runs: int) -
         in_fp32=("test", "general") if length.has_general else ("test",),
         pauses=_between(at, length.num_steps),
     )
-
-
-def confirmations(study: StudySpec, name: str, length: Length) -> Runs:
-    """The confirmed runs of an arm that trains, up to the first look."""
-    return _confirmations(study, name, length, study.looks[0])
 
 
 def _between(steps: frozenset[int], num_steps: int) -> int:

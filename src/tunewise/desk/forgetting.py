@@ -57,7 +57,9 @@ def read_curve(path: Path) -> list[Point]:
         return []
     rows: dict[int, dict[str, tuple[float, float]]] = {}
     valid: dict[int, float] = {}
-    for row in pq.read_table(path).to_pylist():
+    with pq.ParquetFile(path) as file:  # as in scores.py
+        measured = file.read().to_pylist()
+    for row in measured:
         rows.setdefault(row["step"], {})[row["unit"]] = (row["nll"], row["num_tokens"])
         valid[row["step"]] = row["valid_nll"]
     points = []

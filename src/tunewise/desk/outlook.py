@@ -102,7 +102,7 @@ def training_seconds(study: StudySpec, plan: StudyPlan, arm: str) -> float | Non
     known_length, speed = length(study, plan), plan.arms[arm].speed
     if known_length is None or speed is None:
         return None
-    return _training_seconds(confirmations(study, arm, known_length), speed)
+    return _training_seconds(confirmations(study, arm, known_length, num_runs=1), speed)
 
 
 def _training_seconds(runs: Runs, speed: Speed) -> float:

@@ -36,7 +36,8 @@ from tunewise.safe_text import redacted
 from tunewise.spec import RunSpec, StudySpec
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
-PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run")
+# pyarrow imports pandas once a table is made of Python's lists: half a second, which every job would pay anew
+PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run", "pandas", "pyarrow.compute")
 
 
 def serve() -> None:

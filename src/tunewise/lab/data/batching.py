@@ -37,7 +37,9 @@ class Example:
 
 def read_examples(path: Path) -> list[Example]:
     """The examples of one prepared split."""
-    return [Example(**row) for row in pq.read_table(path).to_pylist()]
+    # ParquetFile, not read_table: the latter takes folder names such as `a=b` for columns
+    with pq.ParquetFile(path) as file:
+        return [Example(**row) for row in file.read().to_pylist()]
 
 
 @dataclass(frozen=True)
