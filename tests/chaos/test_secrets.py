@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
-from chaos.chaos_study import chaos_study
+from chaos_study import chaos_study
 
 pytestmark = pytest.mark.slow
 
