@@ -44,6 +44,12 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_with(path, lambda temporary: pq.write_table(table, temporary))
 
 
+def read_table(path: Path) -> pa.Table:
+    """The table of a Parquet file. pyarrow's own `read_table` takes folder names such as `a=b` for columns."""
+    with pq.ParquetFile(path) as file:
+        return file.read()
+
+
 def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], object]) -> Path:
     """`folder/<stem>-<SHA-256><suffix>`, filled by `write`, which is given what takes the bytes.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_study import chaos_study, finish, outcome, write_report_alone
+from chaos_study import finish, outcome, write_report_alone
 from rich.console import Console
 
 from desk.planned_study import arm_plan, study_plan
@@ -43,23 +43,11 @@ DAMAGES: tuple[Damage, ...] = (flipped, cut)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
-    return chaos_study(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def folder(study: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "study"
-    finish(study, folder, write_report_alone)
+def folder(folder: Path) -> Path:
     ledger = Ledger(folder)  # without a plan until here, for want of a lab that makes one
     ledger.store_plan(ledger.data_summary().key, ledger.study(), study_plan(full=arm_plan(), lora=arm_plan()))
     assert write_report_alone(ledger).arm("lora").planned is not None
     return folder
-
-
-@pytest.fixture(scope="module")
-def whole(folder: Path) -> dict[str, Any]:
-    return outcome(folder)
 
 
 @contextmanager

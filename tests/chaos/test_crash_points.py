@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_study import Deaths, chaos_study, finish, killed_after, outcome, visited, write_report_alone
+from chaos_study import Deaths, finish, killed_after, outcome, visited, write_report_alone
 
 from lab_fixtures import _one_thread, _quiet
 from tunewise.ledger import Ledger
@@ -15,11 +15,6 @@ from tunewise.spec import StudySpec
 __all__ = ["_one_thread", "_quiet"]
 NUM_KILLS = 5
 LONGEST = 3.0  # seconds until a kill: about as long as the study takes, its report included
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
-    return chaos_study(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

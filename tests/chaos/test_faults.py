@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_study import chaos_study, finish, outcome, write_report_alone
+from chaos_study import finish, outcome, write_report_alone
 
 import tunewise.lab.run
 from lab_fixtures import _one_thread, _quiet
@@ -24,18 +24,6 @@ from tunewise.spec import StudySpec
 __all__ = ["_one_thread", "_quiet"]
 TESTS = Path(__file__).parents[1]
 NUM_WRITES = 60  # of the study, about
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
-    return chaos_study(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def whole(study: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("whole") / "study"
-    finish(study, folder, write_report_alone)
-    return outcome(folder)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chaos_study import chaos_study, digest, finish, outcome, write_report_alone
+from chaos_study import digest, finish, outcome, write_report_alone
 
 from lab_fixtures import _one_thread, _quiet
 from tunewise.spec import StudySpec
@@ -29,23 +29,6 @@ pytestmark = pytest.mark.skipif(
     bool(AS_ANY_USER) and shutil.which(AS_ANY_USER[0]) is None,
     reason="the superuser may do everything, and there is no setpriv to give that up",
 )
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
-    return chaos_study(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def folder(study: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "study"
-    finish(study, folder, write_report_alone)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(folder: Path) -> dict[str, Any]:
-    return outcome(folder)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tunewise.desk.curves import common_level, first_crossing
 from tunewise.desk.intervals import two_way_interval
 from tunewise.desk.metrics import Floats
 from tunewise.desk.paired import linearise
+from tunewise.disk import read_table
 from tunewise.spec import Frozen
 
 
@@ -57,9 +57,7 @@ def read_curve(path: Path) -> list[Point]:
         return []
     rows: dict[int, dict[str, tuple[float, float]]] = {}
     valid: dict[int, float] = {}
-    with pq.ParquetFile(path) as file:  # as in scores.py
-        measured = file.read().to_pylist()
-    for row in measured:
+    for row in read_table(path).to_pylist():
         rows.setdefault(row["step"], {})[row["unit"]] = (row["nll"], row["num_tokens"])
         valid[row["step"]] = row["valid_nll"]
     points = []

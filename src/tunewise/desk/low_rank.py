@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tunewise.desk.intervals import Estimate
 from tunewise.desk.metric import Metric
 from tunewise.desk.metrics import Scores
 from tunewise.desk.ranks import Harm, harm
+from tunewise.disk import read_table
 from tunewise.errors import StudyError
 from tunewise.lowrank import Floats, effective_rank, energy, energy_rank, stable_rank
 from tunewise.records import SPECTRUM_SCHEMA
@@ -80,8 +80,7 @@ class LowRank(Frozen):
 def read_spectrum(path: Path) -> list[Row]:
     """The rows of spectrum.parquet. Raises StudyError where they cannot be read."""
     try:
-        with pq.ParquetFile(path) as file:
-            rows: list[Row] = file.read().cast(SPECTRUM_SCHEMA).to_pylist()
+        rows: list[Row] = read_table(path).cast(SPECTRUM_SCHEMA).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StudyError(
             f"cannot read the singular values in {path}: {error}. Delete {path.parent} and run the study again."

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tunewise.disk import read_table
 from tunewise.errors import StudyError
 from tunewise.records import SCORES_SCHEMA, WRITTEN_COLUMNS
 
@@ -52,9 +52,7 @@ def read_scores(path: Path, split: str) -> Scores:
     """
     mend = f"Delete {path.parent} and run the study again."
     try:
-        # ParquetFile, not read_table: the latter takes folder names such as `a=b` for columns
-        with pq.ParquetFile(path) as file:
-            table = file.read()
+        table = read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise StudyError(f"cannot read the scores in {path}: {error}. {mend}") from error
     required = [name for name in SCORES_SCHEMA.names if name not in WRITTEN_COLUMNS]

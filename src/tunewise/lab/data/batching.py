@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
+from tunewise.disk import read_table
 from tunewise.lab.attention import common_size, pack_places
 
 
@@ -37,9 +37,7 @@ class Example:
 
 def read_examples(path: Path) -> list[Example]:
     """The examples of one prepared split."""
-    # ParquetFile, not read_table: the latter takes folder names such as `a=b` for columns
-    with pq.ParquetFile(path) as file:
-        return [Example(**row) for row in file.read().to_pylist()]
+    return [Example(**row) for row in read_table(path).to_pylist()]
 
 
 @dataclass(frozen=True)
