@@ -47,7 +47,7 @@ Attention = Literal["eager", "sdpa"]
 CostName = Literal["trainable_parameters", "train_seconds", "peak_memory_bytes", "saved_bytes"]
 
 # Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
-NUMERICS = 6
+NUMERICS = 7
 
 
 # --- the sections of a study ----------------------------------------------------------------------

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaPreTrainedModel
 
 from lab_fixtures import make_examples, small_config
 from tunewise.errors import ModelError, SpecError
-from tunewise.lab.activations import fuse_activations
 from tunewise.lab.data.batching import Batching
+from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base
 from tunewise.lab.packing import fit_attention
@@ -28,7 +28,7 @@ def one_step(family: str, method: str, precision: Precision, checkpointing: bool
     torch.manual_seed(0)
     base = Base(AutoModelForCausalLM.from_config(small_config(family)), (), ())
     model = build_method(METHODS[method], "sft", 1).prepare(base)
-    fuse_activations(model)
+    fuse(model)
     longest = fit_attention(model, None, "sft")
     assert longest, "it is packed"
     if checkpointing:

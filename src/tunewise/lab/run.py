@@ -15,7 +15,6 @@ import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import files_below, told, write_table
-from tunewise.lab.activations import fuse_activations
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.extract import extractions, find_change
@@ -24,6 +23,7 @@ from tunewise.lab.evaluate.generate import Generated, generate
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.evaluate.truncate import truncations
+from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.packing import fit_attention
@@ -156,7 +156,7 @@ class Run:
     def _take_up(self, model: torch.nn.Module) -> torch.nn.Module:
         """The fp32 model on its device, with the kernels that suit it; its batches are made accordingly."""
         spec = self.spec
-        fuse_activations(model)
+        fuse(model)
         max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
         self.of_model = Batching(self.budget.max_tokens, padding_id(self.tokenizer), max_packed_length)
         return model

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from tunewise.errors import SpecError
-from tunewise.lab.activations import fuse_activations
 from tunewise.lab.attention import NAMES
 from tunewise.lab.data.batching import Batch
+from tunewise.lab.fusing import fuse
 from tunewise.lab.models import inner_model
 from tunewise.lab.packing import REFUSALS as REFUSED_TO_RUN
 from tunewise.lab.packing import fit_attention
@@ -30,7 +30,7 @@ def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
     """
     try:
         subject = build(setting.small, spec)
-        fuse_activations(subject.model)
+        fuse(subject.model)
         give_storage(subject.model, with_small_values)
         max_packed_length = fit_attention(subject.model, setting.attention, setting.task)
     except (SpecError, *REFUSALS):

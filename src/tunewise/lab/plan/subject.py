@@ -6,8 +6,8 @@ from itertools import repeat
 import torch
 from transformers import PreTrainedConfig
 
-from tunewise.lab.activations import fuse_activations
 from tunewise.lab.data.batching import Batching
+from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import Method, build_method
 from tunewise.lab.models import inner_model
 from tunewise.lab.plan.blank import blank_base, small_config
@@ -61,7 +61,7 @@ class Subject:
 
     def take_up(self, kernels: Kernels) -> "Subject":
         """With the kernels of a run."""
-        fuse_activations(self.model)
+        fuse(self.model)
         if kernels.attention is not None:
             inner_model(self.model).set_attn_implementation(kernels.attention)
         return self
