@@ -8,7 +8,7 @@ from tunewise.desk.budget import expected_seconds, first_trial, fit, within_budg
 from tunewise.desk.report.build import build_report
 from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import StudySpec, parse_budget
+from tunewise.spec import StudySpec, forgetting_steps, parse_budget
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,16 @@ def test_the_estimate_is_the_time_of_a_trial_times_the_runs_plus_what_confirmati
     """3 arms; a trial takes 0.4 s to load, train_seconds, and 3.1 s for 4 times valid's tokens and 20,000 more."""
     study, data, first = opened(finished)
     assert first.usage is not None
+    valid, test, general = data.split("valid").tokens, data.split("test").tokens, 20_000
     trial = 0.4 + (first.usage.train_seconds or 0) + 3.1
-    per_token = 3.1 / (4 * data.split("valid").tokens + 20_000)
-    extra = data.split("test").tokens + 10 * (data.split("valid").tokens + 20_000)
-    runs = 3 * (study.tuning.cap * trial + 3 * (trial + per_token * extra))
-    base = 0.4 + per_token * (data.split("test").tokens + 20_000)
-    assert expected_seconds(study, data, first) == pytest.approx(runs + base)
+    per_token = 3.1 / (4 * valid + general)
+    points = forgetting_steps(study.forgetting.points, 100)
+    between = len(points - {0} - study.train.evaluation_steps(100))
+    confirmed = trial + per_token * (test + (1 + between) * valid + len(points) * general)
+    base = 0.4 + per_token * (valid + test + general)
+    assert expected_seconds(study, data, first) == pytest.approx(
+        3 * (study.tuning.cap * trial + study.looks[-1] * confirmed) + base
+    )
 
 
 def test_the_first_trial_is_the_same_however_far_the_study_is(make_study: Any, finished: Ledger) -> None:

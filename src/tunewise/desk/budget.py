@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tunewise.desk import schedule
-from tunewise.desk.expected import num_scored, trained_arms, trials_of
+from tunewise.desk.expected import Length, Runs, expected_runs, second_look
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
 from tunewise.desk.report.wording import duration
@@ -59,23 +59,28 @@ def _versions(study: StudySpec) -> Iterator[StudySpec]:
 
 
 def expected_seconds(study: StudySpec, data: DataSummary, first: RunRecord) -> float:
-    """Wall-clock seconds of the whole study at its cap, if every run trains as long as `first` did.
+    """Wall-clock seconds of the whole study at its cap, if every step takes as long as one of `first` did.
 
-    Scoring is taken as proportional to tokens: a trial scores valid at every evaluation and the general text once, a
-    confirmed run test as well, and valid and the general text at every forgetting point.
+    Scoring is taken as proportional to tokens, in whatever precision.
     """
     usage = first.usage
     assert usage is not None, "a finished run has its usage"
-    valid, test = (data.split(name).tokens for name in ("valid", "test"))
-    general = study.forgetting.tokens if data.inputs.general else 0
-    per_token = usage.evaluate_seconds / max(1, valid * study.train.num_evaluations + general)
-    points = study.forgetting.points if general else 0
-    trial = usage.load_seconds + (usage.train_seconds or 0.0) + usage.evaluate_seconds
-    confirmation = trial + per_token * (test + points * (valid + general))
-    scoring = usage.load_seconds + per_token * (test + general)
-    trained = trained_arms(study)
-    searches = sum(trials_of(study, arm, "cap").full_length for arm in trained.values()) * trial
-    return searches + len(trained) * study.looks[-1] * confirmation + num_scored(study) * scoring
+    tokens = {name: data.split(name).tokens for name in ("valid", "test")} | {"general": study.forgetting.tokens}
+
+    def num_scored(runs: Runs) -> int:
+        ends = sum(tokens[name] for name in runs.in_fp32)
+        return runs.valid * tokens["valid"] + runs.general * tokens["general"] + ends
+
+    num_steps = schedule.num_steps(study, data)
+    length = Length(num_steps, has_general=data.inputs.general is not None)
+    expected = [*expected_runs(study, length, "cap"), *second_look(study, length)]
+    own = next(runs for runs in expected if (runs.arm, runs.role) == (first.spec.arm, "tune"))
+    per_token = usage.evaluate_seconds / max(1, num_scored(own))
+    per_step = (usage.train_seconds or 0.0) / num_steps
+    return sum(
+        runs.num_runs * (usage.load_seconds + runs.num_steps * per_step + num_scored(runs) * per_token)
+        for runs in expected
+    )
 
 
 def first_trial(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> RunRecord | None:
