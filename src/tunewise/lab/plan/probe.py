@@ -29,6 +29,7 @@ from tunewise.spec import Device, Method, Precision, StudySpec
 LIMIT_SECONDS = 5.0  # about as long as the steps of an arm may take
 MOST_FREE = 0.8  # of the free memory
 NUM_RESUMED, SLOWER_AFTER = 2, 2  # scorings, and the steps after each that take longer than others
+NUM_SCORED = 4  # micro-batches
 PRODUCT_ROWS = 256  # of the matrix products whose rate is taken
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -205,9 +206,10 @@ def _time_step(model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loo
 
 
 def _scored(basis: Basis, load: Workload, plan: ArmPlan, fp32_rate: float) -> list[Example]:
-    """Examples to score: a micro-batch, or as much of it as may be done."""
+    """Examples to score: a few micro-batches, as their first costs more; or as many as may be done."""
     assert plan.scoring_flops_per_token is not None, "found with the step"
-    examples = [basis.train[row] for row in load.first[0][0].rows]
+    batches = [batch for micro_batches in load.first for batch in micro_batches][:NUM_SCORED]
+    examples = [basis.train[row] for row in dict.fromkeys(row for batch in batches for row in batch.rows)]
     seconds = plan.scoring_flops_per_token * sum(len(e.input_ids) for e in examples) / fp32_rate
     return examples[: max(1, int(len(examples) * min(1.0, LIMIT_SECONDS / 2 / seconds)))]
 
