@@ -43,6 +43,7 @@ class LabServer:
         self._signals = ExitStack()
         read, self._lifeline = os.pipe()
         environment = {
+            "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would wait on the cores that torch's need
             **os.environ,
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
             "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
