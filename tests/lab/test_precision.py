@@ -1,5 +1,6 @@
 """Laws of the precision policy: what learns is fp32, and every arm computes the same function at step 0."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from tunewise.lab.data.batching import Example, make_batch
@@ -107,6 +109,24 @@ def test_only_frozen_linear_weights_are_stored_in_bf16(name: str, load: Load) ->
     for p in model.parameters():
         should_be_half = id(p) in linear and id(p) != embedding and not p.requires_grad
         assert p.dtype == (torch.bfloat16 if should_be_half else torch.float32)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is mapped into memory")
+def test_the_file_of_weights_is_let_go_once_frozen_ones_are_stored_in_bf16(load: Load, tmp_path: Path) -> None:
+    def is_held() -> bool:
+        return str(tmp_path) in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+    load("gpt2").model.save_pretrained(tmp_path)
+    base = Base(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32), (), ())
+    before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
+    model = build_method(LoraMethod(), "sft", 1).prepare(base)
+    assert is_held()
+    store_frozen_weights(model, "bf16")
+    assert not is_held()
+    kept = {name: p for name, p in base.model.named_parameters() if name in before and p.dtype == torch.float32}
+    assert len(kept) > 4
+    for name, p in kept.items():
+        assert torch.equal(p, before[name]), name
 
 
 def test_a_frozen_head_is_in_bf16_and_an_embedding_that_it_is_tied_to_stays_in_fp32_and_is_all_there_is_to_save(

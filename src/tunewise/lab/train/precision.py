@@ -38,9 +38,19 @@ def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modu
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     _copy_tied_head(model, embeddings)
     kept = embeddings | {id(model.get_submodule(name).weight) for name in fp32_modules}
-    for module in model.modules():
-        if isinstance(module, LINEAR) and not module.weight.requires_grad and id(module.weight) not in kept:
-            module.weight.data = module.weight.data.to(torch.bfloat16)
+    linear = [module for module in model.modules() if isinstance(module, LINEAR)]
+    stored = [module for module in linear if not module.weight.requires_grad and id(module.weight) not in kept]
+    for module in stored:
+        module.weight.data = module.weight.data.to(torch.bfloat16)
+    if stored:
+        _leave_the_file(model)
+
+
+def _leave_the_file(model: torch.nn.Module) -> None:
+    """Copy what is still fp32: a file of weights is held in memory as a whole as long as one tensor is a part of it."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.dtype == torch.float32:
+            parameter.data = parameter.data.clone()
 
 
 def leave_inputs_as_they_are(model: torch.nn.Module, precision: Precision) -> None:
