@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tunewise.desk import schedule
-from tunewise.desk.expected import Length, Runs, expected_runs, second_look
+from tunewise.desk.expected import Length, expected_runs, second_look
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
 from tunewise.desk.report.wording import duration
@@ -66,19 +66,14 @@ def expected_seconds(study: StudySpec, data: DataSummary, first: RunRecord) -> f
     usage = first.usage
     assert usage is not None, "a finished run has its usage"
     tokens = {name: data.split(name).tokens for name in ("valid", "test")} | {"general": study.forgetting.tokens}
-
-    def num_scored(runs: Runs) -> int:
-        ends = sum(tokens[name] for name in runs.in_fp32)
-        return runs.valid * tokens["valid"] + runs.general * tokens["general"] + ends
-
     num_steps = schedule.num_steps(study, data)
     length = Length(num_steps, has_general=data.inputs.general is not None)
     expected = [*expected_runs(study, length, "cap"), *second_look(study, length)]
     own = next(runs for runs in expected if (runs.arm, runs.role) == (first.spec.arm, "tune"))
-    per_token = usage.evaluate_seconds / max(1, num_scored(own))
+    per_token = usage.evaluate_seconds / max(1, sum(own.scored_tokens(tokens)))
     per_step = (usage.train_seconds or 0.0) / num_steps
     return sum(
-        runs.num_runs * (usage.load_seconds + runs.num_steps * per_step + num_scored(runs) * per_token)
+        runs.num_runs * (usage.load_seconds + runs.num_steps * per_step + sum(runs.scored_tokens(tokens)) * per_token)
         for runs in expected
     )
 

@@ -1,6 +1,6 @@
 """The runs that a study will take and what each of them does, as far as that is known before its trials."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from tunewise.desk.drafts import short_training
@@ -41,6 +41,11 @@ class Runs(NamedTuple):
     general: int = 0  # the same of the general text
     in_fp32: tuple[str, ...] = ()  # what it scores once, at its end: splits and the general text
     pauses: int = 0  # how often it scores between two steps
+
+    def scored_tokens(self, tokens: Mapping[str, int]) -> tuple[int, int]:
+        """What one of them scores, of splits and general text with so many `tokens`: as it trains, and in fp32."""
+        as_trained = self.valid * tokens.get("valid", 0) + self.general * tokens["general"]
+        return as_trained, sum(tokens.get(name, 0) for name in self.in_fp32)
 
 
 class Length(NamedTuple):

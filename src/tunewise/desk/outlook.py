@@ -91,8 +91,7 @@ def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
 
 
 def _seconds(runs: Runs, speed: Speed, tokens: Mapping[str, int]) -> float:
-    scored = runs.valid * tokens.get("valid", 0) + runs.general * tokens["general"]
-    in_fp32 = sum(tokens.get(name, 0) for name in runs.in_fp32)
+    scored, in_fp32 = runs.scored_tokens(tokens)
     scoring = scored * speed.score_seconds_per_token + in_fp32 * speed.fp32_score_seconds_per_token
     return runs.num_runs * (_training_seconds(runs, speed) + scoring)
 

@@ -56,7 +56,7 @@ def serve() -> None:
 def _preload() -> None:
     """Import what jobs need, and keep the garbage collector off it, here and in every job.
 
-    Half a million objects that stay until the end: each full collection would look at all of them, for 0.2 s, and in a
+    Some 700,000 objects that stay until the end: each full collection would look at all of them, for 0.2 s, and in a
     fork copy the memory that they lie in.
     """
     gc.disable()
