@@ -18,5 +18,4 @@ def with_head_arm(study: StudySpec, task: Task) -> StudySpec:
             f"arm '{HEAD_ARM}' is {study.arms[HEAD_ARM].method}, but a classification has an arm of this name that "
             "trains the head alone, to be compared with. Give this one another name."
         )
-    arms = {name: arm.model_dump() for name, arm in study.arms.items()}
-    return study.replace(arms={**arms, HEAD_ARM: HeadMethod().model_dump()})
+    return study.replace(arms={**study.arms, HEAD_ARM: HeadMethod()})

@@ -1,7 +1,6 @@
 """`targets: auto`: an arm for every placement of LoRA, at ranks that let all of them train as many parameters."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from tunewise.errors import SpecError
 from tunewise.method_spec import LoraMethod, Method
@@ -26,10 +25,10 @@ def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
     """
     if not any(is_open(method) for method in study.arms.values()):
         return study
-    arms: dict[str, Any] = {}
+    arms: dict[str, Method] = {}
     for name, method in study.arms.items():
         if not isinstance(method, LoraMethod) or not is_open(method):
-            arms[name] = method.model_dump()
+            arms[name] = method
             continue
         for placement, of_placement in placed(name, method, costs[name]).items():
             if placement in study.arms or placement in arms:
@@ -37,7 +36,7 @@ def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
                     f"arm '{name}' with targets: auto becomes an arm '{placement}', which the study has. Rename one of "
                     "them."
                 )
-            arms[placement] = of_placement.model_dump()
+            arms[placement] = of_placement
     return study.replace(arms=arms)
 
 

@@ -113,7 +113,7 @@ def settled(study: StudySpec, plan: StudyPlan | None) -> StudySpec:
     if study.train.micro_batch_tokens != "auto":
         return study
     tokens = plan.micro_batch_tokens if plan else TrainSpec().micro_batch_tokens
-    return study.replace(train=study.train.replace(micro_batch_tokens=tokens).model_dump())
+    return study.replace(train=study.train.replace(micro_batch_tokens=tokens))
 
 
 def fitting_tokens(plan: StudyPlan) -> int:

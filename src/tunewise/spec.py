@@ -269,6 +269,13 @@ class StudySpec(Frozen):
         check_primary(self.primary, self.metrics, self.margin)
         return self
 
+    def margin_in(self, metric: str) -> Margin:
+        """The margin of a verdict on `metric`: the declared one, else the default of that metric.
+
+        Raises KeyError where none is declared and the metric has no default, which `check_primary` rules out.
+        """
+        return parse_margin(self.margin) if self.margin else DEFAULT_MARGINS[metric]
+
     def search_seeds(self) -> tuple[int, ...]:
         """The seeds of every learning-rate trial: no confirmation seeds of any `seed`, nor shared by two of them."""
         # divisible by 1000, which no confirmation seed is, and below 2^32, which numpy's seeds must be

@@ -78,7 +78,7 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
     return study.replace(
         model=study.model if study.model == "tiny" else beside(study.model),
         data=study.data.replace(**data),
-        arms={name: arm.model_dump() for name, arm in arms.items()},
+        arms=arms,
         forgetting=study.forgetting.replace(text=beside(study.forgetting.text)),
     )
 
@@ -204,7 +204,7 @@ def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
     if only is None and len(study.arms) > 1:
         raise SpecError(f"which arm should be trained? Say --only NAME. Arms: {', '.join(study.arms)}.")
     name = only or next(iter(study.arms))
-    return study.replace(arms={name: lookup(study.arms, name, "arm").model_dump()})
+    return study.replace(arms={name: lookup(study.arms, name, "arm")})
 
 
 def _yaml_value(text: str) -> Any:

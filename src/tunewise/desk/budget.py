@@ -52,7 +52,7 @@ def _versions(study: StudySpec) -> Iterator[StudySpec]:
     for num_looks, seeds, cap in steps:
         looks = tuple(min(look, seeds) for look in study.looks[:num_looks])
         tuning = study.tuning.replace(cap=max(min(study.tuning.cap, cap), least_cap))
-        version = study.replace(looks=looks, tuning=tuning.model_dump())
+        version = study.replace(looks=looks, tuning=tuning)
         if version != last:
             yield version
         last = version

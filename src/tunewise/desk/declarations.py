@@ -12,7 +12,7 @@ from tunewise.desk.fairness.finding import WORDS
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.verdict import Verdict
 from tunewise.records import DataSummary
-from tunewise.spec import DEFAULT_MARGINS, ExistingMethod, StudySpec, canonical_json, parse_margin
+from tunewise.spec import ExistingMethod, StudySpec, canonical_json
 
 DEFAULT_COST = StudySpec.model_fields["cost"].default
 CHANGED = "declarations-changed"
@@ -24,7 +24,7 @@ def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
     Names of arms, paths and the centres of searches decide nothing and are left out; of `rank: auto` the rank counts.
     """
     metric = primary_metric(data.task, study.primary)
-    margin = parse_margin(study.margin) if study.margin else DEFAULT_MARGINS[metric]
+    margin = study.margin_in(metric)
     arms = [
         {"method": "existing", "weights": data.existing.get(name)}
         if isinstance(method, ExistingMethod)

@@ -14,7 +14,7 @@ from tunewise.desk.metric import Metric
 from tunewise.desk.metrics import METRICS, Scores, compute, primary_metric
 from tunewise.desk.paired import PairedRuns
 from tunewise.records import DataSummary, RunRecord, Tuned, truncated_split
-from tunewise.spec import DEFAULT_MARGINS, Frozen, LoraMethod, StudySpec, parse_margin
+from tunewise.spec import DEFAULT_MARGINS, Frozen, LoraMethod, StudySpec
 
 ReadScores = Callable[[Iterable[RunRecord], str], list[Scores]]
 
@@ -159,8 +159,8 @@ def margin_on_valid(study: StudySpec, metric: str, whole: Sequence[Scores], refe
     A share of the gain is that of `whole` over `reference`.
     """
     assert study.task is not None, "resolved"
-    is_about = study.margin is not None and primary_metric(study.task, study.primary) == metric
-    margin = parse_margin(study.margin) if is_about and study.margin else DEFAULT_MARGINS[metric]
+    is_about = primary_metric(study.task, study.primary) == metric
+    margin = study.margin_in(metric) if is_about else DEFAULT_MARGINS[metric]
     parts = [] if margin.absolute is None else [margin.absolute]
     if margin.share_of_gain is not None and reference:
         gain = abs(mean_of(metric, reference) - mean_of(metric, whole))

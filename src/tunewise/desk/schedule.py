@@ -116,7 +116,7 @@ def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, i
         method = searched.at(rank)
         shift = math.sqrt(searched.scale * searched.top_rank / (method.scale * rank))
         arms[name] = method.replace(learning_rate=float(f"{rates[name] * shift:.3g}"))
-    return study.replace(arms={name: arm.model_dump() for name, arm in arms.items()})
+    return study.replace(arms=arms)
 
 
 def twin(arms: Mapping[str, Method], name: str, rank: int) -> str | None:

@@ -13,7 +13,7 @@ from tunewise.desk.curves import LossPoint, share_of_training
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.verdict import Word
 from tunewise.records import DataSummary, RunRecord, Tuned
-from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, Frozen, FullMethod, StudySpec, parse_margin
+from tunewise.spec import BaseMethod, ExistingMethod, Frozen, FullMethod, StudySpec
 
 Severity = Literal["blocks", "warns", "note"]
 WORDS: tuple[Word, ...] = ("better", "as good", "worse")
@@ -82,7 +82,7 @@ class Case:
         metric = primary_metric(self.data.task)
         if primary_metric(self.data.task, self.study.primary) != metric:
             return None
-        margin = parse_margin(self.study.margin) if self.study.margin else DEFAULT_MARGINS[metric]
+        margin = self.study.margin_in(metric)
         parts = [] if margin.absolute is None else [margin.absolute]
         if margin.share_of_gain is not None and self.full is not None and self.reference_loss is not None:
             losses = [schedule.selection_loss(run) for run in self.confirmed.get(self.full, ())]

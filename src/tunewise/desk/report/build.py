@@ -29,7 +29,7 @@ from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.ledger import Ledger
 from tunewise.records import LOST_SEED
-from tunewise.spec import DEFAULT_MARGINS, StudySpec, parse_margin
+from tunewise.spec import StudySpec
 
 
 def build_report(ledger: Ledger) -> Report:
@@ -206,7 +206,7 @@ def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
     assert full is not None, "checked by _why_no_verdict"
     assert folder.base is not None, "checked by _why_no_verdict"
     metric = primary_metric(folder.data.task, study.primary)
-    margin = parse_margin(study.margin) if study.margin else DEFAULT_MARGINS[metric]
+    margin = study.margin_in(metric)
     reference = folder.confirmed.get(schedule.reference_arm(study)) or [folder.base]
 
     def comparison(arm: str) -> Comparison:

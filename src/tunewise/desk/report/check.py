@@ -19,7 +19,7 @@ from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
 from tunewise.plans import StudyPlan
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
-from tunewise.spec import DEFAULT_MARGINS, BaseMethod, ExistingMethod, StudySpec, parse_margin
+from tunewise.spec import BaseMethod, ExistingMethod, StudySpec
 
 State = Literal["ok", "look", "refused"]
 STATE_COLOURS: dict[State, str] = {"ok": "green", "look": "yellow", "refused": "red"}
@@ -190,7 +190,7 @@ def resolution(study: StudySpec, data: DataSummary) -> str:
     units, seeds = data.split("test").units, study.looks[-1]
     spread = ASSUMED_UNIT_SD[metric]
     smallest = smallest_margin(units, seeds, spread)
-    declared = DEFAULT_MARGINS[metric] if study.margin is None else parse_margin(study.margin)
+    declared = study.margin_in(metric)
     sentence = (
         f"Smallest margin that {units:,} test units and {seeds} seeds resolve (80 % power, arms truly equal, "
         f"assuming a standard deviation of {spread:g} between units): {smallest:.3g} in {metric}."

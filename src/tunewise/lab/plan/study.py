@@ -75,7 +75,7 @@ def plan_study(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPla
 
 
 def _with_tokens(study: StudySpec, tokens: int) -> StudySpec:
-    return study.replace(train=study.train.replace(micro_batch_tokens=tokens).model_dump())
+    return study.replace(train=study.train.replace(micro_batch_tokens=tokens))
 
 
 def _plan(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
