@@ -53,7 +53,6 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     machine.busy_machine,
     machine.continued_runs,
     machine.micro_batches_halved,
-    strength.full_beside_published,
     strength.loose_margin,
 )
 RULES = RULES_BEFORE + RULES_ON_RECORDS
