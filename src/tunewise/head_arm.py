@@ -11,7 +11,7 @@ def with_head_arm(study: StudySpec, task: Task) -> StudySpec:
 
     Raises SpecError where another arm has its name.
     """
-    if task != "classify" or any(isinstance(arm, HeadMethod) for arm in study.arms.values()):
+    if task != "classify" or study.head_arm:
         return study
     if HEAD_ARM in study.arms:
         raise SpecError(

@@ -2,20 +2,63 @@
 
 import json
 import math
-from typing import Annotated, Any, Literal, Self
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tunewise.quantities import Frozen, Source
 
 DEFAULT_MAX_RANK = 64
+LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 Rank = Annotated[int, Field(ge=1)]
 Ranks = Annotated[tuple[Rank, ...], Field(min_length=1)]
 HIGHEST_RANK = 65_536  # no weight matrix of these models has a higher one
 
 
-class TrainedMethod(Frozen):
+class AnyMethod(Frozen):
+    """What the product asks of every way to tune. A new one answers here, and nobody asks for its class."""
+
+    is_trained: ClassVar[bool] = False
+
+    @property
+    def has_open_rank(self) -> bool:
+        """True if the arm's own trials choose its rank (`rank: auto`)."""
+        return False
+
+    @property
+    def has_open_targets(self) -> bool:
+        """True if the arm becomes one for every placement (`targets: auto`)."""
+        return False
+
+    @property
+    def truncations(self) -> tuple[int, ...]:
+        """The lower ranks that the adapter of a full-length trial is cut down to and scored at."""
+        return ()
+
+    @property
+    def num_truncated(self) -> int:
+        """Scorings that `truncations` cost: the same rank in every module and spread, which at rank 1 are one."""
+        return 2 * len(self.truncations) - (1 in self.truncations)
+
+    @property
+    def num_extracted(self) -> int:
+        """Scorings of adapters that are cut out of what a confirmed run learned."""
+        return 0
+
+    def as_trained(self, *, is_confirmed: bool) -> Self:
+        """The method as one run trains it: with a rank that is named, and extracting only from a confirmed run."""
+        return self
+
+    @abstractmethod
+    def in_words(self) -> str:
+        """The method as a reader meets it: 'LoRA r=8, alpha=32 (scale 4), qkv'."""
+
+
+class TrainedMethod(AnyMethod):
     """What every trained method has in common."""
+
+    is_trained: ClassVar[bool] = True
 
     learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: by model and method")
     rates: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
@@ -44,6 +87,19 @@ class FullMethod(TrainedMethod):
     @classmethod
     def _rising_ranks(cls, extract: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         return {targets: tuple(sorted(set(ranks))) for targets, ranks in extract.items()}
+
+    @property
+    def num_extracted(self) -> int:
+        """Adapters of every rank, and the whole change."""
+        return sum(len(ranks) + 1 for ranks in self.extract.values())
+
+    def as_trained(self, *, is_confirmed: bool) -> Self:
+        """A trial extracts nothing."""
+        return self if is_confirmed else self.replace(extract={})
+
+    def in_words(self) -> str:
+        """The method as a reader meets it."""
+        return "full fine-tuning"
 
 
 class LoraMethod(TrainedMethod):
@@ -110,6 +166,16 @@ class LoraMethod(TrainedMethod):
         return self
 
     @property
+    def has_open_rank(self) -> bool:
+        """True if the arm's own trials choose its rank."""
+        return self.rank == "auto"
+
+    @property
+    def has_open_targets(self) -> bool:
+        """True if the arm becomes one for every placement."""
+        return self.targets == "auto"
+
+    @property
     def top_rank(self) -> int:
         """The rank that is trained: of `auto`, the highest one, which is truncated to all others."""
         return (self.max_rank or DEFAULT_MAX_RANK) if self.rank == "auto" else self.rank
@@ -124,6 +190,19 @@ class LoraMethod(TrainedMethod):
         """The same arm at a rank that is named."""
         return self.replace(rank=rank, max_rank=None)
 
+    def as_trained(self, *, is_confirmed: bool) -> Self:
+        """The arm at the rank that is trained."""
+        return self.at(self.top_rank)
+
+    def in_words(self) -> str:
+        """Kind, rank, alpha and its scale, what differs from the defaults, targets."""
+        targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+        dropout = f", dropout {self.dropout:g}" if self.dropout else ""
+        rank = f"auto up to {self.top_rank}" if self.rank == "auto" else self.rank
+        start = f", A begun × {self.init_scale:g}" if self.init_scale != 1 else ""
+        kind = LORA_NAMES[self.variant]
+        return f"{kind} r={rank}, alpha={self.alpha:g} (scale {self.scale:.4g}){start}{dropout}, {targets}"
+
     @property
     def scale(self) -> float:
         """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
@@ -134,6 +213,10 @@ class HeadMethod(TrainedMethod):
     """Only the classification head learns: what the frozen base already knows."""
 
     method: Literal["head"] = "head"
+
+    def in_words(self) -> str:
+        """The method as a reader meets it."""
+        return "classification head only"
 
 
 class PeftMethod(TrainedMethod):
@@ -154,24 +237,36 @@ class PeftMethod(TrainedMethod):
             raise ValueError(f"{named[0]} is not taken: by it peft imports a module that the study names")
         return options
 
+    def in_words(self) -> str:
+        """peft's name of the method, and its options."""
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"peft {self.type}" + (f" ({options})" if options else "")
 
-class ExistingMethod(Frozen):
+
+class ExistingMethod(AnyMethod):
     """An adapter or a model that was trained elsewhere: scored, never trained."""
 
     method: Literal["existing"] = "existing"
     path: Source
 
+    def in_words(self) -> str:
+        """The method as a reader meets it."""
+        return f"trained elsewhere: {self.path}"
 
-class BaseMethod(Frozen):
+
+class BaseMethod(AnyMethod):
     """The untouched base, scored like an arm. Every study has it; it is not written in the study file."""
 
     method: Literal["base"] = "base"
 
+    def in_words(self) -> str:
+        """The method as a reader meets it."""
+        return "the untouched pretrained model"
 
-ArmMethod = Annotated[FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod, Field(discriminator="method")]
-Method = Annotated[
-    FullMethod | LoraMethod | HeadMethod | PeftMethod | ExistingMethod | BaseMethod, Field(discriminator="method")
-]
+
+TrainedArm = FullMethod | LoraMethod | HeadMethod | PeftMethod
+ArmMethod = Annotated[TrainedArm | ExistingMethod, Field(discriminator="method")]
+Method = Annotated[TrainedArm | ExistingMethod | BaseMethod, Field(discriminator="method")]
 METHOD_SPECS: dict[str, type[Frozen]] = {
     "full": FullMethod,
     "lora": LoraMethod,

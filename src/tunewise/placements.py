@@ -13,24 +13,19 @@ MOST = 512  # the highest rank that is proposed
 Costs = Mapping[str, int]  # placement -> parameters that one rank adds there
 
 
-def is_open(method: Method) -> bool:
-    """True of an arm that becomes one for every placement."""
-    return isinstance(method, LoraMethod) and method.targets == "auto"
-
-
 def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
     """The study with an arm for every placement where it has one with `targets: auto`.
 
     `costs`: of the arms that are open. Raises SpecError where no ranks match, or where a name is taken.
     """
-    if not any(is_open(method) for method in study.arms.values()):
+    if not any(method.has_open_targets for method in study.arms.values()):
         return study
     arms: dict[str, Method] = {}
     for name, method in study.arms.items():
-        if not isinstance(method, LoraMethod) or not is_open(method):
+        if not method.has_open_targets:
             arms[name] = method
             continue
-        for placement, of_placement in placed(name, method, costs[name]).items():
+        for placement, of_placement in placed(name, study.lora_arms[name], costs[name]).items():
             if placement in study.arms or placement in arms:
                 raise SpecError(
                     f"arm '{name}' with targets: auto becomes an arm '{placement}', which the study has. Rename one of "

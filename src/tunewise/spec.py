@@ -19,6 +19,7 @@ from tunewise.method_spec import HeadMethod as HeadMethod
 from tunewise.method_spec import LoraMethod as LoraMethod
 from tunewise.method_spec import Method as Method
 from tunewise.method_spec import PeftMethod as PeftMethod
+from tunewise.method_spec import TrainedArm as TrainedArm
 from tunewise.method_spec import TrainedMethod as TrainedMethod
 from tunewise.metric_spec import MetricSpec as MetricSpec
 from tunewise.metric_spec import check_primary
@@ -268,6 +269,36 @@ class StudySpec(Frozen):
     def _primary_can_be_judged(self) -> Self:
         check_primary(self.primary, self.metrics, self.margin)
         return self
+
+    @property
+    def trained_arms(self) -> dict[str, TrainedArm]:
+        """The arms that the study trains, by name; those that were trained elsewhere are left out."""
+        return {name: method for name, method in self.arms.items() if isinstance(method, TrainedMethod)}
+
+    @property
+    def lora_arms(self) -> dict[str, LoraMethod]:
+        """The LoRA arms by name."""
+        return {name: method for name, method in self.arms.items() if isinstance(method, LoraMethod)}
+
+    @property
+    def existing_arms(self) -> dict[str, ExistingMethod]:
+        """The arms that were trained elsewhere, by name."""
+        return {name: method for name, method in self.arms.items() if isinstance(method, ExistingMethod)}
+
+    @property
+    def full_arm(self) -> str | None:
+        """The arm that the others are compared with; None where there is none."""
+        return next((name for name, method in self.arms.items() if method.method == "full"), None)
+
+    @property
+    def head_arm(self) -> str | None:
+        """The arm that trains the classification head alone; None where there is none."""
+        return next((name for name, method in self.arms.items() if method.method == "head"), None)
+
+    @property
+    def reference_arm(self) -> str:
+        """The arm over which gain is measured: the base, or for classification the head alone."""
+        return (self.head_arm if self.task == "classify" else None) or "base"
 
     def margin_in(self, metric: str) -> Margin:
         """The margin of a verdict on `metric`: the declared one, else the default of that metric.

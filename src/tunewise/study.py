@@ -11,7 +11,7 @@ from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
 from tunewise.desk.declarations import declarations
 from tunewise.desk.drafts import changed_since
-from tunewise.desk.expected import num_scored, trained_arms, trials_of
+from tunewise.desk.expected import num_scored, trials_of
 from tunewise.desk.export import export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import check_asked
@@ -129,7 +129,7 @@ def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequ
 def outlook(folder: StudyFolder, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
     """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
     study, first = folder.study, len(folder.first_searches)
-    trained = trained_arms(study)
+    trained = study.trained_arms
     trials = sum(sum(trials_of(study, arm, "least")) for arm in trained.values())
     expected = num_scored(study) + first + trials + len(trained) * study.looks[0]
     done = first + len(records)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tunewise.errors import SpecError
 from tunewise.mistakes import explain_all, misread_numbers
 from tunewise.registry import lookup
-from tunewise.spec import ARM_NAME, SPLIT_NAMES, ExistingMethod, StudySpec
+from tunewise.spec import ARM_NAME, SPLIT_NAMES, StudySpec
 from tunewise.yaml_text import YamlError, load_yaml
 
 
@@ -71,14 +71,11 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
         return _absolute(folder / name) or name
 
     data = {key: beside(getattr(study.data, key)) for key in ("train", "valid", "test", "chat_template")}
-    arms = {
-        name: arm.replace(path=beside(arm.path)) if isinstance(arm, ExistingMethod) else arm
-        for name, arm in study.arms.items()
-    }
+    existing = {name: arm.replace(path=beside(arm.path)) for name, arm in study.existing_arms.items()}
     return study.replace(
         model=study.model if study.model == "tiny" else beside(study.model),
         data=study.data.replace(**data),
-        arms=arms,
+        arms={**study.arms, **existing},
         forgetting=study.forgetting.replace(text=beside(study.forgetting.text)),
     )
 

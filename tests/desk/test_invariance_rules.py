@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from desk.conftest import data_summary, study_spec
 from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding, check_before
-from tunewise.desk.report.arms import describe
 from tunewise.spec import LoraMethod
 
 
@@ -73,6 +72,6 @@ def test_two_arms_of_dora_are_not_named() -> None:
 
 
 def test_the_start_is_shown_and_refused_where_it_is_a_part_of_the_weight() -> None:
-    assert describe(LoraMethod(rank=8, init_scale=2)) == "LoRA r=8, alpha=32 (scale 4), A begun × 2, all-linear"
+    assert LoraMethod(rank=8, init_scale=2).in_words() == "LoRA r=8, alpha=32 (scale 4), A begun × 2, all-linear"
     with pytest.raises(ValidationError, match="pissa begins as a part of the weight"):
         LoraMethod(variant="pissa", init_scale=2)

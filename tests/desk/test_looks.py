@@ -30,7 +30,7 @@ def undecided_by_scores(asked: StudySpec) -> Undecided:
 
     def undecided(records: Sequence[RunRecord]) -> Collection[str]:
         first = schedule.confirmed(asked, schedule.asked_for(asked, records, ()))
-        full = schedule.full_arm(asked)
+        full = asked.full_arm
         sums = {arm: sum(int(run.run_id[:6], 16) for run in runs) for arm, runs in first.items()}
         return [arm for arm, value in sums.items() if arm != full and value % 2]
 

@@ -110,8 +110,8 @@ def test_the_head_arm_is_added_once_under_whatever_name() -> None:
     asked = study(CLASSIFY, arms={**ARMS, "linear-probe": {"method": "head"}})
     assert [name for name, arm in asked.arms.items() if isinstance(arm, HeadMethod)] == ["linear-probe"]
     assert schedule.resolve(asked, CLASSIFY) == asked
-    assert schedule.reference_arm(asked) == "linear-probe"
-    assert schedule.reference_arm(study(SFT)) == "base"
+    assert asked.reference_arm == "linear-probe"
+    assert study(SFT).reference_arm == "base"
     done = drive(asked, CLASSIFY, bowl(asked, CLASSIFY))
     assert schedule.shared_head_rate(asked, CLASSIFY, done) == schedule.selected_rates(asked, done)["linear-probe"]
 

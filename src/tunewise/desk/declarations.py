@@ -12,7 +12,7 @@ from tunewise.desk.fairness.finding import WORDS
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.verdict import Verdict
 from tunewise.records import DataSummary
-from tunewise.spec import ExistingMethod, StudySpec, canonical_json
+from tunewise.spec import StudySpec, canonical_json
 
 DEFAULT_COST = StudySpec.model_fields["cost"].default
 CHANGED = "declarations-changed"
@@ -27,7 +27,7 @@ def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
     margin = study.margin_in(metric)
     arms = [
         {"method": "existing", "weights": data.existing.get(name)}
-        if isinstance(method, ExistingMethod)
+        if method.method == "existing"
         else method.model_dump(mode="json", exclude={"learning_rate", "max_rank"})
         for name, method in study.arms.items()
     ]

@@ -8,10 +8,6 @@ from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import (
     NUMERICS,
     BaseMethod,
-    ExistingMethod,
-    FullMethod,
-    HeadMethod,
-    LoraMethod,
     Method,
     Role,
     RunSpec,
@@ -102,14 +98,12 @@ class Drafts:
         """A learning-rate trial, a run for each search seed; of full length, or `short`: on a part of the steps."""
         seeds, method = self.study.search_seeds(), self.study.arms[arm]
         runs = tuple(self._run(arm, role, method, seed, rate, head_rate) for seed in seeds)
-        if role == "short" or not isinstance(method, LoraMethod):
-            return runs
-        return tuple(run.replace(ranks=method.truncations) for run in runs)
+        return runs if role == "short" else tuple(run.replace(ranks=method.truncations) for run in runs)
 
     def confirm(self, arm: str, rate: float | None, head_rate: float | None, seed: int) -> RunSpec:
         """A confirmation run; an `existing` arm has one, whatever the seed."""
         method = self.study.arms[arm]
-        if isinstance(method, ExistingMethod):
+        if not method.is_trained:
             seed = self.study.confirmation_seeds()[0]
         return self._run(arm, "confirm", method, seed, rate, head_rate)
 
@@ -117,11 +111,8 @@ class Drafts:
         self, arm: str, role: Role, method: Method, seed: int, rate: float | None, head_rate: float | None
     ) -> RunSpec:
         study, data = self.study, self.data
-        if isinstance(method, LoraMethod):
-            method = method.at(method.top_rank)
-        if isinstance(method, FullMethod) and role != "confirm":
-            method = method.replace(extract={})
-        if isinstance(method, HeadMethod) or not data.num_new_parameters:
+        method = method.as_trained(is_confirmed=role == "confirm")
+        if arm == study.head_arm or not data.num_new_parameters:
             head_rate = rate if data.num_new_parameters else None
         is_trial = role in ("short", "tune")
         shows_samples = not is_trial and seed == study.confirmation_seeds()[0]

@@ -4,15 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from tunewise.desk.drafts import short_training
-from tunewise.desk.schedule import is_unsettled, twin
+from tunewise.desk.schedule import twin
 from tunewise.spec import (
-    BaseMethod,
-    ExistingMethod,
-    FullMethod,
-    LoraMethod,
-    Method,
     Role,
     StudySpec,
+    TrainedArm,
     TrainSpec,
     forgetting_steps,
 )
@@ -55,15 +51,14 @@ class Length(NamedTuple):
     has_general: bool  # forgetting is measured
 
 
-def trials_of(study: StudySpec, arm: Method, extent: Extent) -> Trials:
+def trials_of(study: StudySpec, arm: TrainedArm, extent: Extent) -> Trials:
     """Of an arm that trains; `rank: auto` is searched twice, at its highest rank and at the candidate."""
     once = _one_search(study, arm, extent)
-    times = 2 if is_unsettled(arm) else 1
+    times = 2 if arm.has_open_rank else 1
     return Trials(once.full_length * times, once.short * times)
 
 
-def _one_search(study: StudySpec, arm: Method, extent: Extent) -> Trials:
-    assert not isinstance(arm, ExistingMethod | BaseMethod), "nothing is trained"
+def _one_search(study: StudySpec, arm: TrainedArm, extent: Extent) -> Trials:
     tuning, short = study.tuning, 0
     if arm.rates is not None:  # these alone
         full_length = len(arm.rates)
@@ -79,14 +74,9 @@ def _one_search(study: StudySpec, arm: Method, extent: Extent) -> Trials:
     return Trials(full_length * tuning.seeds, short * tuning.seeds)
 
 
-def trained_arms(study: StudySpec) -> dict[str, Method]:
-    """The arms that train, by name."""
-    return {name: arm for name, arm in study.arms.items() if not isinstance(arm, ExistingMethod)}
-
-
 def num_scored(study: StudySpec) -> int:
     """Runs that only score: the base, and what was trained elsewhere."""
-    return 1 + len(study.arms) - len(trained_arms(study))
+    return 1 + len(study.arms) - len(study.trained_arms)
 
 
 def expected_runs(study: StudySpec, length: Length, extent: Extent) -> Iterator[Runs]:
@@ -97,25 +87,25 @@ def expected_runs(study: StudySpec, length: Length, extent: Extent) -> Iterator[
     held_out = ("test", "general") if length.has_general else ("test",)
     yield Runs("base", "base", 1, in_fp32=("valid", *held_out))
     for name, arm in study.arms.items():
-        if isinstance(arm, ExistingMethod):
+        if not arm.is_trained:
             yield Runs(name, "confirm", 1, in_fp32=("valid", *held_out))
             continue
-        yield from _search(study, name, length, extent, num_truncated(arm))
-        if is_unsettled(arm) and extent == "least" and _may_leave(study, name):
+        yield from _search(study, name, length, extent, arm.num_truncated)
+        if arm.has_open_rank and extent == "least" and _may_leave(study, name):
             continue
-        if is_unsettled(arm):
+        if arm.has_open_rank:
             yield from _search(study, name, length, extent, 0)
         yield confirmations(study, name, length, study.looks[0])
 
 
 def second_look(study: StudySpec, length: Length) -> Iterator[Runs]:
     """The runs that a second look adds if every arm goes on to it; none where there is one look."""
-    for name in trained_arms(study) if study.looks[1:] else ():
+    for name in study.trained_arms if study.looks[1:] else ():
         yield confirmations(study, name, length, study.looks[-1] - study.looks[0])
 
 
 def _search(study: StudySpec, name: str, length: Length, extent: Extent, truncated: int) -> Iterator[Runs]:
-    trials, general = _one_search(study, study.arms[name], extent), int(length.has_general)
+    trials, general = _one_search(study, study.trained_arms[name], extent), int(length.has_general)
     if trials.short:
         train = short_training(study.train, length.num_steps)
         num_steps = train.num_steps(0)
@@ -138,7 +128,7 @@ def confirmations(study: StudySpec, name: str, length: Length, num_runs: int) ->
         role="confirm",
         num_runs=num_runs,
         num_steps=length.num_steps,
-        valid=len(at) + num_extracted(study.arms[name]),
+        valid=len(at) + study.arms[name].num_extracted,
         general=len(points),
         in_fp32=("test", "general") if length.has_general else ("test",),
         pauses=_between(at, length.num_steps),
@@ -154,18 +144,7 @@ def evaluated(train: TrainSpec, num_steps: int) -> frozenset[int]:
     return train.evaluation_steps(num_steps) - {0}
 
 
-def num_truncated(arm: Method) -> int:
-    """Scorings of truncated adapters: each lower rank the same in every module and spread, which at rank 1 is one."""
-    return 2 * len(arm.truncations) - (1 in arm.truncations) if isinstance(arm, LoraMethod) else 0
-
-
-def num_extracted(arm: Method) -> int:
-    """How often a confirmed run of full scores valid again: adapters of every rank, and the whole change."""
-    return sum(len(ranks) + 1 for ranks in arm.extract.values()) if isinstance(arm, FullMethod) else 0
-
-
 def _may_leave(study: StudySpec, name: str) -> bool:
     """Whether another arm is what this one with `rank: auto` would be at some rank that it may take."""
-    arm = study.arms[name]
-    assert isinstance(arm, LoraMethod), "the arms with a rank to choose are LoRA"
+    arm = study.lora_arms[name]
     return any(twin(study.arms, name, rank) for rank in (*arm.truncations, arm.top_rank))

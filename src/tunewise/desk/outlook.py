@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tunewise.desk.expected import Length, Runs, confirmations, expected_runs, second_look, trained_arms
+from tunewise.desk.expected import Length, Runs, confirmations, expected_runs, second_look
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
@@ -71,7 +71,7 @@ def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
     What models write is left out, and what `extract` does beside scoring. An arm whose rank is not known yet is taken
     to be as slow as at its highest one.
     """
-    speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in trained_arms(study)}
+    speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in study.trained_arms}
     known = {name: speed for name, speed in speeds.items() if speed}
     known_length = length(study, plan)
     if known_length is None or not speeds or len(known) < len(speeds):

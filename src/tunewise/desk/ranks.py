@@ -59,8 +59,8 @@ def rank_curves(
     Raises StudyError where a file of scores cannot be trusted.
     """
     found = {}
-    for arm, method in study.arms.items():
-        if not isinstance(method, LoraMethod) or not schedule.is_unsettled(method):
+    for arm, method in study.lora_arms.items():
+        if not method.has_open_rank:
             continue
         trials = schedule.chosen_trials(study, records, arm)
         search = schedule.arm_search(study, data, records, arm)
@@ -72,7 +72,7 @@ def rank_curves(
 
 def _reference(study: StudySpec, records: Sequence[RunRecord]) -> list[RunRecord]:
     """What gain is measured over, as scored on valid: the base, or the trials of the head arm at its best rate."""
-    arm = schedule.reference_arm(study)
+    arm = study.reference_arm
     if arm == "base":
         return [r for r in records if r.spec.role == "base" and r.status == "done"]
     return schedule.chosen_trials(study, records, arm)

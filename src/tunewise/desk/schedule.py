@@ -19,21 +19,17 @@ from tunewise.desk.drafts import short_schedule as short_schedule
 from tunewise.desk.search import Search, best_rate, brackets_best, search
 from tunewise.errors import SpecError
 from tunewise.head_arm import with_head_arm
-from tunewise.placements import PLACEMENTS, arm_name, expand, is_open
+from tunewise.placements import PLACEMENTS, arm_name, expand
 from tunewise.plans import StudyPlan
 from tunewise.records import LOST, MAX_ATTEMPTS, DataSummary, Evaluation, RunRecord, Status, Tuned
 from tunewise.selection import pooled, selection_losses
 from tunewise.spec import (
-    BaseMethod,
-    ExistingMethod,
-    FullMethod,
-    HeadMethod,
-    LoraMethod,
     Method,
     Role,
     RunSpec,
     StudySpec,
     Task,
+    TrainedArm,
     same_arm,
 )
 
@@ -76,7 +72,7 @@ def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: in
 
     `arms`: what each of them trains, those of every placement included; `steps`: of a run, None: not known.
     """
-    open_arms = [name for name, method in study.arms.items() if is_open(method)]
+    open_arms = [name for name, method in study.arms.items() if method.has_open_targets]
     study = expand(study, {name: _placement_costs(name, arms) for name in open_arms})
     if study.tuning.search == "short" and steps is not None and steps < MIN_STEPS_FOR_SHORT_TRIALS:
         raise SpecError(
@@ -92,11 +88,6 @@ def _placement_costs(name: str, arms: Mapping[str, Tuned]) -> dict[str, int]:
     return {placement: tuned.rank_parameters for placement, tuned in found.items() if tuned and tuned.rank_parameters}
 
 
-def is_unsettled(method: Method) -> bool:
-    """True of an arm whose rank its own trials will tell."""
-    return isinstance(method, LoraMethod) and method.rank == "auto"
-
-
 def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, int]) -> StudySpec:
     """The study with `rank: auto` replaced by the ranks that were chosen (desk/ranks.py), where they were.
 
@@ -108,8 +99,7 @@ def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, i
     rates = selected_rates(study, records)
     arms = dict(study.arms)
     for name, rank in ranks.items():
-        searched = study.arms[name]
-        assert isinstance(searched, LoraMethod), "the arms with a rank to choose are LoRA"
+        searched = study.lora_arms[name]
         if twin(arms, name, rank):
             del arms[name]
             continue
@@ -122,25 +112,24 @@ def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, i
 def twin(arms: Mapping[str, Method], name: str, rank: int) -> str | None:
     """The arm that is what the named one is at this rank, and takes its place; None: there is none."""
     searched = arms[name]
-    assert isinstance(searched, LoraMethod), "the arms with a rank to choose are LoRA"
+    assert searched.method == "lora", "the arms with a rank to choose are LoRA"
     wanted = same_arm(searched.at(rank))
     return next((other for other, arm in arms.items() if other != name and same_arm(arm) == wanted), None)
 
 
-def centre(study: StudySpec, data: DataSummary, method: Method) -> float:
+def centre(study: StudySpec, data: DataSummary, method: TrainedArm) -> float:
     """The learning rate at which the search of an arm begins.
 
     Full: a table by model family, else 5e-5 (2000 / hidden)^0.5. LoRA: 10 times that (15 times in runs under 100
     steps), times sqrt(32 / (scale * rank)). Source: Schulman et al. 2025, "LoRA Without Regret".
     """
-    assert not isinstance(method, ExistingMethod | BaseMethod), "nothing is trained"
     if method.learning_rate is not None:
         return method.learning_rate
     full = FULL_CENTRES.get(data.model_type, 5e-5 * math.sqrt(2000 / data.hidden_size))
-    if isinstance(method, FullMethod):
+    if method.method == "full":
         return full
     ratio = 10.0 if num_steps(study, data) >= SHORT_RUN_STEPS else 15.0
-    if isinstance(method, LoraMethod):
+    if method.method == "lora":
         return full * ratio * math.sqrt(32 / (method.scale * method.top_rank))
     return full * ratio
 
@@ -160,7 +149,7 @@ def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -
     kept = [match for record in records if (match := draft.match(record))]
     if study.accept_stale:
         kept = draft.one_each(kept)
-    head = reference_arm(study)
+    head = study.reference_arm
     head_rate = shared_head_rate(study, data, _searched(study, data, kept))
     kept = [r for r in kept if r.spec.arm in ("base", head) or r.spec.head_learning_rate in (None, head_rate)]
     return _searched(study, data, kept)
@@ -181,12 +170,11 @@ def _searched(study: StudySpec, data: DataSummary, records: Sequence[RunRecord])
 
 def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord], arm: str) -> Search | None:
     """How far the search of an arm is; None where nothing is trained."""
-    method = study.arms[arm]
-    if isinstance(method, ExistingMethod):
+    method = study.trained_arms.get(arm)
+    if method is None:
         return None
     whole = {role: [t for t in trials(records, arm, role) if t.num_seeds == study.tuning.seeds] for role in TRIALS}
     full, short = ({trial.rate: trial.evaluation for trial in whole[role]} for role in TRIALS)
-    assert not isinstance(method, BaseMethod), "the base is no arm of a study"
     if not fits(records, arm):  # another rate would need as much memory
         return Search(list(full), [], list(short), [])
     if method.rates is not None:  # these alone, and a fairness finding says so
@@ -199,7 +187,7 @@ def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunR
     """The learning rate of new weights in every arm; None where there are none, or while it is not known."""
     if not data.num_new_parameters:
         return None
-    return study.train.head_learning_rate or selected_rates(study, records).get(reference_arm(study))
+    return study.train.head_learning_rate or selected_rates(study, records).get(study.reference_arm)
 
 
 def fits(records: Sequence[RunRecord], arm: str) -> bool:
@@ -267,7 +255,7 @@ def is_bracketed(study: StudySpec, records: Sequence[RunRecord], arm: str) -> bo
 
     A failed trial is no worse rate: nobody knows what it would have reached.
     """
-    return isinstance(study.arms[arm], ExistingMethod) or brackets_best(measured_losses(trials(records, arm)))
+    return not study.arms[arm].is_trained or brackets_best(measured_losses(trials(records, arm)))
 
 
 def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -280,7 +268,7 @@ def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[
     found: dict[str, list[RunRecord]] = {
         arm: [] for arm in study.arms if any(run.status not in LOST for run in runs.get(arm, {}).values())
     }
-    existing = [arm for arm in found if isinstance(study.arms[arm], ExistingMethod)]
+    existing = [arm for arm in found if not study.arms[arm].is_trained]
     for look, seeds in enumerate(_seeds_by_look(study)):
         took_part = [arm for arm in found if arm not in existing and runs[arm].keys() & set(seeds)]
         if look > 0 and not took_part:
@@ -324,18 +312,7 @@ def going_on(study: StudySpec, undecided: Collection[str]) -> list[str]:
     """The arms that go on to the second look: those undecided at the first, full, and the reference of gain."""
     if not undecided:
         return []
-    return [arm for arm in study.arms if arm in {*undecided, full_arm(study), reference_arm(study)}]
-
-
-def full_arm(study: StudySpec) -> str | None:
-    """The arm that the others are compared with; None where there is none."""
-    return next((name for name, arm in study.arms.items() if isinstance(arm, FullMethod)), None)
-
-
-def reference_arm(study: StudySpec) -> str:
-    """The arm over which gain is measured: the base, or for classification the head alone."""
-    heads = [name for name, arm in study.arms.items() if isinstance(arm, HeadMethod)]
-    return heads[0] if study.task == "classify" and heads else "base"
+    return [arm for arm in study.arms if arm in {*undecided, study.full_arm, study.reference_arm}]
 
 
 def next_runs(
@@ -355,15 +332,15 @@ def next_runs(
 
     base = missing([draft.base()])
     needs_head_rate = data.num_new_parameters and study.train.head_learning_rate is None
-    if needs_head_rate and (waiting := _search(draft, ended, reference_arm(study), None)):
+    if needs_head_rate and (waiting := _search(draft, ended, study.reference_arm, None)):
         return base + missing(waiting)
     head_rate = shared_head_rate(study, data, ended)
     searches = [run for arm in study.arms for run in _search(draft, ended, arm, head_rate)]
     if waiting := base + missing(searches):
         return waiting
     rates = selected_rates(study, ended)
-    assert not any(is_unsettled(study.arms[arm]) for arm in rates), "a searched rank: auto is settled first"
-    arms = [arm for arm, method in study.arms.items() if arm in rates or isinstance(method, ExistingMethod)]
+    assert not any(study.arms[arm].has_open_rank for arm in rates), "a searched rank: auto is settled first"
+    arms = [arm for arm, method in study.arms.items() if arm in rates or not method.is_trained]
     arms = [arm for arm in arms if fits(ended, arm)]
     for seeds in _seeds_by_look(study):
         if waiting := missing(_confirmations(draft, {arm: rates.get(arm) for arm in arms}, head_rate, seeds)):

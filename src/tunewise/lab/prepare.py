@@ -22,7 +22,7 @@ from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
-from tunewise.spec import ExistingMethod, Inputs, Method, PeftMethod, StudySpec, canonical_json
+from tunewise.spec import Inputs, Method, StudySpec, canonical_json
 
 
 def prepare(study: StudySpec, root: Path) -> str:
@@ -36,9 +36,7 @@ def prepare(study: StudySpec, root: Path) -> str:
     tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
     tokens_by = tokenizer_fingerprint(tokenizer)
     base_hash = hashes.of_model(study.model, config)
-    existing = {
-        name: hashes.of_weights(Path(arm.path)) for name, arm in study.arms.items() if isinstance(arm, ExistingMethod)
-    }
+    existing = {name: hashes.of_weights(Path(arm.path)) for name, arm in study.existing_arms.items()}
     arms = {name: arm.model_dump(mode="json") for name, arm in study.arms.items()}
     of_machine = study.machine.model_dump(exclude={"checkpoint_seconds", "run_limit_seconds"})
     machine = [of_machine, pick_device(), torch.get_num_threads()]
@@ -138,7 +136,7 @@ def _describe_arms(
         subject = build(setting, method)
         return describe(subject.model, subject.method)
 
-    return {name: tuned(method) for name, method in study.arms.items() if not isinstance(method, ExistingMethod)}
+    return {name: tuned(method) for name, method in study.trained_arms.items()}
 
 
 def _require_checkpointing(study: StudySpec, base: Base) -> None:
@@ -149,7 +147,7 @@ def _require_checkpointing(study: StudySpec, base: Base) -> None:
             f"gradient. Take another model, {instead}."
         )
     for name, arm in study.arms.items():
-        if isinstance(arm, PeftMethod) and arm.type == "PREFIX_TUNING":
+        if getattr(arm, "type", None) == "PREFIX_TUNING":
             raise SpecError(
                 f"arm '{name}': PREFIX_TUNING hands its prefix to the model as a cache, which gradient checkpointing "
                 f"leaves out. Take PROMPT_TUNING or P_TUNING, {instead}."

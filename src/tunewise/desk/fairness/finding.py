@@ -13,7 +13,7 @@ from tunewise.desk.curves import LossPoint, share_of_training
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.verdict import Word
 from tunewise.records import DataSummary, RunRecord, Tuned
-from tunewise.spec import BaseMethod, ExistingMethod, Frozen, FullMethod, StudySpec
+from tunewise.spec import Frozen, StudySpec
 
 Severity = Literal["blocks", "warns", "note"]
 WORDS: tuple[Word, ...] = ("better", "as good", "worse")
@@ -59,11 +59,11 @@ class Case:
     @property
     def full(self) -> str | None:
         """The arm that the others are compared with."""
-        return next((name for name, arm in self.study.arms.items() if isinstance(arm, FullMethod)), None)
+        return self.study.full_arm
 
     def trained_arms(self) -> list[str]:
         """The arms that this study trains."""
-        return [n for n, m in self.study.arms.items() if not isinstance(m, ExistingMethod | BaseMethod)]
+        return list(self.study.trained_arms)
 
     def trained(self) -> dict[str, list[RunRecord]]:
         """The confirmed runs that trained to the end, by arm."""

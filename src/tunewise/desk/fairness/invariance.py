@@ -53,9 +53,9 @@ def start_alone(case: Case) -> Iterator[Finding]:
 def _groups(case: Case) -> list[Group]:
     """LoRA arms that are equal but for alpha, init_scale, the rule of the scale, and where their rate is searched."""
     groups: defaultdict[tuple[object, ...], Group] = defaultdict(list)
-    for name, method in case.study.arms.items():
+    for name, method in case.study.lora_arms.items():
         # pissa and olora begin as a part of the weight; dora's magnitudes learn at the same rate, whatever the scale
-        if isinstance(method, LoraMethod) and method.variant in ("plain", "rslora"):
+        if method.variant in ("plain", "rslora"):
             groups[method.rank, method.top_rank, method.targets, method.dropout].append((name, method))
     return [group for group in groups.values() if len(group) > 1]
 

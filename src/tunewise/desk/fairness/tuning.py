@@ -6,14 +6,11 @@ from tunewise.desk import schedule
 from tunewise.desk.comparison import HEADROOM_SHARE
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
 from tunewise.desk.search import headroom
-from tunewise.spec import HeadMethod, LoraMethod, TrainedMethod
 
 
 def unequal_rule(case: Case) -> Iterator[Finding]:
     """An arm's rates were given by hand, so it was not searched like the others, or there were more than the cap."""
-    for arm in case.trained_arms():
-        method = case.study.arms[arm]
-        assert isinstance(method, TrainedMethod), "it is trained"
+    for arm, method in case.study.trained_arms.items():
         tried = schedule.trials(case.records, arm)
         if method.rates is None and len(tried) <= case.study.tuning.cap:
             continue
@@ -49,17 +46,17 @@ def optimum_at_edge(case: Case) -> Iterator[Finding]:
 
 def head_rate_at_edge(case: Case) -> Iterator[Finding]:
     """The rate of the new head, which every arm shares, is at the edge of those tried on the `head` arm."""
-    heads = [arm for arm in case.confirmed if isinstance(case.study.arms[arm], HeadMethod)]
-    if not heads or case.study.train.head_learning_rate is not None:
+    head = case.study.head_arm
+    if head is None or head not in case.confirmed or case.study.train.head_learning_rate is not None:
         return
-    if schedule.is_bracketed(case.study, case.records, heads[0]):
+    if schedule.is_bracketed(case.study, case.records, head):
         return
-    rate = schedule.selected_rates(case.study, case.records)[heads[0]]
+    rate = schedule.selected_rates(case.study, case.records)[head]
     yield Finding(
         id="head-rate-at-edge",
         severity="warns",
         sentence="The learning rate of the new head, the same in every arm, is at the edge of what was tried.",
-        evidence=f"{rate:g}, found on {heads[0]}",
+        evidence=f"{rate:g}, found on {head}",
     )
 
 
@@ -104,10 +101,7 @@ def shared_rate_untuned(case: Case) -> Iterator[Finding]:
     The best rate falls with alpha_eff, so such a comparison measures which arm the rate happens to fit.
     """
     alphas: dict[float, dict[str, float]] = {}
-    for arm in case.trained_arms():
-        method = case.study.arms[arm]
-        if not isinstance(method, LoraMethod):
-            continue
+    for arm, method in case.study.lora_arms.items():
         rates = method.rates or ((method.learning_rate,) if case.study.tuning.rates == 1 else ())
         if len(rates) == 1 and rates[0] is not None:
             alphas.setdefault(rates[0], {})[arm] = method.scale * method.top_rank

@@ -32,8 +32,7 @@ class _Case:
 
     @property
     def lora(self) -> LoraMethod | None:
-        method = self.folder.study.arms[self.arm]
-        return method if isinstance(method, LoraMethod) else None
+        return self.folder.study.lora_arms.get(self.arm)
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -139,9 +138,8 @@ def _at_other_ranks(case: _Case) -> list[tuple[int, VerdictView]]:
     verdicts = {verdict.arm: verdict for verdict in case.report.verdicts}
     found = [
         (method.rank, verdicts[name])
-        for name, method in case.folder.study.arms.items()
-        if isinstance(method, LoraMethod)
-        and isinstance(method.rank, int)
+        for name, method in case.folder.study.lora_arms.items()
+        if isinstance(method.rank, int)
         and name in verdicts
         and (method.targets, method.variant) == (case.lora.targets, case.lora.variant)
     ]
@@ -224,14 +222,13 @@ def _missing(folder: StudyFolder, report: Report, arm: str | None) -> Iterator[s
 
 def _not_asked(folder: StudyFolder, report: Report, arm: str | None) -> Iterator[str]:
     """Questions that this tool answers and this study did not ask."""
-    loras = [name for name, method in folder.study.arms.items() if isinstance(method, LoraMethod)]
-    if not loras:
+    if not folder.study.lora_arms:
         yield "How LoRA does: no arm of it was trained (`method: lora`)."
         return
     if not report.capacity.ranks:
         yield "Whether a lower rank would do: `rank: auto` cuts one adapter down to all of them."
     if not report.capacity.placements:
         yield "Which modules: `targets: auto` compares them at equal budget."
-    worse = [v.arm for v in report.verdicts if v.outcome == "worse" and v.arm in loras]
+    worse = [v.arm for v in report.verdicts if v.outcome == "worse" and v.arm in folder.study.lora_arms]
     if worse and report.capacity.low_rank is None and arm == report.study.full_arm:
         yield f"Why {listed(worse)} falls short: `extract` of the full arm tells the rank from the optimisation."

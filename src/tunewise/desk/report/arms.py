@@ -16,9 +16,8 @@ from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.search import bracket, headroom
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import BaseMethod, ExistingMethod, FullMethod, HeadMethod, LoraMethod, Method, PeftMethod
+from tunewise.spec import BaseMethod, Method
 
-LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
 
@@ -37,7 +36,7 @@ def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecor
     losses = schedule.measured_losses(schedule.trials(folder.records, name))
     return ArmView(
         name=name,
-        method=describe(method),
+        method=method.in_words(),
         fits_in_memory=schedule.fits(folder.records, name),
         learning_rate=schedule.selected_rates(folder.study, folder.records).get(name),
         bracket=bracket(losses),
@@ -95,34 +94,11 @@ def _num_targets(data: DataSummary) -> int:
     return train.rows if data.task == "classify" else train.supervised_tokens
 
 
-def describe(method: Method) -> str:
-    """A method in words: 'LoRA r=8, alpha=32 (scale 4), qkv'."""
-    if isinstance(method, LoraMethod):
-        kind = LORA_NAMES[method.variant]
-        targets = method.targets if isinstance(method.targets, str) else ", ".join(method.targets)
-        dropout = f", dropout {method.dropout:g}" if method.dropout else ""
-        rank = f"auto up to {method.top_rank}" if method.rank == "auto" else method.rank
-        start = f", A begun × {method.init_scale:g}" if method.init_scale != 1 else ""
-        return f"{kind} r={rank}, alpha={method.alpha:g} (scale {method.scale:.4g}){start}{dropout}, {targets}"
-    if isinstance(method, PeftMethod):
-        options = ", ".join(f"{key}={value}" for key, value in method.options.items())
-        return f"peft {method.type}" + (f" ({options})" if options else "")
-    if isinstance(method, ExistingMethod):
-        return f"trained elsewhere: {method.path}"
-    if isinstance(method, HeadMethod):
-        return "classification head only"
-    return "full fine-tuning" if isinstance(method, FullMethod) else "the untouched pretrained model"
-
-
-def _has_seeds(method: Method) -> bool:
-    return not isinstance(method, BaseMethod | ExistingMethod)
-
-
 def _metrics(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
     names = metrics_of(folder.data.task, [metric.name for metric in folder.study.metrics])
     if not runs:
         return {}
-    if _has_seeds(method):
+    if method.is_trained:
         scores = folder.scores(runs)
         return {name: mean_interval(name, scores) for name in names}
     scores = folder.scores(runs[:1])
@@ -132,12 +108,12 @@ def _metrics(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> 
 def _forgetting(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
     """The change of the mean NLL on general text against the base: positive is forgotten."""
     measured = [run for run in runs if run.spec.inputs.general]
-    if folder.base is None or not measured or isinstance(method, BaseMethod):
+    if folder.base is None or not measured or method.method == "base":
         return None
-    scores = folder.scores(measured if _has_seeds(method) else measured[:1], "general")
+    scores = folder.scores(measured if method.is_trained else measured[:1], "general")
     base = folder.scores([folder.base], "general")
     change = PairedRuns(METRICS["nll"], {"arm": scores, "base": base}).contrast({"arm": 1, "base": -1})
-    interval = change.interval() if _has_seeds(method) else unit_interval(change.values_SN)
+    interval = change.interval() if method.is_trained else unit_interval(change.values_SN)
     return Estimate(estimate=change.estimate, low=interval.low, high=interval.high)
 
 

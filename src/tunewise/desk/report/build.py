@@ -126,7 +126,7 @@ def _study_view(reading: Reading) -> StudyView:
         question=_question(study, folder.full),
         primary_metric=primary_metric(folder.data.task, study.primary),
         cost=study.cost,
-        reference_arm=schedule.reference_arm(study),
+        reference_arm=study.reference_arm,
         full_arm=folder.full,
         margin=verdicts[0].margin if verdicts else study.margin,
         full_within_margin_after=_case(folder).full_within_margin_after() if verdicts else None,
@@ -154,7 +154,7 @@ def _question(study: StudySpec, full: str | None) -> str:
 def asked(study: StudySpec, full: str | None) -> list[str]:
     """The arms that the question is about: all but full, and but the reference of gain unless it is the only one."""
     others = [name for name in study.arms if name != full]
-    return [name for name in others if name != schedule.reference_arm(study)] or others
+    return [name for name in others if name != study.reference_arm] or others
 
 
 def _why_not_yet(reading: Reading) -> str | None:
@@ -192,7 +192,7 @@ def _why_no_verdict(folder: StudyFolder) -> str | None:
 
 def _reference_loss(folder: StudyFolder) -> float | None:
     """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
-    heads = folder.confirmed.get(schedule.reference_arm(folder.study), [])
+    heads = folder.confirmed.get(folder.study.reference_arm, [])
     losses = [loss for run in heads if math.isfinite(loss := schedule.selection_loss(run))]
     if losses:
         return sum(losses) / len(losses)
@@ -207,7 +207,7 @@ def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
     assert folder.base is not None, "checked by _why_no_verdict"
     metric = primary_metric(folder.data.task, study.primary)
     margin = study.margin_in(metric)
-    reference = folder.confirmed.get(schedule.reference_arm(study)) or [folder.base]
+    reference = folder.confirmed.get(study.reference_arm) or [folder.base]
 
     def comparison(arm: str) -> Comparison:
         runs = ArmScores(

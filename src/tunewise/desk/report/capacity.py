@@ -29,13 +29,9 @@ def capacity(folder: StudyFolder, findings: Sequence[Finding], is_complete: bool
 
 
 def _rank_view(folder: StudyFolder, curve: RankCurve) -> RankView:
-    searched = folder.study.arms[curve.trained_as]
-    assert isinstance(searched, LoraMethod), "the arm of a rank curve is LoRA"
-    alike = {
-        arm: method
-        for arm, method in folder.study.arms.items()
-        if isinstance(method, LoraMethod) and _fixed(method) == _fixed(searched)
-    }
+    loras = folder.study.lora_arms
+    searched = loras[curve.trained_as]
+    alike = {arm: method for arm, method in loras.items() if _fixed(method) == _fixed(searched)}
     direct = [_direct(folder, arm, method, curve.metric) for arm, method in alike.items()]
     ordered = tuple(sorted(direct, key=lambda point: (point.rank, point.arm)))
     return RankView(**dict(curve), direct=ordered, words=_words(curve), spread_arm=_spread_arm(curve, searched))

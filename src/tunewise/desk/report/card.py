@@ -5,7 +5,6 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from tunewise.desk.metrics import METRICS, compute, metrics_of, read_scores
-from tunewise.desk.report.arms import describe
 from tunewise.disk import write_atomically
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
@@ -78,7 +77,7 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
             pipeline="text-classification" if classifies else "text-generation",
             arm=record.spec.arm,
             study=study.name,
-            method=describe(record.spec.method),
+            method=record.spec.method.in_words(),
             run_id=record.run_id,
             rate=f"{record.spec.learning_rate:g}",
             seed=record.spec.seed,

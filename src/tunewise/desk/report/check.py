@@ -19,7 +19,7 @@ from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
 from tunewise.plans import StudyPlan
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
-from tunewise.spec import BaseMethod, ExistingMethod, StudySpec
+from tunewise.spec import StudySpec
 
 State = Literal["ok", "look", "refused"]
 STATE_COLOURS: dict[State, str] = {"ok": "green", "look": "yellow", "refused": "red"}
@@ -154,8 +154,9 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
 
 def _arms(study: StudySpec, data: DataSummary) -> Table:
     table = _table("arms", ("arm", "trainable", "%", "modules", "linear", "scale", "first rates"))
-    for name, method in study.arms.items():
-        if isinstance(method, ExistingMethod | BaseMethod):
+    for name in study.arms:
+        method = study.trained_arms.get(name)
+        if method is None:
             table.add_row(name, "-", "-", "-", "-", "-", "scored only")
             continue
         rates = method.rates or [

@@ -25,7 +25,7 @@ class StudyFolder:
         self.stale: list[RunRecord] = []  # in the folder, but of another study: settings that were changed since
         self.confirmed = schedule.confirmed(study, records)
         self.base = next((r for r in records if r.spec.role == "base" and r.status == "done"), None)
-        self.full = schedule.full_arm(study)
+        self.full = study.full_arm
         self.searched = study  # as it was before its own trials told the rank of an arm
         self.rank_curves: dict[str, RankCurve] = {}  # of the arms whose rank was chosen by one
         self.first_searches: list[RunRecord] = []  # of these arms, at their highest rank
@@ -136,7 +136,7 @@ class StudyFolder:
                 for points, run in zip(curves, self.timed(self.confirmed[arm]), strict=True)
             ]
             for arm, curves in self.loss_curves.items()
-            if arm != schedule.reference_arm(self.study)
+            if arm != self.study.reference_arm
         }
         return to_quality(runs)
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunewise.desk import schedule
 from tunewise.desk.low_rank import (
     Extracted,
     LowRank,
@@ -20,7 +19,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import LowRankView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.records import RunRecord, extracted_split
-from tunewise.spec import FullMethod, LoraMethod
+from tunewise.spec import FullMethod
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,14 @@ def low_rank(folder: StudyFolder) -> LowRankView | None:
     Raises StudyError for files that are damaged.
     """
     method = folder.study.arms.get(folder.full or "")
-    if not isinstance(method, FullMethod) or not method.extract or folder.full is None:
+    if method is None or method.method != "full" or not method.extract or folder.full is None:
         return None
     runs = [run for run in folder.confirmed.get(folder.full, []) if run.status == "done"]
     if not runs:
         return None
     metric = primary_metric(folder.data.task)  # what rates and checkpoints are selected by
     full = folder.scores(runs, "valid")
-    reference = folder.confirmed.get(schedule.reference_arm(folder.study)) or ([folder.base] if folder.base else [])
+    reference = folder.confirmed.get(folder.study.reference_arm) or ([folder.base] if folder.base else [])
     margin = margin_on_valid(folder.study, metric, full, folder.scores(reference, "valid"))
     cutting = _Cutting(folder, metric, runs, margin)
     ranks = sorted({rank for of in method.extract.values() for rank in of})
@@ -96,8 +95,8 @@ def _trained_at(folder: StudyFolder, targets: str, rank: int) -> str | None:
     """The LoRA arm of this rank on these targets, a plain one before its variants."""
     arms = [
         (method.variant != "plain", name)
-        for name, method in folder.study.arms.items()
-        if isinstance(method, LoraMethod) and (method.rank, method.targets) == (rank, targets)
+        for name, method in folder.study.lora_arms.items()
+        if (method.rank, method.targets) == (rank, targets)
     ]
     return min(arms)[1] if arms else None
 

@@ -16,7 +16,6 @@ from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.search import headroom
 from tunewise.placements import PLACEMENTS, alike
 from tunewise.records import RunRecord
-from tunewise.spec import LoraMethod
 
 MIN_SEEDS = 2
 PLACED = {"targets", "rank", "learning_rate", "rates"}  # what arms of one comparison may differ in
@@ -26,8 +25,8 @@ Runs = dict[str, list[RunRecord]]
 def placement_views(folder: StudyFolder, findings: Sequence[Finding]) -> tuple[PlacementView, ...]:
     """Every set of two and more such arms, confirmed with the seeds of the first look."""
     groups: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for arm, method in folder.study.arms.items():
-        is_placed = isinstance(method, LoraMethod) and method.rank != "auto" and method.targets in PLACEMENTS
+    for arm, method in folder.study.lora_arms.items():
+        is_placed = not method.has_open_rank and method.targets in PLACEMENTS
         tuned = next((run.tuned for run in folder.confirmed.get(arm, []) if run.tuned), None)
         if is_placed and tuned:
             groups[method.model_dump_json(exclude=PLACED)][arm] = tuned.trainable_parameters
@@ -78,8 +77,7 @@ def _concerns(finding: Finding, arms: Sequence[str]) -> bool:
 def _point(  # noqa: PLR0913 - one row of the table
     folder: StudyFolder, arm: str, best: str, test: dict[str, list[Scores]], valid: float, confidence: float
 ) -> PlacementPoint:
-    method, tuned = folder.study.arms[arm], folder.confirmed[arm][0].tuned
-    assert isinstance(method, LoraMethod), "placements are LoRA's"
+    method, tuned = folder.study.lora_arms[arm], folder.confirmed[arm][0].tuned
     assert isinstance(method.rank, int), "a confirmed rank is known"
     assert tuned is not None, "it was trained"
     metric = METRICS[primary_metric(folder.data.task, folder.study.primary)]

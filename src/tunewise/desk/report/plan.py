@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk import outlook
-from tunewise.desk.expected import expected_runs, num_extracted, second_look
+from tunewise.desk.expected import expected_runs, second_look
 from tunewise.desk.fairness.finding import listed
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.wording import MISSING, at_least, count, duration, size, study_duration, threads
-from tunewise.desk.schedule import is_unsettled, resolve_as_planned
+from tunewise.desk.schedule import resolve_as_planned
 from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import StudySpec
 
@@ -156,10 +156,10 @@ def _what_is_counted(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
     left_out = ["loading", "saving", "process starts"]
     if plan.task != "classify" and (study.samples.count or study.metrics):
         left_out.append("what models write")
-    if any(num_extracted(arm) for arm in study.arms.values()):
+    if any(arm.num_extracted for arm in study.arms.values()):
         left_out.append("the singular values that extract needs")
     yield f"It is {counted}. Training and scoring are in it; {listed(left_out)} are not."
-    if unsettled := [name for name, arm in study.arms.items() if is_unsettled(arm)]:
+    if unsettled := [name for name, arm in study.arms.items() if arm.has_open_rank]:
         yield f"{listed(unsettled)}: an estimate, since once its rank is known it may train faster, or leave the study."
     if study.budget:
         yield f"The budget of {study.budget} may cut it down, once the first trial tells what a run takes."

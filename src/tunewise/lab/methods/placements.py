@@ -3,7 +3,7 @@
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
 from tunewise.lab.models import Base
-from tunewise.placements import PLACEMENTS, Costs, expand, is_open
+from tunewise.placements import PLACEMENTS, Costs, expand
 from tunewise.spec import StudySpec
 
 
@@ -34,5 +34,5 @@ def placement_costs(base: Base) -> Costs:
 
 def expand_placements(study: StudySpec, base: Base) -> StudySpec:
     """The study with an arm for every placement where it has one with `targets: auto`. Raises SpecError."""
-    names = [name for name, method in study.arms.items() if is_open(method)]
+    names = [name for name, method in study.arms.items() if method.has_open_targets]
     return expand(study, dict.fromkeys(names, placement_costs(base))) if names else study

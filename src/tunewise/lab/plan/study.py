@@ -22,10 +22,9 @@ from tunewise.lab.plan.subject import Kernels, Setting
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.lab.train.meters import pick_device
 from tunewise.lab.train.precision import pick_precision
-from tunewise.placements import is_open
 from tunewise.plans import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, Work, fitting_tokens
 from tunewise.records import DataSummary, SplitSummary
-from tunewise.spec import NO_DATA, Device, ExistingMethod, Frozen, Method, StudySpec, Task
+from tunewise.spec import NO_DATA, Device, Frozen, Method, StudySpec, Task
 
 ASSUMED_LABELS = 2
 ASSUMED_STEPS = 1000  # for methods that plan with the length of a run, where it is not known
@@ -52,7 +51,7 @@ class Basis:
 
     def arms(self) -> dict[str, Method]:
         """Those that train."""
-        return {name: arm for name, arm in self.study.arms.items() if not isinstance(arm, ExistingMethod)}
+        return {**self.study.trained_arms}
 
     def workload(self, kernels: Kernels | None) -> Workload:
         """The batches of the study's first search seed; `kernels` None: as the model comes."""
@@ -127,7 +126,7 @@ def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
         precision=request.precision or study.machine.precision or pick_precision(device),
         attention=study.machine.attention,
     )
-    if any(is_open(arm) for arm in study.arms.values()):
+    if any(arm.has_open_targets for arm in study.arms.values()):
         study = expand_placements(study, blank_base(setting.config, setting.task, setting.num_labels, setting.heads))
     return Basis(with_head_arm(study, known.task), setting, known, train, num_rows)
 
