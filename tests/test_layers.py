@@ -27,6 +27,7 @@ PLAIN = (
     "tunewise.registry",
     "tunewise.metric_spec",
     "tunewise.method_spec",
+    "tunewise.task_spec",
     "tunewise.train_spec",
     "tunewise.spec",
     "tunewise.placements",
@@ -49,6 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.quantities": ("tunewise.safe_text",),
     "tunewise.metric_spec": ("tunewise.errors", "tunewise.quantities", "tunewise.registry"),
     "tunewise.method_spec": ("tunewise.quantities",),
+    "tunewise.task_spec": (),
     "tunewise.train_spec": ("tunewise.quantities",),
     "tunewise.spec": (
         "tunewise.errors",
@@ -56,6 +58,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "tunewise.metric_spec",
         "tunewise.quantities",
         "tunewise.registry",
+        "tunewise.task_spec",
         "tunewise.train_spec",
     ),
     "tunewise.placements": ("tunewise.errors", "tunewise.method_spec", "tunewise.spec"),

@@ -1,7 +1,7 @@
 """The arm that every classification has: the head alone on the frozen base, over which gain is measured."""
 
 from tunewise.errors import SpecError
-from tunewise.spec import HeadMethod, StudySpec, Task
+from tunewise.spec import TASKS, HeadMethod, StudySpec, Task
 
 HEAD_ARM = "head"
 
@@ -11,7 +11,7 @@ def with_head_arm(study: StudySpec, task: Task) -> StudySpec:
 
     Raises SpecError where another arm has its name.
     """
-    if task != "classify" or study.head_arm:
+    if not TASKS[task].has_classes or study.head_arm:
         return study
     if HEAD_ARM in study.arms:
         raise SpecError(

@@ -30,9 +30,10 @@ from tunewise.quantities import Source as Source
 from tunewise.quantities import parse_budget as parse_budget
 from tunewise.quantities import parse_margin as parse_margin
 from tunewise.registry import near_miss
+from tunewise.task_spec import TASKS as TASKS
+from tunewise.task_spec import Task as Task
 from tunewise.train_spec import TrainSpec as TrainSpec
 
-Task = Literal["sft", "lm", "classify"]
 Split = Literal["train", "valid", "test"]
 # What the splits of a data set are called, in files and on the hub; the first that is there counts.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
@@ -298,7 +299,7 @@ class StudySpec(Frozen):
     @property
     def reference_arm(self) -> str:
         """The arm over which gain is measured: the base, or for classification the head alone."""
-        return (self.head_arm if self.task == "classify" else None) or "base"
+        return (self.head_arm if self.task and TASKS[self.task].has_classes else None) or "base"
 
     def margin_in(self, metric: str) -> Margin:
         """The margin of a verdict on `metric`: the declared one, else the default of that metric.

@@ -15,7 +15,7 @@ from tunewise.desk.scores import Floats, Integers, Scores, Texts, Written, read_
 from tunewise.desk.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
 from tunewise.registry import lookup
-from tunewise.spec import StudySpec, Task
+from tunewise.spec import TASKS, StudySpec, Task
 
 __all__ = [
     "METRICS",
@@ -80,16 +80,8 @@ _BITS_PER_BYTE = Metric(
 )
 METRICS: dict[str, Metric] = {m.name: m for m in (_NLL, _PERPLEXITY, _BITS_PER_BYTE, *CLASS_METRICS, *TEXT_METRICS)}
 
-_REPORTED: dict[Task, tuple[str, ...]] = {  # the one that a verdict is about unless the study says otherwise first
-    "sft": ("nll", "perplexity", "bits_per_byte"),
-    "lm": ("nll", "perplexity", "bits_per_byte"),
-    "classify": ("accuracy", "macro_f1", "mcc", "nll", "calibration_error"),
-}
-_PRIMARY: dict[Task, tuple[str, ...]] = {
-    "sft": ("nll", "bits_per_byte", "exact_match", "matches", "bleu", "chrf", "rouge_l"),
-    "lm": ("nll", "bits_per_byte"),
-    "classify": ("accuracy", "macro_f1", "mcc", "nll"),
-}
+# by task, with those that were registered in this process
+_REPORTED: dict[Task, tuple[str, ...]] = {name: task.reported for name, task in TASKS.items()}
 # What the statistics of a metric are counted with; the `metrics` extra brings it.
 _LIBRARIES = {"bleu": "sacrebleu", "chrf": "sacrebleu", "rouge_l": "rouge_score"}
 
@@ -151,7 +143,7 @@ def check_asked(study: StudySpec) -> None:
     if study.metrics and study.task != "sft":
         names = ", ".join(m.name for m in study.metrics)
         raise SpecError(f"metrics ({names}) are of answers to prompts, task sft; this study's task is {study.task}.")
-    judged = (*_PRIMARY[study.task], *(metric.name for metric in study.metrics if metric.is_own))
+    judged = (*TASKS[study.task].judged, *(metric.name for metric in study.metrics if metric.is_own))
     if study.primary and study.primary not in judged:
         known = ", ".join(judged)
         raise SpecError(f"primary: a study of task {study.task} has no '{study.primary}'. Allowed: {known}.")

@@ -9,7 +9,7 @@ from tunewise.desk.gpus import Gpu
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.plans import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
-from tunewise.spec import StudySpec
+from tunewise.spec import TASKS, StudySpec
 
 Fit = Literal["fits", "tight", "does not fit"]
 
@@ -62,7 +62,7 @@ def length(study: StudySpec, plan: StudyPlan) -> Length | None:
     """What the number of runs and scorings depends on; None: not known without data."""
     if not plan.work.splits or plan.work.num_steps is None:
         return None
-    return Length(plan.work.num_steps, has_general=plan.task != "classify" and study.forgetting.tokens > 0)
+    return Length(plan.work.num_steps, has_general=TASKS[plan.task].has_general_text and study.forgetting.tokens > 0)
 
 
 def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:

@@ -16,7 +16,7 @@ from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.search import bracket, headroom
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import BaseMethod, Method
+from tunewise.spec import TASKS, BaseMethod, Method
 
 MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
@@ -91,7 +91,7 @@ def _rate_ratio(folder: StudyFolder, arm: str) -> Estimate | None:
 def _num_targets(data: DataSummary) -> int:
     """What the arms learn from: supervised tokens of train, for a classification its rows."""
     train = data.split("train")
-    return train.rows if data.task == "classify" else train.supervised_tokens
+    return train.rows if TASKS[data.task].has_classes else train.supervised_tokens
 
 
 def _metrics(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:

@@ -29,7 +29,7 @@ from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.ledger import Ledger
 from tunewise.records import LOST_SEED
-from tunewise.spec import StudySpec
+from tunewise.spec import TASKS, StudySpec
 
 
 def build_report(ledger: Ledger) -> Report:
@@ -196,7 +196,7 @@ def _reference_loss(folder: StudyFolder) -> float | None:
     losses = [loss for run in heads if math.isfinite(loss := schedule.selection_loss(run))]
     if losses:
         return sum(losses) / len(losses)
-    if folder.base is None or folder.data.task == "classify":
+    if folder.base is None or TASKS[folder.data.task].has_classes:
         return None
     return compute("nll", folder.scores([folder.base], "valid")[0])
 

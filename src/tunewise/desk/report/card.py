@@ -8,7 +8,7 @@ from tunewise.desk.metrics import METRICS, compute, metrics_of, read_scores
 from tunewise.disk import write_atomically
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
-from tunewise.spec import DataSpec, StudySpec
+from tunewise.spec import TASKS, DataSpec, StudySpec
 
 CARD = """---
 base_model: {{ base }}
@@ -56,7 +56,7 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
     """Write README.md into the deliverable of the record's arm."""
     folder = ledger.best_folder(record.spec.arm)
     is_adapter = (folder / "adapter_config.json").is_file()
-    classifies = record.spec.task == "classify"
+    classifies = TASKS[record.spec.task].has_classes
     labels = dict(enumerate(ledger.data_summary().labels))
     test = read_scores(ledger.scores_path(record.run_id), "test")
     names = metrics_of(record.spec.task, [metric.name for metric in record.spec.metrics])

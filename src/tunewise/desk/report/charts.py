@@ -29,6 +29,7 @@ from tunewise.desk.report.canvas import (
 from tunewise.desk.report.forest import forest
 from tunewise.desk.report.rank_chart import rank_chart
 from tunewise.desk.report.view import ArmView, Report
+from tunewise.spec import TASKS
 
 HEIGHT = 310
 PARABOLA_POINTS = 25
@@ -267,7 +268,7 @@ def forgetting_by_rate(report: Report, canvas: Canvas) -> Any:
 
 
 def _valid_metric(report: Report) -> str:
-    return "accuracy" if report.study.task == "classify" else "nll"
+    return TASKS[report.study.task].selection_metric
 
 
 def _shown(metric: str, nll: float | None, accuracy: float | None) -> float | None:

@@ -19,7 +19,7 @@ from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
 from tunewise.plans import StudyPlan
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
-from tunewise.spec import StudySpec
+from tunewise.spec import TASKS, StudySpec
 
 State = Literal["ok", "look", "refused"]
 STATE_COLOURS: dict[State, str] = {"ok": "green", "look": "yellow", "refused": "red"}
@@ -201,7 +201,7 @@ def resolution(study: StudySpec, data: DataSummary) -> str:
     if smallest <= declared.absolute:
         return f"{sentence} Your margin is {declared.absolute:g}."
     chance = chance_of_as_good(units, seeds, spread, declared.absolute)
-    another = ", or judge by NLL (primary: nll), which says more of each row" if data.task == "classify" else ""
+    another = ", or judge by NLL (primary: nll), which says more of each row" if TASKS[data.task].has_classes else ""
     return (
         f"{sentence} Your margin is {declared.absolute:g}: such a study says 'as good' in {chance:.0%} of cases only. "
         f"Add test data, widen the margin before the runs{another}."

@@ -14,7 +14,7 @@ from tunewise.desk.ranks import RankCurve, rank_curves
 from tunewise.ledger import Ledger
 from tunewise.plans import StudyPlan
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import StudySpec
+from tunewise.spec import TASKS, StudySpec
 
 
 class StudyFolder:
@@ -119,7 +119,7 @@ class StudyFolder:
 
     def selection_curve(self, arm: str) -> tuple[LossPoint, ...]:
         """What selection minimises (NLL, for a classification the error rate) by step, mean over an arm's runs."""
-        if self.data.task != "classify":
+        if not TASKS[self.data.task].has_classes:
             return mean_losses([run for run in self.loss_curves.get(arm, []) if run])
         measured = [
             [LossPoint(e.step, 1 - e.accuracy) for e in run.evaluations if e.accuracy is not None]

@@ -16,7 +16,7 @@ from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, 
 from tunewise.desk.report.wording import MISSING, at_least, count, duration, size, study_duration, threads
 from tunewise.desk.schedule import resolve_as_planned
 from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
-from tunewise.spec import StudySpec
+from tunewise.spec import TASKS, StudySpec
 
 USES = ("weights", "gradients", "optimizer", "activations", "logits")
 # as far apart as stacked neighbours must be; of the report's palette, grey for what is only held
@@ -154,7 +154,7 @@ def _what_is_counted(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
     if more := sum(runs.num_runs for runs in second_look(study, length)):
         counted += f" up to the look at {study.looks[0]} seeds, up to {more} more to that at {study.looks[1]}"
     left_out = ["loading", "saving", "process starts"]
-    if plan.task != "classify" and (study.samples.count or study.metrics):
+    if not TASKS[plan.task].has_classes and (study.samples.count or study.metrics):
         left_out.append("what models write")
     if any(arm.num_extracted for arm in study.arms.values()):
         left_out.append("the singular values that extract needs")

@@ -15,7 +15,7 @@ from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
 from tunewise.plans import ArmPlan, StudyPlan, StudySeconds
 from tunewise.records import BETWEEN_PARTS, DataSummary
-from tunewise.spec import CostName, Task
+from tunewise.spec import TASKS, CostName, Task
 
 MISSING = "–"
 
@@ -142,7 +142,7 @@ def signed_interval(metric: str, found: Estimate | Verdict | AtEqualQuality | No
 def metric_title(metric: str, task: Task) -> str:
     """The axis or column title: 'NLL (nats per supervised token)', for a classification 'NLL (nats per example)'."""
     shown = METRICS[metric]
-    unit = shown.unit.replace("supervised token", "example") if task == "classify" else shown.unit
+    unit = shown.unit.replace("supervised token", "example") if TASKS[task].has_classes else shown.unit
     return f"{shown.label} ({unit})" if unit and unit != shown.label else shown.label
 
 
@@ -177,7 +177,7 @@ def capacity(arm: ArmView, task: Task) -> str:
     """What learns beside what there is to learn from: '0.749%, 1.4 a supervised token'."""
     if arm.trainable_percent is None or arm.parameters_per_target is None:
         return ""
-    target = "row" if task == "classify" else "supervised token"
+    target = TASKS[task].target
     each = arm.parameters_per_target
     return f"{percent(arm.trainable_percent)}, {f'{each:,.0f}' if each >= 100 else f'{each:.3g}'} a {target}"
 
