@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Example, make_batch
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
-from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
+from tunewise.lab.train.optim import LearningRates, describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.spec import LoraMethod, TrainSpec
 
 LENGTHS = (9, 4, 16, 5, 23, 12, 7, 3)  # uneven on purpose: a mean of means would show
@@ -39,8 +40,7 @@ def loop_for(model: torch.nn.Module, **changes: Any) -> Loop:
         "optimizer": torch.optim.SGD(learning, lr=1.0),
         "rate_factors": iter([1.0] * 100),
         "clip_norm": 1e9,
-        "device": "cpu",
-        "precision": "fp32",
+        "compute": Compute("cpu", "fp32"),
         "after_step": lambda model, step: None,
     }
     return Loop(**{**content, **changes})
@@ -256,7 +256,7 @@ def test_matrices_decay_and_vectors_do_not_and_everything_that_learns_is_in_one_
     base.model.requires_grad_(True)
     base.model.get_input_embeddings().weight.requires_grad_(False)
     train_spec = TrainSpec(weight_decay=0.07)
-    groups = parameter_groups(base.model, base.head_modules, train_spec, 1e-3, 5e-2)
+    groups = parameter_groups(base.model, base.head_modules, train_spec, LearningRates(1e-3, 5e-2))
     grouped: list[torch.nn.Parameter] = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
     assert sorted(map(id, grouped)) == sorted(id(p) for p in base.model.parameters() if p.requires_grad)
     heads = {id(p) for name in base.head_modules for p in base.model.get_submodule(name).parameters()}
@@ -274,7 +274,7 @@ def test_the_policy_of_groups_is_the_same_in_every_arm(classifier: Load) -> None
             model = base.model.requires_grad_(True)
         else:
             model = build_method(LoraMethod(rank=2), "classify", 1).prepare(base)
-        groups = parameter_groups(model, base.head_modules, TrainSpec(), 1e-3, 5e-2)
+        groups = parameter_groups(model, base.head_modules, TrainSpec(), LearningRates(1e-3, 5e-2))
         heads[name] = {
             group["name"]: [tuple(p.shape) for p in group["params"]]  # type: ignore[attr-defined]
             for group in groups
@@ -286,7 +286,7 @@ def test_the_policy_of_groups_is_the_same_in_every_arm(classifier: Load) -> None
 
 def test_groups_are_described_with_count_rate_and_decay(classifier: Load) -> None:
     base = classifier("gpt2")
-    groups = parameter_groups(base.model, base.head_modules, TrainSpec(weight_decay=0.1), 1e-3, 0.5)
+    groups = parameter_groups(base.model, base.head_modules, TrainSpec(weight_decay=0.1), LearningRates(1e-3, 0.5))
     lines = describe_groups(make_optimizer(groups, TrainSpec(), "cpu"))
     assert "head, decayed: 96 parameters, learning rate 0.5, weight decay 0.1" in lines
     assert any(line.startswith("body, not decayed: ") and line.endswith("weight decay 0") for line in lines)

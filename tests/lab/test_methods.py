@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from tunewise.errors import SpecError
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import build_method, describe
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora
@@ -269,8 +270,7 @@ def trained(model: torch.nn.Module, method: AnyPeft, examples: list[Example], nu
         optimizer=torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05),
         rate_factors=[1.0] * num_steps,
         clip_norm=1.0,
-        device="cpu",
-        precision="fp32",
+        compute=Compute("cpu", "fp32"),
         after_step=method.after_step,
     )
     return [step.loss for step in train(model, [[batch]] * num_steps, loop)]

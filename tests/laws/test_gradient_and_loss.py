@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, Grani
 
 import tunewise.lab.train.loss
 from lab_fixtures import small_config
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import build_method
@@ -69,7 +70,7 @@ def gradients(model: torch.nn.Module, examples: Sequence[Example], pieces: Seque
         found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
     learning = [p for p in model.parameters() if p.requires_grad]
-    loop = Loop(torch.optim.SGD(learning, lr=0.0), iter([1.0]), 1e9, "cpu", "fp32", keep)
+    loop = Loop(torch.optim.SGD(learning, lr=0.0), iter([1.0]), 1e9, Compute("cpu", "fp32"), keep)
     for _ in train(model, [[make_batch(examples, piece, PADDING) for piece in pieces]], loop):
         assert found, "the step had a gradient"
     return found
@@ -135,11 +136,11 @@ def test_law_02_loss_and_perplexity_do_not_depend_on_batches_or_order(folder: Pa
     and the order of the rows change nothing (1e-6), nor the loss of any example."""
     model, examples = language_model(str(folder)).model, answers(LENGTHS)
     scrambled = random.Random(1).sample(examples, len(examples))
-    alone = score(model, examples, Batching(1, PADDING), ("cpu", "fp32"))  # one example a batch
+    alone = score(model, examples, Batching(1, PADDING), Compute("cpu", "fp32"))  # one example a batch
     reference = summarise(alone, 0).nll
     for rows in (examples, scrambled, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS), 10_000):
-            scored = score(model, rows, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+            scored = score(model, rows, Batching(max_tokens, PADDING), Compute("cpu", "fp32"))
             assert nll_by_example(scored) == pytest.approx(nll_by_example(alone), rel=1e-5)
             found = summarise(scored, 0).nll
             assert found == pytest.approx(reference, rel=1e-6)
@@ -152,11 +153,11 @@ def test_law_02_accuracy_does_not_depend_on_batches_or_order(family: str, tmp_pa
     last batch is smaller."""
     model = classifier(save_small_model(family, tmp_path / "model"), seed=3).model
     examples = labelled_examples([*LENGTHS, 6, 11, 8], seed=2)
-    rows = score(model, examples, Batching(1, PADDING), ("cpu", "fp32"))
+    rows = score(model, examples, Batching(1, PADDING), Compute("cpu", "fp32"))
     right = sum(row["prediction"] == example.label for row, example in zip(rows, examples, strict=True))
     for order in (examples, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS)):
-            scored = score(model, order, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+            scored = score(model, order, Batching(max_tokens, PADDING), Compute("cpu", "fp32"))
             assert nll_by_example(scored) == pytest.approx(nll_by_example(rows), rel=1e-5)
             found = summarise(scored, 0)
             assert found.accuracy == right / len(examples)
@@ -180,7 +181,7 @@ def test_law_03_perplexity_is_exp_of_the_summed_nll_over_the_tokens(folder: Path
                 if is_supervised:
                     nll -= float(log_probabilities_TV[t - 1, example.input_ids[t]])
                     num_tokens += 1
-    rows = score(language_model(str(folder)).model, examples, Batching(2048, PADDING), ("cpu", "fp32"))
+    rows = score(language_model(str(folder)).model, examples, Batching(2048, PADDING), Compute("cpu", "fp32"))
     assert sum(row["num_tokens"] for row in rows) == num_tokens
     assert math.exp(summarise(rows, 0).nll) == pytest.approx(math.exp(nll / num_tokens), rel=1e-5)
 
@@ -289,7 +290,7 @@ def in_parts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def gradient_of(model: torch.nn.Module, examples: Sequence[Example]) -> tuple[float, Gradients]:
     """Loss and gradients of the loop's own path."""
     model.zero_grad()
-    loss = add_gradient(model, make_batch(examples, range(len(examples)), PADDING), 1, ("cpu", "fp32"))
+    loss = add_gradient(model, make_batch(examples, range(len(examples)), PADDING), 1, Compute("cpu", "fp32"))
     return float(loss), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 

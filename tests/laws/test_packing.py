@@ -24,13 +24,13 @@ from transformers import (
 import tunewise.lab.data.batching
 from lab_fixtures import LABELS, VOCABULARY, make_examples, small_config
 from tunewise.lab.attention import NAMES, pack_places
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch, pack_batch
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base
 from tunewise.lab.packing import fit_attention
 from tunewise.lab.train.loss import class_logits, example_losses
-from tunewise.lab.train.precision import autocast
 from tunewise.spec import LoraMethod
 
 SIZES = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "max_position_embeddings": 64}
@@ -59,7 +59,9 @@ def random_model(family: str, auto: Any = AutoModelForCausalLM) -> Any:
 
 
 def nll(model: torch.nn.Module, examples: list[Example], batching: Batching) -> torch.Tensor:
-    return torch.tensor([row["nll"] for row in score(model, examples, batching, ("cpu", "fp32"))], dtype=torch.float64)
+    return torch.tensor(
+        [row["nll"] for row in score(model, examples, batching, Compute("cpu", "fp32"))], dtype=torch.float64
+    )
 
 
 @torch.no_grad()
@@ -230,7 +232,7 @@ def test_the_kernel_for_short_texts_in_bf16_computes_what_the_models_own_does(fa
     batch = make_batch(examples, range(8), 0)
 
     def in_bf16() -> torch.Tensor:
-        with torch.no_grad(), autocast("cpu", "bf16"):
+        with torch.no_grad(), Compute("cpu", "bf16").autocast():
             return example_losses(model, batch).nll_B
 
     own = in_bf16()

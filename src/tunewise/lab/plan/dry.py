@@ -9,11 +9,11 @@ from unittest.mock import patch
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.plan.meter import StepMeter
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.loss import example_losses
-from tunewise.lab.train.precision import autocast
 from tunewise.spec import Precision
 
 
@@ -78,7 +78,7 @@ def meter_score(model: torch.nn.Module, batch: Batch, precision: Precision, mete
     """The scoring of one batch, metered."""
     model.eval()
     meter.hold([*model.parameters(), *model.buffers()], "weights")
-    with meter, autocast("cpu", precision):
+    with meter, Compute("cpu", precision).autocast():
         example_losses(model, batch)
 
 

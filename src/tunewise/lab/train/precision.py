@@ -23,11 +23,6 @@ def pick_precision(device: Device) -> Precision:
     return "fp32"
 
 
-def autocast(device: Device, precision: Precision) -> torch.autocast:
-    """The autocast that training and the scores on valid run under; does nothing in fp32."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
-
-
 def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modules: Collection[str] = ()) -> None:
     """Store frozen linear weights in bf16, those tied to an embedding and those of `fp32_modules` (names) excepted.
 
