@@ -4,14 +4,13 @@ storage (torch's FakeTensorMode), on a fake CPU also for a GPU."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from unittest.mock import patch
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.plan.meter import StepMeter
+from tunewise.lab.private import FakeTensorMode, one_text_a_row
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.loss import example_losses
 from tunewise.spec import Precision
@@ -20,10 +19,7 @@ from tunewise.spec import Precision
 @contextmanager
 def no_storage() -> Iterator[FakeTensorMode]:
     """Inside, new tensors have shapes and no memory."""
-    # A model that is given no mask asks its positions whether several texts share a row. Where they have no values,
-    # transformers takes it for granted. Our rows hold one text, or carry an explicit mask.
-    one_text_a_row = patch("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row():
         yield mode
 
 
