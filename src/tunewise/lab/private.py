@@ -52,10 +52,9 @@ def tensors_of(module: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any]]
     return module._parameters, module._buffers
 
 
-def attention_of(config: PreTrainedConfig) -> str | None:
+def attention_of(config: PreTrainedConfig) -> Any:
     """The name of the attention in use, of which transformers has a setter alone (`set_attn_implementation`)."""
-    name: str | None = config._attn_implementation
-    return name
+    return config._attn_implementation
 
 
 def commit_of(config: PreTrainedConfig) -> str | None:
