@@ -1,4 +1,4 @@
-"""AdaLoRA (Zhang et al., arXiv 2303.10512): the one adapter that acts after a step and remembers from step to step."""
+"""Adapters that act after every step: AdaLoRA (Zhang et al., arXiv 2303.10512), and AdaMSS of peft 0.21."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -8,21 +8,25 @@ from peft import PeftModel
 
 from tunewise.lab.methods.peft_methods import AnyPeft
 
-# What it remembers: moving averages of the importance of every weight, and the ranks that are left.
+# What AdaLoRA remembers: moving averages of the importance of every weight, and the ranks that are left.
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 RANKS = "rank_pattern"
 
 
-class AdaLora(AnyPeft):
-    """LoRA whose ranks are re-allocated while it trains."""
+class Reallocating(AnyPeft):
+    """An adapter whose tuner re-allocates ranks, or masks subspaces, while it trains."""
+
+    def after_step(self, model: torch.nn.Module, step: int) -> None:
+        """Re-allocate."""
+        _tuner(model).update_and_allocate(step)
+
+
+class AdaLora(Reallocating):
+    """LoRA whose ranks are re-allocated; it remembers from step to step."""
 
     def defaults(self) -> dict[str, Any]:
         """Its schedule ends with the run."""
         return {"total_step": self.num_steps}
-
-    def after_step(self, model: torch.nn.Module, step: int) -> None:
-        """Re-allocate the ranks."""
-        _tuner(model).update_and_allocate(step)
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         """How important every weight was so far, and which ranks are left."""
@@ -41,6 +45,10 @@ class AdaLora(AnyPeft):
                 config.rank_pattern = {**(config.rank_pattern or {}), name: tensor.tolist()}
             else:
                 getattr(tuner.rankallocator, kind)[name] = tensor.to(model.device)
+
+
+# By peft's name of their type; a test asks peft whether there are others. Versions before 0.21 have no AdaMSS.
+REALLOCATING: dict[str, type[Reallocating]] = {"ADALORA": AdaLora, "ADAMSS": Reallocating}
 
 
 def _tuner(model: torch.nn.Module) -> Any:
