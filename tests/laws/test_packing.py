@@ -22,7 +22,7 @@ from transformers import (
 )
 
 import tunewise.lab.data.batching
-from lab_fixtures import LABELS, VOCABULARY, make_examples, small_config
+from lab_fixtures import LABELS, LENGTHS, VOCABULARY, make_examples, small_config
 from tunewise.lab.attention import NAMES, pack_places
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch, pack_batch
@@ -48,7 +48,6 @@ MORE_FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 PACK = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3", "phi3", "gpt-neox", "opt")
 PAD = ("bloom", "falcon", "mpt", "gptj", "mamba")  # attention of their own (GPT-J up to transformers 5.23), or none
-LENGTHS = (9, 4, 16, 5, 23, 12, 7, 3)
 
 
 def random_model(family: str, auto: Any = AutoModelForCausalLM) -> Any:
