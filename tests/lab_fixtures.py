@@ -1,6 +1,7 @@
 """Small models and examples for the tests of the lab and for the laws; everything is drawn from seeds, nothing is
 downloaded."""
 
+import math
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: a test that asks the hub is broken
@@ -40,6 +41,15 @@ from tunewise.lab.models import Base, load_base
 
 VOCABULARY = 64
 LABELS = ("negative", "neutral", "positive")
+LENGTHS = (9, 4, 16, 5, 23, 12, 7, 3)  # unequal on purpose: a mean of means would show
+CUTS = {  # ways to cut these eight into micro-batches
+    "8 at once": [range(8)],
+    "2 times 4": [range(4), range(4, 8)],
+    "8 times 1": [[row] for row in range(8)],
+    "uneven": [range(3), range(3, 6), range(6, 8)],
+    "any order": [[7], [3, 0], [5, 1, 6, 2], [4]],
+}
+Gradients = dict[str, torch.Tensor]  # by the name of the parameter
 ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert")
 
 
@@ -192,3 +202,19 @@ def make_examples(lengths: Sequence[int], seed: int = 0, classify: bool = False,
 def examples_of() -> Callable[..., list[Example]]:
     """Random examples of given lengths: `examples_of(lengths, seed=0, classify=False)`."""
     return make_examples
+
+
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, which drops nothing from now on."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def relative_difference(one: Gradients, other: Gradients) -> float:
+    """|one - other| / |other|, over all parameters together."""
+    assert one.keys() == other.keys()
+    assert other
+    apart = sum(float((one[name] - other[name]).double().square().sum()) for name in one)
+    return math.sqrt(apart / sum(float(gradient.double().square().sum()) for gradient in other.values()))

@@ -8,35 +8,17 @@ from typing import Any
 
 import pytest
 
+from builders import make_run_spec
 from tunewise.executors import client
 from tunewise.executors.client import LabServer
 from tunewise.lab.train.memory import is_out_of_memory
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
-from tunewise.spec import BaseMethod, Inputs, MachineSpec, RunSpec, SamplesSpec, TrainSpec
+from tunewise.spec import BaseMethod, MachineSpec, RunSpec
 
 
 def spec() -> RunSpec:
-    return RunSpec(
-        arm="base",
-        role="base",
-        model="tiny",
-        trust_remote_code=False,
-        task="sft",
-        method=BaseMethod(),
-        train=TrainSpec(),
-        learning_rate=None,
-        head_learning_rate=None,
-        seed=1,
-        checkpoint="best",
-        score_splits=("test",),
-        samples=SamplesSpec(),
-        forgetting_points=0,
-        device="cpu",
-        precision="fp32",
-        threads=1,
-        inputs=Inputs(base="b", tokenizer="t", data="d", general=None, existing=None, versions={}),
-    )
+    return make_run_spec(arm="base", role="base", method=BaseMethod(), learning_rate=None, score_splits=("test",))
 
 
 def run(ledger: Ledger, *events: dict[str, Any], asked: list[str] | None = None) -> RunRecord:

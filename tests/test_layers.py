@@ -227,3 +227,55 @@ def test_every_module_says_what_it_is(module: str) -> None:
     if module == "tunewise.__main__":
         return
     assert ast.get_docstring(ast.parse(FILES[module].read_text(encoding="utf-8"))), module
+
+
+# --- private names of others
+
+# Public in spite of their underscore: Python's own.
+PUBLIC = {"_asdict", "_exit"}
+HOME_OF_PRIVATE_NAMES = "tunewise.lab.private"
+
+
+def private_names(module: str) -> set[str]:
+    """The names with one leading underscore that `module` takes from somewhere else than itself."""
+    found, own = set(), set(PUBLIC)
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            (own if is_own else found).add(node.attr)
+        elif isinstance(node, ast.Import):
+            found |= {part for alias in node.names for part in alias.name.split(".")}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr"):
+            found |= {str(argument.value) for argument in node.args[1:2] if isinstance(argument, ast.Constant)}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")} - own
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_private_names_of_other_packages_stand_in_one_file(module: str) -> None:
+    """They may change with any version of torch or transformers: one file says why each is needed, and what it was
+    tried on."""
+    if module != HOME_OF_PRIVATE_NAMES:
+        assert not private_names(module), module
+
+
+def test_the_walk_sees_private_names_however_they_are_reached() -> None:
+    found = private_names(HOME_OF_PRIVATE_NAMES)
+    assert {"_subclasses", "_python_dispatch", "_cdata", "_commit_hash", "_attn_implementation"} <= found
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_no_module_needs_a_library_for_tests(module: str) -> None:
+    names = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not names & {"unittest", "pytest", "hypothesis"}, module

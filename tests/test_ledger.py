@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from builders import make_data_summary, make_run_spec
 from tunewise.disk import file_hash, files_below, write_atomically
 from tunewise.errors import StudyError
 from tunewise.ledger import SEAL, Ledger, _text_hash, find_studies, seal_data, sealed, unsealed
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import FullMethod, Inputs, RunSpec, SamplesSpec, StudySpec, TrainSpec
+from tunewise.spec import RunSpec, StudySpec
 
 STUDY = StudySpec.model_validate(
     {
@@ -23,26 +24,7 @@ STUDY = StudySpec.model_validate(
 
 
 def run_spec(seed: int = 1) -> RunSpec:
-    return RunSpec(
-        arm="full",
-        role="confirm",
-        model="tiny",
-        trust_remote_code=False,
-        task="sft",
-        method=FullMethod(),
-        train=TrainSpec(),
-        learning_rate=1e-3,
-        head_learning_rate=None,
-        seed=seed,
-        checkpoint="best",
-        score_splits=("valid", "test"),
-        samples=SamplesSpec(),
-        forgetting_points=0,
-        device="cpu",
-        precision="fp32",
-        threads=2,
-        inputs=Inputs(base="b", tokenizer="t", data="d", general=None, existing=None, versions={}),
-    )
+    return make_run_spec(arm="full", seed=seed, threads=2)
 
 
 def finish(ledger: Ledger, spec: RunSpec, **files: str) -> Path:
@@ -285,24 +267,7 @@ def test_the_summary_in_use_is_the_newest(ledger: Ledger) -> None:
 
 
 def summary(key: str) -> DataSummary:
-    return DataSummary(
-        key=key,
-        task="sft",
-        labels=(),
-        splits=(),
-        example_prompt="",
-        example_supervised="",
-        notes=(),
-        near_duplicates=0,
-        inputs=run_spec().inputs,
-        model_type="gpt2",
-        hidden_size=8,
-        num_new_parameters=0,
-        arms={},
-        device="cpu",
-        precision="fp32",
-        threads=1,
-    )
+    return make_data_summary(key=key, hidden_size=8)
 
 
 def test_a_bomb_under_its_own_seal_is_refused(tmp_path: Path) -> None:

@@ -10,18 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from builders import make_inputs, make_run_spec
 from tunewise.spec import (
     MAX_SEEDS,
     METHOD_SPECS,
     ExistingMethod,
     FullMethod,
-    Inputs,
     LoraMethod,
     Margin,
     MetricSpec,
     PeftMethod,
     RunSpec,
-    SamplesSpec,
     StudySpec,
     TrainSpec,
     TuningSpec,
@@ -67,26 +66,12 @@ WORDS = (
 
 
 def run_spec(method: Any = None) -> RunSpec:
-    return RunSpec(
-        arm="an-arm",
-        role="confirm",
-        model="tiny",
-        trust_remote_code=False,
-        task="sft",
+    return make_run_spec(
         method=method or FullMethod(),
-        train=TrainSpec(),
-        learning_rate=1e-3,
-        head_learning_rate=None,
-        seed=1,
-        checkpoint="best",
-        score_splits=("valid", "test"),
-        samples=SamplesSpec(),
         metrics=(MetricSpec(name="a_number", extract="x"),),
         forgetting_points=10,
-        device="cpu",
-        precision="fp32",
         threads=2,
-        inputs=Inputs(base="b", tokenizer="t", data="d", general="g", existing=None, versions={"torch": "2.13"}),
+        inputs=make_inputs(general="g", versions={"torch": "2.13"}),
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from builders import make_data_summary, make_inputs
 from tunewise.desk import schedule
 from tunewise.ledger import Ledger, seal_data
 from tunewise.records import (
@@ -31,7 +32,7 @@ from tunewise.records import (
     extracted_split,
     truncated_split,
 )
-from tunewise.spec import FullMethod, HeadMethod, Inputs, LoraMethod, RunSpec, StudySpec
+from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec, StudySpec
 from tunewise.study import next_runs, todays
 
 MiB = 2**20
@@ -83,24 +84,18 @@ def data_summary(task: str = "sft", **changes: Any) -> DataSummary:
         "example_prompt": "def clamp(value, low, high):\n",
         "example_supervised": "Return value, but at least low and at most high.",
         "notes": ["valid and test were split off by module: 10 % each."],
-        "near_duplicates": 0,
-        "inputs": Inputs(
+        "inputs": make_inputs(
             base="b" * 64,
             tokenizer="t" * 64,
             data="d" * 64,
             general=None if task == "classify" else "g" * 64,
-            existing=None,
             versions={"torch": "2.13", "transformers": "5.23", "peft": "0.21"},
-        ).model_dump(),
-        "model_type": "gpt2",
+        ),
         "hidden_size": 256,
-        "arms": {},
         "num_new_parameters": 771 if task == "classify" else 0,
-        "device": "cpu",
-        "precision": "fp32",
         "threads": 2,
     }
-    return DataSummary.model_validate({**content, **changes})
+    return make_data_summary(**{**content, **changes})
 
 
 Change = Callable[[RunRecord], RunRecord]

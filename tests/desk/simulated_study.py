@@ -5,9 +5,10 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from builders import make_data_summary, make_inputs
 from tunewise.desk import schedule
 from tunewise.records import DataSummary, Evaluation, RunRecord, SplitSummary
-from tunewise.spec import Inputs, RunSpec, StudySpec
+from tunewise.spec import RunSpec, StudySpec
 
 ROWS = 1600
 ARMS: dict[str, dict[str, Any]] = {
@@ -32,27 +33,18 @@ def data_summary(task: str = "sft", **changes: Any) -> DataSummary:
         truncated_tokens=0,
         duplicates_dropped=0,
     )
-    inputs = Inputs(base="b", tokenizer="t", data="d", general="g", existing=None, versions={"torch": "2.13"})
     content: dict[str, Any] = {
         "key": "k",
         "task": task,
         "labels": ("a", "b") if task == "classify" else (),
         "splits": (split.model_dump(),),
-        "example_prompt": "",
-        "example_supervised": "",
-        "notes": (),
-        "near_duplicates": 0,
-        "inputs": inputs.model_dump(),
+        "inputs": make_inputs(general="g", versions={"torch": "2.13"}),
         "existing": {"theirs": "e" * 64},
-        "model_type": "gpt2",
         "hidden_size": 500,
         "num_new_parameters": 7 if task == "classify" else 0,
-        "arms": {},
-        "device": "cpu",
-        "precision": "fp32",
         "threads": 2,
     }
-    return DataSummary.model_validate({**content, **changes})
+    return make_data_summary(**{**content, **changes})
 
 
 def study(data: DataSummary, **changes: Any) -> StudySpec:

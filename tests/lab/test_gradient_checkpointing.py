@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaPreTrainedModel
 
 from lab_fixtures import make_examples, small_config
 from tunewise.errors import ModelError, SpecError
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching
 from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import build_method
@@ -44,7 +45,7 @@ def one_step(family: str, method: str, precision: Precision, checkpointing: bool
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         for batch in Batching(200, 0, longest).batches(EXAMPLES, range(8)):
-            add_gradient(model, batch, 50, ("cpu", precision))
+            add_gradient(model, batch, 50, Compute("cpu", precision))
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return gradients, sum(size for pointer, size in kept.items() if pointer not in parameters)
 

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base
-from tunewise.lab.train.optim import make_optimizer, parameter_groups, rate_factors
+from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups, rate_factors
 from tunewise.spec import LoraMethod, TrainSpec
 
 Load = Callable[..., Base]
@@ -26,7 +26,7 @@ def trained(base: Base, spec: LoraMethod, rate: float, train: TrainSpec, head_ra
     classifies = bool(base.head_modules)
     torch.manual_seed(7)
     model = build_method(spec, "classify" if classifies else "sft", NUM_STEPS).prepare(base).double().eval()
-    groups = parameter_groups(model, base.head_modules, train, rate, head_rate if classifies else None)
+    groups = parameter_groups(model, base.head_modules, train, LearningRates(rate, head_rate if classifies else None))
     optimizer = make_optimizer(groups, train, "cpu")
     first_rates = [group["lr"] for group in optimizer.param_groups]
     ids = torch.randint(4, 64, (NUM_STEPS + 1, 3, 12), generator=torch.Generator().manual_seed(1))

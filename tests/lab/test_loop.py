@@ -8,22 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lab_fixtures import CUTS, LENGTHS, Gradients, relative_difference, without_dropout
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Example, make_batch
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
-from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
+from tunewise.lab.train.optim import LearningRates, describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.spec import LoraMethod, TrainSpec
 
-LENGTHS = (9, 4, 16, 5, 23, 12, 7, 3)  # uneven on purpose: a mean of means would show
-CUTS = {
-    "8 at once": [range(8)],
-    "2 times 4": [range(4), range(4, 8)],
-    "8 times 1": [[row] for row in range(8)],
-    "uneven": [[0, 1, 2], [3, 4, 5], [6, 7]],
-    "any order": [[7], [3, 0], [5, 1, 6, 2], [4]],
-}
-Gradients = dict[str, torch.Tensor]
 Load = Callable[..., Base]
 Examples = Callable[..., list[Example]]
 
@@ -39,8 +32,7 @@ def loop_for(model: torch.nn.Module, **changes: Any) -> Loop:
         "optimizer": torch.optim.SGD(learning, lr=1.0),
         "rate_factors": iter([1.0] * 100),
         "clip_norm": 1e9,
-        "device": "cpu",
-        "precision": "fp32",
+        "compute": Compute("cpu", "fp32"),
         "after_step": lambda model, step: None,
     }
     return Loop(**{**content, **changes})
@@ -58,20 +50,6 @@ def gradients_of_a_step(model: torch.nn.Module, micro_batches: list[Batch]) -> t
     return step, found
 
 
-def relative_difference(one: Gradients, other: Gradients) -> float:
-    assert one.keys() == other.keys()
-    assert one
-    apart = math.sqrt(sum(float((one[name] - other[name]).double().square().sum()) for name in one))
-    return apart / math.sqrt(sum(float(one[name].double().square().sum()) for name in one))
-
-
-def without_dropout(base: Base) -> torch.nn.Module:
-    for module in base.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return base.model
-
-
 def bundled() -> Base:
     config = load_config("tiny", "sft", False)
     return load_base("tiny", "sft", (), load_tokenizer("tiny", config, False), False)
@@ -81,7 +59,7 @@ def bundled() -> Base:
 def test_the_gradient_of_a_step_does_not_depend_on_how_it_was_cut(
     name: str, language_model: Load, examples_of: Examples
 ) -> None:
-    model = without_dropout(bundled() if name == "tiny" else language_model(name))
+    model = without_dropout((bundled() if name == "tiny" else language_model(name)).model)
     examples = examples_of(LENGTHS)
     reference_step, reference = gradients_of_a_step(model, cut_into(examples, CUTS["8 at once"]))
     for pieces in CUTS.values():
@@ -98,7 +76,7 @@ def test_the_gradient_of_a_classification_does_not_depend_on_how_it_was_cut(
     examples = examples_of(LENGTHS, classify=True)
     for name in ("bert", "gpt2"):
         base = classifier(name)
-        model = without_dropout(base)
+        model = without_dropout(base.model)
         _, reference = gradients_of_a_step(model, cut_into(examples, CUTS["8 at once"]))
         for pieces in CUTS.values():
             _, gradients = gradients_of_a_step(model, cut_into(examples, pieces))
@@ -106,7 +84,7 @@ def test_the_gradient_of_a_classification_does_not_depend_on_how_it_was_cut(
 
 
 def test_the_loss_is_the_mean_over_all_targets_of_the_step(language_model: Load, examples_of: Examples) -> None:
-    model, examples = without_dropout(language_model("llama")), examples_of(LENGTHS)
+    model, examples = without_dropout(language_model("llama").model), examples_of(LENGTHS)
     total = torch.zeros(())
     model.requires_grad_(True)
     for example in examples:
@@ -124,7 +102,7 @@ def test_the_loss_is_the_mean_over_all_targets_of_the_step(language_model: Load,
 
 
 def test_prompts_get_no_gradient_from_their_own_tokens(language_model: Load, examples_of: Examples) -> None:
-    model, (example,) = without_dropout(language_model("gpt2")), examples_of([12])
+    model, (example,) = without_dropout(language_model("gpt2").model), examples_of([12])
     step, _ = gradients_of_a_step(model, [make_batch([example], [0], padding=0)])
     assert step.num_targets == sum(example.supervised) == 6
 
@@ -141,7 +119,7 @@ def steps_of(model: torch.nn.Module, examples: Sequence[Example], count: int, **
 def test_after_step_is_called_once_per_step_after_the_update_and_before_the_gradient_is_cleared(
     language_model: Load, examples_of: Examples
 ) -> None:
-    model = without_dropout(language_model("gpt2"))
+    model = without_dropout(language_model("gpt2").model)
     weight = model.get_input_embeddings().weight
     calls = []
     before = weight.detach().clone()
@@ -171,7 +149,7 @@ def test_every_step_trains_even_where_the_caller_evaluated_in_between(
 
 
 def test_steps_are_counted_from_one_and_end_with_the_batches(language_model: Load, examples_of: Examples) -> None:
-    model = without_dropout(language_model("gpt2"))
+    model = without_dropout(language_model("gpt2").model)
     steps = list(steps_of(model, examples_of(LENGTHS), 4, rate_factors=iter([0.5, 1.0, 0.25, 0.125])))
     assert [step.step for step in steps] == [1, 2, 3, 4]
     assert [step.learning_rate for step in steps] == [0.5, 1.0, 0.25, 0.125]
@@ -179,7 +157,7 @@ def test_steps_are_counted_from_one_and_end_with_the_batches(language_model: Loa
 
 
 def test_every_group_follows_the_schedule_at_its_own_rate(language_model: Load, examples_of: Examples) -> None:
-    model = without_dropout(language_model("gpt2"))
+    model = without_dropout(language_model("gpt2").model)
     weights = list(model.parameters())[:2]
     optimizer = torch.optim.SGD([{"params": weights[:1], "lr": 0.1}, {"params": weights[1:], "lr": 0.3}])
     seen = []
@@ -189,7 +167,7 @@ def test_every_group_follows_the_schedule_at_its_own_rate(language_model: Load, 
 
 
 def test_the_update_uses_the_clipped_gradient_of_the_whole_model(language_model: Load, examples_of: Examples) -> None:
-    model = without_dropout(language_model("gpt2"))
+    model = without_dropout(language_model("gpt2").model)
     before = [p.detach().clone() for p in model.parameters()]
     (step,) = steps_of(model, examples_of(LENGTHS), 1, clip_norm=0.01)
     moved = math.sqrt(
@@ -203,7 +181,7 @@ def test_the_update_uses_the_clipped_gradient_of_the_whole_model(language_model:
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update(language_model: Load, examples_of: Examples) -> None:
-    model = without_dropout(language_model("gpt2"))
+    model = without_dropout(language_model("gpt2").model)
     steps = steps_of(model, examples_of(LENGTHS), 3)
     next(steps)
     with torch.no_grad():
@@ -215,7 +193,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(language_model: Load, 
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_update(language_model: Load, examples_of: Examples) -> None:
-    model = without_dropout(language_model("gpt2"))
+    model = without_dropout(language_model("gpt2").model)
     model.get_input_embeddings().weight.register_hook(lambda gradient: gradient * math.inf)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with pytest.raises(DivergedError, match=r"step 1: loss \d.*gradient norm (nan|inf)"):
@@ -256,7 +234,7 @@ def test_matrices_decay_and_vectors_do_not_and_everything_that_learns_is_in_one_
     base.model.requires_grad_(True)
     base.model.get_input_embeddings().weight.requires_grad_(False)
     train_spec = TrainSpec(weight_decay=0.07)
-    groups = parameter_groups(base.model, base.head_modules, train_spec, 1e-3, 5e-2)
+    groups = parameter_groups(base.model, base.head_modules, train_spec, LearningRates(1e-3, 5e-2))
     grouped: list[torch.nn.Parameter] = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
     assert sorted(map(id, grouped)) == sorted(id(p) for p in base.model.parameters() if p.requires_grad)
     heads = {id(p) for name in base.head_modules for p in base.model.get_submodule(name).parameters()}
@@ -274,7 +252,7 @@ def test_the_policy_of_groups_is_the_same_in_every_arm(classifier: Load) -> None
             model = base.model.requires_grad_(True)
         else:
             model = build_method(LoraMethod(rank=2), "classify", 1).prepare(base)
-        groups = parameter_groups(model, base.head_modules, TrainSpec(), 1e-3, 5e-2)
+        groups = parameter_groups(model, base.head_modules, TrainSpec(), LearningRates(1e-3, 5e-2))
         heads[name] = {
             group["name"]: [tuple(p.shape) for p in group["params"]]  # type: ignore[attr-defined]
             for group in groups
@@ -286,7 +264,7 @@ def test_the_policy_of_groups_is_the_same_in_every_arm(classifier: Load) -> None
 
 def test_groups_are_described_with_count_rate_and_decay(classifier: Load) -> None:
     base = classifier("gpt2")
-    groups = parameter_groups(base.model, base.head_modules, TrainSpec(weight_decay=0.1), 1e-3, 0.5)
+    groups = parameter_groups(base.model, base.head_modules, TrainSpec(weight_decay=0.1), LearningRates(1e-3, 0.5))
     lines = describe_groups(make_optimizer(groups, TrainSpec(), "cpu"))
     assert "head, decayed: 96 parameters, learning rate 0.5, weight decay 0.1" in lines
     assert any(line.startswith("body, not decayed: ") and line.endswith("weight decay 0") for line in lines)

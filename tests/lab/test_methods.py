@@ -3,18 +3,22 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from tunewise.errors import SpecError
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Example, make_batch
-from tunewise.lab.methods import build_method, describe
+from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora
+from tunewise.lab.methods.reallocating import REALLOCATING, AdaLora
 from tunewise.lab.models import Base, load_tuned
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.loss import example_losses
@@ -263,14 +267,13 @@ def test_vera_trains_and_is_read_back(language_model: Load, examples_of: Example
     assert torch.equal(logits(again, examples), logits(model, examples))
 
 
-def trained(model: torch.nn.Module, method: AnyPeft, examples: list[Example], num_steps: int) -> list[float]:
+def trained(model: torch.nn.Module, method: Method, examples: list[Example], num_steps: int) -> list[float]:
     batch = make_batch(examples, range(len(examples)), padding=0)
     loop = Loop(
         optimizer=torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05),
         rate_factors=[1.0] * num_steps,
         clip_norm=1.0,
-        device="cpu",
-        precision="fp32",
+        compute=Compute("cpu", "fp32"),
         after_step=method.after_step,
     )
     return [step.loss for step in train(model, [[batch]] * num_steps, loop)]
@@ -278,13 +281,26 @@ def trained(model: torch.nn.Module, method: AnyPeft, examples: list[Example], nu
 
 def test_adalora_gives_up_rank_while_it_trains(language_model: Load, examples_of: Examples) -> None:
     options = {"init_r": 4, "target_r": 1, "tinit": 1, "tfinal": 2, "deltaT": 1, "target_modules": "qkv"}
-    method = AnyPeft(PeftMethod(type="ADALORA", options=options), "sft", 8)
+    method = AdaLora(PeftMethod(type="ADALORA", options=options), "sft", 8)
     model: Any = method.prepare(language_model("gpt2"))
     losses = trained(model, method, examples_of([9, 5, 12]), num_steps=8)
     assert all(math.isfinite(loss) for loss in losses)
     assert losses[-1] < losses[0]
     singular = torch.cat([p.flatten() for n, p in model.named_parameters() if "lora_E" in n])
     assert int((singular != 0).sum()) == 2, "one rank is left for each of the two target modules, on average"
+
+
+def test_every_tuner_that_acts_after_a_step_is_given_its_step() -> None:
+    acting = {kind.value for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items() if hasattr(tuner, "update_and_allocate")}
+    assert "ADALORA" in acting <= set(REALLOCATING)
+
+
+@pytest.mark.parametrize("kind", REALLOCATING)
+def test_such_a_tuner_is_told_the_step(kind: str) -> None:
+    asked: list[int] = []
+    model: Any = SimpleNamespace(base_model=SimpleNamespace(update_and_allocate=asked.append))
+    build_method(PeftMethod(type=kind.lower()), "sft", 9).after_step(model, 7)  # a type may be given in small letters
+    assert asked == [7]
 
 
 def test_adalora_whose_schedule_does_not_fit_the_steps_is_refused(language_model: Load) -> None:

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loss import add_gradient, example_losses
 from tunewise.lab.train.precision import (
     assert_masters,
-    autocast,
     leave_inputs_as_they_are,
     pick_precision,
     store_frozen_weights,
@@ -58,7 +58,7 @@ def arm(method: Any, base: Base, task: str, precision: str = "bf16") -> torch.nn
 def outputs(model: torch.nn.Module, examples: list[Example], precision: str = "bf16") -> list[torch.Tensor]:
     """The logits, and what training and scores make of them."""
     batch = make_batch(examples, range(len(examples)), padding=0)
-    with autocast("cpu", precision):  # type: ignore[arg-type]
+    with Compute("cpu", precision).autocast():  # type: ignore[arg-type]
         logits = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits
         return [logits, example_losses(model, batch).nll_B]
 
@@ -156,7 +156,7 @@ def test_the_copy_of_a_tied_head_changes_no_bit_of_loss_and_gradients(
         if not copied:
             del head.weight
             head.weight = base.model.get_input_embeddings().weight
-        loss = add_gradient(model, batch, batch.num_targets, ("cpu", "bf16"))
+        loss = add_gradient(model, batch, batch.num_targets, Compute("cpu", "bf16"))
         found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
         model.zero_grad()
     assert len(found[0]) > 4
@@ -176,7 +176,7 @@ def test_inputs_that_are_not_cast_to_fp32_and_back_change_no_bit(name: str, load
         if is_left:
             leave_inputs_as_they_are(model, "bf16")
         assert {layer.cast_input_dtype_enabled for layer in layers} == {not is_left}
-        loss = add_gradient(model, batch, batch.num_targets, ("cpu", "bf16"))
+        loss = add_gradient(model, batch, batch.num_targets, Compute("cpu", "bf16"))
         found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
         model.zero_grad()
     assert len(found[0]) > 4
@@ -219,7 +219,7 @@ def test_what_learns_gets_fp32_gradients_in_mixed_precision(name: str, load: Loa
     for method in (FullMethod(), LoraMethod()):
         model = arm(method, load(name), "sft")
         batch = make_batch(examples_of(LENGTHS), range(len(LENGTHS)), padding=0)
-        with autocast("cpu", "bf16"):
+        with Compute("cpu", "bf16").autocast():
             loss = example_losses(model, batch).nll_B.sum()
         assert loss.dtype == torch.float32
         loss.backward()

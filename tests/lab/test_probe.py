@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lab_fixtures import make_examples
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching
 from tunewise.lab.plan import probe
 from tunewise.lab.plan.blank import with_drawn_values
@@ -113,7 +114,7 @@ def steps_of_four_seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], 
     return lambda seconds: gradient_seconds.__setitem__(0, seconds)
 
 
-LOOP = type("Loop", (), {"device": "cpu"})
+LOOP = type("Loop", (), {"compute": Compute("cpu", "fp32")})
 
 
 def work_of(num_steps: int) -> probe.Work:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from builders import make_data_summary, make_inputs, make_run_spec
 from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example
 from tunewise.lab.run import Run
@@ -25,7 +26,6 @@ from tunewise.records import (
     SCORES_SCHEMA,
     SPECTRUM_SCHEMA,
     WRITTEN_COLUMNS,
-    DataSummary,
     RunRecord,
 )
 from tunewise.spec import (
@@ -70,55 +70,33 @@ class Laboratory:
             pq.write_table(
                 pa.Table.from_pylist([vars(e) for e in rows], EXAMPLES_SCHEMA), self.data / f"{split}.parquet"
             )
-        summary = DataSummary(
-            key="data",
-            task=task,  # type: ignore[arg-type]
-            labels=LABELS if task == "classify" else (),
-            splits=(),
-            example_prompt="",
-            example_supervised="",
-            notes=(),
-            near_duplicates=0,
-            inputs=self.inputs(),
-            model_type="gpt2",
-            hidden_size=32,
-            num_new_parameters=0,
-            arms={},
-            device="cpu",
-            precision="fp32",
-            threads=1,
-        )
+        labels = LABELS if task == "classify" else ()
+        summary = make_data_summary(task=task, labels=labels, inputs=self.inputs())
         (self.data / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
         self.events: list[dict[str, Any]] = []
 
     def inputs(self) -> Inputs:
         general = None if self.task == "classify" else "g"
-        return Inputs(base="b", tokenizer="t", data="d", general=general, existing=None, versions={})
+        return make_inputs(general=general)
 
     def spec(self, method: Any, role: str = "confirm", **changes: Any) -> RunSpec:
         is_trained = method.method in RATES
         rate = RATES[method.method] if is_trained else None
         content = {
-            "arm": "an-arm",
             "role": role,
             "model": str(self.model),
-            "trust_remote_code": False,
             "task": self.task,
             "method": method.model_dump(),
             "train": TRAIN.model_dump(),
             "learning_rate": rate,
             "head_learning_rate": 0.05 if is_trained and self.task == "classify" else None,
             "seed": 3,
-            "checkpoint": "best",
             "score_splits": ("valid",) if role == "tune" else ("valid", "test"),
             "forgetting_points": 0 if role == "tune" or self.task == "classify" else 2,
             "samples": SamplesSpec(count=0 if role == "tune" else 2, max_new_tokens=3).model_dump(),
-            "device": "cpu",
-            "precision": "fp32",
-            "threads": 1,
             "inputs": {**self.inputs().model_dump(), **({"general": None} if role == "tune" else {})},
         }
-        return RunSpec.model_validate({**content, **changes})
+        return make_run_spec(**{**content, **changes})
 
     def run(self, method: Any, role: str = "confirm", **changes: Any) -> RunRecord:
         """The record as stored."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
@@ -19,7 +20,7 @@ from tunewise.records import SCORES_SCHEMA, WRITTEN_COLUMNS
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "weights" / "stories260k"
 LENGTHS = (9, 4, 30, 5, 23, 12, 7, 3, 17)
 MODELS = ("tiny", "llama", "gpt2", "opt", "gemma")
-FP32 = ("cpu", "fp32")
+FP32 = Compute("cpu", "fp32")
 Load = Callable[..., Base]
 Examples = Callable[..., list[Example]]
 Row = dict[str, Any]

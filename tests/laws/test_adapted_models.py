@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunewise.desk.schedule import next_runs, resolve
 from tunewise.errors import SpecError
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.methods import Method, build_method, describe
@@ -33,7 +34,7 @@ from tunewise.lab.models import BUNDLED, Base, load_tuned
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run import Run
 from tunewise.lab.train.loop import Loop, train
-from tunewise.lab.train.optim import make_optimizer, parameter_groups
+from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
 from tunewise.lab.train.precision import store_frozen_weights
 from tunewise.ledger import Ledger
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Precision, StudySpec, TrainSpec
@@ -50,7 +51,7 @@ ARMS = {"full": FullMethod(), "lora": LoraMethod(rank=4), "head": HeadMethod()}
 
 
 def scores(model: torch.nn.Module, examples: list[Example], max_tokens: int = 2048) -> Rows:
-    return score(model, examples, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+    return score(model, examples, Batching(max_tokens, PADDING), Compute("cpu", "fp32"))
 
 
 # --- law 4
@@ -133,8 +134,8 @@ def trained(method: Method, base: Base, precision: Precision) -> torch.nn.Module
     model = method.prepare(base)
     store_frozen_weights(model, precision)
     settings = TrainSpec()
-    groups = parameter_groups(model, base.head_modules, settings, 0.01, 0.05)
-    loop = Loop(make_optimizer(groups, settings, "cpu"), [1.0] * 30, 1.0, "cpu", precision, method.after_step)
+    groups = parameter_groups(model, base.head_modules, settings, LearningRates(0.01, 0.05))
+    loop = Loop(make_optimizer(groups, settings, "cpu"), [1.0] * 30, 1.0, Compute("cpu", precision), method.after_step)
     list(train(model, [[make_batch(examples, range(24), PADDING)]] * 30, loop))
     return model
 

@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from builders import make_data_summary, make_inputs, make_run_spec
 from lab_fixtures import make_examples
 from tunewise.disk import file_hash, files_below
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.run import Run
 from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 from tunewise.ledger import CHECKPOINT, Ledger
-from tunewise.records import EXAMPLES_SCHEMA, DataSummary, RunRecord
-from tunewise.spec import Inputs, RunSpec, SamplesSpec, TrainSpec
+from tunewise.records import EXAMPLES_SCHEMA, RunRecord
+from tunewise.spec import SamplesSpec, TrainSpec
 
 LABELS = ("negative", "neutral", "positive")
 LENGTHS = {"train": (9, 4, 16, 5, 12, 7, 11), "valid": (9, 5, 8), "test": (7, 10, 6), "general": (12, 8)}
@@ -55,45 +56,25 @@ class Study:
             rows = [vars(e) for e in make_examples(lengths, seed=number, classify=task == "classify")]
             pq.write_table(pa.Table.from_pylist(rows, EXAMPLES_SCHEMA), self.data / f"{split}.parquet")
         has_general = None if task == "classify" else "g"
-        inputs = Inputs(base="b", tokenizer="t", data="d", general=has_general, existing=None, versions={})
-        empty: dict[str, Any] = {"splits": (), "notes": (), "arms": {}, "near_duplicates": 0, "num_new_parameters": 0}
-        summary = DataSummary(
-            key="data",
-            task=task,  # type: ignore[arg-type]
-            labels=LABELS if task == "classify" else (),
-            example_prompt="",
-            example_supervised="",
-            inputs=inputs,
-            model_type="any",
-            hidden_size=32,
-            device="cpu",
-            precision="fp32",
-            threads=1,
-            **empty,
-        )
+        inputs = make_inputs(general=has_general)
+        labels = LABELS if task == "classify" else ()
+        summary = make_data_summary(task=task, labels=labels, inputs=inputs, model_type="any")
         (self.data / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
         is_class = task == "classify"
         content = {
             "arm": "arm",
-            "role": "confirm",
             "model": str(model),
-            "trust_remote_code": False,
             "task": task,
             "method": method,
             "train": TRAIN.model_dump(),
             "learning_rate": 2e-2,
             "head_learning_rate": 2e-2 if is_class else None,
             "seed": 3,
-            "checkpoint": "best",
-            "score_splits": ("valid", "test"),
             "samples": SamplesSpec(count=0).model_dump(),
             "forgetting_points": 0 if is_class else 3,
-            "device": "cpu",
-            "precision": "fp32",
-            "threads": 1,
             "inputs": inputs.model_dump(),
         }
-        self.spec = RunSpec.model_validate({**content, **changes})
+        self.spec = make_run_spec(**{**content, **changes})
         self.folder = self.ledger.run_folder(self.spec.run_id)
 
     def start(

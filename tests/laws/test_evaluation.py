@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AutoTokenizer
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import build_method
@@ -30,7 +31,7 @@ TEXT = "It was the best of times, it was the worst of times, it was the age of w
 
 
 def scores(model: torch.nn.Module, examples: list[Example], max_tokens: int = 256) -> Rows:
-    return score(model, examples, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+    return score(model, examples, Batching(max_tokens, PADDING), Compute("cpu", "fp32"))
 
 
 def windows(count: int, length: int = 16) -> list[Example]:

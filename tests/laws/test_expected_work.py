@@ -47,9 +47,9 @@ def done(study: SmallStudy, monkeypatch: pytest.MonkeyPatch) -> Work:
     scored: Counter[tuple[str, str, str, str]] = Counter()
     score = lab_run.score
 
-    def noted(model: Any, examples: Sequence[Example], batching: Any, where: tuple[Any, str]) -> Any:
-        scored[*now[-1], splits[tuple(example.example for example in examples)], where[1]] += 1
-        return score(model, examples, batching, where)
+    def noted(model: Any, examples: Sequence[Example], batching: Any, compute: Any) -> Any:
+        scored[*now[-1], splits[tuple(example.example for example in examples)], compute.precision] += 1
+        return score(model, examples, batching, compute)
 
     monkeypatch.setattr(lab_run, "score", noted)
     lab, ledger = LabHere(study.study.machine), study.ledger

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig, MixtralConfig
 
 import tunewise.lab.train.loss
-from lab_fixtures import small_config
+from lab_fixtures import CUTS, LENGTHS, Gradients, relative_difference, small_config, without_dropout
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import build_method
@@ -25,15 +26,6 @@ from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.loss import add_gradient, example_losses
 from tunewise.spec import FullMethod, LoraMethod
 
-Gradients = dict[str, torch.Tensor]
-LENGTHS = (9, 4, 16, 5, 23, 12, 7, 3)  # unequal on purpose: a mean of means would show
-CUTS = {
-    "8": [range(8)],
-    "2 x 4": [range(4), range(4, 8)],
-    "8 x 1": [[row] for row in range(8)],
-    "uneven last": [range(3), range(3, 6), range(6, 8)],
-    "any order": [[7], [3, 0], [5, 1, 6, 2], [4]],
-}
 REAL_MODELS = [
     pytest.param(BUNDLED["tiny"], id="tiny"),
     pytest.param(
@@ -54,13 +46,6 @@ def answers(lengths: Sequence[int], seed: int = 0) -> list[Example]:
     return made
 
 
-def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return model
-
-
 def gradients(model: torch.nn.Module, examples: Sequence[Example], pieces: Sequence[Sequence[int]]) -> Gradients:
     """What the optimizer sees in one step of the loop; at rate 0, so that the model stays as it is."""
     found: Gradients = {}
@@ -69,17 +54,10 @@ def gradients(model: torch.nn.Module, examples: Sequence[Example], pieces: Seque
         found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
     learning = [p for p in model.parameters() if p.requires_grad]
-    loop = Loop(torch.optim.SGD(learning, lr=0.0), iter([1.0]), 1e9, "cpu", "fp32", keep)
+    loop = Loop(torch.optim.SGD(learning, lr=0.0), iter([1.0]), 1e9, Compute("cpu", "fp32"), keep)
     for _ in train(model, [[make_batch(examples, piece, PADDING) for piece in pieces]], loop):
         assert found, "the step had a gradient"
     return found
-
-
-def relative_difference(one: Gradients, other: Gradients) -> float:
-    """|one - other| / |other|, over all parameters together."""
-    assert one.keys() == other.keys()
-    apart = sum(float((one[name] - other[name]).double().square().sum()) for name in one)
-    return math.sqrt(apart / sum(float(other[name].double().square().sum()) for name in other))
 
 
 # --- law 1
@@ -117,7 +95,7 @@ def test_law_01_holds_for_classification(family: str, tmp_path: Path) -> None:
         without_dropout(build_method(FullMethod(), "classify", 1).prepare(base)),
         labelled_examples(list(LENGTHS)),
     )
-    expected = gradients(model, examples, CUTS["8"])
+    expected = gradients(model, examples, CUTS["8 at once"])
     for name, pieces in CUTS.items():
         assert relative_difference(gradients(model, examples, pieces), expected) < 1e-5, name
 
@@ -135,11 +113,11 @@ def test_law_02_loss_and_perplexity_do_not_depend_on_batches_or_order(folder: Pa
     and the order of the rows change nothing (1e-6), nor the loss of any example."""
     model, examples = language_model(str(folder)).model, answers(LENGTHS)
     scrambled = random.Random(1).sample(examples, len(examples))
-    alone = score(model, examples, Batching(1, PADDING), ("cpu", "fp32"))  # one example a batch
+    alone = score(model, examples, Batching(1, PADDING), Compute("cpu", "fp32"))  # one example a batch
     reference = summarise(alone, 0).nll
     for rows in (examples, scrambled, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS), 10_000):
-            scored = score(model, rows, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+            scored = score(model, rows, Batching(max_tokens, PADDING), Compute("cpu", "fp32"))
             assert nll_by_example(scored) == pytest.approx(nll_by_example(alone), rel=1e-5)
             found = summarise(scored, 0).nll
             assert found == pytest.approx(reference, rel=1e-6)
@@ -152,11 +130,11 @@ def test_law_02_accuracy_does_not_depend_on_batches_or_order(family: str, tmp_pa
     last batch is smaller."""
     model = classifier(save_small_model(family, tmp_path / "model"), seed=3).model
     examples = labelled_examples([*LENGTHS, 6, 11, 8], seed=2)
-    rows = score(model, examples, Batching(1, PADDING), ("cpu", "fp32"))
+    rows = score(model, examples, Batching(1, PADDING), Compute("cpu", "fp32"))
     right = sum(row["prediction"] == example.label for row, example in zip(rows, examples, strict=True))
     for order in (examples, examples[::-1]):
         for max_tokens in (1, 2 * max(LENGTHS), 7 * max(LENGTHS)):
-            scored = score(model, order, Batching(max_tokens, PADDING), ("cpu", "fp32"))
+            scored = score(model, order, Batching(max_tokens, PADDING), Compute("cpu", "fp32"))
             assert nll_by_example(scored) == pytest.approx(nll_by_example(rows), rel=1e-5)
             found = summarise(scored, 0)
             assert found.accuracy == right / len(examples)
@@ -180,7 +158,7 @@ def test_law_03_perplexity_is_exp_of_the_summed_nll_over_the_tokens(folder: Path
                 if is_supervised:
                     nll -= float(log_probabilities_TV[t - 1, example.input_ids[t]])
                     num_tokens += 1
-    rows = score(language_model(str(folder)).model, examples, Batching(2048, PADDING), ("cpu", "fp32"))
+    rows = score(language_model(str(folder)).model, examples, Batching(2048, PADDING), Compute("cpu", "fp32"))
     assert sum(row["num_tokens"] for row in rows) == num_tokens
     assert math.exp(summarise(rows, 0).nll) == pytest.approx(math.exp(nll / num_tokens), rel=1e-5)
 
@@ -289,7 +267,7 @@ def in_parts(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def gradient_of(model: torch.nn.Module, examples: Sequence[Example]) -> tuple[float, Gradients]:
     """Loss and gradients of the loop's own path."""
     model.zero_grad()
-    loss = add_gradient(model, make_batch(examples, range(len(examples)), PADDING), 1, ("cpu", "fp32"))
+    loss = add_gradient(model, make_batch(examples, range(len(examples)), PADDING), 1, Compute("cpu", "fp32"))
     return float(loss), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from law_tokenizers import Prepared, make_study, write_rows
 
+from builders import make_data_summary, make_inputs
 from tunewise.desk.fairness import check_before
 from tunewise.errors import DataError
 from tunewise.records import DataSummary
-from tunewise.spec import Inputs, StudySpec
+from tunewise.spec import StudySpec
 
 TRAIN = ["only here", "of  valid", "of\ntest ", "of test", "Of Test", "only here"]
 VALID = ["of valid", "mine", "of test too"]
@@ -31,8 +32,7 @@ def study_of(folder: Path, duplicates: str | None = None, train: list[str] | Non
 def seen_by_the_desk(prepared: Prepared) -> DataSummary:
     """The summary that rules about fairness read; what concerns the machine does not matter here."""
     given = prepared.summary
-    return DataSummary(
-        key="k",
+    return make_data_summary(
         task=given.task,
         labels=given.labels,
         splits=given.splits,
@@ -42,14 +42,7 @@ def seen_by_the_desk(prepared: Prepared) -> DataSummary:
         near_duplicates=given.near_duplicates,
         exact_duplicates=given.exact_duplicates,
         laws=given.laws,
-        inputs=Inputs(base="b", tokenizer="t", data=given.data, general=None, existing=None, versions={}),
-        model_type="gpt2",
-        hidden_size=1,
-        num_new_parameters=0,
-        arms={},
-        device="cpu",
-        precision="fp32",
-        threads=1,
+        inputs=make_inputs(data=given.data),
     )
 
 

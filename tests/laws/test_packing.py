@@ -22,15 +22,15 @@ from transformers import (
 )
 
 import tunewise.lab.data.batching
-from lab_fixtures import LABELS, VOCABULARY, make_examples, small_config
+from lab_fixtures import LABELS, LENGTHS, VOCABULARY, make_examples, small_config
 from tunewise.lab.attention import NAMES, pack_places
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch, pack_batch
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.methods import build_method
 from tunewise.lab.models import Base
 from tunewise.lab.packing import fit_attention
 from tunewise.lab.train.loss import class_logits, example_losses
-from tunewise.lab.train.precision import autocast
 from tunewise.spec import LoraMethod
 
 SIZES = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "max_position_embeddings": 64}
@@ -48,7 +48,6 @@ MORE_FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 PACK = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3", "phi3", "gpt-neox", "opt")
 PAD = ("bloom", "falcon", "mpt", "gptj", "mamba")  # attention of their own (GPT-J up to transformers 5.23), or none
-LENGTHS = (9, 4, 16, 5, 23, 12, 7, 3)
 
 
 def random_model(family: str, auto: Any = AutoModelForCausalLM) -> Any:
@@ -59,7 +58,9 @@ def random_model(family: str, auto: Any = AutoModelForCausalLM) -> Any:
 
 
 def nll(model: torch.nn.Module, examples: list[Example], batching: Batching) -> torch.Tensor:
-    return torch.tensor([row["nll"] for row in score(model, examples, batching, ("cpu", "fp32"))], dtype=torch.float64)
+    return torch.tensor(
+        [row["nll"] for row in score(model, examples, batching, Compute("cpu", "fp32"))], dtype=torch.float64
+    )
 
 
 @torch.no_grad()
@@ -230,7 +231,7 @@ def test_the_kernel_for_short_texts_in_bf16_computes_what_the_models_own_does(fa
     batch = make_batch(examples, range(8), 0)
 
     def in_bf16() -> torch.Tensor:
-        with torch.no_grad(), autocast("cpu", "bf16"):
+        with torch.no_grad(), Compute("cpu", "bf16").autocast():
             return example_losses(model, batch).nll_B
 
     own = in_bf16()

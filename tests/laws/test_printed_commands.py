@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import tunewise
 from tunewise import cli
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.ledger import Ledger, file_hash
@@ -167,7 +168,7 @@ def test_law_35_the_code_of_the_model_card_loads_the_model_of_its_figures(
         card = (ledger.best_folder(arm) / "README.md").read_text(encoding="utf-8")
         loaded: dict[str, Any] = {}
         exec(card.split("```python\n")[1].split("```")[0], loaded)  # noqa: S102
-        found = summarise(score(loaded["model"].eval(), test, Batching(512, 0), ("cpu", "fp32")), 0)
+        found = summarise(score(loaded["model"].eval(), test, Batching(512, 0), Compute("cpu", "fp32")), 0)
         stated = dict(re.findall(r"^\| (.*?) \| (.*?) \|$", card, re.M))
         assert found.nll == pytest.approx(float(next(v for k, v in stated.items() if "NLL" in k)), rel=1e-4), arm
         if task == "classify":

@@ -18,6 +18,7 @@ from law_tokenizers import (
 )
 
 from tunewise.errors import DataError
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import make_batch, step_rows
 from tunewise.lab.data.examples import prompt_ids, prompt_length
 from tunewise.lab.evaluate import answer as answer_module
@@ -129,7 +130,9 @@ def test_law_05_a_tuned_model_stops_by_itself() -> None:
     assert not any(one.stopped for one in written())
     examples = [as_example(encode_pair("tiny", prompt, answer)) for prompt, answer in SHORT_ANSWERS]
     steps = [[make_batch(examples, rows, tokenizer.eos_token_id)] for rows in step_rows(4, 4, 30, seed=0)]
-    loop = Loop(torch.optim.AdamW(model.parameters(), lr=1e-3), [1.0] * 30, 1.0, "cpu", "fp32", lambda *_: None)
+    loop = Loop(
+        torch.optim.AdamW(model.parameters(), lr=1e-3), [1.0] * 30, 1.0, Compute("cpu", "fp32"), lambda *_: None
+    )
     assert len(list(train(model, steps, loop))) == 30
     assert all(one.stopped for one in written())
     assert [one.text for one in written()] == [answer for _, answer in SHORT_ANSWERS]

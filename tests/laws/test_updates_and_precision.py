@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from small_models import PADDING, STORIES, classifier, labelled_examples, language_model, save_small_model, text_windows
 from transformers import AutoTokenizer, set_seed
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import make_batch
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models import BUNDLED, LINEAR
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.loss import example_losses
-from tunewise.lab.train.optim import describe_groups, make_optimizer, parameter_groups, rate_factors
-from tunewise.lab.train.precision import assert_masters, autocast, store_frozen_weights
+from tunewise.lab.train.optim import LearningRates, describe_groups, make_optimizer, parameter_groups, rate_factors
+from tunewise.lab.train.precision import assert_masters, store_frozen_weights
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, TrainSpec
 
@@ -48,12 +49,12 @@ def prepared(folder: Path, method: Any, seed: int = 0) -> tuple[torch.nn.Module,
 def train_steps(model: torch.nn.Module, folder: Path, num_steps: int, rate: float = 1e-3, **loop: Any) -> Any:
     """Steps of the loop with the optimizer and schedule of a run, a window of text each."""
     settings, examples = TrainSpec(), windows(folder)
-    optimizer = make_optimizer(parameter_groups(model, (), settings, rate, None), settings, "cpu")
+    optimizer = make_optimizer(parameter_groups(model, (), settings, LearningRates(rate, None)), settings, "cpu")
     batches = ([make_batch(examples, [step % len(examples)], PADDING)] for step in range(num_steps))
-    content = {"precision": "fp32", "after_step": lambda model, step: None, **loop}
+    content = {"compute": Compute("cpu", "fp32"), "after_step": lambda model, step: None, **loop}
     if watch := content.pop("watch", None):
         watch.optimizer = optimizer
-    return train(model, batches, Loop(optimizer, rate_factors(settings, num_steps), 1.0, "cpu", **content))
+    return train(model, batches, Loop(optimizer, rate_factors(settings, num_steps), 1.0, **content))
 
 
 # --- law 12
@@ -139,7 +140,9 @@ def test_law_21_decay_and_groups_follow_one_policy_in_every_arm_and_are_printed(
     for name, method in {"full": FullMethod(), "lora": LoraMethod(rank=2), "head": HeadMethod()}.items():
         base = classifier(folder, seed=0)
         model = build_method(method, "classify", 1).prepare(base)
-        optimizer = make_optimizer(parameter_groups(model, base.head_modules, settings, 1e-3, 7e-3), settings, "cpu")
+        optimizer = make_optimizer(
+            parameter_groups(model, base.head_modules, settings, LearningRates(1e-3, 7e-3)), settings, "cpu"
+        )
         learning = [p for p in model.parameters() if p.requires_grad]
         grouped = [p for group in optimizer.param_groups for p in group["params"]]
         assert sorted(map(id, grouped)) == sorted(map(id, learning)), "every weight is in one group"
@@ -179,7 +182,9 @@ def test_law_22_what_learns_is_fp32_whatever_the_checkpoint_and_keeps_its_update
         watch.compare(index + 1)
         watch.remember(index + 1)
 
-    steps = list(train_steps(model, folder, 22, rate=1e-5, precision="bf16", watch=watch, after_step=observe))
+    steps = list(
+        train_steps(model, folder, 22, rate=1e-5, compute=Compute("cpu", "bf16"), watch=watch, after_step=observe)
+    )
     assert len(steps) == 22
     assert len(watch.shares) == 19  # steps 2 to 20
     share = watch.median()
@@ -274,7 +279,7 @@ def test_law_36_at_step_0_full_and_lora_are_the_same_function(folder: Path, prec
     for method in (FullMethod(), LoraMethod(rank=4), LoraMethod(rank=4, targets="qkv", variant="rslora")):
         model, _ = prepared(folder, method)
         store_frozen_weights(model, precision)
-        with torch.no_grad(), autocast("cpu", precision):
+        with torch.no_grad(), Compute("cpu", precision).autocast():
             logits.append(model.eval()(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits)
             logits.append(example_losses(model, batch).nll_B)
     for other in (2, 4):
@@ -292,7 +297,7 @@ def test_law_36_holds_for_classifiers(family: str, precision: Any, tmp_path: Pat
     for method in (FullMethod(), LoraMethod(rank=2), HeadMethod()):
         model = build_method(method, "classify", 1).prepare(classifier(folder, seed=4))
         store_frozen_weights(model, precision)
-        with torch.no_grad(), autocast("cpu", precision):
+        with torch.no_grad(), Compute("cpu", precision).autocast():
             found.append(model.eval()(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])

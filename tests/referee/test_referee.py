@@ -21,6 +21,7 @@ import pytest
 
 from tunewise.desk.metrics import compute, read_scores
 from tunewise.desk.schedule import current, next_runs, resolve
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.evaluate.truncate import truncations
@@ -220,7 +221,7 @@ def test_a_truncated_adapter_scores_what_the_referee_finds(written: tuple[str, F
     for cut_down in truncations(adapted, (1, 3)):
         if cut_down.spread:
             continue
-        rows = score(adapted, test, Batching(2048, padding_id(tokenizer)), ("cpu", "fp32"))
+        rows = score(adapted, test, Batching(2048, padding_id(tokenizer)), Compute("cpu", "fp32"))
         out = tmp_path / f"rank-{cut_down.rank}"
         referee("merged_weights", study.weights("lora"), model, out, str(cut_down.rank))
         found = referee("perplexity", out, model, study.ledger.folder / "test.jsonl")

@@ -11,6 +11,7 @@ from tunewise.adapter_file import CONFIG, require_safe
 from tunewise.disk import file_hash, files_below, is_there, read_text, write_atomically
 from tunewise.errors import ModelError
 from tunewise.lab.models import model_source
+from tunewise.lab.private import commit_of
 from tunewise.ledger import sealed, unsealed
 
 VERSIONED = ("torch", "transformers", "peft")
@@ -57,7 +58,7 @@ class FileHashes:
         folder = Path(model_source(name))
         if folder.is_dir():
             return text_fingerprint(*self._files(folder, name))
-        commit = getattr(config, "_commit_hash", None)
+        commit = commit_of(config)
         if not commit:
             raise ModelError(f"the hub did not say which commit of '{name}' it gave. Download it into a folder first.")
         return text_fingerprint(name, str(commit))

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from tunewise.lab.attention import NAMES, Kernel, register_kernels
 from tunewise.lab.data.batching import Batch, Example, make_batch, pack_batch
 from tunewise.lab.models import inner_model
+from tunewise.lab.private import attention_of
 from tunewise.lab.train.loss import class_logits
 from tunewise.spec import Attention, Task
 
@@ -24,7 +25,7 @@ def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Tas
     model can use both. 0: nothing is packed.
     """
     base = inner_model(model)
-    own = base.config._attn_implementation
+    own = attention_of(base.config)
     if own not in ("eager", "sdpa"):
         return 0
     register_kernels()

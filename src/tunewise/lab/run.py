@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import files_below, told, write_table
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.extract import extractions, find_change
@@ -32,7 +33,7 @@ from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
-from tunewise.lab.train.optim import describe_groups, rate_factors
+from tunewise.lab.train.optim import LearningRates, describe_groups, rate_factors
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.ledger import Ledger
@@ -50,11 +51,9 @@ from tunewise.records import (
 from tunewise.selection import takes_over
 from tunewise.spec import (
     BaseMethod,
-    Device,
     ExistingMethod,
     FullMethod,
     MachineSpec,
-    Precision,
     RunSpec,
     forgetting_steps,
 )
@@ -77,7 +76,7 @@ class Run:
         self.checkpoints = checkpoints or Checkpoints(folder, MachineSpec().checkpoint_seconds)
         self.data = DataSummary.model_validate_json((data_folder / "data.json").read_text(encoding="utf-8"))
         self.data_folder = data_folder
-        self.where = (spec.device, spec.precision)
+        self.compute = Compute(spec.device, spec.precision)
 
     def execute(self, max_tokens: int | None = None) -> RunRecord:
         """Load, train, score, save; returns the record, already stored. Raises StoppedError if asked to stop.
@@ -173,8 +172,8 @@ class Run:
         num_steps = spec.train.num_steps(len(examples))
         method = build_method(spec.method, spec.task, num_steps)
         model = self._take_up(method.prepare(base))
-        rates = (spec.learning_rate, spec.head_learning_rate)
-        optimizer = ready_to_train((model, method), base.head_modules, spec.train, rates, self.where)
+        rates = LearningRates(spec.learning_rate, spec.head_learning_rate)
+        optimizer = ready_to_train((model, method), base.head_modules, spec.train, rates, self.compute)
         training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
         watch = UpdateWatch(optimizer)
         curve = self._forgetting_curve(num_steps, valid)
@@ -192,8 +191,7 @@ class Run:
             optimizer=optimizer,
             rate_factors=rate_factors(spec.train, num_steps),
             clip_norm=spec.train.clip_norm,
-            device=spec.device,
-            precision=spec.precision,
+            compute=self.compute,
             after_step=after_step,
             first_step=training.num_steps,
             recut=lambda batches: self._recut(examples, batches),
@@ -247,7 +245,7 @@ class Run:
     def _evaluate(self, state: TrainingState, valid: list[Example]) -> Evaluation:
         start, training = time.perf_counter(), state.training
         with self.meter.phase("evaluate"):
-            rows = self._rows(state.model, valid, self.where)
+            rows = self._rows(state.model, valid, self.compute)
         evaluation = summarise(rows, training.num_steps)
         training.evaluate_seconds += time.perf_counter() - start
         if not math.isfinite(evaluation.nll):
@@ -269,7 +267,9 @@ class Run:
             return  # a phase gives freed memory back, which the next step would have to ask for again
         start = time.perf_counter()
         with self.meter.phase("evaluate"):
-            state.curve.measure(training.num_steps, lambda rows: self._rows(state.model, rows, self.where), evaluation)
+            state.curve.measure(
+                training.num_steps, lambda rows: self._rows(state.model, rows, self.compute), evaluation
+            )
         training.evaluate_seconds += time.perf_counter() - start
 
     def _save(self, model: torch.nn.Module, method: Method) -> int:
@@ -290,14 +290,14 @@ class Run:
         spec = self.spec
         is_trial = spec.role in ("short", "tune")
         splits = [name for name in spec.score_splits if not (is_trial or (name == "valid" and training.valid_rows))]
-        where: tuple[Device, Precision] = self.where if is_trial else (spec.device, "fp32")
+        compute = self.compute if is_trial else Compute(spec.device, "fp32")
         rows = [{"split": "valid", **row} for row in training.valid_rows]
         if spec.ranks and training.valid_rows:
             rows += self._truncated(model, training)
         samples: tuple[Sample, ...] = ()
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self._examples(split)
-            found = self._rows(model, examples, where)
+            found = self._rows(model, examples, compute)
             if split == "test":
                 found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]
@@ -306,10 +306,8 @@ class Run:
         write_table(self.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
         return samples
 
-    def _rows(
-        self, model: torch.nn.Module, examples: Sequence[Example], where: tuple[Device, Precision]
-    ) -> list[dict[str, Any]]:
-        return self.budget.within(lambda: score(model, examples, self.batching, where), examples)
+    def _rows(self, model: torch.nn.Module, examples: Sequence[Example], compute: Compute) -> list[dict[str, Any]]:
+        return self.budget.within(lambda: score(model, examples, self.batching, compute), examples)
 
     def _truncated(self, model: torch.nn.Module, training: Training) -> list[dict[str, Any]]:
         """The rows of valid for every truncation of the trained adapter, in the precision of training as valid is."""
@@ -318,7 +316,7 @@ class Run:
         for cut_down in truncations(model, self.spec.ranks):
             ranks = tuple(cut_down.ranks.values())
             if ranks not in scored:
-                scored[ranks] = self._rows(model, valid, self.where)
+                scored[ranks] = self._rows(model, valid, self.compute)
             found = scored[ranks]
             split = truncated_split("valid", cut_down.rank, cut_down.spread)
             if cut_down.spread:
@@ -340,7 +338,7 @@ class Run:
                 self.folder / "spectrum.parquet", pa.Table.from_pylist(list(change.modules), schema=SPECTRUM_SCHEMA)
             )
             for adapter in extractions(model, base, change):
-                found = self._rows(base.model, valid, self.where)
+                found = self._rows(base.model, valid, self.compute)
                 split = extracted_split("valid", adapter.targets, adapter.rank)
                 rows += [{"split": split, **row} for row in found]
         return rows

@@ -7,6 +7,7 @@ import torch
 
 from tunewise.adapter_records import Agreement
 from tunewise.errors import ModelError
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, cut, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 
@@ -31,7 +32,7 @@ class Forms:
         summary = None
         if self.has_answers:
             summary = summarise(
-                score(model, self.examples, Batching(MAX_TOKENS, self.padding), ("cpu", "fp32")), step=0
+                score(model, self.examples, Batching(MAX_TOKENS, self.padding), Compute("cpu", "fp32")), step=0
             )
         agreement = Agreement(
             form=form,

@@ -5,24 +5,22 @@ from typing import Any
 
 import torch
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.train.loss import example_losses
-from tunewise.lab.train.precision import autocast
 from tunewise.records import Evaluation
-from tunewise.spec import Device, Precision
 
 
 @torch.no_grad()
 def score(
-    model: torch.nn.Module, examples: Sequence[Example], batching: Batching, where: tuple[Device, Precision]
+    model: torch.nn.Module, examples: Sequence[Example], batching: Batching, compute: Compute
 ) -> list[dict[str, Any]]:
     """Rows of records.SCORES_SCHEMA (without `split`), in the order of `examples`; dropout is off."""
-    device, precision = where
     rows: list[dict[str, Any]] = [{}] * len(examples)
     model.eval()
     for batch in batching.batches(examples, range(len(examples))):
-        batch = batch.to(device)
-        with autocast(device, precision):
+        batch = batch.to(compute.device)
+        with compute.autocast():
             losses = example_losses(model, batch)
         classes = losses.class_log_probabilities_BC
         for b, row in enumerate(batch.rows):

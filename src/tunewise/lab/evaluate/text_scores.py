@@ -7,6 +7,7 @@ from typing import Any
 from tunewise.errors import DataError
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.generate import Generated
+from tunewise.lab.private import chrf_sums
 from tunewise.spec import MetricSpec
 
 Count = Callable[[str, str], list[float]]  # (written, reference) -> what is summed
@@ -86,11 +87,7 @@ def chrf(metric: MetricSpec) -> Count:
 
     scorer = CHRF()
 
-    def count(written: str, reference: str) -> list[float]:
-        # sacrebleu has no public name for what its corpus score sums
-        return [float(n) for n in scorer._extract_corpus_statistics([written], [[reference]])[0]]
-
-    return count
+    return lambda written, reference: chrf_sums(scorer, written, reference)
 
 
 def rouge_l(metric: MetricSpec) -> Count:

@@ -5,6 +5,7 @@ import torch
 from tunewise.lab.methods.base import Method as Method
 from tunewise.lab.methods.full import Full, Head
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora, rank_parameters
+from tunewise.lab.methods.reallocating import REALLOCATING
 from tunewise.records import Tuned
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Task
 from tunewise.spec import Method as MethodSpec
@@ -19,7 +20,7 @@ def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
     if isinstance(spec, LoraMethod):
         return Lora(spec, task)
     assert isinstance(spec, PeftMethod), f"{spec.method} trains nothing"
-    return AnyPeft(spec, task, num_steps)
+    return REALLOCATING.get(spec.type.upper(), AnyPeft)(spec, task, num_steps)
 
 
 def describe(model: torch.nn.Module, method: Method) -> Tuned:

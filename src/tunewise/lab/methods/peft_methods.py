@@ -36,11 +36,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 NEED_MORE = {"eva": "activations", "corda": "covariances", "lora_ga": "gradients", "loftq": "a quantised base"}
 
 
-# What AdaLoRA remembers: moving averages of the importance of every weight, and the ranks that are left.
-AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-RANKS = "rank_pattern"
-
-
 class _Adapter:
     """What all peft methods share: the adapter is saved in peft's own format."""
 
@@ -65,30 +60,14 @@ class _Adapter:
         return model
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
-        """AdaLoRA re-allocates its ranks after every step; other methods have nothing to do."""
-        inner = cast(PeftModel, model).base_model
-        if hasattr(inner, "update_and_allocate"):
-            inner.update_and_allocate(step)
+        """Nothing to do."""
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """Of AdaLoRA: how important every weight was so far, and which ranks are left. Of others: nothing."""
-        inner = cast(PeftModel, model).base_model
-        if not hasattr(inner, "rankallocator"):
-            return {}
-        allocator, ranks = inner.rankallocator, inner.peft_config["default"].rank_pattern or {}
-        averages = {f"{kind}/{name}": t for kind in AVERAGES for name, t in getattr(allocator, kind).items()}
-        return averages | {f"{RANKS}/{name}": torch.tensor(kept) for name, kept in ranks.items()}
+        """Nothing."""
+        return {}
 
     def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Of AdaLoRA: both again."""
-        for key, tensor in state.items():
-            inner = cast(PeftModel, model).base_model
-            kind, _, name = key.partition("/")
-            if kind == RANKS:
-                config = inner.peft_config["default"]
-                config.rank_pattern = {**(config.rank_pattern or {}), name: tensor.tolist()}
-            else:
-                getattr(inner.rankallocator, kind)[name] = tensor.to(model.device)
+        """Nothing to remember."""
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         """A standard peft adapter folder, for the untouched base.
@@ -228,10 +207,14 @@ class AnyPeft(_Adapter):
             self.scale = scales.pop() if len(scales) == 1 else None  # rank_pattern and alpha_pattern give several
         return model
 
+    def defaults(self) -> dict[str, Any]:
+        """Options that are not peft's own defaults where the study does not name them."""
+        return {}
+
     def _config(self, base: Base) -> Any:
         known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
         config_class = lookup(known, self.spec.type.upper(), "peft type")
-        options = dict(self.spec.options)
+        options = {**self.defaults(), **self.spec.options}
         fields = config_class.__dataclass_fields__
         for name in options:
             if name not in fields:
@@ -247,8 +230,6 @@ class AnyPeft(_Adapter):
             options["feedforward_modules"] = [name for name in feedforward if name in options["target_modules"]]
         if "modules_to_save" in fields and base.head_modules:
             options.setdefault("modules_to_save", list(base.head_modules))
-        if self.spec.type.upper() == PeftType.ADALORA.value:
-            options.setdefault("total_step", self.num_steps)
         try:
             return config_class(task_type=TASK_TYPES[self.task], **options)
         except (ValueError, TypeError) as error:

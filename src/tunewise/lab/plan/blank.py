@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from tunewise.lab.models import Base, quiet_transformers
+from tunewise.lab.private import tensors_of
 from tunewise.spec import Task
 
 # What makes a configuration small, by the names that transformers maps every family's own to.
@@ -62,16 +63,17 @@ def give_storage(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Te
     """Replace all parameters and buffers by what `make` makes of them; tied ones stay tied."""
     made: dict[int, Any] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
+        parameters, buffers = tensors_of(module)
+        for name, parameter in parameters.items():
             if parameter is None:
                 continue
             if id(parameter) not in made:
                 made[id(parameter)] = torch.nn.Parameter(make(parameter), parameter.requires_grad)
-            module._parameters[name] = made[id(parameter)]
-        for name, buffer in module._buffers.items():
+            parameters[name] = made[id(parameter)]
+        for name, buffer in buffers.items():
             if buffer is None:
                 continue
-            module._buffers[name] = made_buffer = make(buffer)
+            buffers[name] = made_buffer = make(buffer)
             if name == "position_ids":  # what stands in for the positions of a padded batch
                 made_buffer.copy_(torch.arange(buffer.shape[-1]))
 

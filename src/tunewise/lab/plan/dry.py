@@ -4,26 +4,22 @@ storage (torch's FakeTensorMode), on a fake CPU also for a GPU."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from unittest.mock import patch
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.plan.meter import StepMeter
+from tunewise.lab.private import FakeTensorMode, one_text_a_row
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.loss import example_losses
-from tunewise.lab.train.precision import autocast
 from tunewise.spec import Precision
 
 
 @contextmanager
 def no_storage() -> Iterator[FakeTensorMode]:
     """Inside, new tensors have shapes and no memory."""
-    # A model that is given no mask asks its positions whether several texts share a row. Where they have no values,
-    # transformers takes it for granted. Our rows hold one text, or carry an explicit mask.
-    one_text_a_row = patch("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row():
         yield mode
 
 
@@ -78,7 +74,7 @@ def meter_score(model: torch.nn.Module, batch: Batch, precision: Precision, mete
     """The scoring of one batch, metered."""
     model.eval()
     meter.hold([*model.parameters(), *model.buffers()], "weights")
-    with meter, autocast("cpu", precision):
+    with meter, Compute("cpu", precision).autocast():
         example_losses(model, batch)
 
 

@@ -16,6 +16,7 @@ from tunewise.lab.plan.blank import give_storage, with_small_values, without_val
 from tunewise.lab.plan.operators import Operators
 from tunewise.lab.plan.subject import Kernels, Setting, begin_training, build
 from tunewise.lab.plan.workload import assumed_examples
+from tunewise.lab.private import attention_of
 from tunewise.spec import Method as MethodSpec
 
 # How a model that was not made for it fails to be built without weights, or followed: it looks at values, or at sizes
@@ -35,7 +36,7 @@ def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
         max_packed_length = fit_attention(subject.model, setting.attention, setting.task)
     except (SpecError, *REFUSALS):
         return None
-    name = inner_model(subject.model).config._attn_implementation
+    name = attention_of(inner_model(subject.model).config)
     # on a GPU the faster of our kernels is always the fused one; the plan's tensors are on a fake CPU
     is_fused = setting.device != "cpu" and name == NAMES["fastest"]
     return Kernels(NAMES["sdpa"] if is_fused else name, max_packed_length)

@@ -5,14 +5,21 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from tunewise.lab.private import (
+    FLASH_ATTENTION_ON_CPU,
+    FLASH_ATTENTION_ON_CPU_BACKWARD,
+    TO_COPY,
+    TorchDispatchMode,
+    address_of,
+    overloads_of,
+    tree_iter,
+)
 
 Use = Literal["weights", "gradients", "optimizer", "logits", "activations"]
 USES: tuple[Use, ...] = ("weights", "gradients", "optimizer", "logits", "activations")
 
-aten = torch.ops.aten
 DEVICE = torch.ops.prim.device.default
 
 
@@ -29,8 +36,8 @@ def _attention_backward(
 # torch counts the FLOPs of its CUDA attention kernels alone
 FLOPS = {
     **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    FLASH_ATTENTION_ON_CPU: _attention_forward,
+    FLASH_ATTENTION_ON_CPU_BACKWARD: _attention_backward,
 }
 
 
@@ -73,24 +80,24 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
         for item in tree_iter(out):
             if isinstance(item, torch.Tensor):
                 self._add(item, self._use(func, args, item))
-        formula = FLOPS.get(func._overloadpacket)
+        formula = FLOPS.get(overloads_of(func))
         if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=out)
         return out
 
     def _use(self, func: Any, args: Any, made: torch.Tensor) -> Use:
-        if func is aten._to_copy.default and self._use_of(args[0]) == "weights":
+        if func is TO_COPY and self._use_of(args[0]) == "weights":
             return "weights"  # autocast keeps the bf16 copy of a weight that learns as long as its gradient needs it
         is_logits = made.dim() > 1 and made.shape[-1] == self.vocabulary and made.is_floating_point()
         return "logits" if is_logits else "activations"
 
     def _use_of(self, tensor: torch.Tensor) -> Use | None:
-        known = self._known.get(tensor.untyped_storage()._cdata)
+        known = self._known.get(address_of(tensor.untyped_storage()))
         return known[0] if known else None
 
     def _add(self, tensor: torch.Tensor, use: Use) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = address_of(storage)
         if key in self._known:
             return
         size = storage.nbytes()
@@ -110,7 +117,7 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
 
     def _is_gradient(self, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None, "called once a gradient is accumulated"
-        key = parameter.grad.untyped_storage()._cdata
+        key = address_of(parameter.grad.untyped_storage())
         use, size = self._known[key]
         self._known[key] = ("gradients", size)
         self.live[use] -= size

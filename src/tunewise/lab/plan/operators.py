@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+
+from tunewise.lab.private import NORM_OF_ALL, SCALE_ALL, TorchDispatchMode, tree_iter
 
 aten = torch.ops.aten
 # Of clipping: torch treats all gradients at once, those without storage one by one.
-ALL_AT_ONCE = {aten._foreach_norm.Scalar: "norm", aten._foreach_mul_.Tensor: "scale"}
+ALL_AT_ONCE = {NORM_OF_ALL: "norm", SCALE_ALL: "scale"}
 ONE_BY_ONE = {aten.linalg_vector_norm.default: "norm", aten.mul_.Tensor: "scale"}
 
 

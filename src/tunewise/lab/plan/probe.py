@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Batching, Example
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.models import LINEAR, inner_model
@@ -88,7 +89,7 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
     subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
 
     def score_once(precision: Precision) -> float:
-        return _score_seconds(subject.model, scored, load.batching, (setting.device, precision))
+        return _score_seconds(subject.model, scored, load.batching, Compute(setting.device, precision))
 
     with meter.phase("train"):
         loop = begin_training(subject, setting, setting.device)
@@ -120,12 +121,10 @@ def _with_weights(subject: Subject, device: Device) -> Subject:
     return subject
 
 
-def _score_seconds(
-    model: torch.nn.Module, examples: Sequence[Example], batching: Batching, where: tuple[Device, Precision]
-) -> float:
+def _score_seconds(model: torch.nn.Module, examples: Sequence[Example], batching: Batching, compute: Compute) -> float:
     """Of a token, padding excluded."""
     begin = time.perf_counter()
-    score(model, examples, batching, where)
+    score(model, examples, batching, compute)
     return (time.perf_counter() - begin) / sum(len(example.input_ids) for example in examples)
 
 
@@ -200,7 +199,7 @@ def _time_step(model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loo
     float(compute_gradient(model, micro_batches, num_targets, loop).norm)
     middle = time.perf_counter()
     update(model, 0, loop)
-    _wait(loop.device)
+    _wait(loop.compute.device)
     num_tokens = sum(batch.num_tokens for batch in micro_batches)
     return StepSeconds(middle - start, time.perf_counter() - middle, num_tokens)
 

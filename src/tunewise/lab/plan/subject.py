@@ -6,6 +6,7 @@ from itertools import repeat
 import torch
 from transformers import PreTrainedConfig
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching
 from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import Method, build_method
@@ -13,6 +14,7 @@ from tunewise.lab.models import inner_model
 from tunewise.lab.plan.blank import blank_base, small_config
 from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.loop import Loop
+from tunewise.lab.train.optim import LearningRates
 from tunewise.spec import Attention, Device, Precision, Task, TrainSpec
 from tunewise.spec import Method as MethodSpec
 
@@ -80,13 +82,12 @@ def build(setting: Setting, spec: MethodSpec) -> Subject:
 
 def begin_training(subject: Subject, setting: Setting, device: Device = "cpu") -> Loop:
     """The loop of a run, the model stored as in a run; the rate changes nothing."""
-    rates, where = (RATE, RATE if subject.heads else None), (device, setting.precision)
+    rates, compute = LearningRates(RATE, RATE if subject.heads else None), Compute(device, setting.precision)
     prepared = (subject.model, subject.method)
     return Loop(
-        optimizer=ready_to_train(prepared, subject.heads, setting.train, rates, where),
+        optimizer=ready_to_train(prepared, subject.heads, setting.train, rates, compute),
         rate_factors=repeat(1.0),
         clip_norm=setting.train.clip_norm,
-        device=device,
-        precision=setting.precision,
+        compute=compute,
         after_step=subject.method.after_step,
     )

@@ -4,30 +4,28 @@ from collections.abc import Sequence
 
 import torch
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.methods import Method
 from tunewise.lab.models import inner_model
 from tunewise.lab.train.meters import give_back
-from tunewise.lab.train.optim import make_optimizer, parameter_groups
+from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
 from tunewise.lab.train.precision import assert_masters, leave_inputs_as_they_are, store_frozen_weights
-from tunewise.spec import Device, Precision, TrainSpec
-
-Rates = tuple[float, float | None]  # of what learns, and of the heads; None: as the rest
+from tunewise.spec import TrainSpec
 
 
 def ready_to_train(
     prepared: tuple[torch.nn.Module, Method],
     heads: Sequence[str],
     train: TrainSpec,
-    rates: Rates,
-    where: tuple[Device, Precision],
+    rates: LearningRates,
+    compute: Compute,
 ) -> torch.optim.Optimizer:
     """The optimizer of what learns; what is frozen is now stored as the precision policy says."""
     model, method = prepared
-    device, precision = where
     if train.gradient_checkpointing:
         inner_model(model).gradient_checkpointing_enable({"use_reentrant": False})
-    store_frozen_weights(model, precision, method.fp32_modules)
-    leave_inputs_as_they_are(model, precision)
+    store_frozen_weights(model, compute.precision, method.fp32_modules)
+    leave_inputs_as_they_are(model, compute.precision)
     give_back()  # or the process keeps the fp32 weights that were just replaced
     assert_masters(model)
-    return make_optimizer(parameter_groups(model, heads, train, *rates), train, device)
+    return make_optimizer(parameter_groups(model, heads, train, rates), train, compute.device)

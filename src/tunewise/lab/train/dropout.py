@@ -7,10 +7,11 @@ kernels of their own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+
+from tunewise.lab.private import replaced
 
 LEVELS = 2**16  # that an element's bits can have: a probability is met to 1 / 131,072
 TORCH_DROPOUT = F.dropout
@@ -18,8 +19,12 @@ TORCH_DROPOUT = F.dropout
 
 @contextmanager
 def quick_dropout() -> Iterator[None]:
-    """Inside, whatever calls `torch.nn.functional.dropout`, as `torch.nn.Dropout` does, calls the one below."""
-    with patch("torch.nn.functional.dropout", dropout):
+    """Inside, whatever calls `torch.nn.functional.dropout`, as `torch.nn.Dropout` does, calls the one below.
+
+    A TorchFunctionMode would replace nothing, but torch asks it before every call: 2.3 % of a LoRA step with the
+    bundled base (`bench/dropout.py`).
+    """
+    with replaced(F, "dropout", dropout):
         yield
 
 

@@ -8,11 +8,11 @@ from itertools import islice
 
 import torch
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.train.dropout import quick_dropout
 from tunewise.lab.train.loss import add_gradient
 from tunewise.lab.train.memory import is_out_of_memory, release_memory
-from tunewise.spec import Device, Precision
 
 
 class DivergedError(Exception):
@@ -39,8 +39,7 @@ class Loop:
     optimizer: torch.optim.Optimizer
     rate_factors: Iterable[float]
     clip_norm: float
-    device: Device
-    precision: Precision
+    compute: Compute
     after_step: Callable[[torch.nn.Module, int], None]
     first_step: int = 0  # where `steps` begin: those before it were done by an earlier process
     # the same rows in smaller micro-batches, asked where there was no memory for these; None: they cannot be smaller
@@ -113,11 +112,11 @@ def gradient_in_memory(
 def compute_gradient(model: torch.nn.Module, micro_batches: Sequence[Batch], num_targets: int, loop: Loop) -> Gradient:
     """Leave the step's clipped gradient in the parameters: that of the mean over all `num_targets` targets."""
     model.train()
-    where = (loop.device, loop.precision)
-    loss = torch.zeros((), device=loop.device)
+    device = loop.compute.device
+    loss = torch.zeros((), device=device)
     with quick_dropout():
         for batch in micro_batches:
-            loss += add_gradient(model, batch.to(loop.device), num_targets, where)
+            loss += add_gradient(model, batch.to(device), num_targets, loop.compute)
     parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
     return Gradient(loss, torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm))
 

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import ModelOutput
 
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.models import inner_model
 from tunewise.lab.train.cross_entropy import target_nll
-from tunewise.lab.train.precision import autocast
-from tunewise.spec import Device, Precision
 
 # Logits that exist at once: 256 MiB in fp32, and a few tensors of this size while their gradient is computed. These are
 # 523 targets with a vocabulary of 128 k, 1,335 with GPT-2's.
@@ -68,24 +67,22 @@ def class_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return logits_BC
 
 
-def add_gradient(
-    model: torch.nn.Module, batch: Batch, num_targets: int, where: tuple[Device, Precision]
-) -> torch.Tensor:
+def add_gradient(model: torch.nn.Module, batch: Batch, num_targets: int, compute: Compute) -> torch.Tensor:
     """Add the gradient of (summed NLL of the batch) / `num_targets` to the parameters; returns that loss.
 
     Logits go back to the hidden states part by part, each gone before the next is computed; then these go back through
     the model. Nothing is computed twice, and nothing is read back from the device.
     """
     if batch.classifies:
-        with autocast(*where):
+        with compute.autocast():
             loss = example_losses(model, batch).nll_B.sum() / num_targets
         loss.backward()
         return loss.detach()
-    with autocast(*where):
+    with compute.autocast():
         forward = _Forward(model, batch, in_two_stages=True)
     loss = torch.zeros((), device=batch.targets_N.device)
     for part in forward.parts:
-        with autocast(*where):
+        with compute.autocast():
             part_loss = forward.nll(part).sum() / num_targets
         part_loss.backward()
         loss += part_loss.detach()

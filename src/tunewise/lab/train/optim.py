@@ -2,24 +2,33 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from tunewise.spec import TrainSpec
 
 
+@dataclass(frozen=True)
+class LearningRates:
+    """The peak learning rates of a run."""
+
+    body: float  # of whatever learns, heads apart
+    head: float | None  # of new heads; None: that of the body
+
+
 def parameter_groups(
-    model: torch.nn.Module, heads: Sequence[str], train: TrainSpec, rate: float, head_rate: float | None
+    model: torch.nn.Module, heads: Sequence[str], train: TrainSpec, rates: LearningRates
 ) -> list[dict[str, object]]:
     """AdamW groups of everything that learns: matrices decay, vectors (biases, norms) do not.
 
-    Modules in `heads` have groups of their own at `head_rate`. Each group carries its name for the record.
+    Modules in `heads` have groups of their own at the rate of heads. Each group carries its name for the record.
     """
     groups: dict[str, dict[str, object]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        in_head = head_rate is not None and any(f".{head}." in f".{name}" for head in heads)
+        in_head = rates.head is not None and any(f".{head}." in f".{name}" for head in heads)
         decays = parameter.dim() >= 2
         group_name = f"{'head' if in_head else 'body'}, {'decayed' if decays else 'not decayed'}"
         group = groups.setdefault(
@@ -27,7 +36,7 @@ def parameter_groups(
             {
                 "name": group_name,
                 "params": [],
-                "lr": head_rate if in_head else rate,
+                "lr": rates.head if in_head else rates.body,
                 "weight_decay": train.weight_decay if decays else 0.0,
             },
         )

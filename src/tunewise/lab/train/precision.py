@@ -10,6 +10,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tunewise.lab.models import LINEAR, inner_model
+from tunewise.lab.private import has_fast_bf16_on_cpu
 from tunewise.spec import Device, Precision
 
 
@@ -18,14 +19,8 @@ def pick_precision(device: Device) -> Precision:
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device == "cpu":
-        has_fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if has_fast_bf16 else "fp32"
+        return "bf16" if has_fast_bf16_on_cpu() else "fp32"
     return "fp32"
-
-
-def autocast(device: Device, precision: Precision) -> torch.autocast:
-    """The autocast that training and the scores on valid run under; does nothing in fp32."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
 def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modules: Collection[str] = ()) -> None:
