@@ -36,6 +36,9 @@ PLAIN = (
     "tunewise.selection",
     "tunewise.adapter_records",
     "tunewise.lowrank",
+    "tunewise.name_patterns",
+    "tunewise.fresh_folder",
+    "tunewise.adapter_config",
     "tunewise.adapter_file",
     "tunewise.study_file",
 )
@@ -70,7 +73,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.selection": ("tunewise.records",),
     "tunewise.adapter_records": ("tunewise.quantities",),
     "tunewise.lowrank": (),
-    "tunewise.adapter_file": ("tunewise.disk", "tunewise.errors", "tunewise.lowrank"),
+    "tunewise.name_patterns": ("tunewise.errors",),
+    "tunewise.fresh_folder": ("tunewise.disk", "tunewise.errors"),
+    "tunewise.adapter_config": (
+        *("tunewise.disk", "tunewise.errors", "tunewise.method_spec"),
+        *("tunewise.mistakes", "tunewise.name_patterns", "tunewise.registry"),
+    ),
+    "tunewise.adapter_file": (
+        *("tunewise.adapter_config", "tunewise.disk", "tunewise.errors", "tunewise.fresh_folder"),
+        *("tunewise.lowrank", "tunewise.mistakes", "tunewise.name_patterns"),
+    ),
     "tunewise.ledger": PLAIN,
     "tunewise.desk": (*PLAIN, "tunewise.ledger"),
     "tunewise.lab": (*PLAIN, "tunewise.ledger"),

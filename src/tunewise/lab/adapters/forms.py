@@ -26,6 +26,11 @@ class Forms:
         """One form, fp32: its loss on all rows, the largest difference of a logit on the first."""
         self._require_known_ids(model)
         logits = list(self._logits(model))
+        if not all(bool(torch.isfinite(of_rows).all()) for of_rows in logits):
+            raise ModelError(
+                f"the model computes NaN or infinite logits as '{form}'. Its weights, or those of the adapter, are too "
+                "large or damaged: train again, or take an earlier checkpoint."
+            )
         self._reference = self._reference or logits
         pairs = zip(logits, self._reference, strict=True)
         summary = None
