@@ -29,6 +29,7 @@ PLAIN = (
     "tunewise.method_spec",
     "tunewise.train_spec",
     "tunewise.spec",
+    "tunewise.mistakes",
     "tunewise.placements",
     "tunewise.head_arm",
     "tunewise.records",

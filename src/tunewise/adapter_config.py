@@ -119,7 +119,7 @@ def _require_folder(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         pickled = _pickles(folder)
         found = f" and holds {pickled[0]}, a pickle, which can run code.{_conversion(pickled[0])}" if pickled else "."
-        raise ModelError(f"{folder} is no adapter: it has no {CONFIG}{found}")
+        raise ModelError(f"{folder} is not an adapter folder: it has no {CONFIG}{found}")
 
 
 def _pickles(folder: Path) -> list[str]:
