@@ -145,7 +145,7 @@ def require_plain_names(folder: Path, names: Iterable[str]) -> None:
 
 def _require_factor(folder: Path, name: str, match: re.Match[str] | None) -> None:
     """Raises ModelError for a tensor of LoRA that is no factor B or A on a module's own weight."""
-    if match and match["adapter"]:
+    if match and match["adapter"] not in (None, "default"):  # peft takes that one for its own
         raise ModelError(
             f"{folder}: the tensor {shown(name)} has the name of an adapter in it ('{match['adapter']}'), which peft "
             "takes out when it saves, so that peft would pass over it. Take it out of all names, or save again with "

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from tunewise.adapter_config import CONFIG, WEIGHTS, name_patterns, require_known_options, require_safe
-from tunewise.adapter_file import require_plain_names
+from tunewise.adapter_file import PREFIX, require_plain_names
 from tunewise.errors import ModelError
 from tunewise.mistakes import shown
 from tunewise.name_patterns import deadline
@@ -39,11 +39,11 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: str) -> PeftModel:
     config = require_safe(folder)
     require_known_kind(folder, config)
     _require_quick_patterns(folder, config, model)
+    _require_finite(folder)
     with _readable(folder, base, model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing keys, which are an error below
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
         _require_all_taken(adapted, folder, base)
-    _require_finite(adapted, folder)
     return adapted
 
 
@@ -63,11 +63,27 @@ def require_known_kind(folder: Path, config: Mapping[str, Any]) -> None:
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of the adapter, by its name in the file. Raises ModelError for a damaged file."""
+    with _readable_file(folder), safe_open(folder / WEIGHTS, framework="numpy") as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _readable_file(folder: Path) -> Iterator[None]:
+    """A damaged file of weights becomes a ModelError that names it."""
     try:
-        with safe_open(folder / WEIGHTS, framework="numpy") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        yield
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{folder / WEIGHTS} is damaged: {error}. Download or save it again.") from error
+
+
+def require_complete(folder: Path, base: str, new_parameters: Iterable[str]) -> None:
+    """Raises ModelError for a weight that the base's checkpoint lacks (`new_parameters`) and the adapter, too."""
+    held = {name.removeprefix(PREFIX).replace(".modules_to_save.", ".") for name in tensor_shapes(folder)}
+    if lost := [name for name in new_parameters if name not in held]:
+        raise ModelError(
+            f"{lost[0]} is neither in '{base}' nor in {folder}: it was random in training, and is lost ({len(lost)} "
+            "such tensors). Train it again with modules_to_save."
+        )
 
 
 def _require_quick_patterns(folder: Path, config: Mapping[str, Any], model: torch.nn.Module) -> None:
@@ -162,11 +178,24 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(shown(name) for name in list(names)[:SHOWN_NAMES])
 
 
-def _require_finite(adapted: PeftModel, folder: Path) -> None:
-    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    broken = [name for name, tensor in own.items() if not tensor.is_meta and not bool(torch.isfinite(tensor).all())]
+def _require_finite(folder: Path) -> None:
+    """Raises ModelError for NaN, and for numbers that are infinite in fp32, in which everything is computed."""
+    broken, whole = [], []
+    with _readable_file(folder), safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        names = list(tensors.keys())
+        for name in names:
+            tensor = tensors.get_tensor(name)
+            if ".lora_" in name and not tensor.is_floating_point():
+                whole.append(f"{name} ({tensor.dtype})")
+            elif not bool(torch.isfinite(tensor.float()).all()):
+                broken.append(name)
+    if whole:
+        raise ModelError(
+            f"{folder}: {len(whole)} factors are stored as whole numbers, such as {_listed(whole)}. Store them as "
+            "fp32, fp16 or bf16."
+        )
     if broken:
         raise ModelError(
-            f"{folder}: {len(broken)} of {len(own)} tensors hold NaN or infinite numbers, such as {_listed(broken)}. "
+            f"{folder}: {len(broken)} of {len(names)} tensors hold NaN or infinite numbers, such as {_listed(broken)}. "
             "The training diverged, or the file is damaged. Train again, or take an earlier checkpoint."
         )

@@ -18,7 +18,7 @@ from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerpri
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer, quiet_transformers
-from tunewise.lab.peft_loading import load_adapter
+from tunewise.lab.peft_loading import load_adapter, require_complete
 from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.train.meters import pick_device, require_device
@@ -139,7 +139,7 @@ def _describe_arms(
 
     for method in study.arms.values():
         if isinstance(method, ExistingMethod):
-            _require_fitting_adapter(Path(method.path), study.model, setting)
+            _require_fitting_adapter(Path(method.path), study.model, setting, base.new_parameters)
 
     def tuned(method: Method) -> Tuned:
         subject = build(setting, method)
@@ -148,13 +148,14 @@ def _describe_arms(
     return {name: tuned(method) for name, method in study.arms.items() if not isinstance(method, ExistingMethod)}
 
 
-def _require_fitting_adapter(folder: Path, model: str, setting: Setting) -> None:
+def _require_fitting_adapter(folder: Path, model: str, setting: Setting, new_parameters: tuple[str, ...]) -> None:
     """Raises ModelError for an adapter that does not fit the base: tried on a model without storage."""
     if not (folder / CONFIG).is_file():
         return
     blank = blank_base(setting.config, setting.task, setting.num_labels, setting.heads).model
     with torch.device("meta"), quiet_transformers():
         load_adapter(blank, folder, model)
+    require_complete(folder, model, new_parameters)
 
 
 def _require_checkpointing(study: StudySpec, base: Base) -> None:

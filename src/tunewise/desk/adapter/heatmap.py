@@ -17,7 +17,7 @@ def heat_map(view: AdapterView) -> str:
     rows = [
         {
             "layer": "–" if module.layer is None else str(module.layer),
-            "kind": printable(module.kind),  # the renderer ends the whole process at a control character
+            "kind": printable(module.kind),
             "norm": module.norm,
         }
         for module in view.modules

@@ -32,7 +32,7 @@ from tunewise.lab.models import (
     model_source,
     quiet_transformers,
 )
-from tunewise.lab.peft_loading import load_adapter, require_known_kind, tensor_shapes
+from tunewise.lab.peft_loading import load_adapter, require_complete, require_known_kind, tensor_shapes
 from tunewise.lab.plan.blank import blank_base
 from tunewise.spec import Task
 
@@ -119,13 +119,6 @@ class AdapterFolder:
         """The shape of every tensor of the adapter, by its name in the base."""
         return {name.removeprefix(PREFIX): shape for name, shape in tensor_shapes(self.path).items()}
 
-    def _require_complete(self, new_parameters: tuple[str, ...]) -> None:
-        if lost := [name for name in new_parameters if name not in self.shapes]:
-            raise ModelError(
-                f"{lost[0]} is neither in '{self.base}' nor in {self.path}: it was random in training, and is lost "
-                f"({len(lost)} such tensors). Train it again with modules_to_save."
-            )
-
     def load_base(self, rounding: Rounding) -> PreTrainedModel:
         """A fresh base in fp32; unless it is 'whole', its linear weights were rounded by bitsandbytes and back."""
         config = load_config(self.base, self.task, False)
@@ -133,7 +126,7 @@ class AdapterFolder:
         if rounding == "whole" and stored is None:
             torch.manual_seed(0)  # of a new head, which the adapter's replaces
             base = load_base(self.base, self.task, self.labels, self.tokenizer, False)
-            self._require_complete(base.new_parameters)
+            require_complete(self.path, self.base, base.new_parameters)
             return base.model
         if rounding == "whole":
             raise ModelError(
