@@ -56,7 +56,7 @@ def test_merge_says_what_each_form_computes(adapter: Path, rows: Path, tmp_path:
 
 
 MISTAKES = {
-    "no adapter": (ModelError, ["{rows}"], "is no adapter"),
+    "no adapter": (ModelError, ["{rows}"], "is not an adapter"),
     "onto other weights": (SpecError, ["{adapter}", "--onto", "nf4"], "must be whole or as it was trained"),
     "unknown key": (SpecError, ["{adapter}", "--data", "{rows}", "--set", "data.seperator=x"], "'separator'"),
     "another base": (ModelError, ["{adapter}", "--base", "./nowhere"], "no such folder"),

@@ -6,7 +6,7 @@ Only adapters whose update is exactly scale * B A are read; every other kind is 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +17,31 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
-from tunewise.disk import make_folder, told, write_atomically, write_with
+from tunewise.adapter_config import CONFIG as CONFIG
+from tunewise.adapter_config import MAX_PATTERNS, LoraOptions, require_known_options
+from tunewise.adapter_config import WEIGHTS as WEIGHTS
+from tunewise.adapter_config import require_safe as require_safe
+from tunewise.disk import told
 from tunewise.errors import ModelError
+from tunewise.fresh_folder import fresh_folder
 from tunewise.lowrank import Thin, thin_svd
+from tunewise.mistakes import shown
+from tunewise.name_patterns import NamePattern, deadline, name_ends
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+Matrix = npt.NDArray[Any]
+MAX_NAME = 1_000  # characters of a module's name; real ones have up to about 100
 PREFIX = "base_model.model."
-FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.[^.]+)??(\.weight)?")
+FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.(?P<adapter>[^.]+))??(\.weight)?")
+# What a module is called within while it is compiled or sharded.
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # Options of a LoRA config with which the update is not scale * B A on the base's own weight.
 OTHER_UPDATES = {
     "use_dora": "DoRA",
     "use_bdlora": "BD-LoRA",
     "lora_bias": "LoRA with a bias",
+    "use_qalora": "QALoRA",
+    "target_parameters": "LoRA on parameters that are no module's own, such as fused experts (target_parameters)",
     "layer_replication": "LoRA on replicated layers",
     "alora_invocation_tokens": "activated LoRA",
     "arrow_config": "Arrow",
@@ -37,8 +49,6 @@ OTHER_UPDATES = {
     "velora_config": "VeLoRA",
     "monteclora_config": "MonteCLoRA",
 }
-# Options by which peft imports a module that the adapter names (Megatron's layers).
-IMPORTING = ("megatron_config",)
 SPLIT_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
@@ -46,8 +56,8 @@ SPLIT_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 class Factors:
     """One adapted module: the update is scale * B A, (M, N)."""
 
-    B_MR: npt.NDArray[Any]
-    A_RN: npt.NDArray[Any]
+    B_MR: Matrix
+    A_RN: Matrix
     scale: float
     is_embedding: bool = False
 
@@ -63,8 +73,16 @@ class Factors:
 
     @cached_property
     def thin(self) -> Thin:
-        """The update by its singular values."""
-        return thin_svd(self.B_MR, self.A_RN, self.scale)
+        """The update by its singular values. Raises ModelError where they are beyond what float64 holds."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            try:
+                found = thin_svd(self.B_MR, self.A_RN, self.scale)
+                is_finite = bool(np.isfinite(found.s_K @ found.s_K))
+            except np.linalg.LinAlgError:
+                is_finite = False
+        if not is_finite:
+            raise ModelError("the adapter's numbers are so large that its update cannot be computed. It is damaged.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -73,72 +91,114 @@ class LoraAdapter:
 
     config: dict[str, Any]
     modules: dict[str, Factors]  # by the module's name in the base, in the base's order
-    others: dict[str, npt.NDArray[Any]]  # tensors of heads and other modules that were trained whole
-
-
-def require_safe(folder: Path) -> None:
-    """Raises ModelError for an adapter of pickled weights, and for one that has a module of its own choice imported."""
-    if not (folder / WEIGHTS).is_file():
-        pickled = next((path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
-        what = f"only {pickled}, a pickle, which can run code" if pickled else "no weights"
-        raise ModelError(
-            f"{folder} is no adapter that is loaded: it has {what} and no {WEIGHTS}. Load it where you trust it, with "
-            "PeftModel.from_pretrained(base, folder), and call save_pretrained(folder, safe_serialization=True)."
-        )
-    try:
-        with told(folder / CONFIG, "read"):
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{folder} is damaged: {CONFIG} is no JSON: {error}. Download or save it again.") from error
-    if not isinstance(config, dict) or config.get("peft_type") is None:
-        raise ModelError(f"{folder}: {CONFIG} names no peft_type, so it is no adapter of peft's.")
-    if named := [option for option in IMPORTING if config.get(option)]:
-        raise ModelError(
-            f"{folder}: {CONFIG} sets {named[0]}, by which peft imports a module that it names. Take it out."
-        )
+    others: dict[str, Matrix]  # tensors of heads and other modules that were trained whole
 
 
 def read_adapter(folder: Path) -> LoraAdapter:
     """The adapter in `folder`. Raises ModelError where there is none, and for kinds that are no plain LoRA."""
-    if not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder} is no adapter: it has no {CONFIG}.")
-    require_safe(folder)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = _read_tensors(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
-        raise ModelError(f"{folder} is damaged: {error}. Download or save it again.") from error
+    config = require_safe(folder)
     _refuse_other_kinds(folder, config)
-    factors: dict[str, dict[str, npt.NDArray[Any]]] = {}
-    others = {}
+    require_known_options(f"{folder}/{CONFIG}", config, LoraOptions.model_fields)
+    tensors = _read_tensors(folder / WEIGHTS)
+    require_plain_names(folder, tensors)
+    factors: dict[str, dict[str, Matrix]] = {}
+    others, embeddings = {}, set()
     for name, tensor in tensors.items():
         match = FACTOR.fullmatch(name)
-        if match:
-            factors.setdefault(match["module"], {})[match["side"]] = tensor
-        else:
+        _require_factor(folder, name, match)
+        if match is None:
             others[name] = tensor
-    embeddings = {match["module"] for name in tensors if (match := FACTOR.fullmatch(name)) and match["kind"]}
+            continue
+        factors.setdefault(match["module"], {})[match["side"]] = tensor
+        if match["kind"]:
+            embeddings.add(match["module"])
+    if not factors:
+        raise ModelError(f"{folder} holds no LoRA factors (lora_A, lora_B).")
+    longest = max(map(len, factors))
+    if longest > MAX_NAME:
+        raise ModelError(f"{folder}: a module name has {longest:,} characters; at most {MAX_NAME:,} are read.")
+    options = LoraOptions.model_validate(config)
+    _require_targeted(folder, options, factors)
+    values = _PatternValues(folder, options, list(factors))
     modules = {
-        module.removeprefix(PREFIX): _factors(folder, module, sides, config, module in embeddings)
+        module.removeprefix(PREFIX): _factors(folder, module, sides, values, module in embeddings)
         for module, sides in sorted(factors.items(), key=lambda item: _in_order(item[0]))
     }
-    if not modules:
-        raise ModelError(f"{folder} holds no LoRA factors (lora_A, lora_B).")
     return LoraAdapter(config, modules, others)
 
 
+def require_plain_names(folder: Path, names: Iterable[str]) -> None:
+    """Raises ModelError for tensors that peft would find no place for, whatever the base is."""
+    for name in names:
+        parts = name.removeprefix(PREFIX).split(".")
+        if wrapped := next((part for part in parts if part in WRAPPERS), None):
+            raise ModelError(
+                f"{folder}: the tensor {shown(name)} was saved from a wrapped model ('{wrapped}'), so that peft finds "
+                f"no module for it. Take '{wrapped}.' out of all names, or save the unwrapped model again."
+            )
+        if not name.startswith(PREFIX):
+            raise ModelError(
+                f"{folder}: the tensor {shown(name)} does not begin with '{PREFIX}', as all tensors that peft saves. "
+                "peft would pass over it. Save the adapter with peft's save_pretrained."
+            )
+
+
+def _require_factor(folder: Path, name: str, match: re.Match[str] | None) -> None:
+    """Raises ModelError for a tensor of LoRA that is no factor B or A on a module's own weight."""
+    if match and match["adapter"] not in (None, "default"):  # peft takes that one for its own
+        raise ModelError(
+            f"{folder}: the tensor {shown(name)} has the name of an adapter in it ('{match['adapter']}'), which peft "
+            "takes out when it saves, so that peft would pass over it. Take it out of all names, or save again with "
+            "save_pretrained."
+        )
+    is_nested = match is not None and "base_layer" in match["module"].split(".")
+    is_other = match is None and any(part.startswith("lora_") for part in name.split(".")[-2:])
+    if is_nested or is_other:
+        raise ModelError(
+            f"{folder}: the tensor {shown(name)} is no factor of B A on a module's own weight. `tunewise adapter "
+            "merge` and `verify` work on whatever peft can merge."
+        )
+
+
+def _require_targeted(folder: Path, options: LoraOptions, modules: Iterable[str]) -> None:
+    """Raises ModelError for factors of modules that the configuration does not adapt: peft would pass over them."""
+    targets, names = options.target_modules, [module.removeprefix(PREFIX) for module in modules]
+    if targets is None or targets == "all-linear":
+        return
+    if isinstance(targets, str):
+        adapted = set(NamePattern(targets, f"{folder}/{CONFIG}: target_modules", max(map(len, names))).matching(names))
+    else:
+        endings = set(targets)
+        adapted = {name for name in names if any(ending in endings for ending in _endings(name))}
+    if left := [name for name in names if name not in adapted]:
+        raise ModelError(
+            f"{folder}: it holds factors of {shown(left[0])} ({len(left)} such modules), which target_modules in "
+            f"{CONFIG} does not name, so that peft would pass over them. Correct target_modules, or save again."
+        )
+
+
+def _endings(name: str) -> Iterable[str]:
+    parts = name.split(".")
+    return (".".join(parts[start:]) for start in range(len(parts)))
+
+
 def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
-    """Write a standard peft adapter, factors in fp32. Raises ModelError where `folder` is in use."""
-    if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"{folder} is not empty. Choose another folder with --out.")
-    make_folder(folder)
+    """Write a standard peft adapter, factors in fp32.
+
+    Raises ModelError if `folder` is in use, and for numbers that fp32 cannot hold; then nothing is written.
+    """
     tensors = dict(adapter.others)
     for module, factors in adapter.modules.items():
         kind, end = ("embedding_", "") if factors.is_embedding else ("", ".weight")
-        tensors[f"{PREFIX}{module}.lora_{kind}A{end}"] = np.ascontiguousarray(factors.A_RN, dtype=np.float32)
-        tensors[f"{PREFIX}{module}.lora_{kind}B{end}"] = np.ascontiguousarray(factors.B_MR, dtype=np.float32)
-    write_with(folder / WEIGHTS, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG, json.dumps(adapter.config, indent=2, sort_keys=True))
+        for side, matrix in (("A", factors.A_RN), ("B", factors.B_MR)):
+            with np.errstate(over="ignore"):
+                stored = np.ascontiguousarray(matrix, dtype=np.float32)
+            if not np.isfinite(stored).all():
+                raise ModelError(f"{module}: factor {side} holds numbers beyond fp32, so that it cannot be stored.")
+            tensors[f"{PREFIX}{module}.lora_{kind}{side}{end}"] = stored
+    with fresh_folder(folder) as place:
+        save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+        (place / CONFIG).write_text(json.dumps(adapter.config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def with_ranks(adapter: LoraAdapter, updates: Mapping[str, Thin]) -> LoraAdapter:
@@ -181,49 +241,88 @@ def _refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
     start = str(config.get("init_lora_weights"))
     if start.startswith(SPLIT_STARTS):
         raise ModelError(
-            f"{folder} is in the format of {start}, where B A holds a part of the base's weight, too. Convert it with "
+            f"{folder} is in the format of {start}, where B A also holds a part of the base's weight. Convert it with "
             "peft: save_pretrained(..., path_initial_model_for_weight_conversion=...)."
         )
 
 
+class _PatternValues:
+    """Rank and alpha of every module as peft reads them: of the first pattern that matches its name, else r, alpha."""
+
+    def __init__(self, folder: Path, options: LoraOptions, modules: Sequence[str]) -> None:
+        self.options = options
+        names = [module.removeprefix(PREFIX) for module in modules]
+        self.ranks = _by_pattern(f"{folder}/{CONFIG}: rank_pattern", options.rank_pattern or {}, names)
+        self.alphas = _by_pattern(f"{folder}/{CONFIG}: alpha_pattern", options.alpha_pattern or {}, names)
+
+    def rank(self, name: str) -> int:
+        """The rank that the configuration says."""
+        return int(self.ranks.get(name, self.options.r))
+
+    def scale(self, name: str, rank: int) -> float:
+        """The factor on B A."""
+        alpha = self.alphas.get(name, self.options.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.options.use_rslora else rank)
+
+
+def _by_pattern(place: str, pattern: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    if len(pattern) > MAX_PATTERNS:
+        raise ModelError(f"{place} has {len(pattern):,} keys; at most {MAX_PATTERNS:,} are read.")
+    found: dict[str, float] = {}
+    left, end = list(names), deadline()
+    for key, value in pattern.items():
+        longest = max(map(len, left), default=0)
+        found |= dict.fromkeys(NamePattern(name_ends(key), place, longest).matching(left, end), value)
+        left = [name for name in left if name not in found]
+    return found
+
+
 def _factors(
-    folder: Path, module: str, sides: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any], is_embedding: bool
+    folder: Path, module: str, sides: Mapping[str, Matrix], values: _PatternValues, is_embedding: bool
 ) -> Factors:
-    if set(sides) != {"A", "B"} or any(side.ndim != 2 for side in sides.values()):
-        shapes = {name: side.shape for name, side in sides.items()}
+    shapes = {name: side.shape for name, side in sides.items()}
+    if set(sides) != {"A", "B"} or any(side.ndim != 2 or not side.size for side in sides.values()):
         raise ModelError(f"{folder}: {module} has the factors {shapes}, but a pair of matrices was expected.")
-    rank = sides["A"].shape[0]
-    alpha = _of_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    if scale <= 0:
+    name, rank = module.removeprefix(PREFIX), sides["A"].shape[0]
+    if sides["B"].shape[1] != rank:
+        raise ModelError(f"{folder}: {module} has the factors {shapes}, but B must have as many columns as A has rows.")
+    if rank != values.rank(name):
+        raise ModelError(
+            f"{folder}: {module} has factors of rank {rank}, but {CONFIG} says {values.rank(name)} (r, rank_pattern). "
+            "peft would not load it. Correct the configuration, or save the adapter again."
+        )
+    scale = values.scale(name, rank)
+    if not 0 < scale < math.inf:
         raise ModelError(f"{folder}: {module} has the scale {scale:g}, but it must be above 0 (lora_alpha).")
     return Factors(sides["B"], sides["A"], float(scale), is_embedding)
 
 
-def _of_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> float:
-    """What a peft pattern says of a module: the value of the first key that its name ends with, as a regex."""
-    name = module.removeprefix(PREFIX)
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), otherwise)
-
-
 def _in_order(module: str) -> list[tuple[int, str]]:
     """Names sorted with their numbers as numbers: layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in module.split(".")]
+    return [(int(part), "") if re.fullmatch(r"[0-9]{1,9}", part) else (-1, part) for part in module.split(".")]
 
 
-def _read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """All tensors as numpy arrays; bf16, which numpy lacks, as fp32."""
+def _read_tensors(path: Path) -> dict[str, Matrix]:
+    """All tensors as numpy arrays; bf16, which numpy lacks, as fp32. Raises ModelError for a damaged file and NaN."""
     with told(path, "read"):
         stored = path.read_bytes()
-    found = {}
-    for name, content in deserialize(stored):  # type: ignore[no-untyped-call]
-        dtype, data, shape = content["dtype"], content["data"], content["shape"]
-        if dtype == "BF16":
-            # bf16 is the upper half of an fp32
-            values = (np.frombuffer(data, dtype=np.uint16).astype(np.uint32) << 16).view(np.float32)
-        elif dtype in DTYPES:
-            values = np.frombuffer(data, dtype=DTYPES[dtype])
-        else:
-            raise ValueError(f"tensor {name} is stored as {dtype}; allowed are F64, F32, F16, BF16")
-        found[name] = values.reshape(shape)
+    try:
+        found = {name: _array(name, content) for name, content in deserialize(stored)}  # type: ignore[no-untyped-call]
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{path} is damaged: {error}. Download or save it again.") from error
+    if broken := [name for name, tensor in found.items() if not np.isfinite(tensor).all()]:
+        raise ModelError(
+            f"{path}: {len(broken)} of {len(found)} tensors hold NaN or infinite numbers, such as {shown(broken[0])}. "
+            "The training diverged, or the file is damaged. Train again, or take an earlier checkpoint."
+        )
     return found
+
+
+def _array(name: str, content: Mapping[str, Any]) -> Matrix:
+    dtype, data, shape = content["dtype"], content["data"], content["shape"]
+    if dtype == "BF16":
+        # bf16 is the upper half of an fp32
+        return (np.frombuffer(data, dtype=np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if dtype not in DTYPES:
+        raise ValueError(f"tensor {shown(name)} is stored as {dtype}; allowed are F64, F32, F16, BF16")
+    return np.frombuffer(data, dtype=DTYPES[dtype]).reshape(shape)

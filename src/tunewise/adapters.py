@@ -6,6 +6,7 @@ from typing import Any
 
 from tunewise.adapter_records import Certificate, Merging, Rounding, Stored
 from tunewise.errors import SpecError
+from tunewise.fresh_folder import require_free, require_scratch
 from tunewise.spec import DataSpec
 from tunewise.study_file import parse_study
 
@@ -26,6 +27,8 @@ def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to
     """
     if onto not in (None, "whole", trained_on):
         raise SpecError(f"--onto must be whole or as it was trained, which is {trained_on}, but got {onto}.")
+    require_free(out)
+    require_scratch()
     from tunewise.lab.adapters.load import AdapterFolder
     from tunewise.lab.adapters.merge import MergePlan
     from tunewise.lab.adapters.merge import merge as merge_into
@@ -41,6 +44,7 @@ def verify(
 ) -> Certificate:
     """Whether the adapter computes the same read back, merged in fp32 (logits within `logits`) and in bf16 (NLL and
     accuracy within `metric`), and is read and stopped as in training. Raises ModelError, DataError as `merge`."""
+    require_scratch()
     from tunewise.lab.adapters.load import AdapterFolder
     from tunewise.lab.adapters.rows import rows_of
     from tunewise.lab.adapters.verify import Tolerances

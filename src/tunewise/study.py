@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tunewise.desk import schedule
@@ -25,6 +24,7 @@ from tunewise.desk.report.view import Report
 from tunewise.disk import read_text
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
+from tunewise.fresh_folder import scratch_folder
 from tunewise.ledger import Ledger
 from tunewise.lock import exclusive
 from tunewise.plans import PlanRequest, StudyPlan, settled
@@ -238,10 +238,10 @@ def plan(study: StudySpec, request: PlanRequest | None = None, *, probe: bool = 
 
     `request`: for another machine than this one. `probe`: with seconds, from steps that are really done; here only.
     """
-    with TemporaryDirectory() as scratch, LabServer(study.machine) as lab:
-        found = lab.plan(study, Path(scratch), request or PlanRequest())
+    with scratch_folder() as scratch, LabServer(study.machine) as lab:
+        found = lab.plan(study, scratch, request or PlanRequest())
         study = schedule.resolve_as_planned(study, found)
-        return timed(lab, settled(study, found), Path(scratch), found) if probe and request is None else found
+        return timed(lab, settled(study, found), scratch, found) if probe and request is None else found
 
 
 def planned(lab: LabServer, ledger: Ledger, study: StudySpec, data: DataSummary) -> StudyPlan | None:

@@ -7,6 +7,7 @@ import re
 from html import escape
 from pathlib import Path
 
+import bad_adapters
 import bad_commands
 import bad_files
 import bad_rows
@@ -14,7 +15,7 @@ import bad_studies
 from bad_input_case import Case, Outcome, outcome
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bad-input.md"
-TOPICS = {**bad_files.TOPICS, **bad_rows.TOPICS, **bad_studies.TOPICS, **bad_commands.TOPICS}
+TOPICS = {**bad_files.TOPICS, **bad_rows.TOPICS, **bad_studies.TOPICS, **bad_commands.TOPICS, **bad_adapters.TOPICS}
 INTRODUCTION = """\
 # Bad input, and what is said about it
 

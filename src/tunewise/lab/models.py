@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from tunewise.errors import ModelError
+from tunewise.lab.peft_loading import load_adapter
 from tunewise.spec import Task
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -190,7 +191,7 @@ def load_tuned(base: Base, folder: Path, trust_remote_code: bool = False) -> tor
     """A tuned model as anybody would load it: a peft adapter onto `base`, or a transformers folder; fp32, eval."""
     with _readable_errors(str(folder), "the tuned weights"), quiet_transformers():
         if (folder / "adapter_config.json").is_file():
-            return PeftModel.from_pretrained(base.model, folder, is_trainable=False).float().eval()
+            return load_adapter(base.model, folder, "the base").float().eval()
         return (
             type(base.model)
             .from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code)

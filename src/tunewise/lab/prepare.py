@@ -10,13 +10,16 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
+from tunewise.adapter_config import CONFIG
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import DataError, ModelError, SpecError
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
-from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
+from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer, quiet_transformers
+from tunewise.lab.peft_loading import load_adapter, require_complete
+from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
@@ -132,11 +135,25 @@ def _describe_arms(
         attention=None,
     )
 
+    for method in study.arms.values():
+        if isinstance(method, ExistingMethod):
+            _require_fitting_adapter(Path(method.path), study.model, setting, base.new_parameters)
+
     def tuned(method: Method) -> Tuned:
         subject = build(setting, method)
         return describe(subject.model, subject.method)
 
     return {name: tuned(method) for name, method in study.trained_arms.items()}
+
+
+def _require_fitting_adapter(folder: Path, model: str, setting: Setting, new_parameters: tuple[str, ...]) -> None:
+    """Raises ModelError for an adapter that does not fit the base: tried on a model without storage."""
+    if not (folder / CONFIG).is_file():
+        return
+    blank = blank_base(setting.config, setting.task, setting.num_labels, setting.heads).model
+    with torch.device("meta"), quiet_transformers():
+        load_adapter(blank, folder, model)
+    require_complete(folder, model, new_parameters)
 
 
 def _require_checkpointing(study: StudySpec, base: Base) -> None:

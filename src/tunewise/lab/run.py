@@ -30,6 +30,7 @@ from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, lo
 from tunewise.lab.packing import fit_attention
 from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.checkpoint import Checkpoints
+from tunewise.lab.train.gradients import GradientWatch
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
@@ -175,7 +176,7 @@ class Run:
         rates = LearningRates(spec.learning_rate, spec.head_learning_rate)
         optimizer = ready_to_train((model, method), base.head_modules, spec.train, rates, self.compute)
         training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
-        watch = UpdateWatch(optimizer)
+        watch, gradients = UpdateWatch(optimizer), GradientWatch(model, method)
         curve = self._forgetting_curve(num_steps, valid)
         log = StepLog(self.folder / "steps.jsonl")
         state = TrainingState(model, optimizer, method, watch, curve, training, log, self.meter)
@@ -183,6 +184,7 @@ class Run:
         self.budget.lower(training.micro_batch_tokens)
 
         def after_step(model: torch.nn.Module, index: int) -> None:
+            gradients.look()
             watch.compare(index + 1)
             method.after_step(model, index)
             watch.remember(index + 1)
@@ -207,6 +209,7 @@ class Run:
                 self.checkpoints.after_step(state)
         except DivergedError as error:
             training.diverged = str(error)
+        gradients.finish(training.warn)
         log.close()
         curve.write(self.folder / "forgetting.parquet")
         training.updates_kept = watch.median()

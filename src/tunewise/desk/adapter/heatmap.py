@@ -4,8 +4,11 @@ import altair as alt
 
 from tunewise.desk.adapter.view import AdapterView
 from tunewise.desk.report.canvas import FULL_WIDTH, MUTED, data, standalone, styled, to_svg
+from tunewise.errors import ModelError
+from tunewise.safe_text import printable
 
 CELL_HEIGHT = 26
+MAX_KINDS, MAX_LAYERS = 300, 1_000
 MARGIN = 150  # axes and legend
 
 
@@ -14,13 +17,18 @@ def heat_map(view: AdapterView) -> str:
     rows = [
         {
             "layer": "–" if module.layer is None else str(module.layer),
-            "kind": module.kind,
+            "kind": printable(module.kind),
             "norm": module.norm,
         }
         for module in view.modules
     ]
     layers = list(dict.fromkeys(row["layer"] for row in rows))
-    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    kinds = list(dict.fromkeys(str(row["kind"]) for row in rows))
+    if len(kinds) > MAX_KINDS or len(layers) > MAX_LAYERS:
+        raise ModelError(
+            f"{view.path} has {len(kinds):,} kinds of module in {len(layers):,} layers, and a drawing has room for "
+            f"{MAX_KINDS} and {MAX_LAYERS}. Leave --svg out, or take --json."
+        )
     chart = (
         alt.Chart(data(rows))
         .mark_rect()

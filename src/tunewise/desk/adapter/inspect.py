@@ -70,7 +70,7 @@ def _module(name: str, factors: Factors) -> ModuleView:
 
 def place(module: str) -> tuple[int | None, str]:
     """'model.layers.12.self_attn.q_proj' -> (12, 'self_attn.q_proj'); (None, the name) where it has no number."""
-    match = re.fullmatch(r"(?:.*?\.)?(\d+)\.(.+)", module)
+    match = re.fullmatch(r"(?:.*?\.)?([0-9]{1,9})\.(.+)", module)
     return (int(match[1]), match[2]) if match else (None, module)
 
 

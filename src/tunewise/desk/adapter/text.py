@@ -29,6 +29,7 @@ def print_adapter(view: AdapterView, console: Console) -> None:
     if view.dead:
         console.print(Text(f"dead, their update is 0: {', '.join(view.dead)}", style="yellow"))
     _print_shades(view, console)
+    console.print(Text("The base was not read: `tunewise adapter verify` compares all names with it.", style="dim"))
 
 
 def _by_kind(view: AdapterView) -> dict[str, list[ModuleView]]:

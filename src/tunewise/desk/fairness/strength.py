@@ -44,6 +44,7 @@ def narrow_targets(case: Case) -> Iterator[Finding]:
             yield Finding(
                 id="narrow-targets",
                 severity="warns",
-                sentence=f"{arm} adapts under half of the linear parameters; `targets: all-linear` often does better.",
+                sentence=f"{arm} adapts under half of the body's weights. `targets: all-linear` often does better, but "
+                "reaches no experts that are held as one tensor, no convolutions and no towers for images.",
                 evidence=f"{tuned.linear_share:.0%} covered",
             )

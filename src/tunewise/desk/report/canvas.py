@@ -31,6 +31,7 @@ PALETTE = ("#3b82c9", "#d97321", "#1a9a76", "#b763c9", "#c9506e", "#8f8a1c", "#4
 
 # Metrically the same everywhere, so that text takes the room that was measured when the chart was drawn.
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
+NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
 LONG_NUMBER = re.compile(r'(?<=[ ,("])-?\d+\.\d{3,}')
 
 Row = dict[str, Any]
@@ -55,8 +56,17 @@ def colours(report: Report) -> dict[str, str]:
 
 def to_svg(chart: Any) -> str:
     """The chart as SVG text; coordinates rounded to hundredths of a pixel."""
-    svg = str(vl_convert.vegalite_to_svg(chart.to_dict()))
+    svg = str(vl_convert.vegalite_to_svg(_drawable(chart.to_dict())))
     return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", svg)
+
+
+def _drawable(part: Any) -> Any:
+    """A chart without characters that no SVG may hold: the renderer ends the whole process at one."""
+    if isinstance(part, str):
+        return NOT_XML.sub("\ufffd", part)
+    if isinstance(part, dict):
+        return {key: _drawable(value) for key, value in part.items()}
+    return [_drawable(value) for value in part] if isinstance(part, list | tuple) else part
 
 
 def standalone(svg: str) -> str:

@@ -26,7 +26,20 @@ class Forms:
     def measure(self, form: str, model: torch.nn.Module) -> Agreement:
         """One form, fp32: its loss on all rows, the largest difference of a logit on the first."""
         self._require_known_ids(model)
-        logits = list(self._logits(model))
+        try:
+            logits = list(self._logits(model))
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"the model cannot read the rows as '{form}': {str(error).strip()[:300]}. Do the rows, the tokenizer "
+                "and the model's context belong together? Try --set data.max_length=64."
+            ) from error
+        if not all(bool(torch.isfinite(of_rows).all()) for of_rows in logits):
+            raise ModelError(
+                f"the model computes NaN or infinite logits as '{form}'. Its weights, or those of the adapter, are too "
+                "large or damaged: train again, or take an earlier checkpoint."
+            )
         self._reference = self._reference or logits
         pairs = zip(logits, self._reference, strict=True)
         summary = None

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
-from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft import PeftModel, PromptLearningConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError, safe_open
+from peft.utils import PeftType
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -20,7 +20,8 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available
 
-from tunewise.adapter_file import CONFIG, WEIGHTS, require_safe
+from tunewise.adapter_config import require_safe
+from tunewise.adapter_file import PREFIX
 from tunewise.adapter_records import Rounding, Stored
 from tunewise.errors import ModelError
 from tunewise.lab.models import (
@@ -31,9 +32,12 @@ from tunewise.lab.models import (
     model_source,
     quiet_transformers,
 )
+from tunewise.lab.peft_loading import load_adapter, require_complete, require_known_kind, tensor_shapes
+from tunewise.lab.plan.blank import blank_base
 from tunewise.spec import Task
 
 TASKS: Mapping[str, Task] = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify"}
+MANY_CLASSES = 99_991  # a prime that no other size of a model is
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -47,28 +51,27 @@ class AdapterFolder:
     @classmethod
     def open(cls, path: Path, base: str | None) -> "AdapterFolder":
         """The adapter in `path` on `base`, or on the base that it names. Raises ModelError where there is none."""
-        if not (path / CONFIG).is_file():
-            raise ModelError(f"{path} is no adapter: it needs {CONFIG} and {WEIGHTS}.")
-        require_safe(path)
-        named = base or PeftConfig.from_pretrained(path).base_model_name_or_path
+        config = require_safe(path)
+        require_known_kind(path, config)
+        named = base or config.get("base_model_name_or_path")
         if not named:
             raise ModelError(f"{path} does not say which base it belongs to. Name it with --base.")
         return cls(path, str(named))
 
     @cached_property
-    def config(self) -> PeftConfig:
-        """The adapter's configuration as peft reads it."""
-        return PeftConfig.from_pretrained(self.path)
+    def config(self) -> dict[str, Any]:
+        """The adapter's configuration, checked."""
+        return require_safe(self.path)
 
     @cached_property
     def task(self) -> Task:
         """What it was trained for: plain text, or classes. Raises ModelError for anything else."""
-        if self.config.task_type not in TASKS:
+        named = str(self.config.get("task_type"))
+        if named not in TASKS:
             raise ModelError(
-                f"{self.path} is for the task {self.config.task_type}. Allowed: {', '.join(TASKS)} (task_type in "
-                "adapter_config.json)."
+                f"{self.path} is for the task {named}. Allowed: {', '.join(TASKS)} (task_type in adapter_config.json)."
             )
-        return TASKS[self.config.task_type]
+        return TASKS[named]
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -98,27 +101,23 @@ class AdapterFolder:
         """Stand-ins for the names of its classes, which no adapter holds; () for a language model."""
         if self.task != "classify":
             return ()
-        # the layer that gives the labels is the saved matrix with the fewest rows
-        rows = [shape[0] for name, shape in self.shapes.items() if ".lora_" not in name and len(shape) == 2]
-        if not rows:
-            raise ModelError(f"{self.path} classifies, but holds no head. Train it with modules_to_save.")
-        return tuple(f"LABEL_{i}" for i in range(min(rows)))
+        # which weight has a row for every class is asked of the base's own architecture
+        config = load_config(self.base, self.task, False)
+        blank = blank_base(config, self.task, MANY_CLASSES, None).model
+        heads = [name for name, weight in blank.named_parameters() if weight.shape[:1] == (MANY_CLASSES,)]
+        rows = {self.shapes[name][0] for name in heads if name in self.shapes}
+        if not rows and any(name.removesuffix(".weight") + ".lora_B.weight" in self.shapes for name in heads):
+            rows = {config.num_labels}  # the head of the base is adapted, not replaced
+        if len(rows) != 1:
+            raise ModelError(
+                f"{self.path} classifies, but holds no head ({', '.join(heads)}). Train it with modules_to_save."
+            )
+        return tuple(f"LABEL_{i}" for i in range(rows.pop()))
 
     @cached_property
-    def shapes(self) -> dict[str, list[int]]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor of the adapter, by its name in the base."""
-        with safe_open(self.path / "adapter_model.safetensors", framework="numpy") as tensors:
-            return {
-                name.removeprefix("base_model.model."): tensors.get_slice(name).get_shape()
-                for name in tensors.keys()  # noqa: SIM118 - no mapping
-            }
-
-    def _require_complete(self, new_parameters: tuple[str, ...]) -> None:
-        if lost := [name for name in new_parameters if name not in self.shapes]:
-            raise ModelError(
-                f"{lost[0]} is neither in '{self.base}' nor in {self.path}: it was random in training, and is lost "
-                f"({len(lost)} such tensors). Train it again with modules_to_save."
-            )
+        return {name.removeprefix(PREFIX): shape for name, shape in tensor_shapes(self.path).items()}
 
     def load_base(self, rounding: Rounding) -> PreTrainedModel:
         """A fresh base in fp32; unless it is 'whole', its linear weights were rounded by bitsandbytes and back."""
@@ -127,7 +126,7 @@ class AdapterFolder:
         if rounding == "whole" and stored is None:
             torch.manual_seed(0)  # of a new head, which the adapter's replaces
             base = load_base(self.base, self.task, self.labels, self.tokenizer, False)
-            self._require_complete(base.new_parameters)
+            require_complete(self.path, self.base, base.new_parameters)
             return base.model
         if rounding == "whole":
             raise ModelError(
@@ -155,12 +154,8 @@ class AdapterFolder:
     def put_on(self, model: PreTrainedModel) -> PeftModel:
         """The adapter on `model`, fp32, eval. Raises ModelError where it does not fit."""
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        try:
-            with quiet_transformers():
-                adapted = PeftModel.from_pretrained(model, self.path, is_trainable=False)
-        except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ModelError(f"{self.path} does not fit onto '{self.base}': {first_line}") from error
+        with quiet_transformers():
+            adapted = load_adapter(model, self.path, self.base)
         changed = {id(layer.get_base_layer()) for layer in adapted.modules() if isinstance(layer, BaseTunerLayer)}
         if head is not None and head.weight is embedding.weight and changed & {id(embedding), id(head)}:
             # merged into the one tensor of both, the change of one would be a change of both
@@ -170,9 +165,11 @@ class AdapterFolder:
 
     def require_mergeable(self) -> None:
         """Raises ModelError for a method that is no change of weights."""
-        tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(self.config.peft_type)
-        if self.config.is_prompt_learning or not hasattr(tuner, "merge_and_unload"):
+        kind = PeftType(self.config["peft_type"])
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(kind)
+        is_prompt = issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[kind], PromptLearningConfig)
+        if is_prompt or not hasattr(tuner, "merge_and_unload"):
             raise ModelError(
-                f"{self.path} is {self.config.peft_type.value}, which does not change the base's weights, so that it "
-                "cannot be merged. Load it with peft."
+                f"{self.path} is {kind.value}, which does not change the base's weights, so that it cannot be merged. "
+                "Load it with peft."
             )

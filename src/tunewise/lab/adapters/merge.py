@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from tunewise.adapter_records import Merging, Rounding, Stored
 from tunewise.disk import files_below
 from tunewise.errors import ModelError
+from tunewise.fresh_folder import fresh_folder, require_free
 from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.rows import ScoredRows
@@ -37,8 +38,7 @@ def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
     """
     adapter = plan.adapter
     adapter.require_mergeable()
-    if plan.out.exists() and any(plan.out.iterdir()):
-        raise ModelError(f"{plan.out} is not empty. Choose another folder with --out.")
+    require_free(plan.out)
     forms = Forms(rows.examples, padding_id(adapter.tokenizer), rows.has_answers)
     adapted = adapter.put_on(adapter.load_base(plan.trained_on))
     forms.measure("adapter", adapted)
@@ -46,7 +46,8 @@ def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
         adapted = adapter.put_on(adapter.load_base(plan.onto))
     merged = merge_in_fp32(adapter, adapted)
     forms.measure("merged, fp32", merged)
-    store(merged, adapter, plan.stored, plan.out)
+    with fresh_folder(plan.out) as place:
+        store(merged, adapter, plan.stored, place)
     del adapted, merged
     forms.measure(f"read back, {plan.stored}", read_back(adapter, plan.out))
     return Merging(

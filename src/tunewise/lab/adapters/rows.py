@@ -56,13 +56,23 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
         examples = encoded[:NUM_PYTHON_ROWS]
         if adapter.task == "classify":
             examples = [replace(example, label=0, supervised=[False] * len(example.input_ids)) for example in examples]
+        _require_tokens(adapter, examples)
         return ScoredRows(_plain(examples), "topics of Python's documentation", adapter.task != "classify", task)
     examples = keep_fitting("test", encoded, task, chosen, max_length).examples
+    _require_tokens(adapter, examples)
     if task == "classify":
         examples = _numbered(examples, adapter, chosen.train)
     endless_rows = len(endless(encoded, adapter.tokenizer.eos_token_id)) if task == "sft" else 0
     template_agrees = _template_agrees(adapter.tokenizer, rendered, encoded)
     return ScoredRows(_plain(examples), chosen.train, True, task, endless_rows, template_agrees)
+
+
+def _require_tokens(adapter: AdapterFolder, examples: Sequence[EncodedRow]) -> None:
+    if not all(example.input_ids for example in examples):
+        owner = adapter.path if adapter.has_own_tokenizer else adapter.base
+        raise DataError(
+            f"the tokenizer of {owner} makes no token of a row. Is it the tokenizer that the base was trained with?"
+        )
 
 
 def _template_agrees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], encoded: list[EncodedRow]) -> bool | None:

@@ -1,13 +1,13 @@
 """The parity certificate: an adapter scored in every form it is used in, on the same rows."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from tunewise.adapter_records import Agreement, Certificate, Check
+from tunewise.disk import told
+from tunewise.fresh_folder import scratch_folder
 from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store
@@ -27,17 +27,20 @@ def verify(adapter: AdapterFolder, rows: ScoredRows, tolerances: Tolerances) -> 
     """What every form of the adapter computes on `rows`, and whether they agree. Raises ModelError as merging does."""
     adapter.require_mergeable()
     forms = Forms(rows.examples, padding_id(adapter.tokenizer), rows.has_answers)
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+    with scratch_folder() as folder, quiet_transformers():
         adapted = adapter.put_on(adapter.load_base("whole"))
         forms.measure("adapter", adapted)
-        adapted.save_pretrained(f"{folder}/adapter")
-        again = AdapterFolder(Path(folder) / "adapter", adapter.base)
+        with told(folder):
+            adapted.save_pretrained(folder / "adapter")
+        again = AdapterFolder(folder / "adapter", adapter.base)
         forms.measure("read back", again.put_on(adapter.load_base("whole")))
         merged = merge_in_fp32(adapter, adapted)
         forms.measure("merged, fp32", merged)
-        store(merged, adapter, "bf16", Path(folder) / "merged")
-        forms.measure("merged, bf16", read_back(adapter, Path(folder) / "merged"))
-        stops_at = merged.generation_config.eos_token_id if merged.generation_config else merged.config.eos_token_id
+        with told(folder):
+            store(merged, adapter, "bf16", folder / "merged")
+        forms.measure("merged, bf16", read_back(adapter, folder / "merged"))
+        generation = getattr(merged, "generation_config", None) or merged.config  # a classifier has no generation
+        stops_at = getattr(generation, "eos_token_id", None)
     return Certificate(
         adapter=str(adapter.path),
         base=adapter.base,

@@ -155,7 +155,10 @@ class Lora(_Adapter):
             **VARIANTS[self.spec.variant],
         )
         _check_start(config, base)
-        model = self.adapt(base, config)
+        try:
+            model = self.adapt(base, config)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise SpecError(f"peft refuses LoRA with targets {self.spec.targets!r}: {error}") from error
         if self.spec.init_scale != 1:
             _scale_start(model, self.spec.init_scale)
         scales = _scales(model)

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+import torch
+
 from tunewise.errors import SpecError
 from tunewise.lab.models import LINEAR, Base
 from tunewise.registry import near_miss
@@ -23,7 +25,7 @@ class Targets:
     """Linear modules to adapt, and how much of the base they are."""
 
     names: tuple[str, ...]
-    linear_share: float  # of the parameters in the base's linear modules, heads apart
+    linear_share: float  # of all weights of the base's body: see `body_parameters`
 
 
 def resolve_targets(base: Base, targets: str | tuple[str, ...]) -> Targets:
@@ -39,18 +41,49 @@ def resolve_targets(base: Base, targets: str | tuple[str, ...]) -> Targets:
             raise SpecError(_no_match(target, list(sizes)))
         chosen.update(matches)
     names = tuple(name for name in sizes if name in chosen)
-    return Targets(names, sum(sizes[name] for name in names) / sum(sizes.values()))
+    return Targets(names, sum(sizes[name] for name in names) / body_parameters(base))
 
 
 def linear_modules(base: Base) -> dict[str, int]:
-    """Full name -> parameters of every Linear or Conv1D of the base, in model order; heads are left out."""
+    """Full name -> parameters of every Linear or Conv1D that text passes through, in model order.
+
+    Heads are left out, and so are towers for images and sound: text gives them no gradient.
+    """
+    reads_text = _text_part(base)
+    return {name: size for name, size in _all_linear(base).items() if _inside(name, (reads_text,)) or not reads_text}
+
+
+def body_parameters(base: Base) -> int:
+    """Parameters of all weights of the body, which is what a share of the model is a share of.
+
+    These are the linear modules and every other matrix or larger tensor: experts that are held as one tensor,
+    convolutions, towers for images. Embeddings, heads, and vectors such as those of norms are not counted.
+    """
     heads = tuple(base.head_modules)
-    output = base.model.get_output_embeddings()
+    others: dict[int, int] = {}
+    for name, module in base.model.named_modules():
+        if isinstance(module, (*LINEAR, torch.nn.Embedding)) or _inside(name, heads):
+            continue
+        others |= {id(p): p.numel() for p in module.parameters(recurse=False) if sum(n > 1 for n in p.shape) > 1}
+    return sum(_all_linear(base).values()) + sum(others.values())
+
+
+def _all_linear(base: Base) -> dict[str, int]:
+    heads, output = tuple(base.head_modules), base.model.get_output_embeddings()
     return {
         name: sum(p.numel() for p in module.parameters())
         for name, module in base.model.named_modules()
         if isinstance(module, LINEAR) and module is not output and not _inside(name, heads)
     }
+
+
+def _text_part(base: Base) -> str:
+    """The name of the module that reads text in a model that also reads images or sound; '' for any other model."""
+    config = getattr(base.model, "config", None)
+    if config is None or config.get_text_config() is config:
+        return ""
+    decoder = base.model.get_decoder()
+    return next((name for name, module in base.model.named_modules() if module is decoder), "")
 
 
 def _inside(name: str, modules: tuple[str, ...]) -> bool:

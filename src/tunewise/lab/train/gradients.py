@@ -1,0 +1,68 @@
+"""Does everything that is to learn get a gradient? An adapter where the data never passes would stay as it was."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from tunewise.errors import SpecError
+from tunewise.lab.methods.base import Method
+from tunewise.lab.methods.full import Full
+
+SHOWN_NAMES = 3
+
+
+@dataclass
+class GradientWatch:
+    """Which tensors that learn have had no gradient so far."""
+
+    model: torch.nn.Module
+    method: Method
+    without: set[str] | None = field(default=None, init=False)  # None: no step was looked at
+
+    def look(self) -> None:
+        """Call after an optimizer step, while its gradients are still there.
+
+        Raises SpecError at the first step for tensors of an adapter that this data never reaches. A tensor whose like
+        in another layer or expert did get a gradient may get its own later: a router may not have chosen its expert.
+        """
+        if self.without is None:
+            self.without = self._without_gradient()
+            self._require_reached(self.without)
+        elif self.without:
+            self.without &= self._without_gradient()
+
+    def finish(self, warn: Callable[[str], None]) -> None:
+        """After the last step: `warn` of those that never had one."""
+        if self.without:
+            warn(
+                f"{len(self.without)} tensors that should learn never got a gradient, such as {_listed(self.without)}: "
+                "this data does not reach them, so they stayed as they were."
+            )
+
+    def _learning(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def _without_gradient(self) -> set[str]:
+        return {name for name, p in self._learning().items() if p.grad is None}
+
+    def _require_reached(self, without: set[str]) -> None:
+        if isinstance(self.method, Full):  # it trains whatever the base has: a warning is enough
+            return
+        reached = {_kind(name) for name in self._learning() if name not in without}
+        if lost := {name for name in without if _kind(name) not in reached}:
+            raise SpecError(
+                f"{len(lost)} of {len(self._learning())} tensors that should learn got no gradient in the first step, "
+                f"such as {_listed(lost)}: this data does not pass through them. Name targets that it passes through, "
+                "with a regular expression such as '(?!.*cross_attn).*_proj'."
+            )
+
+
+def _kind(name: str) -> str:
+    """The name without its numbers: of a layer, of an expert."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:SHOWN_NAMES])
