@@ -193,19 +193,21 @@ def report(
     ] = None,
     advice: Annotated[bool, typer.Option("--advice", help="print its last section alone: what to do, and why")] = False,
 ) -> None:
-    """Build the report of study folders again; reads only, trains nothing."""
-    from tunewise.study import export
-    from tunewise.study import report as build
+    """Build the report of a study folder again, or print those of several side by side; trains nothing."""
+    from tunewise.study import export, read_reports, write_files
 
-    results = [build(folder) for folder in folders]
+    results = read_reports(folders, records)
+    together = None if advice or (len(results) == 1 and not peft_results) else _together(results, peft_results or [])
+    if len(results) == 1:  # and nothing is refused any more
+        write_files(results[0])
     if records:
         say(f"{export(folders, records)} runs written to {records}")
     if advice:
         _advise(results)
-    elif len(results) == 1 and not peft_results:
-        _show(results[0])
+    elif together:
+        _show_together(together)
     else:
-        _show_together(results, peft_results or [])
+        _show(results[0])
 
 
 @app.command(name="list")
@@ -295,11 +297,17 @@ def _advise(results: list[Any]) -> None:
         print_advice(result.report, Terminal())
 
 
-def _show_together(results: list[Any], peft_results: list[Path]) -> None:
-    from tunewise.desk.report.across import SideBySide, peft_result, print_side_by_side, side_by_side
-    from tunewise.terminal import Terminal
+def _together(results: list[Any], peft_results: list[Path]) -> Any:
+    from tunewise.desk.report.across import SideBySide, peft_result, side_by_side
 
     others = [peft_result(path) for path in peft_results]
     together = side_by_side({str(result.folder): result.report for result in results})
     rows, remarks = [row for row, _ in others], [remark for _, remark in others]
-    print_side_by_side(SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks)), Terminal())
+    return SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks))
+
+
+def _show_together(together: Any) -> None:
+    from tunewise.desk.report.across import print_side_by_side
+    from tunewise.terminal import Terminal
+
+    print_side_by_side(together, Terminal())

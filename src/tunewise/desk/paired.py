@@ -31,7 +31,8 @@ from tunewise.errors import StudyError
 from tunewise.registry import lookup
 from tunewise.spec import Frozen
 
-CELLS = 2**22  # of sums at a time: 32 MiB
+CELLS = 2**20  # of sums at a time: 8 MiB
+MANY_SUMS = 64  # of a metric; with fewer, the sums of all units are made at once
 
 # --- from scores to x[seed, unit]
 
@@ -181,7 +182,7 @@ def _by_unit(sums_NK: Sums, unit_of_row: Integers) -> Iterator[Floats]:
     num_units, num_sums = int(unit_of_row.max()) + 1, sums_NK.shape[1]
     rows, columns = np.nonzero(sums_NK)
     values, units = sums_NK[rows, columns], unit_of_row[rows]
-    at_once = max(CELLS // num_sums, 1)
+    at_once = max(CELLS // num_sums, 1) if num_sums > MANY_SUMS else num_units
     for begin in range(0, num_units, at_once):
         size = min(at_once, num_units - begin)
         is_here = (units >= begin) & (units < begin + size)

@@ -35,7 +35,7 @@ from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environ
 from tunewise.lab.train.optim import describe_groups, rate_factors
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.ledger import Ledger
+from tunewise.ledger import CARD, Ledger
 from tunewise.records import (
     SCORES_SCHEMA,
     SPECTRUM_SCHEMA,
@@ -278,7 +278,7 @@ class Run:
             self.tokenizer.chat_template = self.data.chat_template
         with told(weights):
             method.save(model, weights)
-            saved_bytes = sum(path.stat().st_size for path in files_below(weights))
+            saved_bytes = sum(path.stat().st_size for path in files_below(weights) if path.name != CARD)
             self.tokenizer.save_pretrained(weights)
         return saved_bytes
 

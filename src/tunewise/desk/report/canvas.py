@@ -55,7 +55,7 @@ def colours(report: Report) -> dict[str, str]:
 
 def to_svg(chart: Any) -> str:
     """The chart as SVG text; coordinates rounded to hundredths of a pixel."""
-    svg = str(vl_convert.vegalite_to_svg(chart.to_dict()))
+    svg = str(vl_convert.vegalite_to_svg(chart.to_dict(validate=False)))  # the tests validate: it takes half a second
     return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", svg)
 
 

@@ -1,7 +1,7 @@
 """A study folder as the report reads it: records by arm, and their scores, each file read once."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from tunewise.desk import schedule
 from tunewise.desk.budget import within_budget
@@ -11,11 +11,13 @@ from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_
 from tunewise.desk.frontier import TimedRun, usual_step
 from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.desk.ranks import RankCurve, rank_curves
-from tunewise.desk.scores import Rows
+from tunewise.desk.scores import Rows, StoredScores
 from tunewise.ledger import Ledger
 from tunewise.plans import StudyPlan
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec
+
+MOST_HELD = 4 * 2**20  # bytes of class probabilities of one run that stay in memory
 
 
 class StudyFolder:
@@ -159,5 +161,8 @@ class StudyFolder:
 
     def _read(self, run_id: str, split: str) -> Scores:
         if (run_id, split) not in self._scores:
-            self._scores[run_id, split] = read_scores(self.ledger.scores_path(run_id), split, self._rows)
+            read = partial(read_scores, self.ledger.scores_path(run_id), split, self._rows)
+            scores = read()
+            is_large = scores.class_log_probabilities.nbytes > MOST_HELD
+            self._scores[run_id, split] = StoredScores(scores, read) if is_large else scores
         return self._scores[run_id, split]
