@@ -72,6 +72,8 @@ class Stream:
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # click would write UTF-8 into it, past this class, where the terminal is ASCII
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
     @contextmanager

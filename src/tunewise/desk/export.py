@@ -32,7 +32,7 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
     try:
         if path.suffix == ".csv":
-            csv.write_csv(_as_text(table), path)
+            csv.write_csv(as_text(table), path)
         else:
             pq.write_table(table, path)
     except OSError as error:
@@ -48,7 +48,7 @@ def check_path(path: Path) -> None:
         raise StudyError(f"cannot write {path}: give the name of a file, in a folder that exists.")
 
 
-def _as_text(table: pa.Table) -> pa.Table:
+def as_text(table: pa.Table) -> pa.Table:
     """The table with an apostrophe before every text that a spreadsheet would compute (OWASP, "CSV Injection")."""
     columns = {
         name: [f"'{text}" if text and text.startswith(FORMULA) else text for text in column.to_pylist()]

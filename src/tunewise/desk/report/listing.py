@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunewise.desk.report.tables import print_table
 from tunewise.disk import file_hash, is_there, read_text
 from tunewise.errors import StudyError
 from tunewise.ledger import find_studies, sealed, unsealed
@@ -47,7 +48,7 @@ def print_listing(root: Path, console: Console) -> None:
         table.add_column(name, overflow="fold")
     for folder in folders:
         table.add_row(*map(Text, (str(folder), *_cells(folder))))
-    console.print(table)
+    print_table(table, console)
 
 
 def _cells(folder: Path) -> tuple[str, str, str, str]:
