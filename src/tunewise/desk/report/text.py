@@ -55,6 +55,8 @@ def _print_verdicts(report: Report, console: Console) -> None:
     better = "higher" if metric.higher_is_better else "lower"
     caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
     print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
+    if reason := wording.centre(metric.name):
+        console.print(Text(reason, style="dim"))
     if report.study.full_within_margin_after is not None:
         console.print(Text(wording.within_margin(report.study.full_within_margin_after), style="dim"))
     for verdict in report.verdicts:
