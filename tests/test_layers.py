@@ -93,6 +93,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.executors": (*PLAIN, "tunewise.ledger", "tunewise.lab"),
     "tunewise.progress": PLAIN,
     "tunewise.terminal": ("tunewise.safe_text",),
+    "tunewise.output": ("tunewise.errors", "tunewise.safe_text"),
 }
 SEE_EVERYTHING = {
     *("tunewise", "tunewise.study", "tunewise.adapters"),

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from tunewise.cli_adapter import adapter_app
 from tunewise.cli_options import Offline
+from tunewise.output import say, say_json, standard_streams
 
 app = typer.Typer(
     name="tunewise",
@@ -43,7 +45,7 @@ def _print_versions(is_asked: bool) -> None:
         from platform import python_version
 
         libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-        typer.echo(f"tunewise {version('tunewise')} (python {python_version()}, {libraries})")
+        say(f"tunewise {version('tunewise')} (python {python_version()}, {libraries})")
         raise typer.Exit
 
 
@@ -129,7 +131,7 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.terminal import Terminal
 
     print_check(check_study(_study(study, model, data, arm, sets), out), Terminal())
-    typer.echo(f"\nnext: {shlex.join(['tunewise', 'compare', *sys.argv[2:]])}")  # the same options as here
+    say(f"\nnext: {shlex.join(['tunewise', 'compare', *sys.argv[2:]])}")  # the same options as here
 
 
 @app.command()
@@ -159,7 +161,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     if svg:
         write_atomically(svg, chart(found))
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        say_json(found.model_dump_json(indent=1))
     else:
         print_plan(asked, found, card, Terminal())
 
@@ -176,7 +178,7 @@ def init(
     from tunewise.study_file import write_template
 
     write_template(model, data, to)
-    typer.echo(f"wrote {to}\nnext: {shlex.join(['tunewise', 'check', str(to)])}")
+    say(f"wrote {to}\nnext: {shlex.join(['tunewise', 'check', str(to)])}")
 
 
 @app.command()
@@ -191,19 +193,21 @@ def report(
     ] = None,
     advice: Annotated[bool, typer.Option("--advice", help="print its last section alone: what to do, and why")] = False,
 ) -> None:
-    """Build the report of study folders again; reads only, trains nothing."""
-    from tunewise.study import export
-    from tunewise.study import report as build
+    """Build the report of a study folder again, or print those of several side by side; trains nothing."""
+    from tunewise.study import export, read_reports, write_files
 
-    results = [build(folder) for folder in folders]
+    results = read_reports(folders, records)
+    together = None if advice or (len(results) == 1 and not peft_results) else _together(results, peft_results or [])
+    if len(results) == 1:  # and nothing is refused any more
+        write_files(results[0])
     if records:
-        typer.echo(f"{export(folders, records)} runs written to {records}")
+        say(f"{export(folders, records)} runs written to {records}")
     if advice:
         _advise(results)
-    elif len(results) == 1 and not peft_results:
-        _show(results[0])
+    elif together:
+        _show_together(together)
     else:
-        _show_together(results, peft_results or [])
+        _show(results[0])
 
 
 @app.command(name="list")
@@ -223,31 +227,39 @@ def generate(
     offline: Offline = False,
 ) -> None:
     """What base and tuned models answer to a prompt, side by side."""
-    from tunewise.safe_text import printable
     from tunewise.study import answers
 
     for arm, text in answers(folder, prompt, max_new_tokens).items():
-        typer.echo(f"--- {arm}\n{printable(text)}")
+        say(f"--- {arm}\n{text}")
 
 
 def main() -> None:
     """Exit status 0: good; 2: the user's mistake, told in one message; 1: ours; 130: interrupted."""
     from tunewise.errors import TunewiseError, UserError
-    from tunewise.safe_text import printable, redacted
+    from tunewise.safe_text import redacted
 
+    # a fault of ours that nobody foresaw: its traceback may hold text from outside
+    sys.excepthook = lambda *of: say(redacted("".join(traceback.format_exception(*of))), error=True)
     try:
-        app(prog_name="tunewise")  # also with python -m
+        with standard_streams():
+            _call()
     except UserError as error:
-        print(f"error: {printable(redacted(str(error)))}", file=sys.stderr)
+        say(f"error: {redacted(str(error))}", error=True)
         sys.exit(2)
     except TunewiseError as error:
-        print(f"internal error: {printable(redacted(str(error)))}", file=sys.stderr)
+        say(f"internal error: {redacted(str(error))}", error=True)
         sys.exit(1)
+
+
+def _call() -> None:
+    try:
+        app(prog_name="tunewise")  # also with python -m
     except SystemExit as ended:  # typer makes one of a KeyboardInterrupt, and says nothing
         if ended.code == INTERRUPTED:
-            print("interrupted. What is finished is kept: the same command continues.", file=sys.stderr)
-            print(f"next: {shlex.join(['tunewise', *sys.argv[1:]])}", file=sys.stderr)
-        raise
+            say("interrupted. What is finished is kept: the same command continues.", error=True)
+            say(f"next: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)
+        if ended.code:
+            raise
 
 
 def _study(
@@ -281,15 +293,21 @@ def _advise(results: list[Any]) -> None:
 
     for result in results:
         if len(results) > 1:
-            typer.echo(f"\n{result.folder}")
+            say(f"\n{result.folder}")
         print_advice(result.report, Terminal())
 
 
-def _show_together(results: list[Any], peft_results: list[Path]) -> None:
-    from tunewise.desk.report.across import SideBySide, peft_result, print_side_by_side, side_by_side
-    from tunewise.terminal import Terminal
+def _together(results: list[Any], peft_results: list[Path]) -> Any:
+    from tunewise.desk.report.across import SideBySide, peft_result, side_by_side
 
     others = [peft_result(path) for path in peft_results]
     together = side_by_side({str(result.folder): result.report for result in results})
     rows, remarks = [row for row, _ in others], [remark for _, remark in others]
-    print_side_by_side(SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks)), Terminal())
+    return SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks))
+
+
+def _show_together(together: Any) -> None:
+    from tunewise.desk.report.across import print_side_by_side
+    from tunewise.terminal import Terminal
+
+    print_side_by_side(together, Terminal())

@@ -7,6 +7,7 @@ import typer
 
 from tunewise.adapter_records import Rounding, Stored
 from tunewise.cli_options import Offline
+from tunewise.output import say_json
 
 BROKEN = 3  # exit status of a certificate that does not hold: neither the user's mistake nor ours
 
@@ -41,7 +42,7 @@ def inspect(
     if svg:
         write_atomically(svg, heat_map(view))
     if as_json:
-        typer.echo(view.model_dump_json(indent=1))
+        say_json(view.model_dump_json(indent=1))
     else:
         print_adapter(view, Terminal())
 
@@ -64,7 +65,7 @@ def shrink(
 
     shrinking = shrink_adapter(adapter, out, rank, energy, spread)
     if as_json:
-        typer.echo(shrinking.model_dump_json(indent=1))
+        say_json(shrinking.model_dump_json(indent=1))
     else:
         print_shrinking(shrinking, Terminal())
 
@@ -82,7 +83,7 @@ def diff(
 
     difference = compare_adapters(first, second)
     if as_json:
-        typer.echo(difference.model_dump_json(indent=1))
+        say_json(difference.model_dump_json(indent=1))
     else:
         print_difference(difference, Terminal())
 
@@ -112,7 +113,7 @@ def merge(  # noqa: PLR0913 - every parameter is an option of the command
     rows = data_spec(data, parse_options(sets or []))
     merging = merge_into(adapter, out, base, trained_on, onto, dtype, rows)
     if as_json:
-        typer.echo(merging.model_dump_json(indent=1))
+        say_json(merging.model_dump_json(indent=1))
     else:
         print_merging(merging, str(out), Terminal())
 
@@ -137,7 +138,7 @@ def verify(  # noqa: PLR0913 - every parameter is an option of the command
 
     certificate = certify(adapter, base, data_spec(data, parse_options(sets or [])), logits, metric)
     if as_json:
-        typer.echo(certificate.model_dump_json(indent=1))
+        say_json(certificate.model_dump_json(indent=1))
     else:
         print_certificate(certificate, Terminal())
     if not certificate.holds:

@@ -5,7 +5,8 @@ TunewiseError
     ├── SpecError        the study file, an option, an arm
     ├── DataError        the training, validation or test data
     ├── ModelError       the base model, its tokenizer, an adapter
-    └── StudyError       the study folder on disk
+    ├── StudyError       the study folder on disk
+    └── OutputError      the terminal, pipe or file that the program prints to
 """
 
 
@@ -31,6 +32,10 @@ class ModelError(UserError):
 
 class StudyError(UserError):
     """A study folder that cannot be written, or that does not hold what it should."""
+
+
+class OutputError(UserError):
+    """Output that cannot be printed, for example because the disk behind it is full."""
 
 
 USER_ERRORS = {kind.__name__: kind for kind in (UserError, SpecError, DataError, ModelError, StudyError)}

@@ -11,15 +11,14 @@ from tunewise.desk.budget import affordable
 from tunewise.desk.declarations import declarations
 from tunewise.desk.drafts import changed_since
 from tunewise.desk.expected import num_scored, trials_of
-from tunewise.desk.export import export_records
+from tunewise.desk.export import check_path, export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import check_asked
 from tunewise.desk.outlook import study_seconds
-from tunewise.desk.report.build import undecided_arms
+from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.check import Checked
 from tunewise.desk.report.folder import StudyFolder
-from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
 from tunewise.disk import read_text
 from tunewise.errors import StudyError, TunewiseError
@@ -210,6 +209,31 @@ def report(folder: Path | str) -> StudyResult:
     """The report of a study folder, built again from its records; trains nothing. Raises StudyError."""
     ledger = Ledger.open(Path(folder))
     return StudyResult(ledger.folder, write_report(ledger))
+
+
+def write_report(ledger: Ledger) -> Report:
+    """The report of a study folder, after it was written there: report.json, report.html and figures/."""
+    from tunewise.desk.report import html  # with the charts' libraries: half a second, which reading does not need
+
+    return html.write_report(ledger)
+
+
+def read_reports(folders: Sequence[Path | str], records: Path | None = None) -> list[StudyResult]:
+    """The reports of study folders, from their records; nothing is written. Raises StudyError.
+
+    Also where `records`, to which their runs are to be exported, cannot be written.
+    """
+    if records:
+        check_path(records)
+    ledgers = [Ledger.open(Path(folder)) for folder in folders]
+    return [StudyResult(ledger.folder, build_report(ledger)) for ledger in ledgers]
+
+
+def write_files(result: StudyResult) -> None:
+    """Write the report into its study folder: report.json, report.html and figures/. Raises StudyError."""
+    from tunewise.desk.report import html
+
+    html.write_pages(result.folder, result.report)
 
 
 def export(folders: Sequence[Path | str], path: Path | str) -> int:

@@ -17,11 +17,12 @@ from tunewise.spec import ARM_NAME, SPLIT_NAMES, StudySpec
 from tunewise.yaml_text import YamlError, load_yaml
 
 
-def read_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
     """The study in a YAML file, relative data and model paths taken from the file's folder.
 
     `overrides` maps dotted keys to values (`{"train.epochs": 1}`). Raises SpecError.
     """
+    path = Path(path)
     if not path.is_file():
         raise SpecError(f"no such study file: {path}. `tunewise init` writes one.")
     try:

@@ -1,6 +1,7 @@
 """Several studies side by side, records as a table, and the results of peft's own comparison."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from tunewise.cli import app
 from tunewise.desk.export import export_records
 from tunewise.desk.report.across import peft_result, print_side_by_side, side_by_side
 from tunewise.desk.report.build import build_report
@@ -138,3 +141,18 @@ def test_an_export_to_another_format_or_into_nowhere_is_refused(finished: Ledger
         export_records({"a": finished}, tmp_path / "runs.xlsx")
     with pytest.raises(StudyError, match="folder that exists"):
         export_records({"a": finished}, tmp_path / "nowhere" / "runs.csv")
+
+
+@pytest.mark.parametrize("records", ["runs.xlsx", "nowhere/runs.csv", "."])
+@pytest.mark.parametrize("more", [[], ["--peft-results", "nowhere.json"]])
+def test_a_report_of_several_folders_writes_nothing_before_it_refuses(
+    records: str, more: list[str], make_study: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    first, second = make_study(), make_study(data={"task": "classify"})
+    before = sorted(tmp_path.rglob("*"))
+    words = ["report", str(first.folder), str(second.folder), "--records", str(tmp_path / records), *more]
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, StudyError)
+    good = CliRunner().invoke(app, [*words[:4], str(tmp_path / "runs.csv"), *more])
+    assert isinstance(good.exception, StudyError), "two tasks cannot be compared"
+    assert sorted(tmp_path.rglob("*")) == before

@@ -276,6 +276,28 @@ def test_a_card_is_found_whatever_its_capitals_and_a_near_miss_is_named() -> Non
         find_gpu("A100-80")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("H100", "'H100-80GB' or 'H100-PCIe'?"),
+        ("nvidia h100 sxm", "'H100-80GB' or 'H100-PCIe'?"),
+        ("A100", "'A100-40GB' or 'A100-80GB'?"),
+        ("V100-16GB", "'V100-32GB'?"),
+        ("3090 Ti", "'RTX-3090'?"),
+        ("L40", "'L40S'?"),
+    ],
+)
+def test_the_near_miss_of_a_card_is_of_its_own_family(name: str, meant: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        find_gpu(name)
+    assert f"Did you mean {meant} Known: " in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4090", "rtx4090", "RTX_4090"])
+def test_a_card_is_found_by_the_name_that_its_maker_prints(name: str) -> None:
+    assert find_gpu(name)[0] == "RTX-4090"
+
+
 def test_a_card_without_bf16_is_planned_in_fp32() -> None:
     assert find_gpu("T4")[1].request().precision == "fp32"
     assert find_gpu("L4")[1].request().precision == "bf16"

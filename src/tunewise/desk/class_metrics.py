@@ -5,7 +5,7 @@ Shapes: N examples, C classes, K sums of a metric.
 
 import numpy as np
 
-from tunewise.desk.metric import Metric, per_row, ratio
+from tunewise.desk.metric import Metric, Sums, per_row, ratio
 from tunewise.desk.scores import Floats, Integers, Scores
 from tunewise.errors import StudyError
 
@@ -25,19 +25,19 @@ def _correct_and_rows(scores: Scores) -> Floats:
     return per_row((_labels(scores) == scores.predictions).astype(np.float64))
 
 
-def _hits_labels_and_predictions(scores: Scores) -> Floats:
+def _hits_labels_and_predictions(scores: Scores) -> Sums:
     """(N, 3C): per class 1 where the row is a hit, has the label, has the prediction."""
     labels, predictions = _labels(scores), scores.predictions
     # as many columns in every run, whichever classes it predicts: runs are compared column by column
-    num_classes = max(scores.class_log_probabilities.shape[1], labels.max() + 1, predictions.max() + 1)
+    num_classes = max(scores.num_classes, labels.max() + 1, predictions.max() + 1)
     classes = np.arange(num_classes)
     is_label, is_prediction = labels[:, None] == classes, predictions[:, None] == classes
-    return np.concatenate([is_label & is_prediction, is_label, is_prediction], axis=1).astype(np.float64)
+    return np.concatenate([is_label & is_prediction, is_label, is_prediction], axis=1)  # a byte each, not eight
 
 
 def _excess_by_bin_and_rows(scores: Scores) -> Floats:
     """(N, 16): in the bin of the top probability, being right (0 or 1) minus that probability; and 1 a row."""
-    top = np.exp(scores.class_log_probabilities.max(axis=1))
+    top = np.exp(scores.top_log_probabilities)
     correct = (_labels(scores) == scores.predictions).astype(np.float64)
     # bins ((b - 1) / 15, b / 15]
     bins = np.clip(np.ceil(top * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)

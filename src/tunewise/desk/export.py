@@ -15,6 +15,7 @@ from tunewise.ledger import Ledger
 from tunewise.records import LOST, RunRecord
 
 FORMATS = (".csv", ".parquet")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # full-width signs count as well
 
 
 def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
@@ -23,8 +24,7 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     Seconds are wall-clock, sizes bytes; a column is empty where a run has no such number. Metrics named `test_*` are
     of the test split. Raises StudyError for another suffix, damaged records, or a folder that cannot be written.
     """
-    if path.suffix not in FORMATS:
-        raise StudyError(f"cannot write records as '{path.name}'. Allowed: names that end in {' or '.join(FORMATS)}.")
+    check_path(path)
     for ledger in ledgers.values():
         know_own(ledger.study())
     rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
@@ -32,12 +32,31 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
     try:
         if path.suffix == ".csv":
-            csv.write_csv(table, path)
+            csv.write_csv(as_text(table), path)
         else:
             pq.write_table(table, path)
     except OSError as error:
         raise StudyError(f"cannot write {path}: {error}. Give a path in a folder that exists.") from error
     return len(rows)
+
+
+def check_path(path: Path) -> None:
+    """Raises StudyError where records cannot be written to `path`, before anything is."""
+    if path.suffix not in FORMATS:
+        raise StudyError(f"cannot write records as '{path.name}'. Allowed: names that end in {' or '.join(FORMATS)}.")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise StudyError(f"cannot write {path}: give the name of a file, in a folder that exists.")
+
+
+def as_text(table: pa.Table) -> pa.Table:
+    """The table with an apostrophe before every text that a spreadsheet would compute (OWASP, "CSV Injection")."""
+    columns = {
+        name: [f"'{text}" if text and text.startswith(FORMULA) else text for text in column.to_pylist()]
+        if pa.types.is_string(column.type)
+        else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    return pa.table(columns)
 
 
 def _row(study: str, ledger: Ledger, record: RunRecord) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Graphics cards that people tune models on: what their makers say of them. What is worked out from it is derived, not
 measured."""
 
+import re
 from typing import NamedTuple
 
+from tunewise.errors import SpecError
 from tunewise.plans import PlanRequest
 from tunewise.registry import lookup
 from tunewise.spec import Precision
@@ -51,8 +53,26 @@ GPUS: dict[str, Gpu] = {
 }
 
 
+MAKERS = re.compile("nvidia|amd|geforce|instinct|tesla")
+MODEL = re.compile("(?!rtx)(?:(?<=rtx)|(?<![a-z0-9]))[a-z]*[0-9]+")  # "h100" of "h100sxm", "4090" of "rtx4090"
+
+
 def find_gpu(name: str) -> tuple[str, Gpu]:
-    """The card of this name, capitals apart. Raises SpecError with the known ones."""
-    known = {key.lower(): key for key in GPUS}
-    key = known.get(name.lower(), name)
-    return key, lookup(GPUS, key, "GPU")
+    """The card of this name, whatever its capitals, hyphens and maker. Raises SpecError with those of its family."""
+    known = {_bare(key): key for key in GPUS}
+    if key := known.get(_bare(name)):
+        return key, GPUS[key]
+    if family := [key for key in GPUS if _model(key) == _model(name)]:
+        meant = " or ".join(f"'{key}'" for key in family)
+        raise SpecError(f"unknown GPU '{name}'. Did you mean {meant}? Known: {', '.join(GPUS)}.")
+    return name, lookup(GPUS, name, "GPU")
+
+
+def _bare(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", MAKERS.sub("", name.lower()))
+
+
+def _model(name: str) -> str | None:
+    """What the cards of a family have in common, such as "h100"; None: the name has no number."""
+    found = MODEL.search(MAKERS.sub("", name.lower()))
+    return found[0] if found else None

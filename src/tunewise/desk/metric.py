@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from tunewise.desk.scores import Floats, Integers, Scores
 from tunewise.errors import StudyError
+
+Sums = Floats | npt.NDArray[np.bool_]  # truth values count as 0 and 1
 
 # How a metric is made of its sums, which decides how its interval is made (desk/paired.py).
 Form = Literal[
@@ -34,7 +37,7 @@ class Metric:
     label: str
     higher_is_better: bool
     form: Form
-    sums: Callable[[Scores], Floats]  # (N, K)
+    sums: Callable[[Scores], Sums]  # (N, K)
     value: Callable[[Floats], Floats]  # column sums (..., K) -> (...)
     unit: str = ""
     difference_unit: str = ""

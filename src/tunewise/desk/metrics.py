@@ -92,7 +92,7 @@ def compute(name: str, scores: Scores) -> float:
     Raises SpecError for an unknown metric, StudyError where the rows hold nothing that it could be computed from.
     """
     metric = lookup(METRICS, name, "metric")
-    return float(metric.value(metric.sums(scores).sum(axis=0)))
+    return float(metric.value(metric.sums(scores).sum(axis=0, dtype=np.float64)))
 
 
 def metrics_of(task: Task, asked: Sequence[str] = ()) -> tuple[str, ...]:

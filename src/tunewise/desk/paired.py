@@ -4,10 +4,11 @@ Shapes: S seeds, U units, N columns of a table (U, and for proportions the pseud
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from scipy import optimize
@@ -24,10 +25,14 @@ from tunewise.desk.intervals import (
     two_way_interval,
     unit_interval,
 )
+from tunewise.desk.metric import Sums
 from tunewise.desk.metrics import METRICS, Floats, Integers, Metric, Scores, Texts, compute
 from tunewise.errors import StudyError
 from tunewise.registry import lookup
 from tunewise.spec import Frozen
+
+CELLS = 2**20  # of sums at a time: 8 MiB
+MANY_SUMS = 64  # of a metric; with fewer, the sums of all units are made at once
 
 # --- from scores to x[seed, unit]
 
@@ -73,15 +78,17 @@ class PairedRuns:
         first = next(iter(runs.values()))[0]
         self.num_seeds = max(len(of_arm) for of_arm in runs.values())
         assert all(len(of_arm) in (1, self.num_seeds) for of_arm in runs.values()), "arms share their seeds"
-        self.units, unit_of_row = np.unique(first.units, return_inverse=True)
+        self.units, unit_of_row = _units_and_rows(first.units)
         self._form = metric.form
         self._values: dict[str, float] = {}  # the metric itself, mean over seeds
         self._tables: dict[str, Floats] = {}  # (seeds of the arm, U): numerators, or pseudo-values
         for arm, of_arm in runs.items():
-            sums_SUK = np.stack([_sum_by_unit(metric.sums(scores), unit_of_row) for scores in of_arm])
-            self._values[arm] = float(metric.value(sums_SUK.sum(axis=1)).mean())
-            self._tables[arm] = _pseudo_values(metric, sums_SUK) if metric.form == "nonlinear" else sums_SUK[:, :, 0]
-        self._denominators_U = _sum_by_unit(metric.sums(first), unit_of_row)[:, 1]
+            of_runs = [_of_run(metric, scores, unit_of_row) for scores in of_arm]
+            self._values[arm] = float(metric.value(np.stack([total_K for total_K, _ in of_runs])).mean())
+            self._tables[arm] = np.stack([table_U for _, table_U in of_runs])
+        self._denominators_U = np.ones(0)
+        if metric.form != "nonlinear":
+            self._denominators_U = np.concatenate([part[:, 1] for part in _by_unit(metric.sums(first), unit_of_row)])
 
     def contrast(self, weights: Mapping[str, float]) -> Contrast:
         """A comparison of arms: weights that sum to 0, such as {arm: 1, full: -1}.
@@ -134,19 +141,54 @@ def _with_pseudo_units(
     return np.concatenate([numerators_SN, added], axis=1), np.append(denominators_N, [size] * len(values))
 
 
-def _pseudo_values(metric: Metric, sums_SUK: Floats) -> Floats:
-    """N T - (N - 1) T_(-i) of every seed and unit i: the jackknife (Efron & Tibshirani 1993, section 11.5)."""
-    total_SK, num_units = sums_SUK.sum(axis=1, keepdims=True), sums_SUK.shape[1]
+def _of_run(metric: Metric, scores: Scores, unit_of_row: Integers) -> tuple[Floats, Floats]:
+    """The K sums of one run over all units, and its row of the table, U long: numerators, or pseudo-values.
+
+    A pseudo-value is N T - (N - 1) T_(-i) of unit i: the jackknife (Efron & Tibshirani 1993, section 11.5).
+    """
+    sums_NK = metric.sums(scores)
+    if metric.form != "nonlinear":
+        parts = list(_by_unit(sums_NK, unit_of_row))
+        return _sum_of(parts), np.concatenate([part[:, 0] for part in parts])
+    total_K, num_units = _sum_of(_by_unit(sums_NK, unit_of_row)), int(unit_of_row.max()) + 1
     if num_units < 2:
-        return metric.value(sums_SUK)
-    pseudo: Floats = num_units * metric.value(total_SK) - (num_units - 1) * metric.value(total_SK - sums_SUK)
-    return pseudo
+        return total_K, metric.value(total_K[None])
+    without = [metric.value(total_K - part) for part in _by_unit(sums_NK, unit_of_row)]
+    pseudo_U: Floats = num_units * metric.value(total_K[None]) - (num_units - 1) * np.concatenate(without)
+    return total_K, pseudo_U
 
 
-def _sum_by_unit(sums_NK: Floats, unit_of_row: Integers) -> Floats:
-    by_unit = np.zeros((unit_of_row.max() + 1, sums_NK.shape[1]))
-    np.add.at(by_unit, unit_of_row, sums_NK)
-    return by_unit
+def _sum_of(parts: Iterable[Floats]) -> Floats:
+    """The column sums of tables (some units, K)."""
+    return cast("Floats", sum(part.sum(axis=0) for part in parts))
+
+
+_SORTED: dict[int, tuple[weakref.ref[Texts], Texts, Integers]] = {}  # by the id of the array
+
+
+def _units_and_rows(units_N: Texts) -> tuple[Texts, Integers]:
+    """The units, sorted, and which of them each row belongs to; sorted once for an array that many runs share."""
+    found = _SORTED.get(id(units_N))
+    if found is None or found[0]() is not units_N:
+        key = id(units_N)
+        names, unit_of_row = np.unique(units_N, return_inverse=True)
+        found = (weakref.ref(units_N, lambda _: _SORTED.pop(key, None)), names, unit_of_row)
+        _SORTED[key] = found
+    return found[1], found[2]
+
+
+def _by_unit(sums_NK: Sums, unit_of_row: Integers) -> Iterator[Floats]:
+    """The sums of units, as tables (some units, K) one after the other: of 1,000 classes all would take gigabytes."""
+    num_units, num_sums = int(unit_of_row.max()) + 1, sums_NK.shape[1]
+    rows, columns = np.nonzero(sums_NK)
+    values, units = sums_NK[rows, columns], unit_of_row[rows]
+    at_once = max(CELLS // num_sums, 1) if num_sums > MANY_SUMS else num_units
+    for begin in range(0, num_units, at_once):
+        size = min(at_once, num_units - begin)
+        is_here = (units >= begin) & (units < begin + size)
+        cells = (units[is_here] - begin) * num_sums + columns[is_here]
+        sums = np.bincount(cells, weights=values[is_here], minlength=size * num_sums).astype(np.float64, copy=False)
+        yield sums.reshape(size, num_sums)
 
 
 def _check_same_rows(runs: Mapping[str, Sequence[Scores]]) -> None:
@@ -154,7 +196,8 @@ def _check_same_rows(runs: Mapping[str, Sequence[Scores]]) -> None:
     first_arm, first = flat[0]
     for arm, scores in flat[1:]:
         for column in ("examples", "units", "num_tokens", "num_bytes", "labels"):
-            if not np.array_equal(getattr(first, column), getattr(scores, column)):
+            ours, theirs = getattr(first, column), getattr(scores, column)
+            if ours is not theirs and not np.array_equal(ours, theirs):
                 raise StudyError(
                     f"runs of '{first_arm}' and '{arm}' were not scored on the same rows: their {column} differ. "
                     "Delete the study's runs folder and run it again."

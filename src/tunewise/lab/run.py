@@ -37,7 +37,7 @@ from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environ
 from tunewise.lab.train.optim import LearningRates, describe_groups, rate_factors
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.ledger import Ledger
+from tunewise.ledger import CARD, Ledger
 from tunewise.records import (
     SCORES_SCHEMA,
     SPECTRUM_SCHEMA,
@@ -281,7 +281,7 @@ class Run:
             self.tokenizer.chat_template = self.data.chat_template
         with told(weights):
             method.save(model, weights)
-            saved_bytes = sum(path.stat().st_size for path in files_below(weights))
+            saved_bytes = sum(path.stat().st_size for path in files_below(weights) if path.name != CARD)
             self.tokenizer.save_pretrained(weights)
         return saved_bytes
 

@@ -13,6 +13,7 @@ import altair as alt
 import vl_convert
 
 from tunewise.desk.report.view import Report
+from tunewise.safe_text import pictured
 
 # Role -> (on light, on dark). The light colour is the one in the SVG.
 THEME = {
@@ -56,17 +57,18 @@ def colours(report: Report) -> dict[str, str]:
 
 def to_svg(chart: Any) -> str:
     """The chart as SVG text; coordinates rounded to hundredths of a pixel."""
-    svg = str(vl_convert.vegalite_to_svg(_drawable(chart.to_dict())))
+    # not validated, which takes half a second; a control character in a text would end the whole process in vl-convert
+    svg = str(vl_convert.vegalite_to_svg(_shown(chart.to_dict(validate=False))))
     return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", svg)
 
 
-def _drawable(part: Any) -> Any:
-    """A chart without characters that no SVG may hold: the renderer ends the whole process at one."""
-    if isinstance(part, str):
-        return NOT_XML.sub("\ufffd", part)
-    if isinstance(part, dict):
-        return {key: _drawable(value) for key, value in part.items()}
-    return [_drawable(value) for value in part] if isinstance(part, list | tuple) else part
+def _shown(content: Any) -> Any:
+    """Plain data with a visible sign in the place of every control character of its texts."""
+    if isinstance(content, dict):
+        return {_shown(key): _shown(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_shown(value) for value in content]
+    return pictured(content) if isinstance(content, str) else content
 
 
 def standalone(svg: str) -> str:

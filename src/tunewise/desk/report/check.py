@@ -14,6 +14,7 @@ from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
 from tunewise.desk.report import wording
+from tunewise.desk.report.tables import print_table
 from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
@@ -32,6 +33,7 @@ LAWS: dict[DataLaw, str] = {
     "boundary": "rows in which a token would lie across prompt and answer, were they one text",
 }
 IN_THE_TABLE = ("truncated-rows", "duplicates-dropped")  # findings that the laws tell already
+NUMBERS = {"rows", "units", "tokens", "trained on", "rows cut", "tokens cut", "dropped", "trainable", "%", "modules"}
 MAX_PARTS = 8  # of the example
 MAX_PART_CHARACTERS = 600
 
@@ -50,14 +52,14 @@ def print_check(checked: Checked, console: Console) -> None:
     model = f": model {wording.short_path(study.model)} ({data.model_type}), task {data.task}, "
     machine = f"{data.device} {data.precision}, {wording.threads(data.threads)}"
     console.print(Text.assemble((study.name, "bold"), model, machine))
-    console.print(_splits(data))
+    print_table(_splits(data), console)
     if data.laws:
-        console.print(_laws(study, data))
+        print_table(_laws(study, data), console)
     for note in data.notes:
         console.print(f"- {note}", markup=False, highlight=False)
     console.print("\nThe first training example; what is trained on is green, between » and «:")
     console.print(_example(data), highlight=False)
-    console.print(_arms(study, data))
+    print_table(_arms(study, data), console)
     console.print(resolution(study, data), markup=False, highlight=False)
     for line in expected(study, plan) if plan else ():
         console.print(line, markup=False, highlight=False)
@@ -148,7 +150,7 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
         collapse_padding=True,
     )
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold", no_wrap=name in NUMBERS)
     return table
 
 

@@ -1,7 +1,7 @@
 """A study folder as the report reads it: records by arm, and their scores, each file read once."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from tunewise.desk import schedule
 from tunewise.desk.budget import within_budget
@@ -11,10 +11,13 @@ from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_
 from tunewise.desk.frontier import TimedRun, usual_step
 from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.desk.ranks import RankCurve, rank_curves
+from tunewise.desk.scores import Rows, StoredScores
 from tunewise.ledger import Ledger
 from tunewise.plans import StudyPlan
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import TASKS, StudySpec
+
+MOST_HELD = 4 * 2**20  # bytes of class probabilities of one run that stay in memory
 
 
 class StudyFolder:
@@ -32,6 +35,7 @@ class StudyFolder:
         self.budget: str | None = None  # what was cut down to fit into the study's budget
         self.plan: StudyPlan | None = None  # what the runs were expected to need; None: not planned
         self._scores: dict[tuple[str, str], Scores] = {}
+        self._rows: dict[str, Rows] = {}  # of the splits in _scores
         self._steps: dict[str, list[dict[str, float]]] = {}
 
     @classmethod
@@ -56,7 +60,8 @@ class StudyFolder:
         curves = rank_curves(self.study, self.data, self.records, self.scores)
         study = schedule.settle(self.study, self.records, {arm: curve.candidate for arm, curve in curves.items()})
         found = StudyFolder(self.ledger, study, self.data, schedule.current(study, self.data, stored))
-        found.searched, found.rank_curves, found._scores = self.study, curves, self._scores
+        found.searched, found.rank_curves = self.study, curves
+        found._scores, found._rows = self._scores, self._rows
         settled = {record.run_id for record in found.records}
         found.first_searches = [record for record in self.records if record.run_id not in settled]
         known = settled | {record.run_id for record in found.first_searches}
@@ -75,7 +80,7 @@ class StudyFolder:
         some = StudyFolder(self.ledger, self.study, self.data, records)
         some.stale, some.budget, some.plan, some.searched = self.stale, self.budget, self.plan, self.searched
         some.rank_curves, some.first_searches = self.rank_curves, self.first_searches
-        some._scores, some._steps = self._scores, self._steps
+        some._scores, some._rows, some._steps = self._scores, self._rows, self._steps
         return some
 
     @cached_property
@@ -156,5 +161,8 @@ class StudyFolder:
 
     def _read(self, run_id: str, split: str) -> Scores:
         if (run_id, split) not in self._scores:
-            self._scores[run_id, split] = read_scores(self.ledger.scores_path(run_id), split)
+            read = partial(read_scores, self.ledger.scores_path(run_id), split, self._rows)
+            scores = read()
+            is_large = scores.class_log_probabilities.nbytes > MOST_HELD
+            self._scores[run_id, split] = StoredScores(scores, read) if is_large else scores
         return self._scores[run_id, split]

@@ -14,6 +14,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts import Figure, figures
+from tunewise.desk.report.listing import SUMMARY, summary_text
 from tunewise.desk.report.view import Report
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.ledger import Ledger
@@ -30,15 +31,22 @@ def write_report(ledger: Ledger) -> Report:
     Raises StudyError where the folder holds no prepared data, or files that are damaged.
     """
     report = build_report(ledger)
+    write_pages(ledger.folder, report)
+    return report
+
+
+def write_pages(study_folder: Path, report: Report) -> None:
+    """Write figures/, report.json and report.html into the study's folder."""
     drawn = figures(report)
-    folder = make_folder(ledger.folder / "figures")
+    folder = make_folder(study_folder / "figures")
     for figure in drawn:
         write_atomically(folder / f"{figure.name}.svg", standalone(figure.wide))
     for stale in {path.stem for path in folder.glob("*.svg")} - {figure.name for figure in drawn}:
         delete(folder / f"{stale}.svg")
-    write_atomically(ledger.folder / "report.json", report.model_dump_json(indent=1))
-    write_atomically(ledger.folder / "report.html", to_html(report, drawn))
-    return report
+    write_atomically(study_folder / "report.html", to_html(report, drawn))
+    text = report.model_dump_json(indent=1)
+    write_atomically(study_folder / "report.json", text)
+    write_atomically(study_folder / SUMMARY, summary_text(report, text))
 
 
 def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:

@@ -1,6 +1,6 @@
 """A plan in the terminal: one column for every arm. And as a chart: what fills the memory at the peak of a step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import altair as alt
 from rich import box
@@ -13,6 +13,7 @@ from tunewise.desk.expected import expected_runs, second_look
 from tunewise.desk.fairness.finding import listed
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
+from tunewise.desk.report.tables import needed_width, print_table
 from tunewise.desk.report.wording import MISSING, at_least, count, duration, size, study_duration, threads
 from tunewise.desk.schedule import resolve_as_planned
 from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
@@ -37,15 +38,31 @@ def print_plan(study: StudySpec, plan: StudyPlan, card: Card, console: Console) 
     study = resolve_as_planned(study, plan)
     console.print(Text(_heading(plan, card), style="bold"))
     console.print(Text(_work(plan)))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for name in plan.arms:
-        table.add_column(name, justify="right", overflow="fold")
-    for label, cell in _rows(plan, card):
-        table.add_row(label, *(cell(arm) for arm in plan.arms.values()))
-    console.print(table)
+    for table in _tables(plan, card, console.width):
+        print_table(table, console)
     for sentence in _remarks(study, plan, card):
         console.print(Text(sentence))
+
+
+def _tables(plan: StudyPlan, card: Card, width: int) -> Iterator[Table]:
+    """Tables with a column for every arm, each with as many arms as the terminal has room for."""
+    shown: list[str] = []
+    for name in plan.arms:
+        if shown and needed_width(_table(plan, card, (*shown, name))) > width:
+            yield _table(plan, card, shown)
+            shown = []
+        shown.append(name)
+    yield _table(plan, card, shown)
+
+
+def _table(plan: StudyPlan, card: Card, names: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for label, cell in _rows(plan, card):
+        table.add_row(label, *(Text(cell(plan.arms[name])) for name in names))
+    return table
 
 
 def _heading(plan: StudyPlan, card: Card) -> str:

@@ -14,12 +14,12 @@ from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.advice_view import Alternative
 from tunewise.desk.report.capacity_view import LowRankView, PlacementView, RankView
+from tunewise.desk.report.tables import MAX_NAME_WIDTH, print_table
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
 SEVERITY_STYLES = {"blocks": "bold red", "warns": "yellow", "note": "dim"}
 MIN_TABLE_WIDTH = 78  # columns; below it every row becomes a block of lines
-MAX_NAME_WIDTH = 14  # columns of an arm's name, where there is no room for more
 MAX_SAMPLES = 1  # the page shows all
 MAX_SAMPLE_CHARACTERS = 400
 MAX_SAMPLE_LINES = 6
@@ -55,6 +55,8 @@ def _print_verdicts(report: Report, console: Console) -> None:
     better = "higher" if metric.higher_is_better else "lower"
     caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
     print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
+    if reason := wording.centre(metric.name):
+        console.print(Text(reason, style="dim"))
     if report.study.full_within_margin_after is not None:
         console.print(Text(wording.within_margin(report.study.full_within_margin_after), style="dim"))
     for verdict in report.verdicts:
@@ -138,7 +140,7 @@ def print_rows(
         table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    print_table(table, console)
 
 
 def _print_ranks(view: RankView, console: Console) -> None:

@@ -146,6 +146,22 @@ def metric_title(metric: str, task: Task) -> str:
     return f"{shown.label} ({unit})" if unit and unit != shown.label else shown.label
 
 
+def centre(name: str) -> str | None:
+    """Why the intervals of a metric are not centered on the estimates beside them; None: they are, but for tails."""
+    metric = METRICS[name]
+    if metric.form == "proportion":
+        return (
+            f"Intervals of {metric.label} are not centered on the estimate: a few units of either outcome are added "
+            "first (Agresti & Coull 1998, Agresti & Min 2005), so that few disagreeing rows do not look like certainty."
+        )
+    if metric.form == "nonlinear":
+        return (
+            f"Intervals of {metric.label} are centered on the jackknife's estimate, which corrects the bias of the "
+            "value that is shown."
+        )
+    return None
+
+
 def whole_percent(value: float) -> str:
     """A share of 1 without decimals: 0.967 -> '97%'."""
     return f"{100 * value:.0f}%"
