@@ -5,8 +5,11 @@ TunewiseError
     ├── SpecError        the study file, an option, an arm
     ├── DataError        the training, validation or test data
     ├── ModelError       the base model, its tokenizer, an adapter
-    └── StudyError       the study folder on disk
+    ├── StudyError       the study folder on disk
+    └── MachineError     the system refused a process, a thread, a file or memory, or ended a process of ours
 """
+
+import errno
 
 
 class TunewiseError(Exception):
@@ -33,4 +36,43 @@ class StudyError(UserError):
     """A study folder that cannot be written, or that does not hold what it should."""
 
 
-USER_ERRORS = {kind.__name__: kind for kind in (UserError, SpecError, DataError, ModelError, StudyError)}
+class MachineError(UserError):
+    """What the system does not allow, or did to a process of ours."""
+
+
+USER_ERRORS = {kind.__name__: kind for kind in (UserError, SpecError, DataError, ModelError, StudyError, MachineError)}
+
+AGAIN = "Finished runs are kept: the same command continues."
+REFUSALS = {  # what the system says -> what to do
+    errno.EMFILE: "Allow this process more open files (`ulimit -n 1024`).",
+    errno.ENFILE: "Close other programs: the whole system has too many open files.",
+    errno.EAGAIN: "Allow more processes and threads (`ulimit -u`), or end other programs.",
+    errno.ENOMEM: "Close other programs, or allow this one more memory (`ulimit -v`).",
+    errno.ENOSPC: "Make room on that disk.",
+    errno.EDQUOT: "Make room in your quota on that disk.",
+    errno.EFBIG: "Allow larger files (`ulimit -f unlimited`).",
+    errno.EROFS: "Choose a folder on a disk that can be written.",
+    errno.EIO: "Check the disk.",
+}
+SAID = {  # parts of errors that carry no number of the system -> what they mean
+    "Too many open files": errno.EMFILE,
+    "can't start new thread": errno.EAGAIN,
+    "Resource temporarily unavailable": errno.EAGAIN,
+    "cannot allocate memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,
+}
+
+
+def refusal(error: BaseException) -> str | None:
+    """What the system refused, and what to do; None: the error is something else."""
+    if isinstance(error, BrokenPipeError):
+        return None
+    text = str(error) or type(error).__name__
+    if "usable temporary directory" in text:
+        return "there is no folder for temporary files. Set TMPDIR to one that can be written and has room."
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError):
+        number = errno.ENOMEM
+    if number not in REFUSALS:
+        number = next((of for part, of in SAID.items() if part.lower() in text.lower()), None)
+    return None if number is None else f"the system refused: {text.splitlines()[0]}. {REFUSALS[number]} {AGAIN}"
