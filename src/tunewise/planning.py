@@ -14,7 +14,7 @@ from tunewise.plans import ArmPlan, PlanRequest, Speed, StudyPlan, settled
 from tunewise.records import DataSummary
 from tunewise.spec import StudySpec
 
-MOST_PROBED = 8  # arms that are really tried; each takes seconds, and the speed of others follows from theirs
+MOST_PROBED = 6  # arms that are really tried; each takes seconds, and the speed of others follows from theirs
 Listener = Callable[[dict[str, Any]], None]
 
 
