@@ -13,6 +13,7 @@ def main() -> None:
     try:
         leave_out_current_folder()
         _open_standard_descriptors()
+        _silence_libraries()
         from tunewise.cli import main as command
 
         command()
@@ -34,6 +35,16 @@ def _open_standard_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _silence_libraries() -> None:
+    """Keep the warnings of libraries off the terminal; those of a run are in its log. `python -W` shows them."""
+    import logging  # after the import path is safe
+    import warnings
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
 
 
 if __name__ == "__main__":
