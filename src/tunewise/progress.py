@@ -65,7 +65,9 @@ class StudyProgress:
             for finding in event["findings"]:
                 self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
         elif event["event"] == "unplanned":
-            self.console.print(f"note: {event['message']} The study goes on without it.", markup=False, highlight=False)
+            self.console.print(
+                f"note: {event['message'].rstrip('.')}. The study goes on without it.", markup=False, highlight=False
+            )
         elif event["event"] == "begin":
             self._begin(event["spec"], event["done"], event["expected"])
         elif event["event"] == "step":

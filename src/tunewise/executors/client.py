@@ -23,6 +23,7 @@ from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
 SMALLEST_SHARE = 8  # of train.micro_batch_tokens a run is tried with, where the system killed it for memory: an eighth
+SERVER = ("-m", "tunewise.executors.server")
 GRACE_SECONDS = 9.0  # for a run that was asked to stop: it stops within 10 s, at the end of a step or at once
 KEPT_LINES = 200  # of what the server prints, its libraries' warnings among it: told only where it fails
 
@@ -210,7 +211,7 @@ def _start(held: Sequence[int]) -> tuple["subprocess.Popen[str]", int]:
     }
     try:
         process = subprocess.Popen(
-            [*PYTHON, "-m", "tunewise.executors.server", str(read)],
+            [*PYTHON, *SERVER, str(read)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
