@@ -75,10 +75,11 @@ def prompt_ids(
 ) -> list[int]:
     """The tokens that a tuned model reads for a new prompt: as in training, up to where its answer begins.
 
-    `is_chat`: the training prompts were conversations; None: not known, so the source is read again. Raises DataError.
+    `is_chat`: the training prompts were conversations. None: not known, so the source is read again, unless without a
+    chat template they can be none. Raises DataError.
     """
     data = study.data
-    if is_chat is None and task == "sft":
+    if is_chat is None and task == "sft" and (tokenizer.chat_template or data.chat_template):
         columns: Collection[str] = read_source(data.train, "train", data.document_separator).first()
     else:
         columns = ("messages",) if is_chat else ()
