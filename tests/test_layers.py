@@ -46,6 +46,8 @@ PLAIN = (
 )
 LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.errors": (),
+    "tunewise.import_path": (),
+    "tunewise.input_files": PLAIN,
     "tunewise.disk": ("tunewise.errors",),
     "tunewise.lock": ("tunewise.disk", "tunewise.errors"),
     "tunewise.registry": ("tunewise.errors",),
@@ -90,13 +92,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.ledger": PLAIN,
     "tunewise.desk": (*PLAIN, "tunewise.ledger"),
     "tunewise.lab": (*PLAIN, "tunewise.ledger"),
-    "tunewise.executors": (*PLAIN, "tunewise.ledger", "tunewise.lab"),
+    "tunewise.executors": (*PLAIN, "tunewise.ledger", "tunewise.lab", "tunewise.import_path"),
     "tunewise.progress": PLAIN,
     "tunewise.terminal": ("tunewise.safe_text",),
     "tunewise.output": ("tunewise.errors", "tunewise.safe_text"),
 }
 SEE_EVERYTHING = {
-    *("tunewise", "tunewise.study", "tunewise.adapters"),
+    *("tunewise", "tunewise.study", "tunewise.planning", "tunewise.adapters"),
     *("tunewise.cli", "tunewise.cli_adapter", "tunewise.cli_options", "tunewise.__main__"),
 }
 

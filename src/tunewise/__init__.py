@@ -8,9 +8,11 @@ Names are resolved on first use (PEP 562), so that importing costs nothing and n
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # not from typing: by `python -m tunewise` that could still be a file of the current folder
 if TYPE_CHECKING:
+    from typing import Any
+
     from tunewise.desk.metrics import Metric, Scores, register_metric
     from tunewise.desk.report.view import Report
     from tunewise.desk.verdict import Verdict
@@ -64,7 +66,7 @@ __all__ = [  # noqa: PLE0604 - the names are strings
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOME_OF:
         raise AttributeError(f"module 'tunewise' has no attribute '{name}'")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -1,5 +1,51 @@
-"""`python -m tunewise` is the command `tunewise`."""
+"""`python -m tunewise`, and the program `tunewise`: make the process safe in any folder, then run the command."""
 
-from tunewise.cli import main
+import os
+import sys
 
-main()
+from tunewise.import_path import leave_out_current_folder
+
+INTERRUPTED = 130  # exit status after a Ctrl-C
+
+
+def main() -> None:
+    """Run the command line. A Ctrl-C that comes before it is loaded ends quietly, too."""
+    try:
+        leave_out_current_folder()
+        _open_standard_descriptors()
+        _silence_libraries()
+        from tunewise.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        from tunewise.errors import refusal  # needs nothing that may not be loaded
+
+        if message := refusal(error):
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(2)
+        raise
+
+
+def _open_standard_descriptors() -> None:
+    """Give closed ones (`tunewise ... 2>&-`) to nobody else: a pipe of ours must not become standard error."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _silence_libraries() -> None:
+    """Keep the warnings of libraries off the terminal; those of a run are in its log. `python -W` shows them."""
+    import logging  # after the import path is safe
+    import warnings
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,15 @@ Out = Annotated[Path | None, typer.Option(help="the study folder [default: runs/
 Budget = Annotated[str | None, typer.Option(help="a time such as 2h: caps and looks shrink for all arms alike to fit")]
 Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quickstart")]
 
+Again = Annotated[
+    bool, typer.Option("--again", help="make finished runs again that were made with other inputs or libraries")
+]
+AcceptStale = Annotated[
+    bool, typer.Option("--accept-stale", help="also take runs made with another base, other libraries or threads")
+]
+
 INTERRUPTED = 130  # exit status after a Ctrl-C
+UNFINISHED = 3  # exit status where something that was asked for was not done
 
 
 def _print_versions(is_asked: bool) -> None:
@@ -62,6 +70,7 @@ def _options(
 def quickstart(
     sets: Sets = None,
     budget: Budget = None,
+    again: Again = False,
     out: Out = None,
     with_unfair_arm: Annotated[
         bool, typer.Option("--with-unfair-arm", help="add an arm that nobody tuned, to see the fairness rules catch it")
@@ -74,7 +83,7 @@ def quickstart(
     study = Path(__file__).parent / "assets" / "studies" / "quickstart.yaml"
     extra = UNFAIR_ARM if with_unfair_arm else {}
     limits = {"budget": budget} if budget else {}
-    _run(read_study(study, {**extra, **parse_options(sets or []), **limits}), out)
+    _run(read_study(study, {**extra, **parse_options(sets or []), **limits}), out, again)
 
 
 @app.command()
@@ -85,17 +94,15 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     budget: Budget = None,
-    accept_stale: Annotated[
-        bool,
-        typer.Option("--accept-stale", help="also take runs made with another base or other library versions"),
-    ] = False,
+    accept_stale: AcceptStale = False,
+    again: Again = False,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
     """Run what is missing of a study; verdict, report, tuned models."""
     more = [f"budget={budget}"] if budget else []
     more += ["accept_stale=true"] if accept_stale else []
-    _run(_study(study, model, data, arm, [*(sets or []), *more]), out)
+    _run(_study(study, model, data, arm, [*(sets or []), *more]), out, again)
 
 
 @app.command()
@@ -106,13 +113,16 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     data: Data = None,
     arm: Arms = None,
     sets: Sets = None,
+    accept_stale: AcceptStale = False,
+    again: Again = False,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
     """Tune one arm only: search its learning rate, confirm it, keep the best model."""
     from tunewise.study_file import keep_one_arm
 
-    _run(keep_one_arm(_study(study, model, data, arm, sets), only), out)
+    more = ["accept_stale=true"] if accept_stale else []
+    _run(keep_one_arm(_study(study, model, data, arm, [*(sets or []), *more]), only), out, again)
 
 
 @app.command()
@@ -123,15 +133,24 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     out: Out = None,
+    probe: Annotated[bool, typer.Option(help="do a few steps of every arm to tell how long the study takes")] = True,
     offline: Offline = False,
 ) -> None:
     """Validate everything before training, and show what would be trained on."""
-    from tunewise.desk.report.check import print_check
+    from tunewise.desk.report.check import print_known, print_planned, print_remarks
     from tunewise.study import check as check_study
     from tunewise.terminal import Terminal
 
-    print_check(check_study(_study(study, model, data, arm, sets), out), Terminal())
-    say(f"\nnext: {shlex.join(['tunewise', 'compare', *sys.argv[2:]])}")  # the same options as here
+    terminal = Terminal()
+
+    def show(event: dict[str, Any]) -> None:
+        if event["event"] == "checked":
+            print_known(event["checked"], terminal)
+            print_remarks(event["checked"], terminal)
+
+    print_planned(check_study(_study(study, model, data, arm, sets), out, show, probe=probe), terminal)
+    options = [option for option in sys.argv[2:] if option not in ("--probe", "--no-probe")]
+    say(f"\nnext: {shlex.join(['tunewise', 'compare', *options])}")  # the same options as here
 
 
 @app.command()
@@ -151,19 +170,23 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
     from tunewise.disk import write_atomically
+    from tunewise.safe_text import printable
     from tunewise.spec import NO_DATA
     from tunewise.study import plan as plan_study
     from tunewise.terminal import Terminal
 
     asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
     card = find_gpu(gpu) if gpu else None
-    found = plan_study(asked, card[1].request() if card else None, probe=probe)
+    missing: list[str] = []
+    found = plan_study(asked, card[1].request() if card else None, probe=probe, tell=missing.append)
     if svg:
         write_atomically(svg, chart(found))
     if as_json:
         say_json(found.model_dump_json(indent=1))
     else:
         print_plan(asked, found, card, Terminal())
+    for message in missing:
+        typer.echo(f"- {printable(message)}", err=True)
 
 
 @app.command()
@@ -234,7 +257,9 @@ def generate(
 
 
 def main() -> None:
-    """Exit status 0: good; 2: the user's mistake, told in one message; 1: ours; 130: interrupted."""
+    """Exit status 0: all that was asked for was done; 3: not all of it; 2: the user's mistake, told in one message;
+    1: ours; 130: interrupted.
+    """
     from tunewise.errors import TunewiseError, UserError
     from tunewise.safe_text import redacted
 
@@ -270,14 +295,20 @@ def _study(
     return study_from_options(study, model, data, arm or [], sets or [])
 
 
-def _run(study: Any, out: Path | None) -> None:
+def _run(study: Any, out: Path | None, again: bool) -> None:
     from tunewise.progress import StudyProgress
+    from tunewise.safe_text import printable
     from tunewise.study import compare as run_study
     from tunewise.terminal import Terminal
 
     with StudyProgress(Terminal()) as progress:
-        result = run_study(study, out, progress)
+        result = run_study(study, out, progress, again=again)
     _show(result)
+    if result.unfinished:
+        lines = "\n".join(f"- {printable(line)}" for line in result.unfinished)
+        typer.echo(f"not everything that was asked for is done; these runs were lost:\n{lines}", err=True)
+        typer.echo(f"The same command tries them again: {shlex.join(['tunewise', *sys.argv[1:]])}", err=True)
+        raise typer.Exit(UNFINISHED)
 
 
 def _show(result: Any) -> None:

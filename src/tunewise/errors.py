@@ -1,13 +1,16 @@
 """Errors whose message is meant for the user: what is wrong, what was given, what is allowed, what to do next.
 
 TunewiseError
-└── UserError            exit code 2: the user can mend it
+└── UserError            exit status 2: the user can fix it
     ├── SpecError        the study file, an option, an arm
     ├── DataError        the training, validation or test data
     ├── ModelError       the base model, its tokenizer, an adapter
     ├── StudyError       the study folder on disk
-    └── OutputError      the terminal, pipe or file that the program prints to
+    ├── OutputError      the terminal, pipe or file that the program prints to
+    └── MachineError     the system refused a process, a thread, a file or memory, or ended a process of ours
 """
+
+import errno
 
 
 class TunewiseError(Exception):
@@ -38,4 +41,43 @@ class OutputError(UserError):
     """Output that cannot be printed, for example because the disk behind it is full."""
 
 
-USER_ERRORS = {kind.__name__: kind for kind in (UserError, SpecError, DataError, ModelError, StudyError)}
+class MachineError(UserError):
+    """What the system does not allow, or did to a process of ours."""
+
+
+USER_ERRORS = {kind.__name__: kind for kind in (UserError, SpecError, DataError, ModelError, StudyError, MachineError)}
+
+AGAIN = "Finished runs are kept: the same command continues."
+REFUSALS = {  # what the system says -> what to do
+    errno.EMFILE: "Allow this process more open files (`ulimit -n 1024`).",
+    errno.ENFILE: "Close other programs: the whole system has too many open files.",
+    errno.EAGAIN: "Allow more processes and threads (`ulimit -u`), or end other programs.",
+    errno.ENOMEM: "Close other programs, or allow this one more memory (`ulimit -v`).",
+    errno.ENOSPC: "Make room on that disk.",
+    errno.EDQUOT: "Make room in your quota on that disk.",
+    errno.EFBIG: "Allow larger files (`ulimit -f unlimited`).",
+    errno.EROFS: "Choose a folder on a disk that can be written.",
+    errno.EIO: "Check the disk.",
+}
+SAID = {  # parts of errors that carry no number of the system -> what they mean
+    "Too many open files": errno.EMFILE,
+    "can't start new thread": errno.EAGAIN,
+    "Resource temporarily unavailable": errno.EAGAIN,
+    "cannot allocate memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,
+}
+
+
+def refusal(error: BaseException) -> str | None:
+    """What the system refused, and what to do; None: the error is something else."""
+    if isinstance(error, BrokenPipeError):
+        return None
+    text = str(error) or type(error).__name__
+    if "usable temporary directory" in text:
+        return "there is no folder for temporary files. Set TMPDIR to one that can be written and has room."
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError):
+        number = errno.ENOMEM
+    if number not in REFUSALS:
+        number = next((of for part, of in SAID.items() if part.lower() in text.lower()), None)
+    return None if number is None else f"the system refused: {text.splitlines()[0]}. {REFUSALS[number]} {AGAIN}"

@@ -261,6 +261,10 @@ class Ledger:
         if record.status not in LOST:
             delete(folder / CHECKPOINT)
 
+    def forget(self, run_id: str) -> None:
+        """Delete a run whose result says nothing; it is made again."""
+        delete(self.run_folder(run_id))
+
     def clear(self, run_id: str) -> None:
         """Delete what a command that died left behind of a run that was done: nothing reads it."""
         folder = self.run_folder(run_id)

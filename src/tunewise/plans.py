@@ -40,8 +40,9 @@ class Work(Frozen):
 class Speed(Frozen):
     """How fast one arm trains and scores on the machine that was asked."""
 
-    # steps: some were really done, with drawn weights; products: at the rate of bare matrix products, so at least this
-    source: Literal["steps", "products"]
+    # steps: some were really done, with drawn weights; products: at the rate of bare matrix products, so at least this;
+    # similar: from the steps of another arm, in proportion to the work
+    source: Literal["steps", "products", "similar"]
     step_seconds: float  # a mean optimizer step
     score_seconds_per_token: float  # in the precision of training
     fp32_score_seconds_per_token: float
@@ -110,9 +111,13 @@ def plan_key(study: StudySpec) -> str:
 
 def settled(study: StudySpec, plan: StudyPlan | None) -> StudySpec:
     """The study with `micro_batch_tokens: auto` replaced by what the plan found; by the default without a plan."""
+    return settled_with(study, plan.micro_batch_tokens if plan else TrainSpec().tokens_at_once)
+
+
+def settled_with(study: StudySpec, tokens: int | Literal["auto"]) -> StudySpec:
+    """The study with `micro_batch_tokens: auto` replaced by `tokens`."""
     if study.train.micro_batch_tokens != "auto":
         return study
-    tokens = plan.micro_batch_tokens if plan else TrainSpec().micro_batch_tokens
     return study.replace(train=study.train.replace(micro_batch_tokens=tokens))
 
 

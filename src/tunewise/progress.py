@@ -1,5 +1,6 @@
 """The progress of a study in the terminal: what runs, how far it is, loss, speed, time left."""
 
+import os
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -48,7 +49,14 @@ class StudyProgress:
         self.bars.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event of the study."""
+        """Show one event of the study. Where nobody reads any more (`| head`), the study goes on without a word."""
+        try:
+            self._show(event)
+        except (BrokenPipeError, SystemExit):  # rich makes the one of the other
+            self.console.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def _show(self, event: dict[str, Any]) -> None:
         if event["event"] == "preparing":
             self.bars.update(self.study, detail="loading model and data")
         elif event["event"] == "planning":
@@ -56,6 +64,10 @@ class StudyProgress:
         elif event["event"] == "findings":
             for finding in event["findings"]:
                 self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
+        elif event["event"] == "unplanned":
+            self.console.print(
+                f"note: {event['message'].rstrip('.')}. The study goes on without it.", markup=False, highlight=False
+            )
         elif event["event"] == "begin":
             self._begin(event["spec"], event["done"], event["expected"])
         elif event["event"] == "step":

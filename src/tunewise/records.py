@@ -234,6 +234,7 @@ class DataSummary(Frozen):
     example_supervised: str  # ... and what is trained on
     notes: tuple[str, ...]  # what figures and findings do not tell: splits made, rows left out or drawn
     chat_template: str | None = None  # the study's own; saved with the tuned models' tokenizer
+    is_chat: bool | None = None  # prompts are conversations (sft); None: not recorded
     near_duplicates: int  # test inputs that are nearly a training input
     laws: tuple[LawCount, ...] = ()  # every law that concerns the task, split by split; (): not counted
     exact_duplicates: int | None = None  # test inputs that are a training input, too; None: not counted

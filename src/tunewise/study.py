@@ -1,10 +1,9 @@
 """The driver: ask the desk what to run next, hand it to the lab, store the records, write the report."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
@@ -14,19 +13,22 @@ from tunewise.desk.expected import num_scored, trials_of
 from tunewise.desk.export import check_path, export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics import check_asked
-from tunewise.desk.outlook import study_seconds
 from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.check import Checked
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import Report
+from tunewise.desk.report.wording import duration
+from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.disk import read_text
-from tunewise.errors import StudyError, TunewiseError
+from tunewise.errors import StudyError
 from tunewise.executors.client import LabServer
 from tunewise.fresh_folder import scratch_folder
-from tunewise.ledger import Ledger
+from tunewise.input_files import InputFiles
+from tunewise.ledger import DECLARATIONS, Ledger
 from tunewise.lock import exclusive
-from tunewise.plans import PlanRequest, StudyPlan, settled
+from tunewise.planning import planned, timed
+from tunewise.plans import PlanRequest, StudyPlan, settled, settled_with
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 
@@ -40,6 +42,7 @@ class StudyResult:
 
     folder: Path
     report: Report
+    unfinished: tuple[str, ...] = ()  # a line for every run that was asked for and lost; (): all was done
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per arm, ready for `pandas.DataFrame`."""
@@ -52,10 +55,13 @@ class StudyResult:
         return flat
 
 
-def compare(study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None) -> StudyResult:
+def compare(
+    study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None, *, again: bool = False
+) -> StudyResult:
     """Run what is missing of `study`, write its report, return both.
 
-    `out` is the study folder (default `runs/<name>`). The same call continues where an earlier one stopped.
+    `out` is the study folder (default `runs/<name>`). The same call continues where an earlier one stopped. `again`:
+    finished runs that were made with other inputs, libraries or threads are made again; without it that is an error.
     `listener` hears of every step. Raises UserError before anything is trained where the study cannot run, and
     KeyboardInterrupt after a Ctrl-C or SIGTERM, once the run that was going on is saved.
     """
@@ -63,40 +69,94 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()  # study.yaml waits until the study is known to be sound, so as not to spoil a finished one's
     with exclusive(ledger.folder) as lock:
+        inputs = InputFiles.of(study, ledger.folder)
         with LabServer(study.machine, (lock,)) as lab:
-            finished = run_missing(study, ledger, lab, listener)
+            finished = run_missing(study, Work(ledger, lab, inputs, listener), again)
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before it came to that
         deliver(ledger, finished.study, finished.records)
-        return StudyResult(ledger.folder, write_report(ledger))
+        return StudyResult(ledger.folder, write_report(ledger), unfinished(finished))
 
 
-def run_missing(study: StudySpec, ledger: Ledger, lab: LabServer, listener: Listener) -> StudyFolder:
+class Work(NamedTuple):
+    """What the runs of a study are made with."""
+
+    ledger: Ledger
+    lab: LabServer
+    inputs: InputFiles
+    listener: Listener
+
+    def run(self, spec: RunSpec, data_key: str) -> RunRecord:
+        """The record of a run, which read what the study began with. Raises StudyError where that changed."""
+        self.inputs.require_same()
+        record = self.lab.run(spec, self.ledger, self.ledger.data_folder(data_key), self.listener)
+        try:
+            self.inputs.require_same("runs")
+        except StudyError:
+            self.ledger.forget(spec.run_id)  # which of the two it read is not known
+            raise
+        return record
+
+
+def run_missing(study: StudySpec, work: Work, again: bool) -> StudyFolder:
     """The folder of the study once every run that it asks for is there."""
+    ledger, lab, listener = work.ledger, work.lab, work.listener
     listener({"event": "preparing"})
     data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+    work.inputs.require_same()
     declared = schedule.resolve(study, data)
     check_asked(declared)
     ledger.require_space(disk_needed(declared, data))
     listener({"event": "findings", "findings": check_before(declared, data)})
-    listener({"event": "planning"})
-    declared = settled(declared, planned(lab, ledger, declared, data))
-    ledger.store_study(declared)
     # what an earlier command lost gets another chance: its cause may be gone
-    records = {r.run_id: r for r in ledger.records() if r.status not in LOST}
+    stored = [r for r in ledger.records() if r.status not in LOST]
+    require_declarations(ledger, stored)
+    if not again:
+        require_no_stale(declared, data, stored)
+    listener({"event": "planning"})
+    declared = settled(declared, planned(lab, ledger, declared, data, listener))
+    ledger.store_study(declared)
+    records = {r.run_id: r for r in stored}
     for run_id in records:
         ledger.clear(run_id)
-    folder = todays(ledger, declared, data, list(records.values()))
+    folder = todays(ledger, declared, data, stored)
     while runs := next_runs(ledger, folder.study, data, folder.records) or undelivered(ledger, folder):
         if any(spec.role == "confirm" for spec in runs):
             declare(ledger, folder.study, data)
         current = list(folder.records)
         for number, spec in enumerate(runs):
             listener({"event": "begin", "spec": spec, **outlook(folder, current, len(runs) - number)})
-            records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), listener)
+            records[spec.run_id] = work.run(spec, data.key)
             current = schedule.current(folder.study, data, list(records.values()))
             tidy(ledger, folder.study, current)
         folder = todays(ledger, declared, data, list(records.values()))
     return folder
+
+
+def require_no_stale(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> None:
+    """Raises StudyError where finished runs would be made again without anybody having asked for it."""
+    # micro-batches of `auto` are what they were: the plan that tells them takes time
+    for tokens in {record.spec.train.micro_batch_tokens for record in records}:
+        if stale := find_stale(settled_with(study, tokens), data, records):
+            raise StudyError(stale_sentence(stale, duration(stale.seconds)))
+
+
+def require_declarations(ledger: Ledger, records: Sequence[RunRecord]) -> None:
+    """Raises StudyError where arms were scored on test and what was declared before is gone."""
+    scored = [record for record in records if record.spec.role == "confirm"]
+    if scored and ledger.declared() is None:
+        raise StudyError(
+            f"{ledger.folder / DECLARATIONS} is gone, although {len(scored)} runs were scored on test data: what the "
+            "study declared before is not known. Put the file back, or begin in another folder with --out."
+        )
+
+
+def unfinished(folder: StudyFolder) -> tuple[str, ...]:
+    """A line for every run that the study asked for and that gave no result."""
+    return tuple(
+        f"{record.spec.arm}, seed {record.spec.seed}: {record.status}" + (f" ({record.message})" * bool(record.message))
+        for record in folder.records
+        if record.status in LOST
+    )
 
 
 def todays(ledger: Ledger, declared: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> StudyFolder:
@@ -189,20 +249,41 @@ def _best(runs: Sequence[RunRecord]) -> RunRecord:
     return min(runs, key=schedule.selection_loss)
 
 
-def check(study: StudySpec, out: Path | str | None = None) -> Checked:
+def check(
+    study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None, *, probe: bool = True
+) -> Checked:
     """The resolved study, what became of its data, and what it will need, before anything is trained.
 
+    `listener` hears what is known before the study is planned. `probe`: with seconds, from steps that are really done.
     Raises UserError like `compare`, which does not plan again what was planned here.
     """
     check_asked(study)
     ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
     ledger.create()
+    missing: list[str] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        missing.append(event["message"])
+        listener(event)
+
     with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
         resolved = schedule.resolve(study, data)
         check_asked(resolved)
-        plan = planned(lab, ledger, resolved, data)
-    return Checked(settled(resolved, plan), data, plan)
+        listener({"event": "checked", "checked": Checked(resolved, data, None, _would_be_lost(ledger, resolved, data))})
+        plan = planned(lab, ledger, resolved, data, hear, probe=probe)
+    return Checked(settled(resolved, plan), data, plan, tuple(missing))
+
+
+def _would_be_lost(ledger: Ledger, study: StudySpec, data: DataSummary) -> tuple[str, ...]:
+    """What `compare` would refuse in this folder, in a sentence."""
+    try:
+        stored = [r for r in ledger.records() if r.status not in LOST]
+        require_declarations(ledger, stored)
+        require_no_stale(study, data, stored)
+    except StudyError as error:
+        return (str(error),)
+    return ()
 
 
 def report(folder: Path | str) -> StudyResult:
@@ -257,38 +338,21 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, s
     return answer(study, data, folders, prompt, max_new_tokens)
 
 
-def plan(study: StudySpec, request: PlanRequest | None = None, *, probe: bool = True) -> StudyPlan:
+def plan(
+    study: StudySpec,
+    request: PlanRequest | None = None,
+    *,
+    probe: bool = True,
+    tell: Callable[[str], None] = lambda message: None,
+) -> StudyPlan:
     """What every arm of `study` will need, without its weights and before anything is trained. Raises UserError.
 
     `request`: for another machine than this one. `probe`: with seconds, from steps that are really done; here only.
+    `tell` is given a sentence for every arm whose speed could not be measured.
     """
     with scratch_folder() as scratch, LabServer(study.machine) as lab:
         found = lab.plan(study, scratch, request or PlanRequest())
         study = schedule.resolve_as_planned(study, found)
-        return timed(lab, settled(study, found), scratch, found) if probe and request is None else found
-
-
-def planned(lab: LabServer, ledger: Ledger, study: StudySpec, data: DataSummary) -> StudyPlan | None:
-    """The plan of a resolved study whose data is prepared, made once; None: it cannot be made, and nothing needs it."""
-    with suppress(StudyError):  # a damaged one is made again
-        if found := ledger.plan(data.key, study):
+        if not probe or request is not None:
             return found
-    folder = ledger.data_folder(data.key)
-    try:
-        found = lab.plan(study, folder, PlanRequest())
-    except TunewiseError:
-        return None
-    found = timed(lab, settled(study, found), folder, found)
-    for asked in (study, settled(study, found)):
-        ledger.store_plan(data.key, asked, found)
-    return found
-
-
-def timed(lab: LabServer, study: StudySpec, folder: Path, found: StudyPlan) -> StudyPlan:
-    """The plan, made in `folder`, with the time that its arms and the whole study take on this machine."""
-    arms = {
-        name: arm.replace(speed=lab.probe(study, folder, name, arm)) if arm.step else arm
-        for name, arm in found.arms.items()
-    }
-    found = found.replace(arms=arms)
-    return found.replace(seconds=study_seconds(study, found))
+        return timed(lab, settled(study, found), scratch, found, tell)

@@ -44,6 +44,9 @@ def changed_since(run: RunSpec, data: DataSummary) -> tuple[str, ...]:
     names += [f"{library} {old} (now {new})" for library, (old, new) in versions.items() if old != new]
     if run.numerics != NUMERICS:
         names.append(f"numerics {run.numerics} (now {NUMERICS})")
+    for name in ("threads", "device", "precision"):
+        if getattr(run, name) != getattr(data, name):
+            names.append(f"{name} {getattr(run, name)} (now {getattr(data, name)})")
     return tuple(names)
 
 
@@ -56,7 +59,7 @@ class Drafts:
     def match(self, record: RunRecord) -> RunRecord | None:
         """The record under today's name of its arm, None if no arm of the study makes this run.
 
-        With `accept_stale` also a record whose base, libraries or numerics were others; it keeps saying so.
+        With `accept_stale` also a record whose base, libraries, threads or numerics were others; it keeps saying so.
         """
         old = record.spec
         identity = self.identity(old) if self.study.accept_stale else record.run_id
@@ -70,7 +73,7 @@ class Drafts:
             else:
                 specs = (self.confirm(arm, old.learning_rate, old.head_learning_rate, old.seed),)
             if found := next((spec for spec in specs if self.identity(spec) == identity), None):
-                return record.replace(spec=found.replace(inputs=old.inputs, numerics=old.numerics))
+                return record.replace(spec=found.replace(inputs=old.inputs, numerics=old.numerics, threads=old.threads))
         return None
 
     def identity(self, spec: RunSpec) -> str:
@@ -80,7 +83,7 @@ class Drafts:
         """
         if not self.study.accept_stale:
             return spec.run_id
-        return spec.replace(inputs=spec.inputs.replace(base="", versions={}), numerics=0).run_id
+        return spec.replace(inputs=spec.inputs.replace(base="", versions={}), numerics=0, threads=0).run_id
 
     def one_each(self, records: Sequence[RunRecord]) -> list[RunRecord]:
         """Of records that stand for one another the one that changed least, then the newest."""

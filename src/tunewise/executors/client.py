@@ -4,8 +4,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tunewise.errors import USER_ERRORS, TunewiseError
+from tunewise.errors import AGAIN, USER_ERRORS, MachineError, TunewiseError, refusal
 from tunewise.executors.lifeline import stop_signals
+from tunewise.import_path import PYTHON, safe_environment
 from tunewise.ledger import Ledger
 from tunewise.plans import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
@@ -22,7 +23,9 @@ from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
 SMALLEST_SHARE = 8  # of train.micro_batch_tokens a run is tried with, where the system killed it for memory: an eighth
+SERVER = ("-m", "tunewise.executors.server")
 GRACE_SECONDS = 9.0  # for a run that was asked to stop: it stops within 10 s, at the end of a step or at once
+KEPT_LINES = 200  # of what the server prints, its libraries' warnings among it: told only where it fails
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -41,23 +44,22 @@ class LabServer:
     def __init__(self, machine: MachineSpec, held: Sequence[int] = ()) -> None:
         self.machine = machine
         self._signals = ExitStack()
-        read, self._lifeline = os.pipe()
-        environment = {
-            "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would wait on the cores that torch's need
-            **os.environ,
-            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
-            "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunewise.executors.server", str(read)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-            start_new_session=True,  # a Ctrl-C reaches us alone; we end the server
-            pass_fds=(read, *held),
-        )
-        os.close(read)
+        self._printed: deque[str] = deque(maxlen=KEPT_LINES)
+        try:
+            self.process, self._lifeline = _start(held)
+            self._follower = threading.Thread(target=self._follow, daemon=True, name="lab server")
+            self._follower.start()
+        except (OSError, RuntimeError) as error:
+            if message := refusal(error):
+                raise MachineError(message) from error
+            raise
+
+    def _follow(self) -> None:
+        """Keep what the server prints. Where it dies alone, end its run: nobody would hear what becomes of it."""
+        assert self.process.stderr is not None
+        self._printed.extend(self.process.stderr)
+        if self.process.wait() != 0:
+            self._kill()
 
     def __enter__(self) -> Self:
         self._signals.enter_context(stop_signals(self.stop))
@@ -106,27 +108,22 @@ class LabServer:
         found = self._result({**job, "request": request.model_dump(mode="json")}, "planned", "planning")
         return StudyPlan.model_validate(found["plan"])
 
-    def probe(self, study: StudySpec, folder: Path, arm: str, plan: ArmPlan) -> Speed | None:
-        """The speed of an arm, planned in `folder`; None: the process that measured it did not get to its end."""
+    def probe(self, study: StudySpec, folder: Path, arm: str, plan: ArmPlan) -> Speed:
+        """The speed of an arm, planned in `folder`. Raises TunewiseError where it cannot be measured."""
         job = {"job": "probe", "study": study.model_dump(mode="json"), "root": str(folder), "arm": arm}
-        try:
-            found = self._result({**job, "plan": plan.model_dump(mode="json")}, "probed", "measuring the speed")
-        except TunewiseError:  # the plan is right without it
-            return None
+        found = self._result({**job, "plan": plan.model_dump(mode="json")}, "probed", "measuring the speed")
         return Speed.model_validate(found["speed"])
 
     def _result(self, request: dict[str, Any], name: str, doing: str) -> dict[str, Any]:
-        result: dict[str, Any] | None = None
-        for event in self._do(request):
-            if event["event"] == name:
-                result = event
-            elif event["event"] == "error":
-                raise USER_ERRORS[event["kind"]](event["message"])
-            elif event["event"] in ("crash", "memory"):
-                raise TunewiseError(f"{doing} failed: {event['message']} (all of it: {event['log']})")
-        if result is None:
+        """The event of that name. What a job says is read to its end, also where it fails: the rest is another's."""
+        events = {event["event"]: event for event in self._do(request)}
+        if error := events.get("error"):
+            raise USER_ERRORS[error["kind"]](error["message"])
+        if crash := events.get("crash") or events.get("memory"):
+            raise TunewiseError(f"{doing} failed: {crash['message']} (all of it: {crash['log']})")
+        if name not in events:
             raise TunewiseError(f"{doing} ended without a result: the process was killed, likely for memory.")
-        return result
+        return events[name]
 
     def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Listener) -> RunRecord:
         """The record of the run, which is stored. A run that crashed is `failed`, never an exception; one that the
@@ -143,6 +140,8 @@ class LabServer:
             end = self._attempt(spec, ledger, data_folder, listener, max_tokens)
         record = ledger.record(spec.run_id)
         if record is None:
+            if end.is_wordless:
+                raise TunewiseError(f"run {spec.run_id} ended without a result and without a reason. {AGAIN}")
             status, message = end.status(attempts), end.message
             ledger.finish(RunRecord(run_id=spec.run_id, spec=spec, status=status, message=message, attempts=attempts))
             record = ledger.record(spec.run_id)
@@ -170,11 +169,15 @@ class LabServer:
     def _do(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        assert self._job is None, "the job before this one was read to its end"
         self._job = request["job"]
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # how the server ended is told below
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
         for line in self.process.stdout:
-            event: dict[str, Any] = json.loads(line)
+            event = _event(line)
+            if event is None:
+                continue
             if event["event"] == "end":
                 self._job = None
             yield event
@@ -182,7 +185,54 @@ class LabServer:
                 return
         if self.is_stopping:  # it took too long
             raise KeyboardInterrupt
-        raise TunewiseError(f"the lab process ended (exit status {self.process.wait()}); what it printed stands above.")
+        raise self._end_of_server()
+
+    def _end_of_server(self) -> TunewiseError:
+        """Why the server is gone, in one message."""
+        code = self.process.wait()
+        self._follower.join(GRACE_SECONDS)
+        if code < 0:
+            name = signal.Signals(-code).name
+            return MachineError(f"the process that runs the jobs was ended from outside ({name}). {AGAIN}")
+        last = next((line.strip() for line in reversed(self._printed) if line.strip()), "it said nothing")
+        if message := refusal(RuntimeError(last)):
+            return MachineError(message)
+        return TunewiseError(f"the process that runs the jobs ended (exit status {code}): {last}")
+
+
+def _start(held: Sequence[int]) -> tuple["subprocess.Popen[str]", int]:
+    """A server, and our end of its lifeline. Raises OSError where the system does not allow one more process."""
+    read, lifeline = os.pipe()
+    environment = {
+        "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would wait on the cores that torch's need
+        **safe_environment(os.environ),
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
+        "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
+    }
+    try:
+        process = subprocess.Popen(
+            [*PYTHON, *SERVER, str(read)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a Ctrl-C reaches us alone; we end the server
+            pass_fds=(read, *held),
+        )
+    finally:
+        os.close(read)
+    return process, lifeline
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """One event; None: the process that wrote it died within the line."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 @dataclass
@@ -191,6 +241,7 @@ class _End:
 
     kills_before: int | None  # for want of memory, by the system, before the run began
     message: str = "the process ended without a word"
+    is_wordless: bool = False  # it ended as if all were done
     is_short_of_memory: bool = False
     is_killed_for_memory: bool = False
     is_timed_out: bool = False
@@ -204,6 +255,8 @@ class _End:
             self.message, self.is_timed_out = "it was slower than machine.run_limit_seconds allows", True
         elif event["event"] == "stopped":
             self.is_stopped = True
+        elif event["event"] == "end" and event["code"] == 0:
+            self.is_wordless = True
         elif event["event"] == "end" and event["code"] == KILLED:
             now = memory_kills()
             self.is_killed_for_memory = now is None or self.kills_before is None or now > self.kills_before

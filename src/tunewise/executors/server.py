@@ -1,6 +1,6 @@
 """A small server that has torch, transformers and peft loaded, and forks a process for every job.
 
-`python -m tunewise.executors.server` reads one JSON request a line from standard input and writes one JSON event a
+`python -P -m tunewise.executors.server` reads one JSON request a line from standard input and writes one JSON event a
 line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean, in
 hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.disk import make_folder, told
-from tunewise.errors import UserError
+from tunewise.errors import MachineError, UserError, refusal
 from tunewise.executors.lifeline import watch
+from tunewise.import_path import PYTHON
 from tunewise.plans import ArmPlan, PlanRequest
 from tunewise.records import RunRecord
 from tunewise.safe_text import redacted
@@ -67,22 +68,28 @@ def _preload() -> None:
 
 
 def send(event: dict[str, Any]) -> None:
-    """One event to whoever started the server; one write, so that lines never mix."""
+    """One event to whoever started the server, in a line of its own also after half a line of a job that died."""
+    left = f"\n{json.dumps(event)}\n".encode()
     try:
-        os.write(EVENTS, (json.dumps(event) + "\n").encode())
+        while left:  # a signal may come within a write
+            left = left[os.write(EVENTS, left) :]
     except BrokenPipeError:
         os._exit(1)  # nobody listens any more: whoever asked for the work is gone
 
 
 def _in_fork(line: str) -> int:
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        send({"event": "error", "kind": MachineError.__name__, "message": refusal(error) or str(error)})
+        return 2
     if child == 0:
         os._exit(do(json.loads(line)))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _in_fresh_process(line: str) -> int:
-    command = [sys.executable, "-m", "tunewise.executors.server", str(LIFELINE), line]
+    command = [*PYTHON, "-m", "tunewise.executors.server", str(LIFELINE), line]
     return subprocess.run(command, check=False, stdout=EVENTS, pass_fds=(EVENTS, LIFELINE)).returncode
 
 
@@ -98,15 +105,23 @@ def do(request: dict[str, Any]) -> int:
         send({"event": "error", "kind": type(error).__name__, "message": redacted(str(error))})
         return 2
     except Exception as error:  # the executor boundary: a crash costs this job only
-        from tunewise.lab.train.memory import is_out_of_memory
-
         with suppress(OSError):  # a full disk has no room for the traceback, either
             sys.stderr.write(redacted(traceback.format_exc()))
-        event = "memory" if is_out_of_memory(error) else "crash"
-        message = redacted(f"{type(error).__name__}: {error}")[:1000]
-        send({"event": event, "message": message, "log": str(log)})
+        send({**_told(error), "log": str(log)})
         return 1
     return 0
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    """The event that tells what became of a job."""
+    from tunewise.lab.train.memory import is_out_of_memory
+
+    message = redacted(f"{type(error).__name__}: {error}")[:1000]
+    if is_out_of_memory(error):
+        return {"event": "memory", "message": message}
+    if refused := refusal(error):
+        return {"event": "error", "kind": MachineError.__name__, "message": redacted(refused)}
+    return {"event": "crash", "message": message}
 
 
 def _print_into(log: Path) -> None:

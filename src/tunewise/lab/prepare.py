@@ -99,6 +99,7 @@ def _summary(
         exact_duplicates=examples.exact_duplicates,
         near_duplicates=examples.near_duplicates,
         laws=examples.laws,
+        is_chat=examples.is_chat,
         chat_template=_own_template(study.data.chat_template),
         inputs=inputs,
         model_type=config.model_type,

@@ -43,12 +43,32 @@ class Checked(NamedTuple):
 
     study: StudySpec  # resolved
     data: DataSummary
-    plan: StudyPlan | None  # None: it could not be planned
+    plan: StudyPlan | None  # None: it could not be planned, or is not planned yet
+    remarks: tuple[str, ...] = ()  # what is missing of the plan, or in the way of the runs
 
 
 def print_check(checked: Checked, console: Console) -> None:
     """Print a resolved study, its prepared data, and what it will need."""
-    study, data, plan = checked
+    print_known(checked, console)
+    print_planned(checked, console)
+
+
+def print_planned(checked: Checked, console: Console) -> None:
+    """Print what the arms will need, which takes longer to find than what is known of data and arms."""
+    for line in expected(checked.study, checked.plan) if checked.plan else ():
+        console.print(line, markup=False, highlight=False)
+    print_remarks(checked, console)
+
+
+def print_remarks(checked: Checked, console: Console) -> None:
+    """Print the remarks, a line each."""
+    for remark in checked.remarks:
+        console.print(f"- {remark}", markup=False, highlight=False)
+
+
+def print_known(checked: Checked, console: Console) -> None:
+    """Print what is known before anything is planned: data, the first example, arms, findings."""
+    study, data = checked.study, checked.data
     model = f": model {wording.short_path(study.model)} ({data.model_type}), task {data.task}, "
     machine = f"{data.device} {data.precision}, {wording.threads(data.threads)}"
     console.print(Text.assemble((study.name, "bold"), model, machine))
@@ -61,8 +81,6 @@ def print_check(checked: Checked, console: Console) -> None:
     console.print(_example(data), highlight=False)
     print_table(_arms(study, data), console)
     console.print(resolution(study, data), markup=False, highlight=False)
-    for line in expected(study, plan) if plan else ():
-        console.print(line, markup=False, highlight=False)
     findings = check_before(study, data)
     print_findings([f for f in findings if not data.laws or f.id not in IN_THE_TABLE], console)
 
@@ -75,7 +93,8 @@ def expected(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
             continue
         room = f"{outlook.fit(arm.step, plan.memory_bytes)} in {wording.size(plan.memory_bytes)}"
         seconds = wording.at_least(wording.duration(arm.speed.step_seconds if arm.speed else None), arm)
-        yield f"Planned, {name}: {wording.size(arm.step.total)} at the peak of a step ({room}), {seconds} a step."
+        time = f", {seconds} a step" if arm.speed else ""
+        yield f"Planned, {name}: {wording.size(arm.step.total)} at the peak of a step ({room}){time}."
     if whole := outlook.study_seconds(study, plan):
         yield f"Planned, the whole study: {wording.study_duration(whole, plan)}. More: tunewise plan."
 

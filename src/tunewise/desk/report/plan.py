@@ -154,6 +154,8 @@ def _time(study: StudySpec, plan: StudyPlan) -> list[str]:
         found += [f"The whole study: {study_duration(plan.seconds, plan)}.", *_what_is_counted(study, plan)]
     if "steps" in sources:
         found.append("Seconds: from steps of each arm really done on this machine, with random weights.")
+    if "similar" in sources:
+        found.append("With many arms, some are measured; the others' seconds follow from the work in their steps.")
     if "products" in sources:
         found.append(
             "Seconds with 'over': a step would not fit in the free memory, or take too long to try. Its FLOPs at the "

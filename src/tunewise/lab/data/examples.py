@@ -70,13 +70,19 @@ def choose_format(
     return Chat(data, tokenizer, max_length) if is_chat else Pairs(data, tokenizer, max_length)
 
 
-def prompt_ids(study: StudySpec, task: Task, tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
+def prompt_ids(
+    study: StudySpec, task: Task, tokenizer: "PreTrainedTokenizerBase", prompt: str, *, is_chat: bool | None = None
+) -> list[int]:
     """The tokens that a tuned model reads for a new prompt: as in training, up to where its answer begins.
 
-    The source is looked at again, to see whether its prompts are conversations. Raises DataError.
+    `is_chat`: the training prompts were conversations. None: not known, so the source is read again, unless without a
+    chat template they can be none. Raises DataError.
     """
     data = study.data
-    columns = read_source(data.train, "train", data.document_separator).first()
+    if is_chat is None and task == "sft" and (tokenizer.chat_template or data.chat_template):
+        columns: Collection[str] = read_source(data.train, "train", data.document_separator).first()
+    else:
+        columns = ("messages",) if is_chat else ()
     max_length = min(data.max_length, tokenizer.model_max_length)
     form = choose_format(task, columns, data, TextTokenizer.of(tokenizer), max_length)
     return form.read_prompt(prompt)

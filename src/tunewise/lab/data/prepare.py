@@ -24,6 +24,7 @@ from tunewise.lab.data.audit import (
     keep_fitting,
     summarize,
 )
+from tunewise.lab.data.chat import Chat
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
@@ -52,6 +53,7 @@ class PreparedExamples:
     exact_duplicates: int  # test inputs that are also a training input
     near_duplicates: int  # test inputs with the same words as a training input
     laws: tuple[LawCount, ...]
+    is_chat: bool  # rows are conversations
     data: str  # SHA-256 of the content of train, valid and test
     general: str | None  # SHA-256 of the forgetting text's windows; None: not measured
 
@@ -139,6 +141,7 @@ def prepare_examples(
         exact_duplicates=count_exact_duplicates(drawn["test"], drawn["train"]),
         near_duplicates=count_near_duplicates(drawn["test"], drawn["train"]),
         laws=_laws(indexed.rows, separated, taken, task, tokenizer.eos_token_id),
+        is_chat=isinstance(form, Chat),
         data=write_examples(folder, examples.items()),
         general=write_examples(folder, [("general", general)]) if general else None,
     )

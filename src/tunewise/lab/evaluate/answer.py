@@ -18,7 +18,10 @@ def answer(
     """Arm -> its text (classification: its label and probability); the base first where it can answer."""
     config = load_config(study.model, data.task, study.trust_remote_code)
     tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
-    ids = prompt_ids(study, data.task, tokenizer, prompt)
+    if data.chat_template is not None:  # as it was trained with, whatever its file holds by now
+        tokenizer.chat_template = data.chat_template
+        study = study.replace(data=study.data.replace(chat_template=None).model_dump())
+    ids = prompt_ids(study, data.task, tokenizer, prompt, is_chat=data.is_chat)
     answers = {}
     for arm, folder in {"base": None, **folders}.items():
         torch.manual_seed(0)

@@ -17,6 +17,7 @@ from tunewise.lab.models import context_length, is_encoder, load_tokenizer
 from tunewise.lab.plan.arm import plan_arm
 from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.configurations import configuration
+from tunewise.lab.plan.families import plan_arms
 from tunewise.lab.plan.following import try_kernels
 from tunewise.lab.plan.subject import Kernels, Setting
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
@@ -104,7 +105,7 @@ def _plan(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
             tokens_per_row=sum(lengths) / len(lengths),
             splits=basis.known.splits,
         ),
-        arms={name: plan(arm) for name, arm in basis.arms().items()},
+        arms=plan_arms(basis.arms(), plan),
     )
 
 

@@ -1,0 +1,78 @@
+"""Finished runs that a study would make again, because what it reads or runs with is not what it was."""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tunewise.desk.drafts import Drafts, changed_since
+from tunewise.desk.fairness.finding import count
+from tunewise.records import LOST, DataSummary, RunRecord
+from tunewise.spec import NUMERICS, RunSpec, StudySpec
+
+
+class Stale(NamedTuple):
+    """Runs that would be made again."""
+
+    num_runs: int
+    seconds: float  # that they took
+    changes: tuple[str, ...]  # what is not as it was: 'threads 4 (now 2)'
+    threads: int | None  # with which they ran, if nothing else differs; None: more than that differs
+    is_acceptable: bool  # `accept_stale` takes them
+
+
+def find_stale(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> Stale | None:
+    """The finished runs among `records` that this resolved study would make again although nobody changed the study.
+
+    Runs of other settings are not among them: who changed those asked for other runs. None: there are none.
+    """
+    draft, ids = Drafts(study, data), {record.run_id for record in records}
+    accepting = Drafts(study.replace(accept_stale=True), data)
+    lost = []
+    for record in records:
+        today = as_today(record.spec, data)
+        if record.status in LOST or today.run_id in ids or draft.match(record):
+            continue
+        if draft.match(record.replace(run_id=today.run_id, spec=today)):
+            lost.append(record)
+    if not lost:
+        return None
+    changes = dict.fromkeys(change for record in lost for change in changed_since(record.spec, data))
+    is_threads_alone = len(changes) == 1 and all(change.startswith("threads ") for change in changes)
+    return Stale(
+        num_runs=len(lost),
+        seconds=sum(_seconds(record) for record in lost),
+        changes=tuple(changes) or ("the weights of an existing arm",),
+        threads=lost[0].spec.threads if is_threads_alone else None,
+        is_acceptable=all(accepting.match(record) for record in lost),
+    )
+
+
+def as_today(spec: RunSpec, data: DataSummary) -> RunSpec:
+    """The same run with today's base, data, libraries and machine."""
+    general = data.inputs.general if spec.inputs.general else None
+    return spec.replace(
+        inputs=data.inputs.replace(general=general, existing=data.existing.get(spec.arm)),
+        numerics=NUMERICS,
+        threads=data.threads,
+        device=data.device,
+        precision=data.precision,
+    )
+
+
+def stale_sentence(stale: Stale, duration: str) -> str:
+    """What would be lost and why, and what there is to choose; `duration` is what the runs took, in words."""
+    said = f"{count(stale.num_runs, 'finished run')} of this study, which took {duration}, would have to be made again"
+    reason = f"because of {' and '.join(stale.changes)}"
+    if stale.threads is not None and (value := os.environ.get("OMP_NUM_THREADS")):
+        reason += f" (OMP_NUM_THREADS is {value} here)"
+    ways = ["--again makes them again"]
+    if stale.threads is not None:
+        ways.insert(0, f"--set machine.threads={stale.threads} continues with them")
+    if stale.is_acceptable:
+        ways.append("--accept-stale takes them as they are, which the report then says")
+    return f"{said}, {reason}. Choose: {'; '.join(ways)}; --out FOLDER begins in another folder."
+
+
+def _seconds(record: RunRecord) -> float:
+    usage = record.usage
+    return usage.load_seconds + (usage.train_seconds or 0.0) + usage.evaluate_seconds if usage else 0.0

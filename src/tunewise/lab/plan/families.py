@@ -1,0 +1,76 @@
+"""Many arms that differ in their rank alone: the lowest and the highest are followed, the others lie between them.
+
+Weights, gradients, optimizer, activations and FLOPs of LoRA grow in a straight line with the rank. A peak is the
+largest of several such sums, so that between two ranks it is at most what the straight line says.
+"""
+
+from collections.abc import Callable, Mapping
+
+from tunewise.plans import ArmPlan, PeakMemory
+from tunewise.records import Tuned
+from tunewise.spec import LoraMethod, Method, canonical_json
+
+FEWEST = 5  # arms of a family; fewer are all followed
+BESIDES_RANK = {"rank", "max_rank", "alpha", "init_scale", "learning_rate", "rates"}
+
+
+def plan_arms(arms: Mapping[str, Method], plan: Callable[[Method], ArmPlan]) -> dict[str, ArmPlan]:
+    """The plans of all arms, by name; `plan` follows one."""
+    families: dict[str, dict[str, LoraMethod]] = {}
+    for name, arm in arms.items():
+        if isinstance(arm, LoraMethod):
+            key = canonical_json(arm.model_dump(mode="json", exclude=BESIDES_RANK))
+            families.setdefault(key, {})[name] = arm
+    found: dict[str, ArmPlan] = {}
+    for family in families.values():
+        if len(family) >= FEWEST:
+            found |= _between(family, plan)
+    return {name: found.get(name) or plan(arm) for name, arm in arms.items()}
+
+
+def _between(family: Mapping[str, LoraMethod], plan: Callable[[Method], ArmPlan]) -> dict[str, ArmPlan]:
+    lowest, highest = (end(family.values(), key=lambda arm: arm.top_rank) for end in (min, max))
+    low = plan(lowest)
+    high = plan(highest) if highest.top_rank > lowest.top_rank else low
+    width = max(1, highest.top_rank - lowest.top_rank)
+    return {
+        name: _at(low, high, (arm.top_rank - lowest.top_rank) / width).replace(tuned=_tuned(low, lowest, arm))
+        for name, arm in family.items()
+    }
+
+
+def _tuned(low: ArmPlan, lowest: LoraMethod, arm: LoraMethod) -> Tuned:
+    """What an arm trains: every rank more adds as many parameters."""
+    more = (arm.top_rank - lowest.top_rank) * (low.tuned.rank_parameters or 0)
+    return low.tuned.replace(
+        trainable_parameters=low.tuned.trainable_parameters + more,
+        total_parameters=low.tuned.total_parameters + more,
+        scale=arm.scale,
+    )
+
+
+def _at(low: ArmPlan, high: ArmPlan, share: float) -> ArmPlan:
+    """The plan at this share of the way from the lowest rank to the highest."""
+    if share == 0 or low.step is None or high.step is None:
+        return low
+    if share == 1:
+        return high
+
+    def between(name: str) -> int:
+        first, last = getattr(low, name) or 0, getattr(high, name) or 0
+        return round(first + share * (last - first))
+
+    names = ("flops_per_token", "scoring_flops_per_token", "saved_bytes")
+    batches = (low.largest_micro_batch, high.largest_micro_batch)
+    return low.replace(
+        step=_peak(low.step, high.step, share),
+        evaluation=_peak(low.evaluation, high.evaluation, share) if low.evaluation and high.evaluation else None,
+        **{name: between(name) for name in names},
+        largest_micro_batch=min(filter(None, batches)) if all(batches) else None,
+        is_checked=low.is_checked and high.is_checked,
+    )
+
+
+def _peak(low: PeakMemory, high: PeakMemory, share: float) -> PeakMemory:
+    first, last = low.model_dump(), high.model_dump()
+    return PeakMemory(**{name: round(first[name] + share * (last[name] - first[name])) for name in first})

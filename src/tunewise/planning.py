@@ -1,0 +1,111 @@
+"""The plan of a study beside its prepared data: made once, timed on a few arms, and never in the way of the runs."""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tunewise.desk.outlook import study_seconds
+from tunewise.errors import StudyError, TunewiseError
+from tunewise.executors.client import LabServer
+from tunewise.ledger import Ledger
+from tunewise.plans import ArmPlan, PlanRequest, Speed, StudyPlan, settled
+from tunewise.records import DataSummary
+from tunewise.spec import StudySpec
+
+MOST_PROBED = 6  # arms that are really tried; each takes seconds, and the speed of others follows from theirs
+Listener = Callable[[dict[str, Any]], None]
+
+
+def planned(
+    lab: LabServer,
+    ledger: Ledger,
+    study: StudySpec,
+    data: DataSummary,
+    listener: Listener = lambda event: None,
+    *,
+    probe: bool = True,
+) -> StudyPlan | None:
+    """The plan of a resolved study whose data is prepared; None: it cannot be made, and the study goes on without it.
+
+    `listener` hears what is missing and why. A plan is kept, and not made again, where nothing of it is missing.
+    """
+    with suppress(StudyError):  # a damaged one is made again
+        if found := ledger.plan(data.key, study):
+            return found
+    folder = ledger.data_folder(data.key)
+    try:
+        found = lab.plan(study, folder, PlanRequest())
+    except TunewiseError as error:
+        listener({"event": "unplanned", "message": f"the study could not be planned: {error}"})
+        return None
+    if not probe:
+        return found
+    missing: list[str] = []
+    found = timed(lab, settled(study, found), folder, found, missing.append)
+    for message in missing:
+        listener({"event": "unplanned", "message": message})
+    for asked in () if missing else (study, settled(study, found)):
+        ledger.store_plan(data.key, asked, found)
+    return found
+
+
+def timed(
+    lab: LabServer, study: StudySpec, folder: Path, found: StudyPlan, tell: Callable[[str], None] = lambda message: None
+) -> StudyPlan:
+    """The plan, made in `folder`, with the time that its arms and the whole study take on this machine.
+
+    `tell` is given a sentence for every arm whose speed could not be measured.
+    """
+    shapes = {name: _shape(arm) for name, arm in found.arms.items() if arm.step}
+    speeds: dict[str, Speed] = {}
+    for name in _chosen(found, shapes):
+        try:
+            speeds[shapes[name]] = lab.probe(study, folder, name, found.arms[name])
+        except TunewiseError as error:
+            tell(f"the speed of arm '{name}' could not be measured: {error}")
+            speeds.pop(shapes[name], None)
+            shapes = {other: shape for other, shape in shapes.items() if shape != shapes[name]}
+    measured = {name: speeds[shape] for name, shape in shapes.items() if shape in speeds}
+    arms = {
+        name: arm.replace(speed=measured.get(name) or (_scaled(arm, found, measured) if name in shapes else None))
+        for name, arm in found.arms.items()
+    }
+    found = found.replace(arms=arms)
+    return found.replace(seconds=study_seconds(study, found))
+
+
+def _shape(arm: ArmPlan) -> str:
+    """The same for arms whose steps are alike: they differ in scale, initialisation or rates alone."""
+    tuned = arm.tuned.replace(scale=None, parameter_groups=())
+    return arm.replace(tuned=tuned, speed=None, note=None).model_dump_json()
+
+
+def _chosen(found: StudyPlan, shapes: dict[str, str]) -> list[str]:
+    """One arm of each shape; of many shapes some, spread evenly from the least work in a step to the most."""
+    first = {shape: name for name, shape in reversed(shapes.items())}
+    names = sorted(first.values(), key=lambda name: found.arms[name].flops_per_token or 0)
+    if len(names) <= MOST_PROBED:
+        return [name for name in shapes if name in names]
+    return [names[round(i * (len(names) - 1) / (MOST_PROBED - 1))] for i in range(MOST_PROBED)]
+
+
+def _scaled(arm: ArmPlan, found: StudyPlan, measured: dict[str, Speed]) -> Speed | None:
+    """The speed of the measured arm that does the most similar work, in proportion to it; None: none was measured."""
+
+    def work(of: ArmPlan) -> float:
+        return float(of.flops_per_token or 1)
+
+    if not measured:
+        return None
+    name = min(measured, key=lambda name: abs(math.log(work(arm) / work(found.arms[name]))))
+    speed, like = measured[name], found.arms[name]
+    scoring = (arm.scoring_flops_per_token or 1) / (like.scoring_flops_per_token or 1)
+    return speed.replace(
+        source="similar" if speed.source == "steps" else speed.source,
+        step_seconds=speed.step_seconds * work(arm) / work(like),
+        score_seconds_per_token=speed.score_seconds_per_token * scoring,
+        fp32_score_seconds_per_token=speed.fp32_score_seconds_per_token * scoring,
+        peak_above_start_bytes=None,
+    )

@@ -1,0 +1,246 @@
+"""Law 48: exit status 0 means that everything asked for was done, and a job that fails ends where it failed."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from desk.conftest import ARMS, FakeLab, data_summary, study_spec
+from desk.planned_study import arm_plan, study_plan
+from tunewise import __main__ as entry
+from tunewise import cli
+from tunewise import study as driver
+from tunewise.desk import schedule
+from tunewise.desk.report.build import build_report
+from tunewise.errors import MachineError, TunewiseError
+from tunewise.executors import client
+from tunewise.executors.client import LabServer
+from tunewise.ledger import Ledger, seal_data
+from tunewise.plans import ArmPlan, PlanRequest, StudyPlan
+from tunewise.progress import StudyProgress
+from tunewise.records import RunRecord
+from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.terminal import Terminal
+
+# A server with jobs of its own: each reports something before it fails, or dies within a line.
+FAULTY = """
+import os, signal, sys, warnings
+from tunewise.executors import server
+
+def crash(request):
+    server.send({"event": "note"})
+    raise RuntimeError("this job is broken")
+
+def half(request):
+    os.write(server.EVENTS, b'{"event": "prepared", "ke')
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def good(request):
+    server.send({"event": "prepared", "key": "k"})
+
+def full(request):
+    raise OSError(24, "Too many open files")
+
+def fatal(request):
+    os.kill(os.getppid(), signal.SIGKILL)
+    signal.pause()
+
+def by_root(request):
+    jobs = {"crash": crash, "half": half, "good": good, "full": full, "fatal": fatal}
+    jobs[os.path.basename(request["root"])](request)
+
+server.PRELOADED = ()
+server.JOBS = {"prepare": by_root, "plan": crash}
+server.EVENTS = os.dup(1)
+os.dup2(2, 1)
+server.LIFELINE = int(sys.argv[1])
+warnings.warn("a library complains while it is imported")
+server.serve()
+"""
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabServer]:
+    monkeypatch.setattr(client, "SERVER", ("-c", FAULTY))
+    with LabServer(MachineSpec()) as started:
+        yield started
+
+
+def test_law_48_a_job_that_fails_is_read_to_its_end(lab: LabServer, tmp_path: Path) -> None:
+    """Law 48: what follows a job that crashed, was killed within a line or was refused something is its own."""
+    study = study_spec()
+    for _ in range(2):
+        with pytest.raises(TunewiseError, match="this job is broken"):
+            lab.prepare(study, tmp_path / "crash")
+        with pytest.raises(TunewiseError, match="this job is broken"):
+            lab.plan(study, tmp_path / "crash", PlanRequest())
+        with pytest.raises(TunewiseError, match="was killed"):
+            lab.prepare(study, tmp_path / "half")
+        with pytest.raises(MachineError, match="ulimit -n"):
+            lab.prepare(study, tmp_path / "full")
+        assert lab.prepare(study, tmp_path / "good") == "k"
+
+
+def test_law_48_a_server_that_is_killed_alone_ends_the_command_with_its_run(
+    lab: LabServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Law 48: nothing goes on of which nobody would hear; and what libraries say reaches no terminal."""
+    with pytest.raises(MachineError, match=r"ended from outside \(SIGKILL\).*the same command continues"):
+        lab.prepare(study_spec(), tmp_path / "fatal")
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
+
+
+def test_law_48_a_server_that_cannot_start_says_why_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SERVER", ("-c", "raise ImportError('torch is not there')"))
+    with pytest.raises(TunewiseError, match="torch is not there"), LabServer(MachineSpec()) as lab:
+        lab.prepare(study_spec(), Path("nowhere"))
+
+
+class Lab:
+    """Answers from a seed; planning and every probe fail, and so does what `lose` says."""
+
+    lose: tuple[str, ...] = ()
+    plan_of: StudyPlan | None = None
+
+    def __init__(self, *of: object) -> None:
+        self.summary = data_summary()
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        pass
+
+    def prepare(self, study: StudySpec, root: Path) -> str:
+        folder = root / self.summary.key
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "data.json").write_text(self.summary.model_dump_json(), encoding="utf-8")
+        seal_data(folder)
+        return self.summary.key
+
+    def plan(self, *of: object) -> StudyPlan:
+        if self.plan_of is None:
+            raise TunewiseError("planning broke")
+        return self.plan_of
+
+    def probe(self, study: StudySpec, folder: Path, arm: str, plan: ArmPlan) -> Any:
+        raise TunewiseError("the probe broke")
+
+    def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: object) -> RunRecord:
+        if spec.role == "confirm" and spec.arm in self.lose:
+            before = ledger.record(spec.run_id)
+            ledger.begin(spec)
+            attempts = before.attempts + 1 if before else 1
+            lost = RunRecord(run_id=spec.run_id, spec=spec, status="failed", message="it broke", attempts=attempts)
+            ledger.finish(lost)
+            return lost
+        return FakeLab(ledger, schedule.resolve(study_spec(), self.summary), self.summary, lambda r: r).run(spec)
+
+
+@pytest.fixture
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command `compare` with that lab: its exit status."""
+    monkeypatch.setattr("tunewise.disk.sync", lambda path: None)
+    monkeypatch.setattr(driver, "write_report", build_report)
+    monkeypatch.setattr(driver, "write_card", lambda ledger, study, record: None)
+    monkeypatch.setattr(driver, "LabServer", Lab)
+    monkeypatch.setattr(sys, "argv", ["tunewise", "compare"])
+    monkeypatch.setattr(cli, "_show", lambda result: None)
+
+    def run() -> int:
+        try:
+            cli._run(study_spec(), tmp_path / "study", False)
+        except cli.typer.Exit as ended:
+            return ended.exit_code
+        return 0
+
+    return run
+
+
+def test_law_48_a_plan_or_probe_that_fails_is_named_and_every_run_is_made(
+    compare: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Law 48: the study goes on, says what is missing, and ends with 0 because all its runs are there."""
+    assert compare() == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "could not be planned: planning broke" in said
+    whole = len(Ledger(tmp_path / "study").records())
+    monkeypatch.setattr(Lab, "plan_of", study_plan(**{name: arm_plan() for name in ARMS}))
+    assert compare() == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("could not be measured") == 1, "arms of one shape are probed once"
+    assert "the speed of arm 'full' could not be measured: the probe broke. The study goes on without it." in said
+    assert len(Ledger(tmp_path / "study").records()) == whole > 0
+
+
+def test_law_48_a_study_with_lost_runs_does_not_end_with_0(
+    compare: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Law 48: they are named with their reason, and the same command makes them."""
+    arm = list(ARMS)[-1]
+    monkeypatch.setattr(Lab, "lose", (arm,))
+    assert compare() == cli.UNFINISHED
+    said = capsys.readouterr().err
+    assert f"- {arm}, seed " in said
+    assert "failed (it broke)" in said
+    assert "tunewise compare" in said
+    monkeypatch.setattr(Lab, "lose", ())
+    assert compare() == 0
+
+
+def test_law_48_a_run_without_result_and_reason_is_not_taken_for_done(tmp_path: Path) -> None:
+    """Law 48: a stream that says only that the job ended is out of step."""
+    lab = LabServer.__new__(LabServer)
+    lab.machine = MachineSpec()
+    lab._do = lambda request: iter([{"event": "end", "code": 0}])  # type: ignore[method-assign]
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    spec = schedule.Drafts(schedule.resolve(study_spec(), data_summary()), data_summary()).base()
+    with pytest.raises(TunewiseError, match="without a result and without a reason"):
+        lab.run(spec, ledger, tmp_path, lambda event: None)
+    assert ledger.records() == []
+
+
+def test_law_48_a_study_whose_reader_is_gone_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 48: `compare | head` loses nothing."""
+    closed: list[int] = []
+    monkeypatch.setattr(os, "dup2", lambda old, new: closed.append(new))
+    progress = StudyProgress(Terminal(width=80))
+
+    def gone(*of: object, **options: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(progress.console, "print", gone)
+    progress({"event": "stopped", "message": "x"})
+    assert closed == [1]
+    assert progress.console.quiet
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (OSError(24, "Too many open files"), 2, "ulimit -n"),
+        (RuntimeError("can't start new thread"), 2, "ulimit -u"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), 2, "TMPDIR"),
+        (ImportError("libtorch.so: cannot open shared object file: Too many open files"), 2, "ulimit -n"),
+        (MemoryError(), 2, "ulimit -v"),
+    ],
+)
+def test_law_48_what_the_system_refuses_is_one_message(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Law 48: also where it is refused before the command line is loaded."""
+
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(entry, "leave_out_current_folder", refuse)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    told = capsys.readouterr().err
+    assert (ended.value.code, said in told, "Traceback" in told) == (code, True, False)
