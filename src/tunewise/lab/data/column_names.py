@@ -1,0 +1,141 @@
+"""What columns are called in the sets that people have, and the line of a study file that says which is which."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from tunewise.registry import near_miss
+
+CONVERSATIONS = ("messages", "conversations")  # the first that is there holds the turns
+ALPACA = frozenset({"instruction", "output"})
+
+# Our name -> others' names for the same, in public sets; whoever has them is told the line to write.
+CALLED: Mapping[str, tuple[str, ...]] = {
+    "messages": ("conversation", "dialogue", "dialog", "dialogs", "turns", "chat", "utterances", "chat_messages"),
+    "prompt": (
+        *("question", "query", "instruction", "input", "inputs", "source", "src", "problem", "mr"),
+        *("article", "document", "dialogue", "passage", "context", "user", "goal"),
+    ),
+    "completion": (
+        *("answer", "response", "output", "outputs", "target", "targets", "solution", "summary", "ref", "reference"),
+        *("highlights", "reply", "assistant", "tgt", "translation"),
+    ),
+    "references": ("refs", "answers", "targets", "outputs"),
+    "text": (
+        *("sentence", "content", "review", "tweet", "comment", "message", "body", "utterance", "document", "question"),
+        *("query", "title", "headline", "input", "sms", "post", "description"),
+    ),
+    "label": (
+        *("category", "labels", "class", "intent", "sentiment", "emotion", "topic", "target", "tag", "type", "rating"),
+        *("label_text", "label_name", "coarse_label", "fine_label", "language", "stars", "score", "y"),
+    ),
+}
+SETS = (("messages",), ("prompt", "completion"), ("text", "label"), ("prompt", "references"))
+SPEAKERS = ("role", "from", "speaker", "author", "sender", "name", "actor", "who", "user")
+SAYINGS = ("content", "value", "text", "utterance", "message", "body", "transcript")
+KNOWN = ("prompt", "completion", "messages", "conversations", "text", "label", "references", "instruction", "output")
+
+
+def turns_column(row: Collection[str], columns: Mapping[str, str]) -> str:
+    """Our name of the column with a row's turns: messages, or ShareGPT's conversations where that alone is there."""
+    there = (name for name in CONVERSATIONS if name in row)
+    return "messages" if "messages" in columns else next(there, "messages")
+
+
+def columns_line(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:
+    """The lines of a study file that make these columns ours: 'columns: {prompt: question}'; empty: none is known.
+
+    `needed` are sets of our names; the first is taken whose members are all there, under our name or another one. In a
+    row with values, turns whose keys have other names are found as well.
+    """
+    found = _turns(row) if isinstance(row, Mapping) and ("messages",) in needed else {}
+    return _as_yaml(found or next(filter(None, (_mapped(names, row) for names in needed)), {}))
+
+
+def _mapped(names: Sequence[str], row: Collection[str]) -> dict[str, Any]:
+    theirs = {str(column).strip().lower(): str(column) for column in row}
+    mapped: dict[str, str] = {}
+    for name in names:
+        if name in row:
+            continue
+        free = (other for other in (name, *CALLED[name]) if other in theirs and theirs[other] not in mapped.values())
+        other = next(free, None)
+        if other is None or (name == "messages" and not _holds_turns(row, theirs[other])):
+            return {}
+        mapped[name] = theirs[other]
+    return {"columns": mapped} if mapped else {}
+
+
+def _holds_turns(row: Collection[str], column: str) -> bool:
+    return not isinstance(row, Mapping) or isinstance(row[column], list)
+
+
+def _turns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns and roles of a row of which one column is a list of turns."""
+    for column, value in row.items():
+        turns = value if isinstance(value, list) else []
+        if not turns or not all(isinstance(turn, dict) for turn in turns):
+            continue
+        role = next((name for name in SPEAKERS if isinstance(turns[0].get(name), str)), None)
+        content = next((name for name in SAYINGS if isinstance(turns[0].get(name), str)), None)
+        if role is None or content is None:
+            continue
+        columns = {} if column in CONVERSATIONS else {"messages": str(column)}
+        if (role, content) in (("role", "content"), ("from", "value")):
+            return {"columns": columns} if columns else {}
+        speakers = list(dict.fromkeys(str(turn.get(role)) for turn in turns))
+        return {"columns": {**columns, "role": role, "content": content}, **_roles(speakers)}
+    return {}
+
+
+def _roles(speakers: Sequence[str]) -> dict[str, Any]:
+    """Who speaks first is taken for the user, as most sets have it."""
+    known = ("user", "assistant", "system", "human", "gpt", "tool")
+    if len(speakers) < 2 or set(speakers) <= {*known}:
+        return {}
+    return {"roles": {"user": speakers[0], "assistant": speakers[1]}}
+
+
+def _as_yaml(keys: Mapping[str, Any]) -> str:
+    """Keys of `data` as they are written on one line each, joined by ' and '."""
+    lines = (
+        yaml.safe_dump({key: value}, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+        for key, value in keys.items()
+    )
+    return " and ".join(line.strip()[1:-1] for line in lines)
+
+
+def advice(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:
+    """What to write into the study, in a sentence; an example where the columns are not recognised."""
+    line = columns_line(row, needed)
+    if line:
+        return f"Write under data: {line}."
+    return "Map yours with data.columns, for example columns: {prompt: question, completion: answer}."
+
+
+def label_advice(row: Mapping[str, Any]) -> str:
+    """Which line makes text and label of a row that has a text, perhaps under another name; empty: none is there."""
+    line = columns_line(row, [("text", "label")])
+    if not line and "text" in row:
+        others = [name for name, cell in row.items() if name != "text" and isinstance(cell, str | int)]
+        line = _as_yaml({"columns": {"label": others[0]}}) if others else ""
+    there = ", ".join(map(str, row))
+    return f" Columns there: {there}. Write under data: {line}." if line else f" Columns there: {there}."
+
+
+def nearest(columns: Collection[str]) -> str:
+    """' Did you mean ...?' for the first column that is one of our names misspelt."""
+    return next(filter(None, _near(columns)), "")
+
+
+def _near(columns: Collection[str]) -> Iterator[str]:
+    for column in columns:
+        near = near_miss(str(column), KNOWN)
+        yield near if near and _is_alike(str(column), near.split("'")[1]) else ""
+
+
+def _is_alike(given: str, known: str) -> bool:
+    """'conversation' and 'completion' share letters, and mean other things: most of the beginning must be the same."""
+    return given[:2].lower() == known[:2] and abs(len(given) - len(known)) <= max(2, len(known) // 3)
