@@ -70,6 +70,11 @@ class SplitShares(Frozen):
     test: float = Field(0.1, gt=0, lt=0.5)
 
 
+# What data.columns may name: columns, and `role` and `content` inside the turns of `messages`.
+COLUMNS = ("prompt", "completion", "references", "messages", "role", "content", "tools", "text", "label")
+CHAT_ROLES = ("user", "assistant", "system", "tool")
+
+
 class DataSpec(Frozen):
     """Where the examples are and how they become text.
 
@@ -81,6 +86,9 @@ class DataSpec(Frozen):
     valid: Source | None = None
     test: Source | None = None
     columns: dict[str, str] = Field({}, description="our name -> the file's: {prompt: question, completion: answer}")
+    roles: dict[str, str] = Field(
+        {}, description="who speaks in turns, our name -> the file's: {user: USER, assistant: SYSTEM}"
+    )
     template: str = Field("{prompt}", description="the prompt, from the row's columns")
     separator: str = Field("\n", description="between prompt and completion; not trained on")
     chat_template: Source | None = Field(None, description="a Jinja file; None: the tokenizer's own")
@@ -95,11 +103,20 @@ class DataSpec(Frozen):
     @field_validator("columns")
     @classmethod
     def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known = ("prompt", "completion", "messages", "text", "label")
         for name in columns:
-            if name not in known:
-                raise ValueError(f"unknown column '{name}'.{near_miss(name, known)} Known: {', '.join(known)}.")
+            if name not in COLUMNS:
+                raise ValueError(f"unknown column '{name}'.{near_miss(name, COLUMNS)} Known: {', '.join(COLUMNS)}.")
         return columns
+
+    @field_validator("roles")
+    @classmethod
+    def _known_roles(cls, roles: dict[str, str]) -> dict[str, str]:
+        for name in roles:
+            if name not in CHAT_ROLES:
+                raise ValueError(f"unknown role '{name}'.{near_miss(name, CHAT_ROLES)} Known: {', '.join(CHAT_ROLES)}.")
+        if twice := [theirs for theirs in roles.values() if [*roles.values()].count(theirs) > 1]:
+            raise ValueError(f"'{twice[0]}' stands for two roles, and can be one alone")
+        return roles
 
 
 MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full

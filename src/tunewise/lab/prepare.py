@@ -13,7 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 from tunewise.adapter_config import CONFIG
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import DataError, ModelError, SpecError
+from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
+from tunewise.lab.data.sources import read_source
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
@@ -25,7 +27,7 @@ from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
-from tunewise.spec import Inputs, Method, StudySpec, canonical_json
+from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
 
 
 def prepare(study: StudySpec, root: Path) -> str:
@@ -55,7 +57,7 @@ def prepare(study: StudySpec, root: Path) -> str:
     examples = prepare_examples(study, tokenizer, context_length(config), folder)
     if data_key(study, tokens_by) != data:  # read more than once, and stored under this name
         raise DataError("the data changed while it was prepared. Leave its files alone, and give the command again.")
-    load_config(study.model, examples.task, study.trust_remote_code)  # now that the task is known
+    _require_task(study, examples.task)
     inputs = Inputs(
         base=base_hash,
         tokenizer=tokens_by,
@@ -69,6 +71,15 @@ def prepare(study: StudySpec, root: Path) -> str:
     seal_data(folder)
     _make_newest(folder / "data.json")
     return key
+
+
+def _require_task(study: StudySpec, task: Task) -> None:
+    """Raises ModelError if the model cannot do the task that the columns say, with the line that would change it."""
+    try:
+        load_config(study.model, task, study.trust_remote_code)
+    except ModelError as error:
+        hint = label_advice(read_source(study.data.train, "train", study.data.document_separator).first())
+        raise ModelError(f"{error}{hint if study.task is None else ''}") from error
 
 
 def _make_newest(summary: Path) -> None:
@@ -136,9 +147,8 @@ def _describe_arms(
         attention=None,
     )
 
-    for method in study.arms.values():
-        if isinstance(method, ExistingMethod):
-            _require_fitting_adapter(Path(method.path), study.model, setting, base.new_parameters)
+    for method in study.existing_arms.values():
+        _require_fitting_adapter(Path(method.path), study.model, setting, base.new_parameters)
 
     def tuned(method: Method) -> Tuned:
         subject = build(setting, method)

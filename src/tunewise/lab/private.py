@@ -5,7 +5,7 @@ why it is needed. All were tried, by the tests that use them, on torch 2.13.0, t
 0.18 and 0.21.2, sacrebleu 2.4 and 2.6.0; no other torch was tried. No private name of peft is used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -63,9 +63,9 @@ def commit_of(config: PreTrainedConfig) -> str | None:
     return commit
 
 
-def chrf_sums(scorer: Any, written: str, reference: str) -> list[float]:
-    """What sacrebleu's corpus score of chrF sums, for one text."""
-    return [float(n) for n in scorer._extract_corpus_statistics([written], [[reference]])[0]]
+def chrf_sums(scorer: Any, written: str, references: Sequence[str]) -> list[float]:
+    """What sacrebleu's corpus score of chrF sums, for one text and its references, one or more."""
+    return [float(n) for n in scorer._extract_corpus_statistics([written], [[one] for one in references])[0]]
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class Example:
     label: int
     prompt: str
     reference: str
+    references: Sequence[str] = ()  # what metrics of written text compare with; empty: `reference` alone
 
     @property
     def num_targets(self) -> int:

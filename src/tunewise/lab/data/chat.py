@@ -1,21 +1,39 @@
 """Conversations: a chat template makes them text, and the assistant's turns are trained on."""
 
+import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, checked_text, runs
+from tunewise.lab.data.rows import (
+    Cells,
+    EncodedRow,
+    Row,
+    Text,
+    UnreadError,
+    checked_text,
+    read_references,
+    require_read,
+    runs,
+)
 from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
+from tunewise.lab.data.tools import with_text_arguments
+from tunewise.lab.data.turns import Conversation, read_conversation
+from tunewise.lab.data.written import prints_python, require_written
 from tunewise.registry import near_miss
 from tunewise.spec import DataSpec
 
 # What a template, which is a program of others, may raise for a conversation that it was not written for.
-TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
-ROLES = ("system", "user", "assistant")
+TEMPLATE_ERRORS = (
+    *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError),
+    *(RecursionError, MemoryError),
+)
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 Messages = Sequence[dict[str, Any]]
@@ -24,15 +42,18 @@ Messages = Sequence[dict[str, Any]]
 class Chat:
     """ids = the tokens of the rendered conversation, special tokens as the template writes them.
 
-    Supervised are the tokens of the assistant's turns, as the template marks them with {% generation %}. Without marks
-    the conversation is rendered up to before and after each of these turns, which must be prefixes of the whole, token
-    by token; what follows the last end-of-text piece of a turn is then left out. What is too long loses its end.
+    Supervised are the tokens of the assistant's turns, as the template marks them with {% generation %}, apart from
+    turns of weight 0. Without marks the conversation is rendered up to before and after each of these turns, which
+    must be prefixes of the whole; what follows the last end-of-text piece of a turn is then left out. If a token
+    would lie across the beginning of such an answer, what stands before it and the answer become tokens separately,
+    as in use. What is too long loses its end.
     """
 
     unit = "conversation"
     nothing = "no turn that the assistant answers"
 
     def __init__(self, data: DataSpec, tokenizer: TextTokenizer, max_length: int) -> None:
+        self.roles = data.roles
         self.tokenizer = tokenizer
         self.end = tokenizer.end
         self.special_ids = frozenset(tokenizer.tokenizer.all_special_ids)
@@ -40,40 +61,77 @@ class Chat:
         self.template = _read_template(data.chat_template, tokenizer)
 
     def render(self, cells: Cells) -> Text | None:
-        """The conversation up to the last answer, and that answer; None where the assistant answers nothing."""
-        messages = _messages(cells)
-        answers = [turn for turn, message in enumerate(messages) if message["role"] == "assistant" and turn > 0]
+        """The conversation up to the last answer, and that answer; None where there is none to train on."""
+        require_read(cells, "a conversation", ("tools", "functions"))
+        _require_whole(cells)
+        said, text = self._as_read(read_conversation(cells, self.roles), cells.place)
+        answers = [turn for turn in said.answers() if turn > 0]
+        if not answers and said.untrained - {0}:
+            raise DataError(
+                f"{cells.place}: every answer of the assistant has weight 0, so nothing is trained on. Drop the row."
+            )
         if not answers:
             return None
+        checked_text(text, f"{cells.place}: the conversation as the chat template writes it")
+        require_written(said, text, lambda other: self._write(other.messages, other.tools), cells.place)
+        prompt = self._written(said.messages[: answers[-1]], said.tools, cells.place, add_generation_prompt=True)
+        answer = said.messages[answers[-1]].get("content", "")
+        return Text(prompt, answer, said.messages, said.tools, said.untrained, read_references(cells))
+
+    def _as_read(self, said: Conversation, place: str) -> tuple[Conversation, str]:
+        """The conversation with arguments of calls as the template takes them, an object or JSON; and its text."""
+        if not any("tool_calls" in message for message in said.messages):
+            return said, self._written(said.messages, said.tools, place)
         try:
-            self._render(messages)
-            prompt = self._render(messages[: answers[-1]], add_generation_prompt=True)
+            text = self._write(said.messages, said.tools)
+        except TEMPLATE_ERRORS:
+            text = None  # some templates join the arguments to other text
+        if text is not None and not prints_python(said, text):
+            return said, text
+        as_json = replace(said, messages=with_text_arguments(said.messages))
+        return as_json, self._written(as_json.messages, as_json.tools, place)
+
+    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
+        """One example per conversation. Raises DataError if the template does not tell which tokens are answers."""
+        texts = [self._written(row.text.messages, row.text.tools, row.example) for row in rows]
+        encodings = self.tokenizer.encode(texts)
+        merges = [
+            text.startswith(row.text.prompt) and lies_across(encoding, len(row.text.prompt))
+            for row, text, encoding in zip(rows, texts, encodings, strict=True)
+        ]
+        if GENERATION_MARK.search(self.template):
+            masks = self._marked(rows, encodings)
+        else:
+            encodings, masks = self._compared(rows, texts, encodings)
+        examples = [self._cut(*item) for item in zip(rows, texts, encodings, masks, strict=True)]
+        return [replace(example, merges=across) for example, across in zip(examples, merges, strict=True)]
+
+    def read_prompt(self, prompt: str) -> list[int]:
+        """The prompt as what a user says first. Raises DataError."""
+        text = self._written([{"role": "user", "content": prompt}], (), "the prompt", add_generation_prompt=True)
+        return self.tokenizer.ids([text])[0]
+
+    def _written(self, messages: Messages, tools: Messages, place: str, add_generation_prompt: bool = False) -> str:
+        """The turns in the template. Raises DataError, which begins with `place`, where it does not take them."""
+        try:
+            return self._write(messages, tools, add_generation_prompt)
         except jinja2.TemplateSyntaxError as error:
             raise DataError(
                 f"the chat template, line {error.lineno}, is no Jinja template: {error.message}."
             ) from error
         except TEMPLATE_ERRORS as error:
             reason = str(error).rstrip(".") or type(error).__name__
-            raise DataError(f"{cells.place}: the chat template does not take this conversation: {reason}.") from error
-        checked_text(prompt, f"{cells.place}: the conversation as the chat template writes it")
-        return Text(prompt, messages[answers[-1]]["content"], messages)
+            begins = f" up to turn {len(messages)}" if add_generation_prompt else ""
+            roles = ", ".join(str(message["role"]) for message in messages[:8])
+            raise DataError(
+                f"{place}: the chat template does not take this conversation{begins}: {reason}. Roles of its turns: "
+                f"{roles}{', ...' if len(messages) > 8 else ''}."
+            ) from error
 
-    def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
-        """One example per conversation. Raises DataError if the template does not tell which tokens are answers."""
-        texts = [self._render(row.text.messages) for row in rows]
-        encodings = self.tokenizer.encode(texts)
-        supervise = self._marked if GENERATION_MARK.search(self.template) else self._compared
-        masks = supervise(rows, encodings)
-        return [self._cut(*item) for item in zip(rows, texts, encodings, masks, strict=True)]
-
-    def read_prompt(self, prompt: str) -> list[int]:
-        """The prompt as what a user says first."""
-        text = self._render([{"role": "user", "content": prompt}], add_generation_prompt=True)
-        return self.tokenizer.ids([text])[0]
-
-    def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
+    def _write(self, messages: Messages, tools: Messages, add_generation_prompt: bool = False) -> str:
         text: str = self.tokenizer.tokenizer.apply_chat_template(
             list(messages),
+            tools=list(tools) or None,
             chat_template=self.template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
@@ -81,31 +139,99 @@ class Chat:
         return text
 
     def _marked(self, rows: Sequence[Row], encodings: Sequence[Encoding]) -> list[list[bool]]:
-        batch: Any = self.tokenizer.tokenizer.apply_chat_template(
-            [list(row.text.messages) for row in rows],
-            chat_template=self.template,
-            tokenize=True,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-            tokenizer_kwargs={"verbose": False},
-        )
-        assert batch["input_ids"] == [encoding.ids for encoding in encodings], "one way from text to tokens"
-        return [[bool(mark) for mark in marks] for marks in batch["assistant_masks"]]
+        masks: list[list[bool]] = []
+        for tools, members in itertools.groupby(rows, key=lambda row: row.text.tools):
+            batch: Any = self.tokenizer.tokenizer.apply_chat_template(
+                [list(row.text.messages) for row in members],
+                tools=list(tools) or None,
+                chat_template=self.template,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+                tokenizer_kwargs={"verbose": False},
+            )
+            ids = [encoding.ids for encoding in encodings[len(masks) : len(masks) + len(batch["input_ids"])]]
+            assert batch["input_ids"] == ids, "one way from text to tokens"
+            masks += [[bool(mark) for mark in marks] for marks in batch["assistant_masks"]]
+        return [self._trained(*item) for item in zip(rows, encodings, masks, strict=True)]
 
-    def _compared(self, rows: Sequence[Row], encodings: Sequence[Encoding]) -> list[list[bool]]:
-        """Supervised tokens told by rendering each conversation up to before and after each answer."""
-        spans = [(row, encoding, turn) for row, encoding in zip(rows, encodings, strict=True) for turn in _answers(row)]
-        before = self.tokenizer.ids([self._render(row.text.messages[:turn], True) for row, _, turn in spans])
-        after = self.tokenizer.ids([self._render(row.text.messages[: turn + 1]) for row, _, turn in spans])
-        masks = {row.example: [False] * len(encoding.ids) for row, encoding in zip(rows, encodings, strict=True)}
-        for (row, whole, turn), opening, closing in zip(spans, before, after, strict=True):
-            if whole.ids[: len(opening)] != opening or whole.ids[: len(closing)] != closing:
-                raise _not_a_prefix(row, turn)
-            start, stop = len(opening), len(closing)
-            if self.end in whole.ids[start:stop]:
-                stop -= whole.ids[start:stop][::-1].index(self.end)
-            masks[row.example][start:stop] = [True] * (stop - start)
-        return list(masks.values())
+    def _trained(self, row: Row, encoding: Encoding, mask: list[bool]) -> list[bool]:
+        """The mask without the turns that are read alone. Raises DataError where marks and turns do not match."""
+        if not row.text.untrained:
+            return mask
+        _, (spans,) = render_jinja_template(
+            conversations=[list(row.text.messages)],
+            tools=list(row.text.tools) or None,
+            chat_template=self.template,
+            return_assistant_tokens_mask=True,
+            **self.tokenizer.tokenizer.special_tokens_map,
+        )
+        turns = [turn for turn, message in enumerate(row.text.messages) if message["role"] == "assistant"]
+        if len(spans) != len(turns):
+            raise DataError(
+                f"{row.example}: the chat template marks {len(spans)} texts as the assistant's, and the conversation "
+                f"has {len(turns)} turns of the assistant, so the tokens of those with weight 0 cannot be told. "
+                "Put one {% generation %} and {% endgeneration %} around each turn in a copy of the template, and "
+                "name that file in data.chat_template."
+            )
+        left_out = [span for turn, span in zip(turns, spans, strict=True) if turn in row.text.untrained]
+        places = zip(encoding.offsets, mask, strict=True)
+        return [mark and not any(start <= place < stop for start, stop in left_out) for (place, _), mark in places]
+
+    def _compared(
+        self, rows: Sequence[Row], texts: Sequence[str], encodings: Sequence[Encoding]
+    ) -> tuple[list[Encoding], list[list[bool]]]:
+        """Encodings and masks, told by writing each conversation up to before and after each answer.
+
+        The encodings are those given, except where a token lies across the beginning of an answer.
+        """
+        answers = [(item, turn) for item, row in enumerate(rows) for turn in _answers(row)]
+        before = [self._up_to(rows[item], turn, add_generation_prompt=True) for item, turn in answers]
+        after = [self._up_to(rows[item], turn + 1) for item, turn in answers]
+        openings, closings = self.tokenizer.ids(before), self.tokenizer.ids(after)
+        masks = [[False] * len(encoding.ids) for encoding in encodings]
+        merged: dict[int, list[tuple[int, int]]] = {}  # where a token lies across: the characters of each answer
+        for i, (item, turn) in enumerate(answers):
+            ids = encodings[item].ids
+            is_prefix = ids[: len(openings[i])] == openings[i] and ids[: len(closings[i])] == closings[i]
+            if not is_prefix and not (texts[item].startswith(before[i]) and texts[item].startswith(after[i])):
+                raise _not_a_prefix(rows[item], turn)
+            if not is_prefix:
+                merged[item] = []
+            self._mark(masks[item], ids, len(openings[i]), len(closings[i]))
+        for (item, _), opening, closing in zip(answers, before, after, strict=True):
+            if item in merged:
+                merged[item].append((len(opening), len(closing)))
+        whole = list(encodings)
+        for item, spans in merged.items():
+            whole[item], masks[item] = self._apart(rows[item], texts[item], spans)
+        return whole, masks
+
+    def _mark(self, mask: list[bool], ids: list[int], start: int, stop: int) -> None:
+        """An answer's tokens, up to its last end-of-text piece."""
+        if self.end in ids[start:stop]:
+            stop -= ids[start:stop][::-1].index(self.end)
+        mask[start:stop] = [True] * (min(stop, len(ids)) - start)
+
+    def _apart(self, row: Row, text: str, answers: Sequence[tuple[int, int]]) -> tuple[Encoding, list[bool]]:
+        """Tokens and mask where each answer, with what follows it, becomes tokens separately from what it follows."""
+        places = [0, *(start for start, _ in answers), len(text)]
+        pieces = self.tokenizer.encode([text[start:stop] for start, stop in itertools.pairwise(places)])
+        shifted = [
+            [(start + place, stop + place) for start, stop in piece.offsets]
+            for place, piece in zip(places, pieces, strict=False)
+        ]
+        encoding = Encoding([token for piece in pieces for token in piece.ids], list(itertools.chain(*shifted)))
+        mask = [False] * len(encoding.ids)
+        for start, stop in answers:
+            if lies_across(encoding, stop):
+                raise _runs_on(row, text[start:stop])
+            inside = [place for place, (first, _) in enumerate(encoding.offsets) if start <= first < stop]
+            self._mark(mask, encoding.ids, inside[0], inside[-1] + 1)
+        return encoding, mask
+
+    def _up_to(self, row: Row, turn: int, add_generation_prompt: bool = False) -> str:
+        return self._written(row.text.messages[:turn], row.text.tools, row.example, add_generation_prompt)
 
     def _cut(self, row: Row, text: str, encoding: Encoding, supervised: list[bool]) -> EncodedRow:
         if not any(supervised):
@@ -127,7 +253,7 @@ class Chat:
             prompt=text[:first],
             reference=text[first:last],
             cut_tokens=sum(supervised[self.max_length :]),
-            merges=text.startswith(row.text.prompt) and lies_across(encoding, len(row.text.prompt)),
+            references=row.text.references,
         )
 
     def _spoken(self, encoding: Encoding, supervised: list[bool]) -> list[tuple[int, int]]:
@@ -137,12 +263,24 @@ class Chat:
         return [(encoding.offsets[start][0], encoding.offsets[stop - 1][1]) for start, stop in runs(spoken)]
 
 
+def _require_whole(cells: Cells) -> None:
+    """Raises UnreadError for a row that says by how much it counts: every row counts alike here."""
+    for name in ("weight", "train"):
+        if (weight := cells.row.get(name)) not in (None, 1):
+            raise UnreadError(
+                name,
+                f"{cells.place}: the column '{name}' is {weight!r:.40}, but rows count alike. Put '{name}' into the "
+                "turns of the assistant that are not trained on, drop the row, or remove the column.",
+            )
+
+
 def _answers(row: Row) -> list[int]:
-    turns = [turn for turn, message in enumerate(row.text.messages) if message["role"] == "assistant"]
+    turns = Conversation(row.text.messages, untrained=row.text.untrained).answers()
     if turns[0] == 0:
         raise DataError(
             f"{row.example}: the conversation begins with the assistant, and the chat template has no "
-            "{% generation %} marks to tell this turn's tokens. Mark them in a copy of it (data.chat_template)."
+            "{% generation %} marks to tell this turn's tokens. Mark them in a copy of it (data.chat_template), or "
+            "give the turn weight 0: it is then read and not trained on."
         )
     return turns
 
@@ -152,6 +290,14 @@ def _not_a_prefix(row: Row, turn: int) -> DataError:
         f"{row.example}: the chat template writes turn {turn + 1} differently when the conversation goes on, so which "
         "tokens are the assistant's cannot be told. Put {% generation %} and {% endgeneration %} around the "
         "assistant's text in a copy of the template, and name that file in data.chat_template."
+    )
+
+
+def _runs_on(row: Row, answer: str) -> DataError:
+    return DataError(
+        f"{row.example}: the chat template puts nothing between the answer {answer[-40:]!r} and what follows it that "
+        "the tokenizer keeps separate: one token holds the end of the one and the beginning of the other. Write the "
+        "end-of-text token behind each answer in a copy of the template, and name that file in data.chat_template."
     )
 
 
@@ -171,27 +317,3 @@ def _read_template(name: str | None, tokenizer: TextTokenizer) -> str:
     except (OSError, UnicodeDecodeError) as error:
         near = near_miss(path.name, (file.name for file in path.parent.glob("*")))
         raise DataError(f"data.chat_template: cannot read {path}.{near} Give a Jinja file in UTF-8.") from error
-
-
-def _messages(cells: Cells) -> tuple[dict[str, Any], ...]:
-    value = cells.value("messages", "the task sft")
-    what = f"{cells.place}: 'messages'"
-    if not isinstance(value, list) or not value:
-        raise DataError(
-            f'{what} must be a list such as [{{"role": "user", "content": "..."}}, ...], but is {value!r:.80}.'
-        )
-    messages = []
-    for number, message in enumerate(value, start=1):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise DataError(
-                f'{what}: turn {number} must be {{"role": "...", "content": "..."}}, but is {message!r:.80}.'
-            )
-        role = message["role"]
-        if role not in ROLES and (near := near_miss(role.strip().lower(), ROLES)):
-            raise DataError(f"{what}: turn {number} has the role '{role[:80]}'.{near} Roles are told by their names.")
-        content = checked_text(message.get("content"), f"{what}: the content of turn {number}")
-        if role in ("user", "assistant") and not content.strip():
-            raise DataError(f"{what}: turn {number}, the {role}'s, is empty. Fill it in, or drop the row.")
-        # Parquet fills keys that other rows have with null, which templates would print
-        messages.append({key: part for key, part in message.items() if part is not None})
-    return tuple(messages)

@@ -4,14 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tunewise.errors import DataError
+from tunewise.lab.data.alpaca import Alpaca, is_alpaca
 from tunewise.lab.data.chat import Chat
 from tunewise.lab.data.classify import Labelled
+from tunewise.lab.data.column_names import ALPACA, CONVERSATIONS, advice, are_turns, columns_line, nearest
 from tunewise.lab.data.lm import Documents, sample_length
 from tunewise.lab.data.rows import Format, runs
 from tunewise.lab.data.sft import Pairs
 from tunewise.lab.data.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
-from tunewise.registry import near_miss
 from tunewise.spec import DataSpec, StudySpec, Task
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 # Which columns make which task. A label makes text a classification, so plain text comes last.
 TASK_COLUMNS: tuple[tuple[Task, frozenset[str]], ...] = (
     ("sft", frozenset({"messages"})),
+    ("sft", frozenset({"conversations"})),
     ("sft", frozenset({"completion"})),
+    ("sft", frozenset({"prompt", "references"})),
+    ("sft", ALPACA),
     ("classify", frozenset({"text", "label"})),
     ("lm", frozenset({"text"})),
 )
@@ -42,12 +46,11 @@ def infer_task(columns: Collection[str], mapped: Mapping[str, str] | None = None
             f"the columns ({', '.join(map(str, columns))}) fit the tasks {' and '.join(found)}. "
             f"Set {' or '.join(f'`task: {task}`' for task in found)}."
         )
-    known = sorted({"prompt"}.union(*(needed for _, needed in TASK_COLUMNS)))
-    near = next(filter(None, (near_miss(column, known) for column in columns)), "")
+    near = "" if columns_line(columns) else nearest(columns)
     raise DataError(
         f"cannot tell the task from the columns ({', '.join(map(str, columns)) or 'none'}).{near} Needed are prompt "
-        "and completion, or messages, or text and label, or text. Map yours with data.columns, for example "
-        "columns: {prompt: question, completion: answer}."
+        "and completion, or messages, or text and label, or text; the columns of Alpaca and ShareGPT are also known. "
+        f"{advice(columns)}"
     )
 
 
@@ -66,8 +69,11 @@ def choose_format(
         return Documents(tokenizer, max_length)
     if task == "classify":
         return Labelled(tokenizer, max_length)
-    is_chat = "messages" in {*columns, *data.columns} and "completion" not in data.columns
-    return Chat(data, tokenizer, max_length) if is_chat else Pairs(data, tokenizer, max_length)
+    is_chat = bool({*CONVERSATIONS} & {*columns, *data.columns}) and "completion" not in data.columns
+    if is_chat or are_turns(columns, data.columns):
+        return Chat(data, tokenizer, max_length)
+    pairs = Pairs(data, tokenizer, max_length)
+    return Alpaca(pairs) if is_alpaca(columns, data) else pairs
 
 
 def prompt_ids(

@@ -26,6 +26,7 @@ from tunewise.lab.data.audit import (
 )
 from tunewise.lab.data.chat import Chat
 from tunewise.lab.data.classify import number_labels
+from tunewise.lab.data.column_names import label_line, unread_label
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
 from tunewise.lab.data.row_index import Source, group_column, index_rows
@@ -33,7 +34,7 @@ from tunewise.lab.data.rows import EncodedRow, runs
 from tunewise.lab.data.sources import file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, draw
 from tunewise.lab.data.tokens import TextTokenizer
-from tunewise.records import BETWEEN_PARTS, EXAMPLES_SCHEMA, LawCount, SplitSummary
+from tunewise.records import BETWEEN_PARTS, EXAMPLES_SCHEMA, REFERENCES_FIELD, LawCount, SplitSummary
 from tunewise.spec import NUMERICS, DataSpec, Split, StudySpec, Task, canonical_json
 
 if TYPE_CHECKING:
@@ -67,8 +68,11 @@ def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
     """
     data = study.data
     forgetting = study.forgetting
+    settings = data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"})
+    if not data.roles:  # a field of later versions, as if it were not there
+        del settings["roles"]
     content = {
-        "settings": data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"}),
+        "settings": settings,
         "task": study.task,
         "sources": {split: source_fingerprint(source) for split, source in _sources(data).items()},
         "chat_template": _template_fingerprint(data.chat_template) if data.chat_template else None,
@@ -135,6 +139,8 @@ def prepare_examples(
             *indexed.notes,
             *_drawn_notes("rows", separated.rows, drawn),
             *_drawn_notes("windows", encoded, taken),
+            *_unread_notes(study.task, task, first["train"]),
+            *_reference_notes(examples),
             *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
             *_remarks(data, max_length),
         ),
@@ -170,8 +176,10 @@ def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow
     make_folder(folder)
     digest = hashlib.sha256()
     for split, examples in splits:
-        columns = {name: [getattr(example, name) for example in examples] for name in EXAMPLES_SCHEMA.names}
-        write_table(folder / f"{split}.parquet", pa.table(columns, schema=EXAMPLES_SCHEMA))
+        has_references = any(example.references for example in examples)
+        schema = EXAMPLES_SCHEMA.append(REFERENCES_FIELD) if has_references else EXAMPLES_SCHEMA
+        columns = {name: [getattr(example, name) for example in examples] for name in schema.names}
+        write_table(folder / f"{split}.parquet", pa.table(columns, schema=schema))
         digest.update(split.encode())
         for name, values in columns.items():
             digest.update(canonical_json([name, values]).encode())
@@ -205,6 +213,29 @@ def _drawn_notes(what: str, before: Mapping[Split, Sized], after: Mapping[Split,
         f"{len(after[split]):,} of {len(before[split]):,} {what} of {split} were drawn (data.limit)."
         for split in SPLITS
         if len(after[split]) < len(before[split])
+    ]
+
+
+def _unread_notes(asked: Task | None, task: Task, row: Mapping[str, object]) -> list[str]:
+    """A remark if rows are plain text by their columns alone, and one of these names a class."""
+    label = unread_label(row) if asked is None and task == "lm" else None
+    if label is None:
+        return []
+    return [
+        f"The column '{label}' is not read: rows are plain text (task: lm). For a classification write under data: "
+        f"{label_line(label)}."
+    ]
+
+
+def _reference_notes(examples: Mapping[Split, Sequence[EncodedRow]]) -> list[str]:
+    """Where rows give several answers, which of them count for what."""
+    several = {split: sum(len(example.references) > 1 for example in members) for split, members in examples.items()}
+    where = [f"{count:,} of {len(examples[split]):,} rows of {split}" for split, count in several.items() if count]
+    if not where:
+        return []
+    return [
+        f"Several references in {', '.join(where)}: the row's completion, or else its first "
+        "reference, is trained on and scored by loss; metrics of written text compare with all of them."
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import Cells, Format, Row, input_key
+from tunewise.lab.data.rows import Cells, Format, Row, UnreadError, input_key
 from tunewise.lab.data.sources import BUILTIN, Table
 from tunewise.lab.data.splits import SPLITS, drawn, hashed, side, split_notes
 from tunewise.spec import DataSpec, Split
@@ -64,13 +64,31 @@ class Source:
         """
         number = left_out = 0
         for number, cells in enumerate(self.table.cells(self.columns), start=1):
-            row = self._row(number, cells)
+            try:
+                row = self._row(number, cells)
+            except UnreadError as error:
+                raise DataError(f"{error} {self._how_many(error.field)}") from error
             left_out += row is None
             yield row
         if left_out == number:
             raise DataError(
                 f"{self.table.source}: {self.form.nothing} in all {left_out:,} rows, so there is nothing to train on."
             )
+
+    def _how_many(self, field: str) -> str:
+        """How many rows have a field that nothing reads, in a sentence."""
+
+        def has_it(number: int, cells: Cells) -> bool:
+            try:
+                self._row(number, cells)
+            except UnreadError as error:
+                return error.field == field
+            except DataError:  # wrong in another way, which is told once this is repaired
+                return False
+            return False
+
+        found = [has_it(*item) for item in enumerate(self.table.cells(self.columns), start=1)]
+        return f"It is so in {sum(found):,} of {len(found):,} rows."
 
     def again(self, wanted: Mapping[int, int]) -> dict[str, Row]:
         """Rows by their ids, read once more: those of these numbers, with the keys that they had.

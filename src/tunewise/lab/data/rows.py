@@ -2,11 +2,12 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunewise.errors import DataError
+from tunewise.lab.data.column_names import CALLED, SETS, advice
 from tunewise.registry import near_miss
 
 
@@ -17,6 +18,9 @@ class Text:
     prompt: str  # the whole input, as rendered (lm: the document)
     answer: str  # what is trained on (classify: the label's name; lm: nothing apart from the prompt)
     messages: tuple[dict[str, Any], ...] = ()  # chat: the conversation
+    tools: tuple[dict[str, Any], ...] = ()  # chat: what the assistant could call
+    untrained: frozenset[int] = frozenset()  # chat: turns of the assistant that are read alone
+    references: tuple[str, ...] = ()  # answers that are as good; empty: `answer` alone
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,15 @@ class EncodedRow:
     reference: str
     cut_tokens: int = 0
     merges: bool = False  # as one string, a token would lie across the boundary of prompt and answer
+    references: tuple[str, ...] = ()  # answers that metrics of written text compare with; empty: `reference` alone
+
+
+class UnreadError(DataError):
+    """A row says something that would change its meaning, and nothing reads it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Format(Protocol):
@@ -79,8 +92,7 @@ class Cells:
             return self.row[name]
         raise DataError(
             f"{self.place}: there is no column '{name}', which {needed_by} needs.{near_miss(name, self.row)} "
-            f"Columns there: {', '.join(map(str, self.row)) or 'none'}. Map them with data.columns, for example "
-            "columns: {prompt: question, completion: answer}."
+            f"Columns there: {', '.join(map(str, self.row)) or 'none'}. {advice(self.row, _sets_with(column))}"
         )
 
     def text(self, column: str, needed_by: str) -> str:
@@ -98,6 +110,46 @@ class Cells:
                 f"{self.place}: '{self.columns.get(column, column)}' is empty. Fill it in, or drop the row."
             )
         return text
+
+
+def _sets_with(column: str) -> list[tuple[str, ...]]:
+    return [*(names for names in SETS if column in names), *([(column,)] if column in CALLED else [])]
+
+
+def read_references(cells: Cells) -> tuple[str, ...]:
+    """The answers of the column `references`, a list of texts; () where the row has none. Raises DataError."""
+    name = cells.columns.get("references", "references")
+    value = cells.row.get(name)
+    if value is None:
+        return ()
+    what = f"{cells.place}: '{name}'"
+    if not isinstance(value, list) or not value:
+        raise DataError(f'{what} must be a list of texts, such as ["one answer", "another"], but is {value!r:.80}.')
+    texts = tuple(checked_text(text, f"{what}, text {number}") for number, text in enumerate(value, start=1))
+    if blank := [number for number, text in enumerate(texts, start=1) if not text.strip()]:
+        raise DataError(f"{what}, text {blank[0]} is empty. Fill it in, or remove it.")
+    return texts
+
+
+# Columns that say more than a row's text does, which training on the text alone would lose.
+UNREAD = (
+    *("tools", "functions", "images", "videos", "audios", "documents", "chat_template_kwargs", "chosen", "rejected"),
+    *("kto_tag", "history"),
+)
+
+
+def require_read(cells: Cells, form: str, read: Collection[str | None]) -> None:
+    """Raises UnreadError if a row of this form has a filled column that would change its meaning and is not `read`."""
+    for name in UNREAD:
+        value = cells.row.get(name)
+        is_mapped = name in cells.columns.values()
+        if not value or name in read or is_mapped or (name == "history" and not isinstance(value, list)):
+            continue
+        raise UnreadError(
+            name,
+            f"{cells.place}: nothing reads the column '{name}' of a row with {form}, so what it says would be lost. "
+            "Write it into the texts, or remove the column.",
+        )
 
 
 def checked_text(value: Any, what: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewise.errors import DataError, SpecError
-from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, UnreadError, read_references, require_read
 from tunewise.lab.data.tokens import Encoding, TextTokenizer
 from tunewise.spec import DataSpec
 
@@ -56,7 +56,18 @@ class Pairs:
         prompt = "".join(parts)
         if not prompt.strip():
             raise DataError(f"{cells.place}: the prompt is empty. Fill it in, or drop the row.")
-        return Text(prompt + self.data.separator, cells.filled("completion", "the task sft"))
+        if isinstance(cells.row.get("label"), bool) and not cells.columns:
+            raise UnreadError(
+                "label",
+                f"{cells.place}: nothing reads the column 'label', which says whether the completion is a good one "
+                "(the form of KTO): every completion would be trained on. Drop the rows whose label is false, then the "
+                "column.",
+            )
+        require_read(cells, "prompt and completion", {part.column for part in self.template})
+        references = read_references(cells)
+        has_answer = not references or cells.columns.get("completion", "completion") in cells.row
+        answer = cells.filled("completion", "the task sft") if has_answer else references[0]
+        return Text(prompt + self.data.separator, answer, references=references)
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """One example per row; without supervised tokens where the prompt alone leaves no room for an answer."""
@@ -95,4 +106,5 @@ class Pairs:
             reference=row.text.answer,
             cut_tokens=max(0, len(learnt) - room),
             merges=merges,
+            references=row.text.references,
         )

@@ -10,7 +10,7 @@ from tunewise.lab.evaluate.generate import Generated
 from tunewise.lab.private import chrf_sums
 from tunewise.spec import MetricSpec
 
-Count = Callable[[str, str], list[float]]  # (written, reference) -> what is summed
+Count = Callable[[str, Sequence[str]], list[float]]  # (written, references, one or more) -> what is summed
 
 
 def written_columns(
@@ -26,23 +26,26 @@ def written_columns(
             "generated": one.text,
             "num_generated": one.num_tokens,
             "stopped": one.stopped,
-            "statistics": [(name, count(one.text, example.reference)) for name, count in counts.items()],
+            "statistics": [
+                (name, count(one.text, tuple(example.references) or (example.reference,)))
+                for name, count in counts.items()
+            ],
         }
         for example, one in zip(examples, written, strict=True)
     ]
 
 
 def exact_match(metric: MetricSpec) -> Count:
-    """1 where what `extract` finds last is the same in both texts, white space and thousands commas aside."""
+    """1 where what `extract` finds last is that of a reference, white space and thousands commas aside."""
 
-    def count(written: str, reference: str) -> list[float]:
-        wanted = last_match(metric.extract, reference)
-        if wanted is None:
+    def count(written: str, references: Sequence[str]) -> list[float]:
+        wanted = {last_match(metric.extract, reference) for reference in references} - {None}
+        if not wanted:
             raise DataError(
-                f"metrics: {metric.name} extracts '{metric.extract}', which the answer {reference[-60:]!r} of the test "
-                "data does not hold. Mend the expression, or leave such rows out."
+                f"metrics: {metric.name} extracts '{metric.extract}', which the answer {references[0][-60:]!r} of the "
+                "test data does not hold. Mend the expression, or leave such rows out."
             )
-        return [float(last_match(metric.extract, written) == wanted)]
+        return [float(last_match(metric.extract, written) in wanted)]
 
     return count
 
@@ -65,37 +68,42 @@ def matches(metric: MetricSpec) -> Count:
     """1 where `extract` matches somewhere in what was written."""
     assert metric.extract is not None, "checked by MetricSpec"
     pattern = re.compile(metric.extract)
-    return lambda written, reference: [float(pattern.search(written) is not None)]
+    return lambda written, references: [float(pattern.search(written) is not None)]
 
 
 def bleu(metric: MetricSpec) -> Count:
-    """Lengths of both in words, then matches and totals of 1- to 4-grams; sacrebleu's 13a tokenizer, one reference."""
+    """Lengths of both in words, then matches and totals of 1- to 4-grams; sacrebleu's 13a tokenizer.
+
+    Of several references the length is the closest one's, and an n-gram may be any one's (Papineni et al. 2002).
+    """
     from sacrebleu.metrics import BLEU
 
     scorer = BLEU(effective_order=True)  # of the score only, which is not used
 
-    def count(written: str, reference: str) -> list[float]:
-        found = scorer.sentence_score(written, [reference])
+    def count(written: str, references: Sequence[str]) -> list[float]:
+        found = scorer.sentence_score(written, list(references))
         return [float(n) for n in (found.sys_len, found.ref_len, *found.counts, *found.totals)]
 
     return count
 
 
 def chrf(metric: MetricSpec) -> Count:
-    """Of character 1- to 6-grams each: how many were written, are in the reference, are in both."""
+    """Of character 1- to 6-grams each: how many were written, are in the reference, are in both; of the best one."""
     from sacrebleu.metrics import CHRF
 
     scorer = CHRF()
 
-    return lambda written, reference: chrf_sums(scorer, written, reference)
+    return lambda written, references: chrf_sums(scorer, written, references)
 
 
 def rouge_l(metric: MetricSpec) -> Count:
-    """F1 of the longest common subsequence of words (Lin 2004), which is averaged over examples; no stemming."""
+    """F1 of the longest common subsequence of words with the best reference (Lin 2004), averaged; no stemming."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
-    return lambda written, reference: [float(scorer.score(reference, written)["rougeL"].fmeasure)]
+    return lambda written, references: [
+        max(float(scorer.score(reference, written)["rougeL"].fmeasure) for reference in references)
+    ]
 
 
 COUNTS: Mapping[str, Callable[[MetricSpec], Count]] = {

@@ -1,0 +1,210 @@
+"""The conversation in a row, in the form that chat templates are written for: roles, contents, tools and their calls.
+
+Read are OpenAI's form (`messages` of role and content), ShareGPT's (`conversations` of from and value), `prompt` and
+`completion` that are lists of turns, as TRL has them, and turns whose keys data.columns names. What a row or turn says
+beyond that is read, refused by its name, or known to mean nothing.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunewise.errors import DataError
+from tunewise.lab.data.column_names import CONVERSATIONS, roles_line, turns_column
+from tunewise.lab.data.rows import Cells, UnreadError, checked_text
+from tunewise.lab.data.tools import read_calls, read_tools
+from tunewise.registry import near_miss
+from tunewise.spec import CHAT_ROLES
+
+ROLES = ("system", "user", "assistant")  # whose misspelt names are told; templates may know others
+FORMS = (("role", "content"), ("from", "value"))
+CALL = "call"  # ShareGPT: a turn of the assistant that is a call of a tool and nothing else
+SHAREGPT_ROLES: Mapping[str, str] = {
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
+    "system": "system",
+    **dict.fromkeys(("tool", "observation", "function", "function_response", "tool_response"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), CALL),
+}
+NOT_OPENAI = ("human", "gpt", "chatgpt", "bot")  # roles of ShareGPT that no chat template knows
+WEIGHTS = ("weight", "train")  # OpenAI's and Axolotl's word for whether a turn is trained on
+REASONING = ("reasoning_content", "reasoning", "thinking")
+# Read by templates that need them; a template that leaves them out does so in use as well.
+REFERENCES = ("name", "tool_call_id")
+READ = ("role", "content", "tool_calls", "function_call", *REFERENCES, *REASONING, *WEIGHTS)
+# What people note of a turn that changes nothing about what was said.
+NOTES = (
+    *("id", "index", "turn", "turn_id", "turn_identifier", "uuid", "timestamp", "date", "created", "created_at"),
+    *("updated_at", "model", "source", "language", "lang", "toxic", "redacted", "country", "state", "header"),
+    *("hashed_ip", "openai_id"),
+)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What was said, and of it what is trained on."""
+
+    messages: tuple[dict[str, Any], ...]  # role, content, tool_calls ..., as chat templates read them
+    tools: tuple[dict[str, Any], ...] = ()  # that the assistant could call
+    untrained: frozenset[int] = frozenset()  # turns of the assistant that are read alone: weight 0, train false
+
+    def answers(self) -> list[int]:
+        """The turns of the assistant that are trained on."""
+        turns = [turn for turn, message in enumerate(self.messages) if message["role"] == "assistant"]
+        return [turn for turn in turns if turn not in self.untrained]
+
+
+def read_conversation(cells: Cells, roles: Mapping[str, str]) -> Conversation:
+    """The conversation of a row; `roles` are data.roles. Raises DataError, UnreadError for what nobody would read."""
+    column = turns_column(cells.row, cells.columns)
+    if "messages" not in cells.columns and all(cells.row.get(name) for name in CONVERSATIONS):
+        raise DataError(
+            f"{cells.place}: there are conversations in two columns, messages and conversations. Write under data the "
+            "one that is meant: columns: {messages: conversations}, or remove a column."
+        )
+    parts = ("prompt", "completion") if column is None else (column,)
+    opening, *rest = (_turns(cells, part) for part in parts)
+    value = [*opening, *itertools.chain(*rest)]
+    num_read = len(opening) if rest else 0  # turns of a prompt, of which none is trained on
+    what = f"{cells.place}: '{cells.columns.get(parts[0], parts[0])}'"
+    reader = _Reader(what, cells.columns, {theirs: ours for ours, theirs in roles.items()}, value)
+    messages = [reader.message(number, turn) for number, turn in enumerate(value, start=1)]
+    if any(isinstance(turn, dict) and turn.get("function_call") for turn in value):
+        # OpenAI's older form, whose calls have become tool_calls, answered by a tool
+        messages = [{**message, "role": "tool"} if message["role"] == "function" else message for message in messages]
+    system = _system_of(cells, messages)
+    untrained = frozenset(
+        turn + len(system)
+        for turn, (message, given) in enumerate(zip(messages, value, strict=True))
+        if message["role"] == "assistant" and (turn < num_read or any(given.get(name) == 0 for name in WEIGHTS))
+    )
+    return Conversation((*system, *messages), read_tools(cells), untrained)
+
+
+def _turns(cells: Cells, column: str) -> list[Any]:
+    value = cells.value(column, "the task sft")
+    if isinstance(value, list) and value:
+        return value
+    raise DataError(
+        f"{cells.place}: '{cells.columns.get(column, column)}' must be a list such as "
+        f'[{{"role": "user", "content": "..."}}, ...], but is {value!r:.80}.'
+    )
+
+
+def _system_of(cells: Cells, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a column beside the turns tells the assistant, as the first turn."""
+    text = cells.row.get("system")
+    if text is None or text == "":
+        return []
+    if messages[0]["role"] == "system":
+        raise DataError(
+            f"{cells.place}: there is a system message in the column 'system', and another one as the first turn. "
+            "Keep one of them."
+        )
+    return [{"role": "system", "content": checked_text(text, f"{cells.place}: 'system'")}]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the turns of one conversation."""
+
+    what: str  # where it stands
+    columns: Mapping[str, str]  # role and content under their names in the turns
+    roles: Mapping[str, str]  # their name -> ours
+    turns: list[Any]  # all of them
+
+    def message(self, number: int, turn: Any) -> dict[str, Any]:
+        """One turn as chat templates read it. Raises DataError."""
+        role_key, content_key = self._keys(turn)
+        if not isinstance(turn, dict) or not isinstance(turn.get(role_key), str):
+            raise DataError(
+                f'{self.what}: turn {number} must be {{"{role_key}": "...", "{content_key}": "..."}}, '
+                f"but is {turn!r:.80}.{self._hint(turn)}"
+            )
+        role = self._role(number, turn[role_key], role_key)
+        # Parquet fills keys that other rows have with null, which templates would print
+        given = {key: part for key, part in turn.items() if part is not None and key not in (role_key, content_key)}
+        where = f"{self.what}: turn {number}"
+        _require_weight(where, role, given)
+        if (role_key, content_key) in FORMS:
+            _require_known(where, role, given)
+        else:  # who names the keys knows what else there is; of annotations nothing is read
+            given = {key: part for key, part in given.items() if key in READ}
+        content = turn.get(content_key)
+        if role == CALL:
+            return {"role": "assistant", "tool_calls": read_calls(content, where)}
+        message = {"role": role, **({} if content is None else {"content": content}), **given}
+        for name in WEIGHTS:
+            message.pop(name, None)
+        calls = [message.pop(name) for name in ("tool_calls", "function_call") if name in message]
+        if role == "assistant" and any(calls):
+            message["tool_calls"] = [call for group in calls for call in read_calls(group, where)]
+        return self._with_content(number, message)
+
+    def _with_content(self, number: int, message: dict[str, Any]) -> dict[str, Any]:
+        role = message["role"]
+        if "tool_calls" in message and "content" not in message:
+            return message  # an assistant that calls a tool need not say anything
+        content = checked_text(message.get("content"), f"{self.what}: the content of turn {number}")
+        says_nothing = not content.strip() and "tool_calls" not in message
+        if role in ("user", "assistant") and says_nothing:
+            raise DataError(f"{self.what}: turn {number}, the {role}'s, is empty. Fill it in, or drop the row.")
+        return message
+
+    def _keys(self, turn: Any) -> tuple[str, str]:
+        if "role" in self.columns or "content" in self.columns:
+            return self.columns.get("role", "role"), self.columns.get("content", "content")
+        is_there = (form for form in FORMS if isinstance(turn, dict) and form[0] in turn)
+        return next(is_there, FORMS[0])
+
+    def _hint(self, turn: Any) -> str:
+        """How to name the keys of a turn that has two texts under other names."""
+        names = [key for key, part in turn.items() if isinstance(part, str)] if isinstance(turn, dict) else []
+        if len(names) != 2 or "content" in names:
+            return ""
+        return f" If these are speaker and text, set data.columns: {{role: {names[0]}, content: {names[1]}}}."
+
+    def _role(self, number: int, theirs: str, role_key: str) -> str:
+        is_openai = role_key == "role"
+        if theirs in self.roles:
+            return self.roles[theirs]
+        if not is_openai and theirs in SHAREGPT_ROLES:
+            return SHAREGPT_ROLES[theirs]
+        near = near_miss(theirs.strip().lower(), ROLES) if (role_key, "content") in FORMS else ""
+        if is_openai and (theirs in ROLES or (theirs not in NOT_OPENAI and not near)):
+            return theirs
+        known = {*self.roles, *([] if is_openai else SHAREGPT_ROLES)}
+        speakers = [turn.get(role_key) for turn in self.turns if isinstance(turn, dict)]
+        unknown = [name for name in speakers if isinstance(name, str) and name not in known]
+        raise DataError(
+            f"{self.what}: turn {number} has the role '{theirs[:80]}'.{near} Roles are told by their names: say whose "
+            f"it is under data, for example {roles_line(unknown)}. "
+            f"Allowed are {', '.join(CHAT_ROLES)}."
+        )
+
+
+def _require_weight(where: str, role: str, given: Mapping[str, Any]) -> None:
+    for name in WEIGHTS:
+        weight = given.get(name)
+        if weight not in (None, 0, 1):
+            raise DataError(
+                f"{where}: '{name}' is {weight!r:.40}, but a turn is trained on or it is not: write 1 or 0."
+            )
+        if weight and role not in ("assistant", CALL):
+            raise DataError(
+                f"{where}: '{name}' is {weight!r}, but only turns of the assistant are trained on, and this one "
+                f"is the {role}'s. Remove '{name}' there."
+            )
+
+
+def _require_known(where: str, role: str, given: Mapping[str, Any]) -> None:
+    misplaced = [name for name in ("tool_calls", "function_call") if given.get(name) and role != "assistant"]
+    filled = (name for name, part in given.items() if part not in ("", [], {}))
+    unknown = [*misplaced, *(name for name in filled if name not in (*READ, *NOTES))]
+    if unknown:
+        raise UnreadError(
+            unknown[0],
+            f"{where}: nothing reads '{unknown[0]:.80}' in a turn of the {role}, so what it says would be lost. "
+            f"Read are {', '.join(READ)}. Remove it from the turns, or write it into their content.",
+        )
