@@ -164,7 +164,8 @@ def _arms(study: StudySpec, data: DataSummary) -> Table:
         table.add_row(name, *_tuned_cells(data.arms.get(name)), " ".join(f"{rate:g}" for rate in rates))
     table.caption = (
         "linear: share of the body's weights, with experts and convolutions, that the modules hold\n"
-        f"{num_steps(study, data):,} optimizer steps a run; weight decay {study.train.weight_decay:g} on matrices, none on biases and norms, in every arm"
+        f"{num_steps(study, data):,} optimizer steps a run; weight decay {study.train.weight_decay:g} on matrices, "
+        "none on biases and norms, in every arm"
     )
     return table
 
