@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tunewise.desk.fairness.finding import WORDS, Case, Finding
 
-MIN_LINEAR_SHARE = 0.5  # of the base's linear parameters
+MIN_LINEAR_SHARE = 0.5  # of the weights of the base's body
 TIGHT_MARGIN_SHARE = 0.5  # of full's steps, before which it should not be within the margin of its best
 
 
@@ -23,7 +23,7 @@ def loose_margin(case: Case) -> Iterator[Finding]:
 
 
 def narrow_targets(case: Case) -> Iterator[Finding]:
-    """The adapter sits on nothing, or on under half of the linear parameters, where LoRA is known to lose.
+    """The adapter sits on nothing, or on under half of the body's weights, where LoRA is known to lose.
 
     Source of the latter: Schulman et al. 2025, "LoRA Without Regret".
     """

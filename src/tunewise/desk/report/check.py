@@ -185,8 +185,9 @@ def _arms(study: StudySpec, data: DataSummary) -> Table:
         ]
         table.add_row(name, *_tuned_cells(data.arms.get(name)), " ".join(f"{rate:g}" for rate in rates))
     table.caption = (
-        f"linear: share of the linear layers' parameters that the modules hold\n{num_steps(study, data):,} optimizer "
-        f"steps a run; weight decay {study.train.weight_decay:g} on matrices, none on biases and norms, in every arm"
+        "linear: share of the body's weights, with experts and convolutions, that the modules hold\n"
+        f"{num_steps(study, data):,} optimizer steps a run; weight decay {study.train.weight_decay:g} on matrices, "
+        "none on biases and norms, in every arm"
     )
     return table
 

@@ -103,7 +103,7 @@ class ArmView(Frozen):
     trainable_percent: float | None
     parameters_per_target: float | None  # trainable ones by supervised token of train (classify: by row)
     scale: float | None  # effective LoRA scale
-    linear_share: float | None  # share of the base's linear parameters inside the targets
+    linear_share: float | None  # share of the weights of the base's body inside the targets
     train_seconds: float | None
     step_seconds: float | None
     first_step_seconds: float | None
