@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,13 @@ def test_a_confirmed_run_is_complete_and_its_weights_give_the_recorded_scores(
     weights = lab.weights(record)
     assert record.weights
     assert usage.saved_bytes is not None
-    assert 0 < usage.saved_bytes <= sum(p.stat().st_size for p in weights.rglob("*") if p.is_file())
+    # what lies on the disk of it: weights and configuration; not the tokenizer, nor the card that ours replaces
+    own = [
+        p
+        for p in weights.rglob("*")
+        if re.fullmatch(r"(adapter_|generation_)?(model|config)\.(safetensors|json)", p.name)
+    ]
+    assert usage.saved_bytes == sum(p.stat().st_size for p in own)
     auto = AutoModelForCausalLM if method.method == "full" else AutoPeftModelForCausalLM
     plain = auto.from_pretrained(weights)
     for split in ("test", "general", "valid"):

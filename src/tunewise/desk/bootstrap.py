@@ -7,6 +7,8 @@ from, so it is given from 5 on.
 Shapes: S seeds, N columns (units and pseudo-units), B draws of one chunk.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tunewise.desk.intervals import Estimate
@@ -23,25 +25,49 @@ def pigeonhole_interval(contrast: Contrast, confidence: float = 0.95, num_draws:
 
     None with fewer than 5 seeds.
     """
-    values_SN = contrast.values_SN
-    if len(values_SN) < FEWEST_SEEDS:
-        return None
-    means = pigeonhole_means(values_SN, num_draws, np.random.default_rng(0))
+    return pigeonhole_intervals([(contrast, confidence)], num_draws)[0]
+
+
+def pigeonhole_intervals(
+    asked: Sequence[tuple[Contrast, float]], num_draws: int = NUM_DRAWS
+) -> tuple[Estimate | None, ...]:
+    """The interval of each contrast at its confidence; contrasts of the same shape share their draws, and their time.
+
+    Each is the one that it would have alone.
+    """
+    tables = [contrast.values_SN for contrast, _ in asked]
+    means: dict[int, Floats] = {}
+    for shape in {table.shape for table in tables if len(table) >= FEWEST_SEEDS}:
+        alike = [place for place, table in enumerate(tables) if table.shape == shape]
+        drawn = _means_of([tables[place] for place in alike], num_draws, np.random.default_rng(0))
+        means |= dict(zip(alike, drawn, strict=True))
+    return tuple(
+        _estimate(contrast, means[place], confidence) if place in means else None
+        for place, (contrast, confidence) in enumerate(asked)
+    )
+
+
+def _estimate(contrast: Contrast, means: Floats, confidence: float) -> Estimate:
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(estimate=contrast.estimate, low=float(low), high=float(high))
 
 
 def pigeonhole_means(values_SN: Floats, num_draws: int, rng: np.random.Generator) -> Floats:
     """The mean of the table in every draw, `num_draws` long: seed counts x table x unit counts, chunk by chunk."""
-    num_seeds, num_columns = values_SN.shape
+    return _means_of([values_SN], num_draws, rng)[0]
+
+
+def _means_of(tables: Sequence[Floats], num_draws: int, rng: np.random.Generator) -> list[Floats]:
+    """The means of several tables (S, N) of the same shape in the same draws."""
+    num_seeds, num_columns = tables[0].shape
     chunk = max(CHUNK_CELLS // num_columns, 1)
-    means = []
+    found: list[Floats] = [np.empty(num_draws) for _ in tables]
     for begin in range(0, num_draws, chunk):
         size = min(chunk, num_draws - begin)
         seeds_BS, units_BN = _counts(size, num_seeds, rng), _counts(size, num_columns, rng)
-        means.append(np.einsum("bs,bs->b", seeds_BS, units_BN @ values_SN.T))
-    found: Floats = np.concatenate(means) / (num_seeds * num_columns)
-    return found
+        for means, values_SN in zip(found, tables, strict=True):
+            means[begin : begin + size] = np.einsum("bs,bs->b", seeds_BS, units_BN @ values_SN.T)
+    return [means / (num_seeds * num_columns) for means in found]
 
 
 def _counts(num_draws: int, size: int, rng: np.random.Generator) -> Floats:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import yaml
 
 from tunewise.desk import schedule
-from tunewise.desk.bootstrap import pigeonhole_interval
+from tunewise.desk.bootstrap import pigeonhole_intervals
 from tunewise.desk.comparison import ArmScores, Comparison
 from tunewise.desk.declarations import as_exploratory, changed_finding
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed, run_warnings
@@ -37,6 +37,7 @@ def build_report(ledger: Ledger) -> Report:
     reading = read_looks(StudyFolder.read(ledger), _words)
     folder, verdicts = reading.folder, reading.verdicts
     findings = _findings(folder)
+    cross_checks = _cross_checks(reading)
     exploratory = [changed_finding(folder.changed)] if folder.changed else []
     for finding in exploratory:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
@@ -60,7 +61,7 @@ def build_report(ledger: Ledger) -> Report:
                 **dict(verdict),
                 sentence=sentence(verdict),
                 needs=what_would_decide(verdict.would_decide) if verdict.would_decide else None,
-                pigeonhole=_cross_check(reading.read_in[verdict.arm], verdict),
+                pigeonhole=cross_checks[verdict.arm],
                 look=reading.looks[verdict.arm],
                 seed_differences=_by_seed(reading.read_in[verdict.arm], verdict),
             )
@@ -228,10 +229,16 @@ def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
     return tuple(found[arm] for arm in folder.confirmed if arm != full)
 
 
-def _cross_check(folder: StudyFolder, verdict: Verdict) -> Estimate | None:
-    runs = {arm: folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
-    difference = PairedRuns(METRICS[verdict.metric], runs).contrast({verdict.arm: 1, verdict.against: -1})
-    return pigeonhole_interval(difference, verdict.confidence)
+def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
+    """Arm -> its interval by another method, at the confidence of its verdict."""
+    asked = []
+    for verdict in reading.verdicts:
+        folder = reading.read_in[verdict.arm]
+        runs = {arm: folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
+        difference = PairedRuns(METRICS[verdict.metric], runs).contrast({verdict.arm: 1, verdict.against: -1})
+        asked.append((difference, verdict.confidence))
+    arms = (verdict.arm for verdict in reading.verdicts)
+    return dict(zip(arms, pigeonhole_intervals(asked), strict=True))
 
 
 def _by_seed(folder: StudyFolder, verdict: Verdict) -> tuple[float, ...]:
