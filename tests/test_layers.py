@@ -21,6 +21,7 @@ FILES = {
 PLAIN = (
     "tunewise.disk",
     "tunewise.errors",
+    "tunewise.gate",
     "tunewise.quantities",
     "tunewise.safe_text",
     "tunewise.yaml_text",
@@ -42,6 +43,7 @@ PLAIN = (
 LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.errors": (),
     "tunewise.disk": ("tunewise.errors",),
+    "tunewise.gate": ("tunewise.disk", "tunewise.errors"),
     "tunewise.lock": ("tunewise.disk", "tunewise.errors"),
     "tunewise.registry": ("tunewise.errors",),
     "tunewise.safe_text": (),
@@ -62,7 +64,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.head_arm": ("tunewise.errors", "tunewise.spec"),
     "tunewise.mistakes": ("tunewise.registry", "tunewise.spec"),
     "tunewise.study_file": (
-        *("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+        *("tunewise.disk", "tunewise.errors", "tunewise.registry", "tunewise.spec"),
         *("tunewise.mistakes", "tunewise.safe_text", "tunewise.yaml_text"),
     ),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),

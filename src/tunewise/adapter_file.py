@@ -17,7 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
-from tunewise.disk import make_folder, told, write_atomically, write_with
+from tunewise.disk import new_folder, told
 from tunewise.errors import ModelError
 from tunewise.lowrank import Thin, thin_svd
 
@@ -129,16 +129,14 @@ def read_adapter(folder: Path) -> LoraAdapter:
 
 def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
     """Write a standard peft adapter, factors in fp32. Raises ModelError where `folder` is in use."""
-    if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"{folder} is not empty. Choose another folder with --out.")
-    make_folder(folder)
     tensors = dict(adapter.others)
     for module, factors in adapter.modules.items():
         kind, end = ("embedding_", "") if factors.is_embedding else ("", ".weight")
         tensors[f"{PREFIX}{module}.lora_{kind}A{end}"] = np.ascontiguousarray(factors.A_RN, dtype=np.float32)
         tensors[f"{PREFIX}{module}.lora_{kind}B{end}"] = np.ascontiguousarray(factors.B_MR, dtype=np.float32)
-    write_with(folder / WEIGHTS, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG, json.dumps(adapter.config, indent=2, sort_keys=True))
+    with new_folder(folder) as place:
+        save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+        (place / CONFIG).write_text(json.dumps(adapter.config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def with_ranks(adapter: LoraAdapter, updates: Mapping[str, Thin]) -> LoraAdapter:

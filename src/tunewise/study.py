@@ -26,7 +26,7 @@ from tunewise.disk import read_text
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger
-from tunewise.lock import exclusive
+from tunewise.lock import exclusive, reporting
 from tunewise.plans import PlanRequest, StudyPlan, settled
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
@@ -61,13 +61,31 @@ def compare(study: StudySpec, out: Path | str | None = None, listener: Listener 
     KeyboardInterrupt after a Ctrl-C or SIGTERM, once the run that was going on is saved.
     """
     check_asked(study)
-    ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
-    ledger.create()  # study.yaml waits until the study is known to be sound, so as not to spoil a finished one's
+    ledger = begin(study, out)
     with exclusive(ledger.folder) as lock:
+        ledger.sweep()
         with LabServer(study.machine, (lock,)) as lab:
             finished = run_missing(study, ledger, lab, listener)
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before it came to that
         deliver(ledger, finished.study, finished.records)
+        return written(ledger)
+
+
+def begin(study: StudySpec, out: Path | str | None) -> Ledger:
+    """The study folder, made where it is missing. Raises StudyError where it is not a study's, or holds a link.
+
+    study.yaml waits until the study is known to be sound, so as not to spoil a finished one's.
+    """
+    if out is not None and not str(out):
+        raise StudyError("--out is empty. Give the name of the study folder, or leave --out away.")
+    ledger = Ledger(DEFAULT_ROOT / study.name if out is None else Path(out))
+    ledger.create()
+    return ledger
+
+
+def written(ledger: Ledger) -> StudyResult:
+    """The study with its report, which is written. Raises StudyError."""
+    with reporting(ledger.folder):
         return StudyResult(ledger.folder, write_report(ledger))
 
 
@@ -196,9 +214,9 @@ def check(study: StudySpec, out: Path | str | None = None) -> Checked:
     Raises UserError like `compare`, which does not plan again what was planned here.
     """
     check_asked(study)
-    ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
-    ledger.create()
+    ledger = begin(study, out)
     with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
+        ledger.sweep()
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
         resolved = schedule.resolve(study, data)
         check_asked(resolved)
@@ -208,8 +226,7 @@ def check(study: StudySpec, out: Path | str | None = None) -> Checked:
 
 def report(folder: Path | str) -> StudyResult:
     """The report of a study folder, built again from its records; trains nothing. Raises StudyError."""
-    ledger = Ledger.open(Path(folder))
-    return StudyResult(ledger.folder, write_report(ledger))
+    return written(Ledger.open(Path(folder)))
 
 
 def export(folders: Sequence[Path | str], path: Path | str) -> int:

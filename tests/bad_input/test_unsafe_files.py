@@ -123,11 +123,15 @@ def test_a_data_set_that_is_a_program_is_not_run(mark: Path, tmp_path: Path, mon
 def test_a_link_in_a_study_folder_leads_nowhere(name: str, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    folder = tmp_path / "study"
-    folder.mkdir()
-    (folder / name).symlink_to(elsewhere)
-    with pytest.raises(StudyError, match=rf"{name} is a link, by which a study would write outside"):
-        Ledger(folder).create()
+    ledger = Ledger(tmp_path / "study")
+    ledger.create()
+    ledger.store_study(parse_study({**STUDY, "arms": {"full": {"method": "full"}}}, "s.yaml"))
+    path = ledger.folder / name
+    if path.exists():
+        path.rmdir()
+    path.symlink_to(elsewhere)
+    with pytest.raises(StudyError, match=rf"{name} is a link. Whatever changes it might change something outside"):
+        ledger.create()
     assert not list(elsewhere.iterdir())
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from tunewise.desk.metrics import compute, know_own, metrics_of, read_scores
 from tunewise.desk.schedule import selected_evaluation
+from tunewise.disk import write_output
 from tunewise.errors import StudyError
 from tunewise.ledger import Ledger
 from tunewise.records import LOST, RunRecord
@@ -30,13 +31,8 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
-    try:
-        if path.suffix == ".csv":
-            csv.write_csv(table, path)
-        else:
-            pq.write_table(table, path)
-    except OSError as error:
-        raise StudyError(f"cannot write {path}: {error}. Give a path in a folder that exists.") from error
+    writer = csv.write_csv if path.suffix == ".csv" else pq.write_table
+    write_output(path, lambda temporary: writer(table, temporary))
     return len(rows)
 
 

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunewise.desk.report.view import Report
-from tunewise.disk import is_there, read_text
+from tunewise.desk.report.stored import REPORT, read_report
+from tunewise.disk import is_there
 from tunewise.errors import StudyError
 from tunewise.ledger import find_studies
 
@@ -27,12 +27,14 @@ def print_listing(root: Path, console: Console) -> None:
 
 
 def _cells(folder: Path) -> tuple[str, str, str, str]:
-    path = folder / "report.json"
+    path = folder / REPORT
     if not is_there(path):
         return "-", "-", "-", "no report yet: run the same command again"
     try:
-        report = Report.model_validate_json(read_text(path))
-    except ValidationError:
+        report = read_report(path)
+    except ValidationError:  # of another version
+        report = None
+    if report is None:
         return "-", "-", "-", f"a damaged report: `tunewise report {folder}` writes it again"
     outcomes = "; ".join(f"{verdict.arm}: {verdict.outcome}" for verdict in report.verdicts)
     arms = ", ".join(arm.name for arm in report.arms)

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from tunewise.adapter_records import Merging, Rounding, Stored
-from tunewise.disk import files_below
+from tunewise.disk import files_below, new_folder, require_new
 from tunewise.errors import ModelError
 from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
@@ -37,8 +37,7 @@ def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
     """
     adapter = plan.adapter
     adapter.require_mergeable()
-    if plan.out.exists() and any(plan.out.iterdir()):
-        raise ModelError(f"{plan.out} is not empty. Choose another folder with --out.")
+    require_new(plan.out)
     forms = Forms(rows.examples, padding_id(adapter.tokenizer), rows.has_answers)
     adapted = adapter.put_on(adapter.load_base(plan.trained_on))
     forms.measure("adapter", adapted)
@@ -73,9 +72,10 @@ def merge_in_fp32(adapter: AdapterFolder, adapted: PeftModel) -> PreTrainedModel
 
 def store(merged: PreTrainedModel, adapter: AdapterFolder, stored: Stored, folder: Path) -> None:
     """Write a transformers folder of safetensors in shards of 5 GB, cast once, with the tokenizer."""
-    with quiet_transformers():
-        merged.to(DTYPES[stored]).save_pretrained(folder, max_shard_size=SHARD_BYTES)
-    adapter.tokenizer.save_pretrained(folder)
+    with new_folder(folder) as place:
+        with quiet_transformers():
+            merged.to(DTYPES[stored]).save_pretrained(place, max_shard_size=SHARD_BYTES)
+        adapter.tokenizer.save_pretrained(place)
 
 
 def read_back(adapter: AdapterFolder, folder: Path) -> PreTrainedModel:
