@@ -25,6 +25,7 @@ from tunewise.errors import ModelError, StudyError
 
 Take = Callable[[bytes | memoryview], object]  # writes some bytes
 TEMPORARY = ".tmp"  # ends the name of what is being written or deleted; nothing reads such a file
+NOT_ALONE = "it is not a file of the study alone (but a hard link, a named pipe or a device)"
 LITTER = re.compile(r".+\.[0-9a-f]{16}\.tmp")  # the name of a temporary file or folder
 
 
@@ -49,15 +50,20 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_output(path: Path, write: Callable[[Path], object]) -> None:
     """`write_with` for a file that an option names. Raises StudyError where something else than a file is there."""
+    require_output(path)
+    write_with(path, write)
+
+
+def require_output(path: Path) -> None:
+    """Raises StudyError where an option names something else than a new file or a file to replace."""
     with told(path):
         try:
             kind = path.lstat().st_mode
         except FileNotFoundError:
-            kind = stat.S_IFREG
-    if not path.name or not stat.S_ISREG(kind):
+            return
+    if not stat.S_ISREG(kind):
         what = "a link" if stat.S_ISLNK(kind) else "a folder" if stat.S_ISDIR(kind) else "not a regular file"
         raise StudyError(f"cannot write '{path}': it is {what}. Give the name of a new file or of one to replace.")
-    write_with(path, write)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -69,6 +75,12 @@ def read_table(path: Path) -> pa.Table:
     """The table of a Parquet file. pyarrow's own `read_table` takes folder names such as `a=b` for columns."""
     with pq.ParquetFile(path) as file:
         return file.read()
+
+
+def require_suffix(path: Path | None, *allowed: str) -> None:
+    """Raises StudyError where an option names a file that does not end as what is written there does."""
+    if path is not None and path.suffix not in allowed:
+        raise StudyError(f"cannot write '{path}'. Allowed: names that end in {' or '.join(allowed)}.")
 
 
 def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], object]) -> Path:
@@ -179,6 +191,16 @@ def sweep(paths: Iterable[Path]) -> None:
             delete(path)
 
 
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Raises StudyError where the disk of `folder` has less than `num_bytes` left."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise StudyError(
+            f"not enough disk space for {folder}: {free / 2**20:,.0f} MiB free, about "
+            f"{num_bytes / 2**20:,.0f} MiB needed. Free some, set `keep: none`, or choose another with --out."
+        )
+
+
 def sync_all(folder: Path) -> None:
     """What others wrote below `folder` is on the disk when this returns."""
     with told(folder):
@@ -208,12 +230,13 @@ def open_own(path: Path, flags: int) -> int:
     try:
         handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        raise OSError(error.errno, "it is a link") if error.errno == errno.ELOOP else error from None
+        known = {errno.ELOOP: "it is a link", errno.ENXIO: NOT_ALONE}  # ENXIO: a pipe that nobody reads
+        raise OSError(error.errno, known.get(error.errno or 0, error.strerror)) from error
     status = os.fstat(handle)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
         return handle
     os.close(handle)
-    raise OSError(errno.EINVAL, "it is not a file of the study alone (a hard link, a named pipe or a device)")
+    raise OSError(errno.EINVAL, NOT_ALONE)
 
 
 def set_mode(path: Path, mode: int) -> None:
@@ -233,6 +256,17 @@ def set_modes(folder: Path) -> None:
         sample.unlink()
         for path in files_below(folder):
             set_mode(path, mode)
+
+
+def hide_like(folder: Path, sources: Iterable[Path]) -> None:
+    """Take the right to look into `folder` from those who may not read every file of `sources`."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for source in sources:
+        with suppress(OSError):  # who reads it says what is wrong with it
+            for path in [source] if source.is_file() else files_below(source):
+                allowed = path.stat().st_mode
+                mode &= ~sum(rights for may_read, rights in ((0o040, 0o070), (0o004, 0o007)) if not allowed & may_read)
+    folder.chmod(mode)
 
 
 @contextmanager

@@ -50,13 +50,17 @@ def _all_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                     yield path, status
 
 
-def require_free(folder: Path, has_study: bool) -> None:
-    """Raises StudyError if `folder` holds something, and it is not a study (`has_study`: its study.yaml is one's)."""
+def has_results(folder: Path) -> bool:
+    """True if `folder` holds a run, or prepared data."""
+    with told(folder, "read"):
+        return any(KEY.fullmatch(name) for place in ("runs", "data") for name in _names(folder / place))
+
+
+def require_free(folder: Path) -> None:
+    """Raises StudyError if `folder` holds more than what a study begins with."""
     with told(folder, "read"):
         names = _names(folder)
         inside = {place: _names(folder / place) for place in ("runs", "data")}
-    if has_study or not names or any(KEY.fullmatch(name) for found in inside.values() for name in found):
-        return
     is_begun = names <= BEGUN[""] and all(found <= BEGUN[place] for place, found in inside.items())
     if is_begun and (".lock" in names or not inside["data"]):
         return

@@ -14,6 +14,7 @@ runs/<study>/
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,12 +30,14 @@ from tunewise.disk import (
     delete,
     file_hash,
     files_below,
+    hide_like,
     in_folders,
     is_there,
     make_folder,
     move,
     read_text,
     rename,
+    require_space,
     set_modes,
     sweep,
     sync_all,
@@ -43,7 +46,7 @@ from tunewise.disk import (
     write_atomically,
 )
 from tunewise.errors import StudyError
-from tunewise.gate import require_free, require_key, require_no_links
+from tunewise.gate import has_results, require_free, require_key, require_no_links
 from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
@@ -93,13 +96,24 @@ class Ledger:
             raise StudyError(
                 f"no study in {folder}: it has no study.yaml. `tunewise list` shows the studies there are."
             )
+        ledger = cls(folder)
+        if not ledger.is_begun():
+            raise StudyError(
+                f"no study in {folder}: its study.yaml is not one that tunewise wrote. Give it to `tunewise compare`."
+            )
         require_no_links(folder)
-        return cls(folder)
+        return ledger
 
-    def create(self) -> None:
-        """Make the folder, ready to be written. Raises StudyError where that is not allowed, or not the study's own."""
-        if self.folder.is_dir():
-            require_free(self.folder, self._is_sealed())
+    def create(self, sources: Sequence[str] = ()) -> None:
+        """Make the folder, ready to be written. Raises StudyError where that is not allowed, or not the study's own.
+
+        `sources` are the data: who may not read one of its files may not look into a new study folder, either.
+        """
+        with told(self.folder, "read"):
+            is_new = not self.folder.is_dir() or not any(self.folder.iterdir())
+        if not is_new:
+            if not self.is_begun():
+                require_free(self.folder)
             require_no_links(self.folder)
         runs = self.folder / "runs"
         try:
@@ -107,6 +121,8 @@ class Ledger:
             probe = temporary_name(runs / "writable")
             create(probe)
             probe.unlink()
+            if is_new:
+                hide_like(self.folder, map(Path, sources))
         except OSError as error:
             raise StudyError(
                 f"cannot write the study folder {self.folder}: {error.strerror}. Choose another with --out."
@@ -116,6 +132,10 @@ class Ledger:
         """Remove the temporary files of commands that died, which the holder of the lock may; the report's are its."""
         sweep(path for name in ("runs", "data", "best") for path in (self.folder / name).rglob(f"*{TEMPORARY}"))
         sweep(path for name in (STUDY, DECLARATIONS) for path in self.folder.glob(f"{name}.*{TEMPORARY}"))
+
+    def is_begun(self) -> bool:
+        """True if this is the folder of a study: it holds a study.yaml that tunewise wrote, a run, or prepared data."""
+        return self._is_sealed() or has_results(self.folder)
 
     def _is_sealed(self) -> bool:
         """True if study.yaml is as tunewise wrote it."""
@@ -156,12 +176,7 @@ class Ledger:
 
     def require_space(self, num_bytes: int) -> None:
         """Raises StudyError where the disk has less than `num_bytes` left."""
-        free = shutil.disk_usage(self.folder).free
-        if free < num_bytes:
-            raise StudyError(
-                f"not enough disk space for {self.folder}: {free / 2**20:,.0f} MiB free, about "
-                f"{num_bytes / 2**20:,.0f} MiB needed. Free some, set `keep: none`, or choose another with --out."
-            )
+        require_space(self.folder, num_bytes)
 
     def study(self) -> StudySpec:
         """The resolved study as stored. Raises StudyError where it is not what was stored."""
@@ -300,6 +315,13 @@ class Ledger:
         """The deliverable of one arm."""
         assert re.fullmatch(ARM_NAME, arm), f"{arm!r} is the name of an arm"
         return self.folder / "best" / arm
+
+    def deliverables(self) -> dict[str, int]:
+        """The folder of every deliverable by its number on the disk, which is another one once it is replaced."""
+        best = self.folder / "best"
+        with told(best, "read"):
+            entries = list(os.scandir(best)) if best.is_dir() else []
+        return {entry.name: entry.inode() for entry in entries if re.fullmatch(ARM_NAME, entry.name)}
 
     def promote(self, arm: str, run_id: str, keep_in_run: bool) -> None:
         """Make the weights of `run_id` the deliverable of `arm`, if they still lie in the run's folder."""

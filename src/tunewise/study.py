@@ -32,6 +32,7 @@ from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 
 DEFAULT_ROOT = Path("runs")
+TRIES = 3  # to read the deliverables while another command replaces them
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -79,7 +80,8 @@ def begin(study: StudySpec, out: Path | str | None) -> Ledger:
     if out is not None and not str(out):
         raise StudyError("--out is empty. Give the name of the study folder, or leave --out away.")
     ledger = Ledger(DEFAULT_ROOT / study.name if out is None else Path(out))
-    ledger.create()
+    named = (study.data.train, study.data.valid, study.data.test, study.forgetting.text)
+    ledger.create([source for source in named if source])
     return ledger
 
 
@@ -235,10 +237,28 @@ def export(folders: Sequence[Path | str], path: Path | str) -> int:
 
 
 def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, str]:
-    """What the base and every deliverable of a study answer to `prompt` (classification: the label)."""
+    """What the base and every deliverable of a study answer to `prompt` (classification: the label).
+
+    Where another command replaces a deliverable meanwhile, all is read again. Raises UserError.
+    """
+    ledger = Ledger.open(Path(folder))
+    for _ in range(TRIES):
+        before, failure = ledger.deliverables(), None
+        try:
+            found = _answers(ledger, prompt, max_new_tokens)
+        except (TunewiseError, OSError, ValueError) as error:  # of half a folder, libraries say all kinds of things
+            failure = error
+        if ledger.deliverables() != before:
+            continue
+        if failure is not None:
+            raise failure
+        return found
+    raise StudyError(f"the tuned models in {folder} are being replaced. Wait for the command that does it, and retry.")
+
+
+def _answers(ledger: Ledger, prompt: str, max_new_tokens: int) -> dict[str, str]:
     from tunewise.lab.evaluate.answer import answer  # torch, which only this function needs in this process
 
-    ledger = Ledger.open(Path(folder))
     study, data = ledger.study(), ledger.data_summary()
     folders = {arm: ledger.best_folder(arm) for arm in study.arms if ledger.best_folder(arm).is_dir()}
     records = ledger.records() if folders else []
@@ -246,7 +266,7 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, s
         if ledger.writer(arm, records) is None:
             raise StudyError(f"{place} is not what its run wrote. Give `tunewise compare` again: it is made anew.")
     if not folders:
-        raise StudyError(f"{folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
+        raise StudyError(f"{ledger.folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
     return answer(study, data, folders, prompt, max_new_tokens)
 
 
