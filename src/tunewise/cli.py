@@ -154,12 +154,13 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
-    from tunewise.disk import require_suffix, write_output
+    from tunewise.disk import require_output, write_output
     from tunewise.spec import NO_DATA
     from tunewise.study import plan as plan_study
     from tunewise.terminal import Terminal
 
-    require_suffix(svg, ".svg")
+    if svg:
+        require_output(svg, ".svg")
     asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
     card = find_gpu(gpu) if gpu else None
     found = plan_study(asked, card[1].request() if card else None, probe=probe)
@@ -233,13 +234,16 @@ def generate(
     folder: Folder,
     prompt: Annotated[str, typer.Option(help="the prompt (or the text to classify)")],
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="let a study run the code of its model that it says it runs")
+    ] = False,
     offline: Offline = False,
 ) -> None:
     """What base and tuned models answer to a prompt, side by side."""
     from tunewise.safe_text import printable
     from tunewise.study import answers
 
-    for arm, text in answers(folder, prompt, max_new_tokens).items():
+    for arm, text in answers(folder, prompt, max_new_tokens, trust_remote_code=trust_remote_code).items():
         typer.echo(f"--- {arm}\n{printable(text)}")
 
 

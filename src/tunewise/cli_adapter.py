@@ -37,10 +37,11 @@ def inspect(
     from tunewise.desk.adapter.heatmap import heat_map
     from tunewise.desk.adapter.inspect import inspect_adapter
     from tunewise.desk.adapter.text import print_adapter
-    from tunewise.disk import require_suffix, write_output
+    from tunewise.disk import require_output, write_output
     from tunewise.terminal import Terminal
 
-    require_suffix(svg, ".svg")
+    if svg:
+        require_output(svg, ".svg")
     view = inspect_adapter(adapter)
     if svg:
         drawn = heat_map(view)

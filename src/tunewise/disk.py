@@ -54,8 +54,10 @@ def write_output(path: Path, write: Callable[[Path], object]) -> None:
     write_with(path, write)
 
 
-def require_output(path: Path) -> None:
-    """Raises StudyError where an option names something else than a new file or a file to replace."""
+def require_output(path: Path, *suffixes: str) -> None:
+    """Raises StudyError where an option names neither a new file nor one to replace, or it ends in no `suffixes`."""
+    if suffixes and path.suffix not in suffixes:
+        raise StudyError(f"cannot write '{path}'. Allowed: names that end in {' or '.join(suffixes)}.")
     with told(path):
         try:
             kind = path.lstat().st_mode
@@ -75,12 +77,6 @@ def read_table(path: Path) -> pa.Table:
     """The table of a Parquet file. pyarrow's own `read_table` takes folder names such as `a=b` for columns."""
     with pq.ParquetFile(path) as file:
         return file.read()
-
-
-def require_suffix(path: Path | None, *allowed: str) -> None:
-    """Raises StudyError where an option names a file that does not end as what is written there does."""
-    if path is not None and path.suffix not in allowed:
-        raise StudyError(f"cannot write '{path}'. Allowed: names that end in {' or '.join(allowed)}.")
 
 
 def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], object]) -> Path:

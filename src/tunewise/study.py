@@ -236,12 +236,18 @@ def export(folders: Sequence[Path | str], path: Path | str) -> int:
     return export_records({str(folder): Ledger.open(Path(folder)) for folder in folders}, Path(path))
 
 
-def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, str]:
+def answers(folder: Path | str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False) -> dict[str, str]:
     """What the base and every deliverable of a study answer to `prompt` (classification: the label).
 
-    Where another command replaces a deliverable meanwhile, all is read again. Raises UserError.
+    Where another command replaces a deliverable meanwhile, all is read again. Raises UserError, also for a study that
+    runs code of its model and is not trusted by `trust_remote_code`: the folder may be somebody else's.
     """
     ledger = Ledger.open(Path(folder))
+    if ledger.study().trust_remote_code and not trust_remote_code:
+        raise StudyError(
+            f"the study in {folder} runs code that its model {ledger.study().model} brings (trust_remote_code). "
+            "If you trust that code, add --trust-remote-code."
+        )
     for _ in range(TRIES):
         before, failure = ledger.deliverables(), None
         try:

@@ -95,6 +95,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         ]
         found[record.run_id] = (record.model_dump(mode="json", exclude=OF_RECORD), steps)
     for path in disk.files_below(folder):
+        if path.suffix == ".kept":  # a study.yaml that was not as tunewise wrote it
+            continue
         name = str(path.relative_to(folder))
         is_weights = name.startswith("best/") and path.suffix != ".md"
         found[name] = disk.file_hash(path) if is_weights or path.suffix == ".parquet" else "is there"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tunewise.desk.metrics import compute, know_own, metrics_of, read_scores
 from tunewise.desk.schedule import selected_evaluation
-from tunewise.disk import require_output, require_suffix, write_output
+from tunewise.disk import require_output, write_output
 from tunewise.ledger import Ledger
 from tunewise.records import LOST, RunRecord
 
@@ -23,8 +23,7 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     Seconds are wall-clock, sizes bytes; a column is empty where a run has no such number. Metrics named `test_*` are
     of the test split. Raises StudyError for another suffix, damaged records, or a folder that cannot be written.
     """
-    require_suffix(path, *FORMATS)
-    require_output(path)
+    require_output(path, *FORMATS)
     for ledger in ledgers.values():
         know_own(ledger.study())
     rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
