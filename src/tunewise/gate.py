@@ -21,11 +21,23 @@ BEGUN = {"": {".lock", "runs", "data"}, "runs": {".writable"}, "data": {"hashes.
 def require_no_links(folder: Path) -> None:
     """Raises StudyError if anything below `folder` is a link, has another name elsewhere, or is not plain."""
     for path, status in _all_below(folder):
-        if why := _leads_out(status):
-            raise StudyError(
-                f"{path} is {why}. Whatever changes it might change something outside of the study folder, so nothing "
-                "was changed. Remove it, or use a copy of the study folder without links (made by `cp -rL`)."
-            )
+        _require_plain(path, status)
+
+
+def require_inside(folder: Path) -> None:
+    """Raises StudyError if a folder of a study is a link itself, or anything below it leads out."""
+    with told(folder, "read"):
+        status = folder.lstat()
+    _require_plain(folder, status)
+    require_no_links(folder)
+
+
+def _require_plain(path: Path, status: os.stat_result) -> None:
+    if why := _leads_out(status):
+        raise StudyError(
+            f"{path} is {why}. Whatever changes it might change something outside of the study folder, so nothing "
+            "was changed. Remove it, or use a copy of the study folder without links (made by `cp -rL`)."
+        )
 
 
 def _leads_out(status: os.stat_result) -> str | None:

@@ -46,7 +46,7 @@ from tunewise.disk import (
     write_atomically,
 )
 from tunewise.errors import StudyError
-from tunewise.gate import has_results, require_free, require_key, require_no_links
+from tunewise.gate import has_results, require_free, require_inside, require_key, require_no_links
 from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
@@ -251,7 +251,7 @@ class Ledger:
         """The folder of a run that starts now, its spec inside; of a broken start what a run continues from stays."""
         folder = self.run_folder(spec.run_id)
         make_folder(folder)
-        require_no_links(folder)
+        require_inside(folder)
         delete(folder / RECORD)  # first: where it stands, the run is done and its other files are there
         kept = TO_CONTINUE if (folder / CHECKPOINT).is_dir() else ()
         for name in sorted(OF_A_RUN.difference(kept)):
@@ -328,10 +328,10 @@ class Ledger:
         weights, best = self.run_folder(run_id) / "weights", self.best_folder(arm)
         if not weights.is_dir():
             return
-        require_no_links(weights)
+        require_inside(weights)
         with told(best):
             best.parent.mkdir(exist_ok=True)
-            require_no_links(best.parent)
+            require_inside(best.parent)
             if keep_in_run:
                 copy = temporary_name(best)
                 weights = Path(shutil.copytree(weights, copy))

@@ -189,7 +189,8 @@ def test_law_38_the_system_call_refuses_what_comes_behind_the_gate(
     for number, name in enumerate(name for name in files if not name.startswith("best/")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(outside / f"{number}")
-    monkeypatch.setattr(tunewise.ledger, "require_no_links", lambda folder: None)
+    for check in ("require_no_links", "require_inside"):
+        monkeypatch.setattr(tunewise.ledger, check, lambda folder: None)
     finish(study, folder)
     assert list(outside.iterdir()) == []
     assert [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink()] == []
@@ -221,6 +222,27 @@ def test_law_38_what_an_option_names_is_a_new_file_or_one_to_replace(
     kind(path, outside)
     with pytest.raises(StudyError, match="Give the name of a new file"):
         driver.export([done[0]], path)
+    assert digest(outside) == theirs
+
+
+@pytest.mark.parametrize("place", ["runs/{}", "best", "runs/{}/weights"])
+def test_law_38_a_link_that_came_after_the_gate_is_refused_where_a_run_begins_and_ends(
+    done: tuple[Path, set[str]], outside: Path, tmp_path: Path, place: str
+) -> None:
+    folder, theirs = tmp_path / "study", digest(outside)
+    shutil.copytree(done[0], folder)
+    ledger = Ledger.open(folder)
+    record = next(record for record in ledger.records() if record.spec.arm == "lora")
+    path = folder / place.format(record.run_id)
+    disk.delete(path)
+    if place != "runs/{}/weights":
+        (ledger.run_folder(record.run_id) / "weights").mkdir(parents=True)
+        disk.delete(path)
+    path.symlink_to(outside / "documents")
+    end = partial(ledger.promote, "lora", record.run_id, keep_in_run=False)
+    write: Callable[[], object] = partial(ledger.begin, record.spec) if place == "runs/{}" else end
+    with pytest.raises(StudyError, match="is a link"):
+        write()
     assert digest(outside) == theirs
 
 
