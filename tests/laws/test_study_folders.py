@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from chaos_study import ChaosLab, chaos_study, digest, finish
 
 import tunewise.ledger
-from chaos.chaos_study import ChaosLab, chaos_study, digest, finish
 from tunewise import disk
 from tunewise import study as driver
 from tunewise.desk.report.html import write_report
