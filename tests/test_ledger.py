@@ -14,6 +14,7 @@ from tunewise.ledger import SEAL, Ledger, _text_hash, find_studies, seal_data, s
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 
+KEY = "0123456789abcdef"  # of prepared data
 STUDY = StudySpec.model_validate(
     {
         "name": "s",
@@ -165,9 +166,9 @@ def test_a_record_with_a_status_of_another_version_is_refused_by_name_and_deleti
 
 def test_a_number_that_was_altered_in_a_record_a_study_or_a_summary_is_refused(ledger: Ledger) -> None:
     record = finish(ledger, run_spec()) / "record.json"
-    data = ledger.data_folder("key") / "data.json"
+    data = ledger.data_folder(KEY) / "data.json"
     data.parent.mkdir(parents=True)
-    data.write_text(summary("key").model_dump_json(indent=1), encoding="utf-8")
+    data.write_text(summary(KEY).model_dump_json(indent=1), encoding="utf-8")
     seal_data(data.parent)
     read: dict[Path, tuple[str, str, Callable[[], object]]] = {
         record: ('"attempts": 1', '"attempts": 2', ledger.records),
@@ -257,13 +258,14 @@ def test_a_study_without_prepared_data_says_what_to_do(ledger: Ledger) -> None:
 
 
 def test_the_summary_in_use_is_the_newest(ledger: Ledger) -> None:
-    for age, key in enumerate(("newest", "older", "oldest")):
+    newest, *older = (letter * 16 for letter in "abc")
+    for age, key in enumerate((newest, *older)):
         path = ledger.data_folder(key) / "data.json"
         path.parent.mkdir(parents=True)
         path.write_text(summary(key).model_dump_json(), encoding="utf-8")
         seal_data(path.parent)
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
-    assert ledger.data_summary().key == "newest"
+    assert ledger.data_summary().key == newest
 
 
 def summary(key: str) -> DataSummary:

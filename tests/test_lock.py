@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tunewise.errors import StudyError
-from tunewise.lock import LOCK, exclusive
+from tunewise.lock import LOCK, exclusive, reporting
 
 HOLD = """
 import subprocess, sys, time
@@ -93,3 +94,20 @@ def test_a_lock_that_holds_rubbish_is_taken_over(tmp_path: Path) -> None:
         (tmp_path / LOCK).write_text(content, "utf-8")
         with exclusive(tmp_path):
             pass
+
+
+def test_a_report_waits_for_another_one_and_not_for_a_run(tmp_path: Path) -> None:
+    with exclusive(tmp_path), reporting(tmp_path):
+        with pytest.raises(StudyError, match="in use"), reporting(tmp_path, patience=0.1):
+            pass
+        ended: list[str] = []
+        second = threading.Thread(target=lambda: _report(tmp_path, ended))
+        second.start()
+        ended.append("first")
+    second.join()
+    assert ended == ["first", "second"]
+
+
+def _report(folder: Path, ended: list[str]) -> None:
+    with reporting(folder):
+        ended.append("second")

@@ -13,8 +13,8 @@ from tunewise.adapter_config import CONFIG, WEIGHTS
 from tunewise.adapter_file import read_adapter
 from tunewise.desk.adapter.heatmap import heat_map
 from tunewise.desk.adapter.inspect import compare_adapters, inspect_adapter, shrink_adapter
+from tunewise.disk import new_folder, scratch_folder
 from tunewise.errors import ModelError, StudyError
-from tunewise.fresh_folder import fresh_folder, scratch_folder
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 GOOD = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
@@ -192,7 +192,7 @@ def test_a_pickle_given_as_the_adapter_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_that_could_not_be_filled_is_not_there(tmp_path: Path) -> None:
     def fill(fails: BaseException | None) -> None:
-        with fresh_folder(tmp_path / "out") as place:
+        with new_folder(tmp_path / "out") as place:
             (place / "a").write_text("a")
             if fails:
                 raise fails
@@ -212,7 +212,7 @@ def test_a_folder_is_never_filled_through_a_link_or_over_a_file(tmp_path: Path) 
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").write_text("mine")
     for name in ("link", "file"):
-        with pytest.raises(ModelError, match="is not a folder"), fresh_folder(tmp_path / name):
+        with pytest.raises(ModelError, match="is not a folder"), new_folder(tmp_path / name):
             pass
     assert list((tmp_path / "real").iterdir()) == []
     assert (tmp_path / "file").read_text() == "mine"

@@ -21,9 +21,8 @@ from tunewise.adapter_config import CONFIG as CONFIG
 from tunewise.adapter_config import MAX_PATTERNS, LoraOptions, require_known_options
 from tunewise.adapter_config import WEIGHTS as WEIGHTS
 from tunewise.adapter_config import require_safe as require_safe
-from tunewise.disk import told
+from tunewise.disk import new_folder, told
 from tunewise.errors import ModelError
-from tunewise.fresh_folder import fresh_folder
 from tunewise.lowrank import Thin, thin_svd
 from tunewise.mistakes import shown
 from tunewise.name_patterns import NamePattern, deadline, name_ends
@@ -196,7 +195,7 @@ def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
             if not np.isfinite(stored).all():
                 raise ModelError(f"{module}: factor {side} holds numbers beyond fp32, so that it cannot be stored.")
             tensors[f"{PREFIX}{module}.lora_{kind}{side}{end}"] = stored
-    with fresh_folder(folder) as place:
+    with new_folder(folder) as place:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
         (place / CONFIG).write_text(json.dumps(adapter.config, indent=2, sort_keys=True), encoding="utf-8")
 

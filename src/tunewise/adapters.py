@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.adapter_records import Certificate, Merging, Rounding, Stored
+from tunewise.disk import require_new
 from tunewise.errors import SpecError
-from tunewise.fresh_folder import require_free, require_scratch
+from tunewise.scratch import require_scratch
 from tunewise.spec import DataSpec
 from tunewise.study_file import parse_study
 
@@ -27,7 +28,7 @@ def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to
     """
     if onto not in (None, "whole", trained_on):
         raise SpecError(f"--onto must be whole or as it was trained, which is {trained_on}, but got {onto}.")
-    require_free(out)
+    require_new(out)
     require_scratch()
     from tunewise.lab.adapters.load import AdapterFolder
     from tunewise.lab.adapters.merge import MergePlan

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tunewise.cli_adapter import adapter_app
-from tunewise.cli_options import Offline
+from tunewise.cli_options import Offline, to_write
 from tunewise.output import say, say_json, standard_streams
 
 app = typer.Typer(
@@ -31,7 +31,10 @@ Arms = Annotated[list[str] | None, typer.Option("--arm", help="NAME=METHOD,key=v
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="override a key of the study: train.epochs=1 (repeatable)")
 ]
-Out = Annotated[Path | None, typer.Option(help="the study folder [default: runs/<name of the study>]")]
+Out = Annotated[
+    Path | None,
+    typer.Option(parser=to_write, metavar="PATH", help="the study folder [default: runs/<name of the study>]"),
+]
 Budget = Annotated[str | None, typer.Option(help="a time such as 2h: caps and looks shrink for all arms alike to fit")]
 Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quickstart")]
 
@@ -163,24 +166,30 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     gpu: Annotated[str | None, typer.Option(help="for this card instead of this machine, such as A100-80GB")] = None,
     probe: Annotated[bool, typer.Option(help="do a few steps of every arm to tell how long the study takes")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
-    svg: Annotated[Path | None, typer.Option(help="also write what fills the memory as a chart to this file")] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(parser=to_write, metavar="PATH", help="also draw what fills the memory as a chart into this .svg"),
+    ] = None,
     offline: Offline = False,
 ) -> None:
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
-    from tunewise.disk import write_atomically
+    from tunewise.disk import require_output, write_output
     from tunewise.safe_text import printable
     from tunewise.spec import NO_DATA
     from tunewise.study import plan as plan_study
     from tunewise.terminal import Terminal
 
+    if svg:
+        require_output(svg, ".svg")
     asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
     card = find_gpu(gpu) if gpu else None
     missing: list[str] = []
     found = plan_study(asked, card[1].request() if card else None, probe=probe, tell=missing.append)
     if svg:
-        write_atomically(svg, chart(found))
+        drawn = chart(found)
+        write_output(svg, lambda temporary: temporary.write_text(drawn, encoding="utf-8"))
     if as_json:
         say_json(found.model_dump_json(indent=1))
     else:
@@ -195,7 +204,9 @@ def init(
     data: Annotated[
         str, typer.Option(help="a file, a folder with train/valid/test files, a hub id")
     ] = "builtin:stdlib",
-    to: Annotated[Path, typer.Option(help="the study file to write")] = Path("study.yaml"),
+    to: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="the study file to write")] = Path(
+        "study.yaml"
+    ),
 ) -> None:
     """Write a commented study file to start from."""
     from tunewise.study_file import write_template
@@ -208,7 +219,10 @@ def init(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="study folders; several stand side by side")],
     records: Annotated[
-        Path | None, typer.Option(help="also write every run as a row of this .csv or .parquet file")
+        Path | None,
+        typer.Option(
+            parser=to_write, metavar="PATH", help="also write every run as a row of this .csv or .parquet file"
+        ),
     ] = None,
     peft_results: Annotated[
         list[Path] | None,
@@ -247,12 +261,15 @@ def generate(
     folder: Folder,
     prompt: Annotated[str, typer.Option(help="the prompt (or the text to classify)")],
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="let a study run the code of its model that it says it runs")
+    ] = False,
     offline: Offline = False,
 ) -> None:
     """What base and tuned models answer to a prompt, side by side."""
     from tunewise.study import answers
 
-    for arm, text in answers(folder, prompt, max_new_tokens).items():
+    for arm, text in answers(folder, prompt, max_new_tokens, trust_remote_code=trust_remote_code).items():
         say(f"--- {arm}\n{text}")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tunewise.adapter_records import Rounding, Stored
-from tunewise.cli_options import Offline
+from tunewise.cli_options import Offline, to_write
 from tunewise.output import say_json
 
 BROKEN = 3  # exit status of a certificate that does not hold: neither the user's mistake nor ours
@@ -28,19 +28,25 @@ Json = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
 @adapter_app.command()
 def inspect(
     adapter: Adapter,
-    svg: Annotated[Path | None, typer.Option(help="also draw the norms by layer and module into this file")] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(parser=to_write, metavar="PATH", help="also draw the norms by layer and module into this .svg"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ranks, scales, spectra and dead modules of a LoRA adapter; its base is not needed."""
     from tunewise.desk.adapter.heatmap import heat_map
     from tunewise.desk.adapter.inspect import inspect_adapter
     from tunewise.desk.adapter.text import print_adapter
-    from tunewise.disk import write_atomically
+    from tunewise.disk import require_output, write_output
     from tunewise.terminal import Terminal
 
+    if svg:
+        require_output(svg, ".svg")
     view = inspect_adapter(adapter)
     if svg:
-        write_atomically(svg, heat_map(view))
+        drawn = heat_map(view)
+        write_output(svg, lambda temporary: temporary.write_text(drawn, encoding="utf-8"))
     if as_json:
         say_json(view.model_dump_json(indent=1))
     else:
@@ -50,7 +56,7 @@ def inspect(
 @adapter_app.command()
 def shrink(
     adapter: Adapter,
-    out: Annotated[Path, typer.Option(help="a new folder for the smaller adapter")],
+    out: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="a new folder for the smaller adapter")],
     rank: Annotated[int | None, typer.Option(help="at most this rank in every module")] = None,
     energy: Annotated[float | None, typer.Option(help="share of every module's squared norm to keep: 0.95")] = None,
     spread: Annotated[
@@ -91,7 +97,7 @@ def diff(
 @adapter_app.command()
 def merge(  # noqa: PLR0913 - every parameter is an option of the command
     adapter: Adapter,
-    out: Annotated[Path, typer.Option(help="a new folder for the merged model")],
+    out: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="a new folder for the merged model")],
     base: Base = None,
     trained_on: Annotated[Rounding, typer.Option(help="the base's weights while the adapter was trained")] = "whole",
     onto: Annotated[

@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,15 @@ def _go_offline(asked: bool) -> bool:
     if asked:
         os.environ.update(OFFLINE)
     return asked
+
+
+def to_write(text: str) -> Path:
+    """The path that an option names, to be written. Raises SpecError for an empty one, such as an unset variable."""
+    from tunewise.errors import SpecError
+
+    if not text.strip():
+        raise SpecError("an option that names what to write is empty. Give it a path, or leave the option out.")
+    return Path(text)
 
 
 Offline = Annotated[

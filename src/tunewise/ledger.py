@@ -14,6 +14,8 @@ runs/<study>/
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,34 +26,41 @@ from pydantic import ValidationError
 
 from tunewise.disk import (
     TEMPORARY,
+    create,
     delete,
     file_hash,
     files_below,
+    hide_like,
     in_folders,
     is_there,
     make_folder,
     move,
     read_text,
+    rename,
+    require_space,
+    set_modes,
+    sweep,
     sync_all,
+    temporary_name,
     told,
     write_atomically,
 )
 from tunewise.errors import StudyError
+from tunewise.gate import has_results, require_free, require_inside, require_key, require_no_links
 from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
-from tunewise.spec import RunSpec, StudySpec, canonical_json
+from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
 from tunewise.study_file import parse_study
 from tunewise.yaml_text import YamlError, load_yaml
 
+STUDY = "study.yaml"
 RECORD = "record.json"
 DECLARATIONS = "declarations.json"
 DATA_HASHES = "sha256.json"
 CHECKPOINT = "checkpoint"
 TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # of a run that was interrupted
 RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet", "spectrum.parquet")
-
-
-OWN_FOLDERS = ("runs", "data", "best", "figures")  # what a study writes into, always in its own folder
+OF_A_RUN = {*RUN_FILES, *TO_CONTINUE, RECORD, "weights"}  # all that a run writes; nothing else in its folder is deleted
 SEAL = "\n# sha256: "  # before the hash of what stands above it in study.yaml
 CARD = "README.md"  # of a deliverable: written over that of the run
 
@@ -82,33 +91,66 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
-        """The ledger of an existing study. Raises StudyError where `folder` holds none."""
-        if not is_there(folder / "study.yaml"):
+        """The ledger of an existing study. Raises StudyError where `folder` holds none, or a link."""
+        if not is_there(folder / STUDY):
             raise StudyError(
                 f"no study in {folder}: it has no study.yaml. `tunewise list` shows the studies there are."
             )
-        return cls(folder)
+        ledger = cls(folder)
+        if not ledger.is_begun():
+            raise StudyError(
+                f"no study in {folder}: its study.yaml is not one that tunewise wrote. Give it to `tunewise compare`."
+            )
+        require_no_links(folder)
+        return ledger
 
-    def create(self) -> None:
-        """Make the folder, ready to be written. Raises StudyError where that is not allowed."""
-        for name in OWN_FOLDERS:
-            if (self.folder / name).is_symlink():
-                raise StudyError(
-                    f"{self.folder / name} is a link, by which a study would write outside its folder. Remove "
-                    "it, or choose another folder with --out."
-                )
+    def create(self, sources: Sequence[str] = ()) -> None:
+        """Make the folder, ready to be written. Raises StudyError where that is not allowed, or not the study's own.
+
+        `sources` are the data: who may not read one of its files may not look into a new study folder, either.
+        """
+        with told(self.folder, "read"):
+            is_new = not self.folder.is_dir() or not any(self.folder.iterdir())
+        if not is_new:
+            if not self.is_begun():
+                require_free(self.folder)
+            require_no_links(self.folder)
+        runs = self.folder / "runs"
         try:
-            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            (self.folder / "runs" / ".writable").write_bytes(b"")
+            runs.mkdir(parents=True, exist_ok=True)
+            probe = temporary_name(runs / "writable")
+            create(probe)
+            probe.unlink()
+            if is_new:
+                hide_like(self.folder, map(Path, sources))
         except OSError as error:
             raise StudyError(
                 f"cannot write the study folder {self.folder}: {error.strerror}. Choose another with --out."
             ) from error
 
+    def sweep(self) -> None:
+        """Remove the temporary files of commands that died, which the holder of the lock may; the report's are its."""
+        sweep(path for name in ("runs", "data", "best") for path in (self.folder / name).rglob(f"*{TEMPORARY}"))
+        sweep(path for name in (STUDY, DECLARATIONS) for path in self.folder.glob(f"{name}.*{TEMPORARY}"))
+
+    def is_begun(self) -> bool:
+        """True if this is the folder of a study: it holds a study.yaml that tunewise wrote, a run, or prepared data."""
+        return self._is_sealed() or has_results(self.folder)
+
+    def _is_sealed(self) -> bool:
+        """True if study.yaml is as tunewise wrote it."""
+        path = self.folder / STUDY
+        text, _, seal = (read_text(path) if is_there(path) else "").rpartition(SEAL)
+        return seal.strip() == _text_hash(text)
+
     def store_study(self, study: StudySpec) -> None:
         """Write study.yaml, every default written out."""
         text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
-        write_atomically(self.folder / "study.yaml", f"{text}{SEAL}{_text_hash(text)}\n")
+        path = self.folder / STUDY
+        if is_there(path) and not self._is_sealed():  # damaged, or written by the user: it is not ours to delete
+            with told(path):
+                rename(path, temporary_name(path).with_suffix(".kept"))
+        write_atomically(path, f"{text}{SEAL}{_text_hash(text)}\n")
 
     def declared(self) -> dict[str, Any] | None:
         """What was declared before the first confirmation run; None: nothing. Raises StudyError if it was altered."""
@@ -134,12 +176,7 @@ class Ledger:
 
     def require_space(self, num_bytes: int) -> None:
         """Raises StudyError where the disk has less than `num_bytes` left."""
-        free = shutil.disk_usage(self.folder).free
-        if free < num_bytes:
-            raise StudyError(
-                f"not enough disk space for {self.folder}: {free / 2**20:,.0f} MiB free, about "
-                f"{num_bytes / 2**20:,.0f} MiB needed. Free some, set `keep: none`, or choose another with --out."
-            )
+        require_space(self.folder, num_bytes)
 
     def study(self) -> StudySpec:
         """The resolved study as stored. Raises StudyError where it is not what was stored."""
@@ -169,7 +206,9 @@ class Ledger:
                 f"the prepared data in {found[-1].parent} is damaged (data.json or {DATA_HASHES}). "
                 "Give `tunewise compare` again: it is prepared anew."
             )
-        return DataSummary.model_validate_json(read_text(found[-1]))
+        summary = DataSummary.model_validate_json(read_text(found[-1]))
+        require_key(found[-1], summary.key)
+        return summary
 
     def plan(self, key: str, study: StudySpec) -> StudyPlan | None:
         """The plan that was made of the study with this data; None: none was. Raises StudyError if it was altered."""
@@ -212,11 +251,12 @@ class Ledger:
         """The folder of a run that starts now, its spec inside; of a broken start what a run continues from stays."""
         folder = self.run_folder(spec.run_id)
         make_folder(folder)
+        require_inside(folder)
         delete(folder / RECORD)  # first: where it stands, the run is done and its other files are there
         kept = TO_CONTINUE if (folder / CHECKPOINT).is_dir() else ()
-        for path in folder.iterdir():
-            if path.name not in kept:
-                delete(path)
+        for name in sorted(OF_A_RUN.difference(kept)):
+            delete(folder / name)
+        sweep(folder.iterdir())
         write_atomically(folder / "spec.json", spec.model_dump_json(indent=2))
         return folder
 
@@ -231,9 +271,10 @@ class Ledger:
             raise StudyError(
                 f"{path} is damaged or of another version. Delete {path.parent} to run it again."
             ) from error
+        require_key(path, record.run_id)
         for name, expected in record.files.items():
             file = path.parent / name
-            if not is_there(file) or file_hash(file) != expected:
+            if name not in RUN_FILES or not is_there(file) or file_hash(file) != expected:
                 raise StudyError(f"{file} is not what the run wrote. Delete {path.parent} to run it again.")
         return record
 
@@ -276,20 +317,43 @@ class Ledger:
 
     def best_folder(self, arm: str) -> Path:
         """The deliverable of one arm."""
+        assert re.fullmatch(ARM_NAME, arm), f"{arm!r} is the name of an arm"
         return self.folder / "best" / arm
+
+    def deliverables(self) -> dict[str, int]:
+        """The folder of every deliverable by its number on the disk, which is another one once it is replaced."""
+        best = self.folder / "best"
+        with told(best, "read"):
+            entries = list(os.scandir(best)) if best.is_dir() else []
+        return {entry.name: entry.inode() for entry in entries if re.fullmatch(ARM_NAME, entry.name)}
 
     def promote(self, arm: str, run_id: str, keep_in_run: bool) -> None:
         """Make the weights of `run_id` the deliverable of `arm`, if they still lie in the run's folder."""
         weights, best = self.run_folder(run_id) / "weights", self.best_folder(arm)
         if not weights.is_dir():
             return
+        require_inside(weights)
         with told(best):
             best.parent.mkdir(exist_ok=True)
+            require_inside(best.parent)
             if keep_in_run:
-                copy = best.with_name(best.name + ".new")
-                delete(copy)
+                copy = temporary_name(best)
                 weights = Path(shutil.copytree(weights, copy))
+                set_modes(copy)
+                sync_all(copy)
+            self._keep_others(best)
         move(weights, best)
+
+    def _keep_others(self, best: Path) -> None:
+        """Move what lies in a deliverable and no run wrote, such as a user's notes, beside it: best/<arm>.others/."""
+        stored = [unsealed(read_text(path)) or {} for path in in_folders(self.folder / "runs", RECORD)]
+        ours = {CARD, *(name for record in stored for name in record.get("weights", ()))}
+        for path in list(files_below(best)):
+            name = path.relative_to(best)
+            if str(name) not in ours:
+                to = best.with_name(f"{best.name}.others") / name
+                make_folder(to.parent)
+                rename(path, temporary_name(to).with_suffix(".kept") if to.exists() else to)
 
     def has_weights(self, arm: str, record: RunRecord) -> bool:
         """True if the weights that the run saved lie in its folder, or in best/<arm>, as it wrote them."""
@@ -311,6 +375,8 @@ class Ledger:
 
 def _holds(folder: Path, hashes: Mapping[str, str]) -> bool:
     files = {folder / name: expected for name, expected in _but_card(hashes).items()}
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in hashes):
+        return False  # a path from a file that somebody else may have written
     return all(is_there(path) and file_hash(path) == expected for path, expected in files.items())
 
 

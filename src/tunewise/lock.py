@@ -15,11 +15,13 @@ from typing import Any
 
 import psutil
 
-from tunewise.disk import told
+from tunewise.disk import open_own, told
 from tunewise.errors import StudyError
 
 LOCK = ".lock"
+REPORT_LOCK = ".report-lock"
 PATIENCE_SECONDS = 15.0  # for the worker of a command that died: it ends as soon as it notices
+REPORT_SECONDS = 600.0  # for a report that another command writes: the largest take about a minute
 PAUSE_SECONDS = 0.05
 
 
@@ -29,11 +31,26 @@ def exclusive(folder: Path, patience: float = PATIENCE_SECONDS) -> Iterator[int]
 
     Raises StudyError, which names the holder, where another command holds it.
     """
-    path = folder / LOCK
+    with _held(folder / LOCK, patience, waits=False) as handle:
+        yield handle
+
+
+@contextmanager
+def reporting(folder: Path, patience: float = REPORT_SECONDS) -> Iterator[None]:
+    """Held while a report is built and written, so that a later one is never replaced by an earlier one.
+
+    Waits for another report to end. Raises StudyError where that takes longer than `patience` seconds.
+    """
+    with _held(folder / REPORT_LOCK, patience, waits=True):
+        yield
+
+
+@contextmanager
+def _held(path: Path, patience: float, waits: bool) -> Iterator[int]:
     with told(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = open_own(path, os.O_RDWR)
     try:
-        _take(handle, folder, time.monotonic() + patience)
+        _take(handle, path.parent, time.monotonic() + patience, waits)
         with told(path):
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
@@ -42,14 +59,14 @@ def exclusive(folder: Path, patience: float = PATIENCE_SECONDS) -> Iterator[int]
         os.close(handle)
 
 
-def _take(handle: int, folder: Path, deadline: float) -> None:
-    """Lock the file; where its holder is dead, wait for the last of its processes."""
+def _take(handle: int, folder: Path, deadline: float, waits: bool) -> None:
+    """Lock the file; where its holder is dead, or `waits` says so, wait for the last of its processes."""
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _holder(handle)
-            if not _is_gone(holder) or time.monotonic() > deadline:
+            if not (waits or _is_gone(holder)) or time.monotonic() > deadline:
                 raise StudyError(
                     f"{folder} is in use: {_describe(holder)}. "
                     "Wait until it ends, stop it, or choose another folder with --out."

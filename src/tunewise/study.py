@@ -21,18 +21,19 @@ from tunewise.desk.report.view import Report
 from tunewise.desk.report.wording import duration
 from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.disk import read_text
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
-from tunewise.fresh_folder import scratch_folder
 from tunewise.input_files import InputFiles
 from tunewise.ledger import DECLARATIONS, Ledger
-from tunewise.lock import exclusive
+from tunewise.lock import exclusive, reporting
 from tunewise.planning import planned, timed
 from tunewise.plans import PlanRequest, StudyPlan, settled, settled_with
 from tunewise.records import LOST, DataSummary, RunRecord
+from tunewise.scratch import scratch_folder
 from tunewise.spec import RunSpec, StudySpec
 
 DEFAULT_ROOT = Path("runs")
+TRIES = 3  # to read the deliverables while another command replaces them
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -66,15 +67,34 @@ def compare(
     KeyboardInterrupt after a Ctrl-C or SIGTERM, once the run that was going on is saved.
     """
     check_asked(study)
-    ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
-    ledger.create()  # study.yaml waits until the study is known to be sound, so as not to spoil a finished one's
+    ledger = begin(study, out)
     with exclusive(ledger.folder) as lock:
+        ledger.sweep()
         inputs = InputFiles.of(study, ledger.folder)
         with LabServer(study.machine, (lock,)) as lab:
             finished = run_missing(study, Work(ledger, lab, inputs, listener), again)
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before it came to that
         deliver(ledger, finished.study, finished.records)
-        return StudyResult(ledger.folder, write_report(ledger), unfinished(finished))
+        return written(ledger, unfinished(finished))
+
+
+def begin(study: StudySpec, out: Path | str | None) -> Ledger:
+    """The study folder, made where it is missing. Raises StudyError where it is not a study's, or holds a link.
+
+    study.yaml waits until the study is known to be sound, so as not to spoil a finished one's.
+    """
+    if out is not None and not str(out):
+        raise StudyError("--out is empty. Give the name of the study folder, or leave --out away.")
+    ledger = Ledger(DEFAULT_ROOT / study.name if out is None else Path(out))
+    named = (study.data.train, study.data.valid, study.data.test, study.forgetting.text)
+    ledger.create([source for source in named if source])
+    return ledger
+
+
+def written(ledger: Ledger, missing: tuple[str, ...] = ()) -> StudyResult:
+    """The study with its report, which is written, and what is `missing` of it. Raises StudyError."""
+    with reporting(ledger.folder):
+        return StudyResult(ledger.folder, write_report(ledger), missing)
 
 
 class Work(NamedTuple):
@@ -258,8 +278,7 @@ def check(
     Raises UserError like `compare`, which does not plan again what was planned here.
     """
     check_asked(study)
-    ledger = Ledger(Path(out) if out else DEFAULT_ROOT / study.name)
-    ledger.create()
+    ledger = begin(study, out)
     missing: list[str] = []
 
     def hear(event: dict[str, Any]) -> None:
@@ -267,6 +286,7 @@ def check(
         listener(event)
 
     with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
+        ledger.sweep()
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
         resolved = schedule.resolve(study, data)
         check_asked(resolved)
@@ -288,8 +308,7 @@ def _would_be_lost(ledger: Ledger, study: StudySpec, data: DataSummary) -> tuple
 
 def report(folder: Path | str) -> StudyResult:
     """The report of a study folder, built again from its records; trains nothing. Raises StudyError."""
-    ledger = Ledger.open(Path(folder))
-    return StudyResult(ledger.folder, write_report(ledger))
+    return written(Ledger.open(Path(folder)))
 
 
 def write_report(ledger: Ledger) -> Report:
@@ -314,7 +333,8 @@ def write_files(result: StudyResult) -> None:
     """Write the report into its study folder: report.json, report.html and figures/. Raises StudyError."""
     from tunewise.desk.report import html
 
-    html.write_pages(result.folder, result.report)
+    with reporting(result.folder):
+        html.write_pages(result.folder, result.report)
 
 
 def export(folders: Sequence[Path | str], path: Path | str) -> int:
@@ -322,11 +342,35 @@ def export(folders: Sequence[Path | str], path: Path | str) -> int:
     return export_records({str(folder): Ledger.open(Path(folder)) for folder in folders}, Path(path))
 
 
-def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, str]:
-    """What the base and every deliverable of a study answer to `prompt` (classification: the label)."""
+def answers(folder: Path | str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False) -> dict[str, str]:
+    """What the base and every deliverable of a study answer to `prompt` (classification: the label).
+
+    Where another command replaces a deliverable meanwhile, all is read again. Raises UserError, also for a study that
+    runs code of its model and is not trusted by `trust_remote_code`: the folder may be somebody else's.
+    """
+    ledger = Ledger.open(Path(folder))
+    if ledger.study().trust_remote_code and not trust_remote_code:
+        raise StudyError(
+            f"the study in {folder} runs code that its model {ledger.study().model} brings (trust_remote_code). "
+            "If you trust that code, add --trust-remote-code."
+        )
+    for _ in range(TRIES):
+        before, failure = ledger.deliverables(), None
+        try:
+            found = _answers(ledger, prompt, max_new_tokens)
+        except (TunewiseError, OSError, ValueError) as error:  # of half a folder, libraries say all kinds of things
+            failure = error
+        if ledger.deliverables() != before:
+            continue
+        if failure is not None:
+            raise failure
+        return found
+    raise StudyError(f"the tuned models in {folder} are being replaced. Wait for the command that does it, and retry.")
+
+
+def _answers(ledger: Ledger, prompt: str, max_new_tokens: int) -> dict[str, str]:
     from tunewise.lab.evaluate.answer import answer  # torch, which only this function needs in this process
 
-    ledger = Ledger.open(Path(folder))
     study, data = ledger.study(), ledger.data_summary()
     folders = {arm: ledger.best_folder(arm) for arm in study.arms if ledger.best_folder(arm).is_dir()}
     records = ledger.records() if folders else []
@@ -334,7 +378,7 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int) -> dict[str, s
         if ledger.writer(arm, records) is None:
             raise StudyError(f"{place} is not what its run wrote. Give `tunewise compare` again: it is made anew.")
     if not folders:
-        raise StudyError(f"{folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
+        raise StudyError(f"{ledger.folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
     return answer(study, data, folders, prompt, max_new_tokens)
 
 

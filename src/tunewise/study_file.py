@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tunewise.disk import write_output
 from tunewise.errors import SpecError
 from tunewise.mistakes import explain_all, misread_numbers
 from tunewise.registry import lookup
@@ -239,15 +240,12 @@ looks: [5, 10]                       # seeds after which the verdict is read; 10
 
 def write_template(model: str, data: str, path: Path) -> None:
     """Write a commented study file. Raises SpecError where one is there already, or may not be written."""
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise SpecError(f"{path} exists already. Choose another name with --to.")
     sources = "\n".join(f"  {split}: {_as_yaml(source)}" for split, source in data_sources(data).items())
     check = shlex.join(["tunewise", "check", str(path)])
     content = TEMPLATE.format(check=check, model=_as_yaml(_absolute_model(model)), data=sources)
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"cannot write {path}: {error.strerror}. Choose another name with --to.") from error
+    write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
 def _as_yaml(text: str) -> str:

@@ -18,6 +18,7 @@ from tunewise.lab.data.sources import read_source
 from tunewise.lab.fingerprints import FileHashes
 from tunewise.lab.models import ASSETS, load_base, load_config, load_tokenizer, load_tuned
 from tunewise.ledger import Ledger
+from tunewise.study import answers
 from tunewise.study_file import parse_study
 
 LORA = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": "tiny", "task_type": "CAUSAL_LM"}
@@ -123,12 +124,27 @@ def test_a_data_set_that_is_a_program_is_not_run(mark: Path, tmp_path: Path, mon
 def test_a_link_in_a_study_folder_leads_nowhere(name: str, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    folder = tmp_path / "study"
-    folder.mkdir()
-    (folder / name).symlink_to(elsewhere)
-    with pytest.raises(StudyError, match=rf"{name} is a link, by which a study would write outside"):
-        Ledger(folder).create()
+    ledger = Ledger(tmp_path / "study")
+    ledger.create()
+    ledger.store_study(parse_study({**STUDY, "arms": {"full": {"method": "full"}}}, "s.yaml"))
+    path = ledger.folder / name
+    if path.exists():
+        path.rmdir()
+    path.symlink_to(elsewhere)
+    with pytest.raises(StudyError, match=rf"{name} is a link. Whatever changes it might change something outside"):
+        ledger.create()
     assert not list(elsewhere.iterdir())
+
+
+def test_a_study_folder_does_not_decide_that_code_of_a_model_is_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "study")
+    ledger.create()
+    content = {**STUDY, "arms": {"full": {"method": "full"}}, "trust_remote_code": True}
+    ledger.store_study(parse_study(content, "s.yaml"))
+    with pytest.raises(StudyError, match="runs code .* add --trust-remote-code"):
+        answers(ledger.folder, "prompt", 1)
+    with pytest.raises(StudyError, match="holds no prepared data"):
+        answers(ledger.folder, "prompt", 1, trust_remote_code=True)
 
 
 @pytest.mark.parametrize("arm", ["..", "../x", "/tmp/x", "a/b", "a\\b", "a\0", "", ".", "a\n", "~", "a.b"])

@@ -95,6 +95,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         ]
         found[record.run_id] = (record.model_dump(mode="json", exclude=OF_RECORD), steps)
     for path in disk.files_below(folder):
+        if path.suffix == ".kept":  # a study.yaml that was not as tunewise wrote it
+            continue
         name = str(path.relative_to(folder))
         is_weights = name.startswith("best/") and path.suffix != ".md"
         found[name] = disk.file_hash(path) if is_weights or path.suffix == ".parquet" else "is there"
@@ -112,6 +114,8 @@ def without_measured(value: Any) -> Any:
 
 # --- every moment at which it could die
 
+LITTER = re.compile(r"\.[0-9a-f]{16}\.tmp\b")  # the end of a temporary name, which nobody can foresee
+
 Visit = Callable[[str], None]  # is told which operation, of which file
 
 
@@ -121,23 +125,24 @@ def visited(visit: Visit) -> Iterator[None]:
     true = {name: getattr(disk, name) for name in ("fill", "sync", "rename", "remove", "append")}
 
     def fill(path: Path, write: Callable[[Path], object]) -> None:
-        visit(f"fill {path.name}")
+        name = LITTER.sub(".tmp", path.name)
+        visit(f"fill {name}")
         true["fill"](path, write)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        visit(f"half filled {path.name}")
+        visit(f"half filled {name}")
         path.write_bytes(content)
 
     def remove(path: Path) -> None:
-        visit(f"remove {path.name}")
+        visit(f"remove {LITTER.sub('.tmp', path.name)}")
         if path.is_dir() and (files := list(disk.files_below(path))):
             files[0].unlink()
-            visit(f"half removed {path.name}")
+            visit(f"half removed {LITTER.sub('.tmp', path.name)}")
         true["remove"](path)
 
     def told(name: str) -> Callable[..., None]:
         def operation(first: Any, *more: Any) -> None:
-            visit(f"{name} {Path(first.name).name}")
+            visit(f"{name} {LITTER.sub('.tmp', Path(first.name).name)}")
             true[name](first, *more)
 
         return operation
@@ -173,7 +178,7 @@ def digest(folder: Path) -> str:
     """Of the names and bytes of all that is below a folder."""
     hashed = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        hashed.update(str(path.relative_to(folder)).encode() + b"\0")
+        hashed.update(LITTER.sub(".tmp", str(path.relative_to(folder))).encode() + b"\0")
         if path.is_file():
             hashed.update(path.read_bytes())
     return hashed.hexdigest()

@@ -87,7 +87,7 @@ def test_a_folder_that_may_not_be_written_is_named_and_what_is_finished_stays(
         line = refused("compare", file, "--out", str(folder))
         assert line == f"error: cannot write the study folder {folder}: Permission denied. Choose another with --out."
         line = refused("report", str(folder))
-        assert line.startswith(f"error: cannot write {folder / 'figures'}: Permission denied. Mend that")
+        assert line.startswith(f"error: cannot write {folder / '.report-lock'}: Permission denied. Mend that")
     assert digest(folder) == before
     finish(study, folder, write_report_alone)
     assert outcome(folder) == whole

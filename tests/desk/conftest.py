@@ -77,7 +77,7 @@ def data_summary(task: str = "sft", **changes: Any) -> DataSummary:
         ).model_dump()
 
     content = {
-        "key": "0123abcd",
+        "key": "0123abcd0123abcd",
         "task": task,
         "labels": LABELS if task == "classify" else (),
         "splits": [split("train", 1000), split("valid", ROWS["valid"]), split("test", ROWS["test"])],

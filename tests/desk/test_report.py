@@ -23,6 +23,7 @@ from tunewise.desk.report.arms import MAX_TRAIN_POINTS, thinned
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.charts import figures, parabola
 from tunewise.desk.report.html import to_html, write_report
+from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.view import Report, schema_text
 from tunewise.desk.search import headroom
 from tunewise.desk.sentences import what_would_decide
@@ -174,10 +175,19 @@ def test_the_published_schema_is_the_models_own() -> None:
 def test_report_json_fits_the_published_schema_and_reads_back_as_the_same_report(
     finished: Ledger, report: Report
 ) -> None:
-    text = (finished.folder / "report.json").read_text(encoding="utf-8")
+    path = finished.folder / "report.json"
+    text = path.read_text(encoding="utf-8")
     schema = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(text), schema)
-    assert Report.model_validate_json(text) == report
+    assert read_report(path) == report
+    assert Report.model_validate_json(text).replace(sha256=None) == report
+
+
+def test_a_report_of_which_any_word_was_changed_is_not_read(finished: Ledger, tmp_path: Path) -> None:
+    text = (finished.folder / "report.json").read_text(encoding="utf-8")
+    for changed in (text.replace('"model": "', '"model": "another-'), text.replace('"sha256": "', '"sha256": "0'), ""):
+        (tmp_path / "report.json").write_text(changed, encoding="utf-8")
+        assert read_report(tmp_path / "report.json") is None
 
 
 def test_writing_the_report_again_changes_no_byte_and_touches_no_run(finished: Ledger, report: Report) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from tunewise.desk.metrics import compute, know_own, metrics_of, read_scores
 from tunewise.desk.schedule import selected_evaluation
+from tunewise.disk import require_output, write_output
 from tunewise.errors import StudyError
 from tunewise.ledger import Ledger
 from tunewise.records import LOST, RunRecord
@@ -30,21 +31,16 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
-    try:
-        if path.suffix == ".csv":
-            csv.write_csv(as_text(table), path)
-        else:
-            pq.write_table(table, path)
-    except OSError as error:
-        raise StudyError(f"cannot write {path}: {error}. Give a path in a folder that exists.") from error
+    writer = csv.write_csv if path.suffix == ".csv" else pq.write_table
+    shown = as_text(table) if path.suffix == ".csv" else table
+    write_output(path, lambda temporary: writer(shown, temporary))
     return len(rows)
 
 
 def check_path(path: Path) -> None:
     """Raises StudyError where records cannot be written to `path`, before anything is."""
-    if path.suffix not in FORMATS:
-        raise StudyError(f"cannot write records as '{path.name}'. Allowed: names that end in {' or '.join(FORMATS)}.")
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    require_output(path, *FORMATS)
+    if not path.absolute().parent.is_dir():
         raise StudyError(f"cannot write {path}: give the name of a file, in a folder that exists.")
 
 

@@ -28,7 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tunewise.disk import make_folder, told
+from tunewise.disk import make_folder, open_own, told
 from tunewise.errors import MachineError, UserError, refusal
 from tunewise.executors.lifeline import watch
 from tunewise.import_path import PYTHON
@@ -127,9 +127,11 @@ def _told(error: Exception) -> dict[str, Any]:
 def _print_into(log: Path) -> None:
     """From now on, what this process prints goes to the end of that file. Raises StudyError if the disk refuses."""
     make_folder(log.parent)
-    with told(log), log.open("a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    with told(log):
+        handle = open_own(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
 
 
 def prepare_job(request: dict[str, Any]) -> None:

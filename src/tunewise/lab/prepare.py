@@ -86,7 +86,7 @@ def _make_newest(summary: Path) -> None:
     """Newer than its like, also where the clock was set back: the newest is the one in use."""
     others = [path.stat().st_mtime_ns for path in summary.parents[1].glob("*/data.json") if path != summary]
     now = max([time.time_ns(), *(other + 1_000_000_000 for other in others)])  # some disks count in seconds
-    os.utime(summary, ns=(now, now))
+    os.utime(summary, ns=(now, now), follow_symlinks=False)
 
 
 def _summary(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from tunewise.disk import files_below, told, write_table
+from tunewise.disk import delete, files_below, set_modes, told, write_table
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
@@ -279,10 +279,13 @@ class Run:
         weights = self.folder / "weights"
         if self.data.chat_template is not None:
             self.tokenizer.chat_template = self.data.chat_template
+        delete(weights)
         with told(weights):
+            weights.mkdir()  # a new one, so that nothing in it can be a link
             method.save(model, weights)
             saved_bytes = sum(path.stat().st_size for path in files_below(weights) if path.name != CARD)
             self.tokenizer.save_pretrained(weights)
+        set_modes(weights)
         return saved_bytes
 
     def _score(self, model: torch.nn.Module, training: Training) -> tuple[Sample, ...]:

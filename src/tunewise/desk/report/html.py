@@ -14,14 +14,20 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts import Figure, figures
-from tunewise.desk.report.listing import SUMMARY, summary_text
+from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.view import Report
-from tunewise.disk import delete, make_folder, write_atomically
+from tunewise.disk import delete, make_folder, sweep, write_atomically
 from tunewise.ledger import Ledger
 from tunewise.safe_text import pictured
+from tunewise.spec import ARM_NAME
 
 TEMPLATE = "report.html.j2"
 GAIN_TRACK = 1.2  # of full's gain: room for an arm that gains more
+# the names of figures, also of those that this report has no data for
+FIGURE = re.compile(
+    "difference-to-full|training-loss|validation|learning-rates|learning-and-forgetting|forgetting-by-rate|"
+    f"quality-against-cost|ranks-{ARM_NAME}"
+)
 BADGES = {"as good": "✓", "better": "↑", "worse": "↓", "undecided": "?"}
 
 
@@ -38,15 +44,16 @@ def write_report(ledger: Ledger) -> Report:
 def write_pages(study_folder: Path, report: Report) -> None:
     """Write figures/, report.json and report.html into the study's folder."""
     drawn = figures(report)
+    page = to_html(report, drawn)
     folder = make_folder(study_folder / "figures")
+    sweep([*folder.iterdir(), *study_folder.glob("report.*")])
     for figure in drawn:
         write_atomically(folder / f"{figure.name}.svg", standalone(figure.wide))
-    for stale in {path.stem for path in folder.glob("*.svg")} - {figure.name for figure in drawn}:
-        delete(folder / f"{stale}.svg")
-    write_atomically(study_folder / "report.html", to_html(report, drawn))
-    text = report.model_dump_json(indent=1)
-    write_atomically(study_folder / "report.json", text)
-    write_atomically(study_folder / SUMMARY, summary_text(report, text))
+    for path in folder.glob("*.svg"):
+        if FIGURE.fullmatch(path.stem) and path.stem not in {figure.name for figure in drawn}:
+            delete(path)  # of an earlier report; other files in this folder are not ours
+    write_atomically(study_folder / REPORT, report_text(report))
+    write_atomically(study_folder / "report.html", page)
 
 
 def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:

@@ -171,6 +171,7 @@ class Report(Frozen):
     environment: Environment | None  # of the first run; differences between arms are warnings
     warnings: tuple[Finding, ...]  # blocking ones first
     advice: Advice | None = None  # None only while the report is being made
+    sha256: str | None = None  # of the text of report.json before this key; None: not read from there
 
     def arm(self, name: str) -> ArmView:
         """The arm of that name."""

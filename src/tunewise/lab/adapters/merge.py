@@ -8,9 +8,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from tunewise.adapter_records import Merging, Rounding, Stored
-from tunewise.disk import files_below
+from tunewise.disk import files_below, new_folder, require_new
 from tunewise.errors import ModelError
-from tunewise.fresh_folder import fresh_folder, require_free
 from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.rows import ScoredRows
@@ -38,7 +37,7 @@ def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
     """
     adapter = plan.adapter
     adapter.require_mergeable()
-    require_free(plan.out)
+    require_new(plan.out)
     forms = Forms(rows.examples, padding_id(adapter.tokenizer), rows.has_answers)
     adapted = adapter.put_on(adapter.load_base(plan.trained_on))
     forms.measure("adapter", adapted)
@@ -46,7 +45,7 @@ def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
         adapted = adapter.put_on(adapter.load_base(plan.onto))
     merged = merge_in_fp32(adapter, adapted)
     forms.measure("merged, fp32", merged)
-    with fresh_folder(plan.out) as place:
+    with new_folder(plan.out) as place:
         store(merged, adapter, plan.stored, place)
     del adapted, merged
     forms.measure(f"read back, {plan.stored}", read_back(adapter, plan.out))
@@ -74,9 +73,10 @@ def merge_in_fp32(adapter: AdapterFolder, adapted: PeftModel) -> PreTrainedModel
 
 def store(merged: PreTrainedModel, adapter: AdapterFolder, stored: Stored, folder: Path) -> None:
     """Write a transformers folder of safetensors in shards of 5 GB, cast once, with the tokenizer."""
-    with quiet_transformers():
-        merged.to(DTYPES[stored]).save_pretrained(folder, max_shard_size=SHARD_BYTES)
-    adapter.tokenizer.save_pretrained(folder)
+    with new_folder(folder) as place:
+        with quiet_transformers():
+            merged.to(DTYPES[stored]).save_pretrained(place, max_shard_size=SHARD_BYTES)
+        adapter.tokenizer.save_pretrained(place)
 
 
 def read_back(adapter: AdapterFolder, folder: Path) -> PreTrainedModel:

@@ -76,8 +76,9 @@ class StepLog:
     def open(self, num_bytes: int) -> None:
         """Begin behind the first `num_bytes`; what stood there goes."""
         with disk.told(self.path):
-            self.path.touch()
-            self.file = self.path.open("r+b")
+            self.file = open(  # noqa: SIM115 - `close` closes it
+                self.path, "r+b", opener=lambda name, flags: disk.open_own(Path(name), flags)
+            )
             self.digest.update(self.file.read(num_bytes))
             self.num_bytes = num_bytes
             self.file.truncate(num_bytes)

@@ -1,0 +1,97 @@
+"""The gate of a study folder: nothing below it leads out of it, and it is a study's or new.
+
+Every command passes here before it writes (`Ledger.open`, `Ledger.create`), and a run before it begins.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tunewise.disk import told
+from tunewise.errors import StudyError
+
+KEY = re.compile(r"[0-9a-f]{16}")  # of a run, and of prepared data: the name of its folder
+# what a command leaves that ended before it made a run or prepared data
+BEGUN = {"": {".lock", "runs", "data"}, "runs": {".writable"}, "data": {"hashes.json", "log.txt"}}
+
+
+def require_no_links(folder: Path) -> None:
+    """Raises StudyError if anything below `folder` is a link, has another name elsewhere, or is not plain."""
+    for path, status in _all_below(folder):
+        _require_plain(path, status)
+
+
+def require_inside(folder: Path) -> None:
+    """Raises StudyError if a folder of a study is a link itself, or anything below it leads out."""
+    with told(folder, "read"):
+        status = folder.lstat()
+    _require_plain(folder, status)
+    require_no_links(folder)
+
+
+def _require_plain(path: Path, status: os.stat_result) -> None:
+    if why := _leads_out(status):
+        raise StudyError(
+            f"{path} is {why}. Whatever changes it might change something outside of the study folder, so nothing "
+            "was changed. Remove it, or use a copy of the study folder without links (made by `cp -rL`)."
+        )
+
+
+def _leads_out(status: os.stat_result) -> str | None:
+    if stat.S_ISLNK(status.st_mode):
+        return "a link"
+    if stat.S_ISREG(status.st_mode):
+        return "a file that has another name elsewhere (a hard link)" if status.st_nlink > 1 else None
+    return None if stat.S_ISDIR(status.st_mode) else "neither a file nor a folder, but a named pipe, socket or device"
+
+
+def _all_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every path below, with what it is itself; no link is followed."""
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        with told(place, "read"), suppress(FileNotFoundError):  # another command may delete what was listed
+            for path in sorted(place.iterdir()):
+                with suppress(FileNotFoundError):
+                    status = path.lstat()
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(path)
+                    yield path, status
+
+
+def has_results(folder: Path) -> bool:
+    """True if `folder` holds a run, or prepared data."""
+    with told(folder, "read"):
+        return any(KEY.fullmatch(name) for place in ("runs", "data") for name in _names(folder / place))
+
+
+def require_free(folder: Path) -> None:
+    """Raises StudyError if `folder` holds more than what a study begins with."""
+    with told(folder, "read"):
+        names = _names(folder)
+        inside = {place: _names(folder / place) for place in ("runs", "data")}
+    is_begun = names <= BEGUN[""] and all(found <= BEGUN[place] for place, found in inside.items())
+    if is_begun and (".lock" in names or not inside["data"]):
+        return
+    shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+    raise StudyError(
+        f"'{folder}' is not empty and does not hold a study (it holds {shown}). A study would replace files there. "
+        "Choose a new folder with --out."
+    )
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def require_key(path: Path, said: str) -> None:
+    """Raises StudyError unless the folder of `path` is named by 16 hex digits, and `path` says that it is of these."""
+    name = path.parent.name
+    if not KEY.fullmatch(name) or said != name:
+        raise StudyError(
+            f"{path} says that it is of {said!r}, but its folder is named {name!r}. Runs and their data lie in folders "
+            f"named by their own 16 hex digits. Move {path.parent} out of the study folder, or delete it."
+        )
