@@ -20,7 +20,7 @@ from tunewise.errors import StudyError
 from tunewise.input_files import InputFiles
 from tunewise.ledger import DECLARATIONS, Ledger
 from tunewise.records import RunRecord
-from tunewise.spec import Inputs, StudySpec
+from tunewise.spec import Inputs, RunSpec, StudySpec
 
 compare = compare_with_a_seed  # the driver with a lab that answers from a seed
 PROTOCOL = {
@@ -51,10 +51,20 @@ def replace_weights(folder: Path) -> None:
     new.replace(path)
 
 
-def test_law_47_a_base_that_is_replaced_between_two_runs_stops_the_study(asked: StudySpec, tmp_path: Path) -> None:
+def test_law_47_a_base_that_is_replaced_between_two_runs_stops_the_study(
+    asked: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Law 47: one message before the next run; put back, the same command makes what is missing and no run twice."""
     shutil.copytree(tmp_path / "model", tmp_path / "kept")
     begun: list[str] = []
+    ran: list[str] = []
+    true_run = LabHere.run
+
+    def run(self: LabHere, spec: RunSpec, *of: Any) -> RunRecord:
+        ran.append(spec.run_id)
+        return true_run(self, spec, *of)
+
+    monkeypatch.setattr(LabHere, "run", run)
 
     def swap(event: dict[str, Any]) -> None:
         if event["event"] == "begin":
@@ -65,7 +75,7 @@ def test_law_47_a_base_that_is_replaced_between_two_runs_stops_the_study(asked: 
     with pytest.raises(StudyError, match=r"model\.safetensors changed while the study was running.*--again"):
         driver.compare(asked, tmp_path / "study", swap)
     ledger = Ledger(tmp_path / "study")
-    assert {record.run_id for record in ledger.records()} == set(begun[:2])
+    assert {record.run_id for record in ledger.records()} == set(begun[:2]) == set(ran)
     (tmp_path / "model" / "model.safetensors").unlink()
     shutil.copy2(tmp_path / "kept" / "model.safetensors", tmp_path / "model")
     continued: list[str] = []
