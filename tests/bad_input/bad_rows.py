@@ -37,6 +37,63 @@ VALUES = [
     ),
     rows("escapes of a terminal as a column", [{"\x1b[31mtext": "a"}], r"\x1b[31mtext", "data.columns"),
     rows("a mark-up tag as a column", [{"[/red]<script>": "a"}], "[/red]<script>", "data.columns"),
+    rows(
+        "columns under other names",
+        [{"question": "q", "answer": "a"}],
+        "columns: {prompt: question, completion: answer}",
+    ),
+    rows(
+        "a label under another name", [{"sentence": "s", "category": "c"}], "columns: {text: sentence, label: category}"
+    ),
+    rows("columns in capitals", [{"Text": "s", "Label": "c"}], "columns: {text: Text, label: Label}"),
+    taken(
+        rows(
+            "plain text beside a category",
+            [{"text": f"document {i}", "category": "ab"[i % 2]} for i in range(60)],
+            "lm",
+        )
+    ),
+    rows(
+        "completions with a verdict (KTO)",
+        [{**pair(), "label": i % 2 == 0} for i in range(4)],
+        "line 1",
+        "'label'",
+        "4 of 4",
+    ),
+    rows("tools beside a pair", [{**pair(), "tools": [{"name": "f"}]}], "line 1", "'tools'", "remove the column"),
+    rows("several completions", [pair(completion=["a", "b"])], "line 1", "'completion'", "list"),
+    taken(
+        rows(
+            "several references",
+            [{"prompt": f"p {i}", "references": [f"r {i}", "other"]} for i in range(60)],
+            "sft",
+            "'p",
+        )
+    ),
+    rows(
+        "references that are a text", [{"prompt": "p", "references": "r"}], "line 1", "'references'", "a list of texts"
+    ),
+    rows("no references", [{"prompt": "p", "references": []}], "line 1", "'references'", "a list of texts", "[]"),
+    rows("a blank reference", [{"prompt": "p", "references": ["a", " "]}], "line 1", "'references', text 2", "empty"),
+    rows("a reference that is a number", [{"prompt": "p", "references": [1]}], "'references', text 1", "int"),
+    taken(
+        rows(
+            "Alpaca's columns",
+            [{"instruction": f"do {i}", "input": "this" * (i % 2), "output": "done"} for i in range(60)],
+            "sft",
+            "'do",
+        )
+    ),
+    rows(
+        "Alpaca's columns with a history",
+        [{"instruction": "a", "output": "b", "history": [["c", "d"]]}],
+        "line 1",
+        "'history'",
+        "data.template",
+    ),
+    rows(
+        "Alpaca's output left blank", [{"instruction": "a", "input": "", "output": " "}], "line 1", "'output'", "empty"
+    ),
     rows("only blank documents", [{"text": ""}, {"text": "\n"}], "no text in all 2 rows"),
     taken(
         rows("some blank documents", [{"text": ""}, *({"text": f"document {i}"} for i in range(60))], "1 of 61 rows")
@@ -142,13 +199,116 @@ CONVERSATIONS = [
 ]
 
 
+def sharegpt(*pairs: tuple[Any, Any], **row: Any) -> dict[str, Any]:
+    return {"conversations": [{"from": role, "value": value} for role, value in pairs], **row}
+
+
+def answered(**turn: Any) -> list[Any]:
+    """A conversation whose answer says more than a text."""
+    return [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", **turn}]}]
+
+
+CALLS = {"function": {"name": "f", "arguments": "{}"}}
+
+CONVERSATIONS += [
+    taken(rows("ShareGPT's form", [sharegpt(("human", f"hi {i}"), ("gpt", "ho")) for i in range(60)], "sft", "User")),
+    rows("an unknown speaker", [sharegpt(("human", "a"), ("elf", "b"))], "turn 2", "'elf'", "roles: {user: elf}"),
+    rows(
+        "ShareGPT's roles in OpenAI's form",
+        [turns(("human", "a"), ("gpt", "b"))],
+        "roles: {user: human, assistant: gpt}",
+    ),
+    rows("two system messages", [sharegpt(("system", "a"), ("human", "b"), system="c")], "'system'", "Keep one"),
+    rows(
+        "a call that is no JSON", [sharegpt(("human", "a"), ("function_call", "f(x)"))], "turn 2", "not JSON", "'f(x)'"
+    ),
+    rows("conversations that are a text", [{"conversations": "hi"}], "'conversations'", "a list"),
+    rows(
+        "turns with other names",
+        [{"talk": [{"speaker": "A", "text": "hi"}, {"speaker": "B", "text": "ho"}]}],
+        "columns: {messages: talk, role: speaker, content: text} and roles: {user: A, assistant: B}",
+    ),
+    taken(
+        rows(
+            "turns whose names are mapped",
+            [{"talk": [{"who": "A", "text": f"hi {i}"}, {"who": "B", "text": "ho"}]} for i in range(60)],
+            "sft",
+            "User",
+            data__columns={"messages": "talk", "role": "who", "content": "text"},
+            data__roles={"user": "A", "assistant": "B"},
+        )
+    ),
+    rows(
+        "turns whose names are mapped, their speakers not",
+        [{"messages": [{"who": "A", "text": "hi"}, {"who": "B", "text": "ho"}]}],
+        "turn 1",
+        "'A'",
+        "roles: {user: A, assistant: B}",
+        data__columns={"role": "who", "content": "text"},
+    ),
+    rows(
+        "tools that the template does not write", [{**TALK[0], "tools": [CALLS]}], "tools", "never read", "1 of 1 rows"
+    ),
+    rows("tools that are no JSON", [{**TALK[0], "tools": "f"}], "'tools'", "not JSON", "'f'"),
+    rows("tools that are a number", [{**TALK[0], "tools": 7}], "'tools'", "must be a list", "7"),
+    rows("calls that the template does not write", answered(tool_calls=[CALLS]), "'tool_calls' (turn 2)", "never read"),
+    rows("a call without a name", answered(tool_calls=[{"function": {}}]), "turn 2", "call of a tool", "name"),
+    rows("calls that are a number", answered(tool_calls=7), "turn 2", "call of a tool", "7"),
+    rows(
+        "a call with a list of arguments",
+        answered(tool_calls=[{"function": {"name": "f", "arguments": "[1]"}}]),
+        "'f'",
+        "an object",
+        "[1]",
+    ),
+    rows("a key of a turn that nothing reads", answered(prefix=True), "turn 2", "'prefix'", "1 of 1 rows"),
+    rows("half a weight", answered(weight=0.5), "turn 2", "'weight' is 0.5", "1 or 0"),
+    rows("a weight that is a text", answered(weight="0"), "turn 2", "'weight' is '0'", "1 or 0"),
+    rows("weight 0 for every answer", answered(weight=0), "weight 0", "Drop the row"),
+    rows(
+        "a question to be trained on",
+        [{"messages": [{"role": "user", "content": "q", "train": True}, {"role": "assistant", "content": "a"}]}],
+        "turn 1",
+        "'train' is True",
+        "only turns of the assistant",
+    ),
+    rows("pictures beside a conversation", [{**TALK[0], "images": ["a.png"]}], "'images'", "remove the column"),
+    taken(
+        rows(
+            "an answer of weight 0",
+            [
+                {"messages": [*row["messages"][:1], {**row["messages"][1], "weight": 0}, *TALK[i - 1]["messages"]]}
+                for i, row in enumerate(TALK)
+            ],
+            "sft",
+            "'ho",
+        )
+    ),
+]
+
+
 def template(what: str, text: str, *words: str) -> Case:
     """Conversations with a chat template of one's own."""
     made = rows(what, TALK, *words, data__chat_template="t.jinja")
     return Case(made.what, made.arguments, made.words, {**made.files, "t.jinja": text.encode()})
 
 
+BLANK = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+
 TEMPLATES = [
+    taken(
+        template(
+            "a chat template whose prompt ends with a blank",
+            BLANK + "{% if add_generation_prompt %}assistant: {% endif %}",
+            "sft",
+        )
+    ),
+    template(
+        "a chat template that leaves turns out", "{% for m in messages[1:] %}{{ m.content }}{% endfor %}", "turn 1"
+    ),
+    template(
+        "a chat template that needs all memory", "{{ 'a' * 10**14 }}", "does not take this conversation", "Memory"
+    ),
     rows(
         "a chat template that is not there",
         TALK,

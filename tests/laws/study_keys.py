@@ -70,6 +70,7 @@ class Bench:
             {**row, "question": f"w5 {row['prompt']}", "source": f"s{n % 3}"} for n, row in enumerate(rows_of("sft"))
         ]
         roles = (("user", "prompt"), ("assistant", "completion"))
+        speakers = (("human", "prompt"), ("gpt", "source"), ("human", "prompt"), ("bot", "completion"))
         tables: dict[str, list[dict[str, Any]]] = {
             "all": rows,
             "train": rows[:16],
@@ -79,6 +80,7 @@ class Bench:
             "test": rows[32:],
             "repeated": [*rows[:12], *rows[32:36]],
             "chat": [{"messages": [{"role": role, "content": row[key]} for role, key in roles]} for row in rows],
+            "spoken": [{"conversations": [{"from": who, "value": row[key]} for who, key in speakers]} for row in rows],
             "classes": rows_of("classify"),
         }
         for name, table in tables.items():

@@ -12,7 +12,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import DataError, ModelError, SpecError
+from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
+from tunewise.lab.data.sources import read_source
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
@@ -22,7 +24,7 @@ from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
-from tunewise.spec import ExistingMethod, Inputs, Method, PeftMethod, StudySpec, canonical_json
+from tunewise.spec import ExistingMethod, Inputs, Method, PeftMethod, StudySpec, Task, canonical_json
 
 
 def prepare(study: StudySpec, root: Path) -> str:
@@ -54,7 +56,7 @@ def prepare(study: StudySpec, root: Path) -> str:
     examples = prepare_examples(study, tokenizer, context_length(config), folder)
     if data_key(study, tokens_by) != data:  # read more than once, and stored under this name
         raise DataError("the data changed while it was prepared. Leave its files alone, and give the command again.")
-    load_config(study.model, examples.task, study.trust_remote_code)  # now that the task is known
+    _require_task(study, examples.task)
     inputs = Inputs(
         base=base_hash,
         tokenizer=tokens_by,
@@ -68,6 +70,15 @@ def prepare(study: StudySpec, root: Path) -> str:
     seal_data(folder)
     _make_newest(folder / "data.json")
     return key
+
+
+def _require_task(study: StudySpec, task: Task) -> None:
+    """Raises ModelError if the model cannot do the task that the columns say, with the line that would change it."""
+    try:
+        load_config(study.model, task, study.trust_remote_code)
+    except ModelError as error:
+        hint = label_advice(read_source(study.data.train, "train", study.data.document_separator).first())
+        raise ModelError(f"{error}{hint if study.task is None else ''}") from error
 
 
 def _make_newest(summary: Path) -> None:

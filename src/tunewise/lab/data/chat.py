@@ -11,7 +11,17 @@ import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tunewise.errors import DataError
-from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, checked_text, read_references, require_read, runs
+from tunewise.lab.data.rows import (
+    Cells,
+    EncodedRow,
+    Row,
+    Text,
+    UnreadError,
+    checked_text,
+    read_references,
+    require_read,
+    runs,
+)
 from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
 from tunewise.lab.data.tools import with_text_arguments
 from tunewise.lab.data.turns import Conversation, read_conversation
@@ -53,6 +63,7 @@ class Chat:
     def render(self, cells: Cells) -> Text | None:
         """The conversation up to the last answer, and that answer; None where there is none to train on."""
         require_read(cells, "a conversation", ("tools", "functions"))
+        _require_whole(cells)
         said, text = self._as_read(read_conversation(cells, self.roles), cells.place)
         answers = [turn for turn in said.answers() if turn > 0]
         if not answers and said.untrained - {0}:
@@ -250,6 +261,17 @@ class Chat:
         marks = zip(encoding.ids, supervised, strict=False)
         spoken = [mark and token not in self.special_ids for token, mark in marks]
         return [(encoding.offsets[start][0], encoding.offsets[stop - 1][1]) for start, stop in runs(spoken)]
+
+
+def _require_whole(cells: Cells) -> None:
+    """Raises UnreadError for a row that says by how much it counts: every row counts alike here."""
+    for name in ("weight", "train"):
+        if (weight := cells.row.get(name)) not in (None, 1):
+            raise UnreadError(
+                name,
+                f"{cells.place}: the column '{name}' is {weight!r:.40}, but rows count alike. Put '{name}' into the "
+                "turns of the assistant that are not trained on, drop the row, or remove the column.",
+            )
 
 
 def _answers(row: Row) -> list[int]:

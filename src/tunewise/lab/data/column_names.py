@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from tunewise.registry import near_miss
+from tunewise.spec import CHAT_ROLES
 
 CONVERSATIONS = ("messages", "conversations")  # the first that is there holds the turns
 ALPACA = frozenset({"instruction", "output"})
@@ -32,7 +33,14 @@ CALLED: Mapping[str, tuple[str, ...]] = {
         *("label_text", "label_name", "coarse_label", "fine_label", "language", "stars", "score", "y"),
     ),
 }
+SURE_LABELS = 7  # as many of the names of a label mean hardly anything else
 SETS = (("messages",), ("prompt", "completion"), ("text", "label"), ("prompt", "references"))
+SPEAKERS_CALLED: Mapping[str, tuple[str, ...]] = {
+    "user": ("user", "human", "customer", "client"),
+    "assistant": ("assistant", "gpt", "chatgpt", "bot", "agent", "wizard", "model"),
+    "system": ("system",),
+    "tool": ("tool", "observation", "function"),
+}
 SPEAKERS = ("role", "from", "speaker", "author", "sender", "name", "actor", "who", "user")
 SAYINGS = ("content", "value", "text", "utterance", "message", "body", "transcript")
 KNOWN = ("prompt", "completion", "messages", "conversations", "text", "label", "references", "instruction", "output")
@@ -91,11 +99,19 @@ def _turns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _roles(speakers: Sequence[str]) -> dict[str, Any]:
-    """Who speaks first is taken for the user, as most sets have it."""
-    known = ("user", "assistant", "system", "human", "gpt", "tool")
-    if len(speakers) < 2 or set(speakers) <= {*known}:
+    if len(speakers) < 2 or set(speakers) <= {*CHAT_ROLES, "human", "gpt"}:
         return {}
-    return {"roles": {"user": speakers[0], "assistant": speakers[1]}}
+    return {"roles": dict(zip(CHAT_ROLES, speakers[:2], strict=False))}
+
+
+def roles_line(speakers: Sequence[str]) -> str:
+    """The line that says who the speakers are, as far as that can be guessed: the user speaks first in most sets."""
+    alike = {name: ours for ours, names in SPEAKERS_CALLED.items() for name in names}
+    names = dict.fromkeys(name for name in speakers if name not in CHAT_ROLES)
+    found = {ours: name for name in names if (ours := alike.get(name.strip().lower())) and name.lower() != "system"}
+    others = [name for name in names if name not in found.values()]
+    free = [ours for ours in CHAT_ROLES[:2] if ours not in found and ours not in speakers]
+    return _as_yaml({"roles": {**found, **dict(zip(free, others, strict=False))} or {"user": "USER"}})
 
 
 def _as_yaml(keys: Mapping[str, Any]) -> str:
@@ -115,8 +131,13 @@ def advice(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:
     return "Map yours with data.columns, for example columns: {prompt: question, completion: answer}."
 
 
+def unread_label(row: Collection[str]) -> str | None:
+    """The column that holds a class, by its name, in rows that are read as plain text; None: there is none."""
+    return next((str(column) for column in row if str(column).strip().lower() in CALLED["label"][:SURE_LABELS]), None)
+
+
 def label_advice(row: Mapping[str, Any]) -> str:
-    """Which line makes text and label of a row that has a text, perhaps under another name; empty: none is there."""
+    """What a row has, and which line makes text and label of it; for a model that classifies alone."""
     line = columns_line(row, [("text", "label")])
     if not line and "text" in row:
         others = [name for name, cell in row.items() if name != "text" and isinstance(cell, str | int)]
@@ -132,6 +153,8 @@ def nearest(columns: Collection[str]) -> str:
 
 def _near(columns: Collection[str]) -> Iterator[str]:
     for column in columns:
+        if column in KNOWN:
+            continue
         near = near_miss(str(column), KNOWN)
         yield near if near and _is_alike(str(column), near.split("'")[1]) else ""
 

@@ -25,6 +25,7 @@ from tunewise.lab.data.audit import (
     summarize,
 )
 from tunewise.lab.data.classify import number_labels
+from tunewise.lab.data.column_names import columns_line, unread_label
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
 from tunewise.lab.data.row_index import Source, group_column, index_rows
@@ -136,6 +137,7 @@ def prepare_examples(
             *indexed.notes,
             *_drawn_notes("rows", separated.rows, drawn),
             *_drawn_notes("windows", encoded, taken),
+            *_unread_notes(study.task, task, first["train"]),
             *_reference_notes(examples),
             *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
             *_remarks(data, max_length),
@@ -208,6 +210,17 @@ def _drawn_notes(what: str, before: Mapping[Split, Sized], after: Mapping[Split,
         f"{len(after[split]):,} of {len(before[split]):,} {what} of {split} were drawn (data.limit)."
         for split in SPLITS
         if len(after[split]) < len(before[split])
+    ]
+
+
+def _unread_notes(asked: Task | None, task: Task, row: Mapping[str, object]) -> list[str]:
+    """A remark if rows are plain text by their columns alone, and one of these names a class."""
+    label = unread_label(row) if asked is None and task == "lm" else None
+    if label is None:
+        return []
+    return [
+        f"The column '{label}' is not read: rows are plain text (task: lm). For a classification write under data: "
+        f"{columns_line(row, [('text', 'label')])}."
     ]
 
 

@@ -147,8 +147,8 @@ def require_read(cells: Cells, form: str, read: Collection[str | None]) -> None:
             continue
         raise UnreadError(
             name,
-            f"{cells.place}: the column '{name}' is not read: of a row with {form}, nothing is trained on but these, "
-            f"and what '{name}' says would be lost. Write it into the texts, or remove the column.",
+            f"{cells.place}: nothing reads the column '{name}' of a row with {form}, so what it says would be lost. "
+            "Write it into the texts, or remove the column.",
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewise.errors import DataError, SpecError
-from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, read_references, require_read
+from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, UnreadError, read_references, require_read
 from tunewise.lab.data.tokens import Encoding, TextTokenizer
 from tunewise.spec import DataSpec
 
@@ -56,6 +56,13 @@ class Pairs:
         prompt = "".join(parts)
         if not prompt.strip():
             raise DataError(f"{cells.place}: the prompt is empty. Fill it in, or drop the row.")
+        if isinstance(cells.row.get("label"), bool) and not cells.columns:
+            raise UnreadError(
+                "label",
+                f"{cells.place}: nothing reads the column 'label', which says whether the completion is a good one "
+                "(the form of KTO): every completion would be trained on. Drop the rows whose label is false, then the "
+                "column.",
+            )
         require_read(cells, "prompt and completion", {part.column for part in self.template})
         references = read_references(cells)
         has_answer = not references or cells.columns.get("completion", "completion") in cells.row

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewise.errors import DataError
-from tunewise.lab.data.column_names import turns_column
+from tunewise.lab.data.column_names import roles_line, turns_column
 from tunewise.lab.data.rows import Cells, UnreadError, checked_text
 from tunewise.lab.data.tools import read_calls, read_tools
 from tunewise.registry import near_miss
@@ -58,8 +58,11 @@ def read_conversation(cells: Cells, roles: Mapping[str, str]) -> Conversation:
         raise DataError(
             f'{what} must be a list such as [{{"role": "user", "content": "..."}}, ...], but is {value!r:.80}.'
         )
-    reader = _Reader(what, cells.columns, {theirs: ours for ours, theirs in roles.items()})
+    reader = _Reader(what, cells.columns, {theirs: ours for ours, theirs in roles.items()}, value)
     messages = [reader.message(number, turn) for number, turn in enumerate(value, start=1)]
+    if any(isinstance(turn, dict) and turn.get("function_call") for turn in value):
+        # OpenAI's older form, whose calls have become tool_calls, answered by a tool
+        messages = [{**message, "role": "tool"} if message["role"] == "function" else message for message in messages]
     opening = _system_of(cells, messages)
     shift = len(opening)
     untrained = frozenset(
@@ -90,6 +93,7 @@ class _Reader:
     what: str  # where it stands
     columns: Mapping[str, str]  # role and content under their names in the turns
     roles: Mapping[str, str]  # their name -> ours
+    turns: list[Any]  # all of them
 
     def message(self, number: int, turn: Any) -> dict[str, Any]:
         """One turn as chat templates read it. Raises DataError."""
@@ -99,12 +103,16 @@ class _Reader:
                 f'{self.what}: turn {number} must be {{"{role_key}": "...", "{content_key}": "..."}}, '
                 f"but is {turn!r:.80}.{self._hint(turn)}"
             )
-        role = self._role(number, turn[role_key], is_openai=role_key == "role")
+        role = self._role(number, turn[role_key], role_key)
         # Parquet fills keys that other rows have with null, which templates would print
         given = {key: part for key, part in turn.items() if part is not None and key not in (role_key, content_key)}
-        self._require_known(number, role, given)
-        content = turn.get(content_key)
         where = f"{self.what}: turn {number}"
+        _require_weight(where, role, given)
+        if (role_key, content_key) in FORMS:
+            _require_known(where, role, given)
+        else:  # who names the keys knows what else there is; of annotations nothing is read
+            given = {key: part for key, part in given.items() if key in READ}
+        content = turn.get(content_key)
         if role == CALL:
             return {"role": "assistant", "tool_calls": read_calls(content, where)}
         message = {"role": role, **({} if content is None else {"content": content}), **given}
@@ -138,39 +146,45 @@ class _Reader:
             return ""
         return f" If these are speaker and text, set data.columns: {{role: {names[0]}, content: {names[1]}}}."
 
-    def _role(self, number: int, theirs: str, is_openai: bool) -> str:
+    def _role(self, number: int, theirs: str, role_key: str) -> str:
+        is_openai = role_key == "role"
         if theirs in self.roles:
             return self.roles[theirs]
         if not is_openai and theirs in SHAREGPT_ROLES:
             return SHAREGPT_ROLES[theirs]
-        near = near_miss(theirs.strip().lower(), ROLES)
+        near = near_miss(theirs.strip().lower(), ROLES) if (role_key, "content") in FORMS else ""
         if is_openai and (theirs in ROLES or (theirs not in NOT_OPENAI and not near)):
             return theirs
-        ours = SHAREGPT_ROLES.get(theirs, "user").replace(CALL, "assistant")
+        known = {*self.roles, *([] if is_openai else SHAREGPT_ROLES)}
+        speakers = [turn.get(role_key) for turn in self.turns if isinstance(turn, dict)]
+        unknown = [name for name in speakers if isinstance(name, str) and name not in known]
         raise DataError(
-            f"{self.what}: turn {number} has the role '{theirs[:80]}'.{near} Roles are told by their names: say "
-            f"whose this one is with data.roles, for example roles: {{{ours}: {theirs[:80]}}}. "
+            f"{self.what}: turn {number} has the role '{theirs[:80]}'.{near} Roles are told by their names: say whose "
+            f"it is under data, for example {roles_line(unknown)}. "
             f"Allowed are {', '.join(CHAT_ROLES)}."
         )
 
-    def _require_known(self, number: int, role: str, given: Mapping[str, Any]) -> None:
-        where = f"{self.what}: turn {number}"
-        for name in WEIGHTS:
-            weight = given.get(name)
-            if weight not in (None, 0, 1):
-                raise DataError(
-                    f"{where}: '{name}' is {weight!r:.40}, but a turn is trained on or it is not: write 1 or 0."
-                )
-            if weight and role not in ("assistant", CALL):
-                raise DataError(
-                    f"{where}: '{name}' is {weight!r}, but only turns of the assistant are trained on, and this one "
-                    f"is the {role}'s. Remove '{name}' there."
-                )
-        misplaced = [name for name in ("tool_calls", "function_call") if given.get(name) and role != "assistant"]
-        unknown = [*misplaced, *(name for name in given if name not in (*READ, *NOTES))]
-        if unknown:
-            raise UnreadError(
-                unknown[0],
-                f"{where}: nothing reads '{unknown[0]}' in a turn of the {role}, so what it says would be lost. "
-                f"Read are {', '.join(READ)}. Remove it from the turns, or write it into their content.",
+
+def _require_weight(where: str, role: str, given: Mapping[str, Any]) -> None:
+    for name in WEIGHTS:
+        weight = given.get(name)
+        if weight not in (None, 0, 1):
+            raise DataError(
+                f"{where}: '{name}' is {weight!r:.40}, but a turn is trained on or it is not: write 1 or 0."
             )
+        if weight and role not in ("assistant", CALL):
+            raise DataError(
+                f"{where}: '{name}' is {weight!r}, but only turns of the assistant are trained on, and this one "
+                f"is the {role}'s. Remove '{name}' there."
+            )
+
+
+def _require_known(where: str, role: str, given: Mapping[str, Any]) -> None:
+    misplaced = [name for name in ("tool_calls", "function_call") if given.get(name) and role != "assistant"]
+    unknown = [*misplaced, *(name for name in given if name not in (*READ, *NOTES))]
+    if unknown:
+        raise UnreadError(
+            unknown[0],
+            f"{where}: nothing reads '{unknown[0]:.80}' in a turn of the {role}, so what it says would be lost. "
+            f"Read are {', '.join(READ)}. Remove it from the turns, or write it into their content.",
+        )
