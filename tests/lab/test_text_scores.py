@@ -1,6 +1,7 @@
 """What the lab counts in written text gives, summed by the desk, the corpus scores of the libraries themselves."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,42 @@ def scores_of(folder: Path, metrics: tuple[MetricSpec, ...], pairs: list[tuple[s
     random.Random(0).shuffle(rows)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), folder / "scores.parquet")
     return read_scores(folder / "scores.parquet", "test")
+
+
+def test_several_references_are_counted_as_the_libraries_count_them(tmp_path: Path) -> None:
+    """BLEU and chrF are sacrebleu's with several references, ROUGE-L that of the best one, a match one of any."""
+    triples = [
+        (written, [first, second])
+        for (written, first), (_, second) in zip(noisy_pairs(30, 0.6, 1), noisy_pairs(30, 0.6, 2), strict=True)
+    ]
+    triples[0] = ("yes", ["no", "yes"])
+    examples = [replace(example(i, refs[0]), references=refs) for i, (_, refs) in enumerate(triples)]
+    written = [Generated(text, num_tokens=1, stopped=True) for text, _ in triples]
+    metrics = (*LIBRARY_METRICS, MetricSpec(name="exact_match"))
+    found = [dict(row["statistics"]) for row in written_columns(metrics, examples, written)]
+    texts = [text for text, _ in triples]
+    streams = [[refs[place] for _, refs in triples] for place in range(2)]
+    for name, scorer in (("bleu", BLEU()), ("chrf", CHRF())):
+        sums = np.array([row[name] for row in found])[:, None, :].sum(axis=0)
+        assert float(METRICS[name].value(sums)[0]) * 100 == pytest.approx(scorer.corpus_score(texts, streams).score)
+    alone = [
+        [row["statistics"] for row in written_columns(metrics, [example(0, ref) for ref in stream], written)]
+        for stream in streams
+    ]
+    for place, row in enumerate(found):
+        both = [dict(stream[place]) for stream in alone]
+        assert row["rouge_l"] == max(one["rouge_l"] for one in both)
+        assert row["exact_match"] == max(one["exact_match"] for one in both)
+    assert found[0]["exact_match"] == [1.0]
+
+
+def test_of_several_references_those_without_the_extract_do_not_count() -> None:
+    metric = MetricSpec(name="exact_match", extract=r"#### (\S+)")
+    wrote = [Generated("#### 4", num_tokens=1, stopped=True)]
+    row = replace(example(0, "none"), references=["none", "#### 4"])
+    assert written_columns((metric,), [row], wrote)[0]["statistics"] == [("exact_match", [1.0])]
+    with pytest.raises(DataError, match="which the answer 'none'"):
+        written_columns((metric,), [replace(row, references=["none", "neither"])], wrote)
 
 
 def noisy_pairs(num_pairs: int, kept: float, seed: int) -> list[tuple[str, str]]:

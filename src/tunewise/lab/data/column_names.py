@@ -1,5 +1,6 @@
 """What columns are called in the sets that people have, and the line of a study file that says which is which."""
 
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ CALLED: Mapping[str, tuple[str, ...]] = {
         *("label_text", "label_name", "coarse_label", "fine_label", "language", "stars", "score", "y"),
     ),
 }
+BEFORE = ("context", "passage", "input", "system_prompt", "system")  # what a prompt is about, or how to answer it
 SURE_LABELS = 7  # as many of the names of a label mean hardly anything else
 SETS = (("messages",), ("prompt", "completion"), ("text", "label"), ("prompt", "references"))
 SPEAKERS_CALLED: Mapping[str, tuple[str, ...]] = {
@@ -70,13 +72,17 @@ def _mapped(names: Sequence[str], row: Collection[str]) -> dict[str, Any]:
             continue
         free = (other for other in (name, *CALLED[name]) if other in theirs and theirs[other] not in mapped.values())
         other = next(free, None)
-        if other is None or (name == "messages" and not _holds_turns(row, theirs[other])):
+        if other is None or (name in ("messages", "references") and not _holds_list(row, theirs[other])):
             return {}
         mapped[name] = theirs[other]
-    return {"columns": mapped} if mapped else {}
+    if not mapped:
+        return {}
+    before = next((theirs[name] for name in BEFORE if name in theirs and theirs[name] not in mapped.values()), None)
+    is_pair = "completion" in names and before is not None
+    return {"columns": mapped, **({"template": f"{{{before}}}\n\n{{prompt}}"} if is_pair else {})}
 
 
-def _holds_turns(row: Collection[str], column: str) -> bool:
+def _holds_list(row: Collection[str], column: str) -> bool:
     return not isinstance(row, Mapping) or isinstance(row[column], list)
 
 
@@ -116,11 +122,14 @@ def roles_line(speakers: Sequence[str]) -> str:
 
 def _as_yaml(keys: Mapping[str, Any]) -> str:
     """Keys of `data` as they are written on one line each, joined by ' and '."""
-    lines = (
-        yaml.safe_dump({key: value}, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
-        for key, value in keys.items()
-    )
-    return " and ".join(line.strip()[1:-1] for line in lines)
+    return " and ".join(f"{key}: {_value_as_yaml(value)}" for key, value in keys.items())
+
+
+def _value_as_yaml(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # YAML reads it the same, and a new line stays two signs
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    return str(text).strip()
 
 
 def advice(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:
@@ -133,7 +142,13 @@ def advice(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:
 
 def unread_label(row: Collection[str]) -> str | None:
     """The column that holds a class, by its name, in rows that are read as plain text; None: there is none."""
-    return next((str(column) for column in row if str(column).strip().lower() in CALLED["label"][:SURE_LABELS]), None)
+    names = (str(column) for column in row)
+    return next((n for n in names if n.strip().lower() in CALLED["label"][:SURE_LABELS] or "label" in n.lower()), None)
+
+
+def label_line(name: str) -> str:
+    """The line that makes this column the label."""
+    return _as_yaml({"columns": {"label": name}})
 
 
 def label_advice(row: Mapping[str, Any]) -> str:
@@ -141,7 +156,7 @@ def label_advice(row: Mapping[str, Any]) -> str:
     line = columns_line(row, [("text", "label")])
     if not line and "text" in row:
         others = [name for name, cell in row.items() if name != "text" and isinstance(cell, str | int)]
-        line = _as_yaml({"columns": {"label": others[0]}}) if others else ""
+        line = label_line(str(unread_label(others) or others[0])) if others else ""
     there = ", ".join(map(str, row))
     return f" Columns there: {there}. Write under data: {line}." if line else f" Columns there: {there}."
 

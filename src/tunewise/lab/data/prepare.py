@@ -25,7 +25,7 @@ from tunewise.lab.data.audit import (
     summarize,
 )
 from tunewise.lab.data.classify import number_labels
-from tunewise.lab.data.column_names import columns_line, unread_label
+from tunewise.lab.data.column_names import label_line, unread_label
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
 from tunewise.lab.data.row_index import Source, group_column, index_rows
@@ -220,7 +220,7 @@ def _unread_notes(asked: Task | None, task: Task, row: Mapping[str, object]) -> 
         return []
     return [
         f"The column '{label}' is not read: rows are plain text (task: lm). For a classification write under data: "
-        f"{columns_line(row, [('text', 'label')])}."
+        f"{label_line(label)}."
     ]
 
 

@@ -32,7 +32,11 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 REFERENCES = ("name", "tool_call_id")
 READ = ("role", "content", "tool_calls", "function_call", *REFERENCES, *REASONING, *WEIGHTS)
 # What people note of a turn that changes nothing about what was said.
-NOTES = ("id", "index", "turn", "turn_id", "uuid", "timestamp", "date", "created", "created_at", "updated_at", "model")
+NOTES = (
+    *("id", "index", "turn", "turn_id", "turn_identifier", "uuid", "timestamp", "date", "created", "created_at"),
+    *("updated_at", "model", "source", "language", "lang", "toxic", "redacted", "country", "state", "header"),
+    *("hashed_ip", "openai_id"),
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,8 @@ def _require_weight(where: str, role: str, given: Mapping[str, Any]) -> None:
 
 def _require_known(where: str, role: str, given: Mapping[str, Any]) -> None:
     misplaced = [name for name in ("tool_calls", "function_call") if given.get(name) and role != "assistant"]
-    unknown = [*misplaced, *(name for name in given if name not in (*READ, *NOTES))]
+    filled = (name for name, part in given.items() if part not in ("", [], {}))
+    unknown = [*misplaced, *(name for name in filled if name not in (*READ, *NOTES))]
     if unknown:
         raise UnreadError(
             unknown[0],
