@@ -220,7 +220,11 @@ CONVERSATIONS += [
     ),
     rows("two system messages", [sharegpt(("system", "a"), ("human", "b"), system="c")], "'system'", "Keep one"),
     rows(
-        "a call that is no JSON", [sharegpt(("human", "a"), ("function_call", "f(x)"))], "turn 2", "not JSON", "'f(x)'"
+        "a call that is no JSON",
+        [sharegpt(("human", "a"), ("function_call", "f(x)"))],
+        "turn 2",
+        "valid JSON",
+        "'f(x)'",
     ),
     rows("conversations that are a text", [{"conversations": "hi"}], "'conversations'", "a list"),
     rows(
@@ -249,7 +253,7 @@ CONVERSATIONS += [
     rows(
         "tools that the template does not write", [{**TALK[0], "tools": [CALLS]}], "tools", "never read", "1 of 1 rows"
     ),
-    rows("tools that are no JSON", [{**TALK[0], "tools": "f"}], "'tools'", "not JSON", "'f'"),
+    rows("tools that are no JSON", [{**TALK[0], "tools": "f"}], "'tools'", "valid JSON", "'f'"),
     rows("tools that are a number", [{**TALK[0], "tools": 7}], "'tools'", "must be a list", "7"),
     rows("calls that the template does not write", answered(tool_calls=[CALLS]), "'tool_calls' (turn 2)", "never read"),
     rows("a call without a name", answered(tool_calls=[{"function": {}}]), "turn 2", "call of a tool", "name"),

@@ -153,6 +153,14 @@ def test_law_46_a_turn_of_weight_0_is_read_and_not_trained_on(
             assert all(f"answer {place}{end}" in text for place in range(3)), "the model reads the turn"
 
 
+def test_law_46_turns_of_a_prompt_are_read_and_those_of_the_completion_trained_on(tmp_path: Path) -> None:
+    """`prompt` and `completion` as lists of turns are the conversation in which earlier answers have weight 0."""
+    (tmp_path / "whole").mkdir()
+    whole = said({"weight": 0}, {})
+    parts = [{"prompt": row["messages"][:3], "completion": row["messages"][3:]} for row in whole]
+    assert prepared(tmp_path, parts).examples == prepared(tmp_path / "whole", whole).examples
+
+
 REFUSED: list[tuple[str, list[dict[str, Any]], str, str]] = [
     ("tools that the template leaves out", said({}, row={"tools": [TOOL]}), NO_SYSTEM, "tools of this conversation"),
     ("calls that the template leaves out", said({"tool_calls": [CALL]}), NO_SYSTEM, "'tool_calls' .turn 2."),
@@ -164,7 +172,8 @@ REFUSED: list[tuple[str, list[dict[str, Any]], str, str]] = [
     ("pictures", said({}, row={"images": ["a.png"]}), AS_OBJECT, "column 'images'"),
     ("a weight of the row", said({}, row={"weight": 0.5}), AS_OBJECT, "column 'weight' is 0.5"),
     ("settings of the template", said({}, row={"chat_template_kwargs": {"a": 1}}), AS_OBJECT, "chat_template_kwargs"),
-    ("arguments that are no JSON", said({"tool_calls": [{"name": "f", "arguments": "x="}]}), AS_OBJECT, "not JSON"),
+    ("arguments that are no JSON", said({"tool_calls": [{"name": "f", "arguments": "x="}]}), AS_OBJECT, "valid JSON"),
+    ("two conversations", said({}, row={"conversations": [1]}), AS_OBJECT, "two columns"),
     ("tools that are no list", said({}, row={"tools": {"a": 1}}), AS_OBJECT, "'tools' must be a list"),
 ]
 

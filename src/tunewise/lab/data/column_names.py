@@ -48,10 +48,21 @@ SAYINGS = ("content", "value", "text", "utterance", "message", "body", "transcri
 KNOWN = ("prompt", "completion", "messages", "conversations", "text", "label", "references", "instruction", "output")
 
 
-def turns_column(row: Collection[str], columns: Mapping[str, str]) -> str:
-    """Our name of the column with a row's turns: messages, or ShareGPT's conversations where that alone is there."""
-    there = (name for name in CONVERSATIONS if name in row)
-    return "messages" if "messages" in columns else next(there, "messages")
+def turns_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """Our name of the column with a row's turns: messages, or ShareGPT's conversations where that alone is there.
+
+    None: prompt and completion hold them.
+    """
+    if "messages" in columns:
+        return "messages"
+    is_pair = not {*CONVERSATIONS} & {*row} and are_turns(row, columns)
+    return None if is_pair else next((name for name in CONVERSATIONS if name in row), "messages")
+
+
+def are_turns(row: Collection[str], columns: Mapping[str, str]) -> bool:
+    """Whether prompt and completion of a row are lists of turns."""
+    cells = [row.get(columns.get(name, name)) for name in ("prompt", "completion")] if isinstance(row, Mapping) else []
+    return bool(cells) and all(isinstance(cell, list) and cell and isinstance(cell[0], dict) for cell in cells)
 
 
 def columns_line(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:

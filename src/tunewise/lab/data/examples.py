@@ -7,7 +7,7 @@ from tunewise.errors import DataError
 from tunewise.lab.data.alpaca import Alpaca, is_alpaca
 from tunewise.lab.data.chat import Chat
 from tunewise.lab.data.classify import Labelled
-from tunewise.lab.data.column_names import ALPACA, CONVERSATIONS, advice, columns_line, nearest
+from tunewise.lab.data.column_names import ALPACA, CONVERSATIONS, advice, are_turns, columns_line, nearest
 from tunewise.lab.data.lm import Documents, sample_length
 from tunewise.lab.data.rows import Format, runs
 from tunewise.lab.data.sft import Pairs
@@ -70,7 +70,7 @@ def choose_format(
     if task == "classify":
         return Labelled(tokenizer, max_length)
     is_chat = bool({*CONVERSATIONS} & {*columns, *data.columns}) and "completion" not in data.columns
-    if is_chat:
+    if is_chat or are_turns(columns, data.columns):
         return Chat(data, tokenizer, max_length)
     pairs = Pairs(data, tokenizer, max_length)
     return Alpaca(pairs) if is_alpaca(columns, data) else pairs

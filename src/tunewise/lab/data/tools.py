@@ -65,12 +65,12 @@ def _call(item: Any, where: str) -> dict[str, Any]:
         )
     arguments = function.get("arguments")
     if isinstance(arguments, str) and arguments.strip():
-        arguments = _parsed(arguments, f"{what} '{function['name']}': its arguments")
+        arguments = _parsed(arguments, f"{what} '{function['name']}': the arguments")
     elif isinstance(arguments, dict):
         arguments = without_nulls(arguments)
     arguments = arguments or {}
     if not isinstance(arguments, dict):
-        raise DataError(f"{what} '{function['name']}': its arguments must be an object, but are {arguments!r:.80}.")
+        raise DataError(f"{what} '{function['name']}': the arguments must be an object, but are {arguments!r:.80}.")
     rest = {
         key: part for key, part in call.items() if key not in ("function", "name", "arguments") and part is not None
     }
@@ -79,9 +79,15 @@ def _call(item: Any, where: str) -> dict[str, Any]:
 
 def _parsed(text: str, what: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{what}: is not JSON: {text!r:.80} ({error}). Write it as JSON, or drop the row.") from error
+        raise DataError(
+            f"{what} must be valid JSON, but got {text!r:.80} ({error}). Write it as JSON, or drop the row."
+        ) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no value of JSON")
 
 
 def without_nulls(value: Any) -> Any:

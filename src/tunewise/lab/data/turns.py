@@ -1,15 +1,17 @@
 """The conversation in a row, in the form that chat templates are written for: roles, contents, tools and their calls.
 
-Read are OpenAI's form (`messages` of role and content), ShareGPT's (`conversations` of from and value), and turns whose
-keys data.columns names. What a row or turn says beyond that is read, refused by its name, or known to mean nothing.
+Read are OpenAI's form (`messages` of role and content), ShareGPT's (`conversations` of from and value), `prompt` and
+`completion` that are lists of turns, as TRL has them, and turns whose keys data.columns names. What a row or turn says
+beyond that is read, refused by its name, or known to mean nothing.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tunewise.errors import DataError
-from tunewise.lab.data.column_names import roles_line, turns_column
+from tunewise.lab.data.column_names import CONVERSATIONS, roles_line, turns_column
 from tunewise.lab.data.rows import Cells, UnreadError, checked_text
 from tunewise.lab.data.tools import read_calls, read_tools
 from tunewise.registry import near_miss
@@ -56,25 +58,38 @@ class Conversation:
 def read_conversation(cells: Cells, roles: Mapping[str, str]) -> Conversation:
     """The conversation of a row; `roles` are data.roles. Raises DataError, UnreadError for what nobody would read."""
     column = turns_column(cells.row, cells.columns)
-    value = cells.value(column, "the task sft")
-    what = f"{cells.place}: '{cells.columns.get(column, column)}'"
-    if not isinstance(value, list) or not value:
+    if "messages" not in cells.columns and all(cells.row.get(name) for name in CONVERSATIONS):
         raise DataError(
-            f'{what} must be a list such as [{{"role": "user", "content": "..."}}, ...], but is {value!r:.80}.'
+            f"{cells.place}: there are conversations in two columns, messages and conversations. Write under data the "
+            "one that is meant: columns: {messages: conversations}, or remove a column."
         )
+    parts = ("prompt", "completion") if column is None else (column,)
+    opening, *rest = (_turns(cells, part) for part in parts)
+    value = [*opening, *itertools.chain(*rest)]
+    num_read = len(opening) if rest else 0  # turns of a prompt, of which none is trained on
+    what = f"{cells.place}: '{cells.columns.get(parts[0], parts[0])}'"
     reader = _Reader(what, cells.columns, {theirs: ours for ours, theirs in roles.items()}, value)
     messages = [reader.message(number, turn) for number, turn in enumerate(value, start=1)]
     if any(isinstance(turn, dict) and turn.get("function_call") for turn in value):
         # OpenAI's older form, whose calls have become tool_calls, answered by a tool
         messages = [{**message, "role": "tool"} if message["role"] == "function" else message for message in messages]
-    opening = _system_of(cells, messages)
-    shift = len(opening)
+    system = _system_of(cells, messages)
     untrained = frozenset(
-        turn + shift
+        turn + len(system)
         for turn, (message, given) in enumerate(zip(messages, value, strict=True))
-        if message["role"] == "assistant" and any(given.get(name) in (0, False) for name in WEIGHTS if name in given)
+        if message["role"] == "assistant" and (turn < num_read or any(given.get(name) == 0 for name in WEIGHTS))
     )
-    return Conversation((*opening, *messages), read_tools(cells), untrained)
+    return Conversation((*system, *messages), read_tools(cells), untrained)
+
+
+def _turns(cells: Cells, column: str) -> list[Any]:
+    value = cells.value(column, "the task sft")
+    if isinstance(value, list) and value:
+        return value
+    raise DataError(
+        f"{cells.place}: '{cells.columns.get(column, column)}' must be a list such as "
+        f'[{{"role": "user", "content": "..."}}, ...], but is {value!r:.80}.'
+    )
 
 
 def _system_of(cells: Cells, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
