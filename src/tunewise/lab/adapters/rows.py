@@ -10,6 +10,7 @@ from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.data.audit import endless, keep_fitting
 from tunewise.lab.data.batching import Example
 from tunewise.lab.data.classify import number_labels
+from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.row_index import Source, group_column
 from tunewise.lab.data.rows import EncodedRow, Row
@@ -46,6 +47,7 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
         raise DataError(
             f"{data.train}: the rows are for the task {task}, but {adapter.path} is for {adapter.task}. Give rows with "
             f"{'text and label' if adapter.task == 'classify' else 'prompt and completion, messages, or text'}."
+            f"{label_advice(first) if adapter.task == 'classify' else ''}"
         )
     max_length = min(chosen.max_length, adapter.context_length)
     form = choose_format(task, first, chosen, TextTokenizer.of(adapter.tokenizer), max_length)
@@ -77,14 +79,18 @@ def _require_tokens(adapter: AdapterFolder, examples: Sequence[EncodedRow]) -> N
 
 def _template_agrees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], encoded: list[EncodedRow]) -> bool | None:
     """Whether the ids are those of the tokenizer's own `apply_chat_template`, by which the model is used."""
-    conversations = [(row.text.messages, ex) for row, ex in zip(rows, encoded, strict=True) if row.text.messages]
+    conversations = [(row.text, example) for row, example in zip(rows, encoded, strict=True) if row.text.messages]
     if not conversations:
         return None
     if tokenizer.chat_template is None:
         return False
-    for messages, example in conversations:
-        used = tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=True)["input_ids"]
-        if list(used)[: len(example.input_ids)] != example.input_ids:
+    for text, example in conversations:
+        used = tokenizer.apply_chat_template(
+            list(text.messages), tools=list(text.tools) or None, tokenize=True, return_dict=True
+        )["input_ids"]
+        # where a token would lie across prompt and answer, they may have become tokens separately, as in use
+        is_same_text = example.merges and tokenizer.decode(used).startswith(tokenizer.decode(example.input_ids))
+        if not is_same_text and list(used)[: len(example.input_ids)] != example.input_ids:
             return False
     return True
 

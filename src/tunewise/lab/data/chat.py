@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -37,6 +37,13 @@ TEMPLATE_ERRORS = (
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 Messages = Sequence[dict[str, Any]]
+
+
+class Joined(NamedTuple):
+    """A text whose parts became tokens separately, as `Encoding` has one that did so as a whole."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
 class Chat:
@@ -100,10 +107,11 @@ class Chat:
             for row, text, encoding in zip(rows, texts, encodings, strict=True)
         ]
         if GENERATION_MARK.search(self.template):
+            whole: list[Encoding | Joined] = list(encodings)
             masks = self._marked(rows, encodings)
         else:
-            encodings, masks = self._compared(rows, texts, encodings)
-        examples = [self._cut(*item) for item in zip(rows, texts, encodings, masks, strict=True)]
+            whole, masks = self._compared(rows, texts, encodings)
+        examples = [self._cut(*item) for item in zip(rows, texts, whole, masks, strict=True)]
         return [replace(example, merges=across) for example, across in zip(examples, merges, strict=True)]
 
     def read_prompt(self, prompt: str) -> list[int]:
@@ -180,7 +188,7 @@ class Chat:
 
     def _compared(
         self, rows: Sequence[Row], texts: Sequence[str], encodings: Sequence[Encoding]
-    ) -> tuple[list[Encoding], list[list[bool]]]:
+    ) -> tuple[list[Encoding | Joined], list[list[bool]]]:
         """Encodings and masks, told by writing each conversation up to before and after each answer.
 
         The encodings are those given, except where a token lies across the beginning of an answer.
@@ -202,7 +210,7 @@ class Chat:
         for (item, _), opening, closing in zip(answers, before, after, strict=True):
             if item in merged:
                 merged[item].append((len(opening), len(closing)))
-        whole = list(encodings)
+        whole: list[Encoding | Joined] = list(encodings)
         for item, spans in merged.items():
             whole[item], masks[item] = self._apart(rows[item], texts[item], spans)
         return whole, masks
@@ -213,7 +221,7 @@ class Chat:
             stop -= ids[start:stop][::-1].index(self.end)
         mask[start:stop] = [True] * (min(stop, len(ids)) - start)
 
-    def _apart(self, row: Row, text: str, answers: Sequence[tuple[int, int]]) -> tuple[Encoding, list[bool]]:
+    def _apart(self, row: Row, text: str, answers: Sequence[tuple[int, int]]) -> tuple[Joined, list[bool]]:
         """Tokens and mask where each answer, with what follows it, becomes tokens separately from what it follows."""
         places = [0, *(start for start, _ in answers), len(text)]
         pieces = self.tokenizer.encode([text[start:stop] for start, stop in itertools.pairwise(places)])
@@ -221,10 +229,10 @@ class Chat:
             [(start + place, stop + place) for start, stop in piece.offsets]
             for place, piece in zip(places, pieces, strict=False)
         ]
-        encoding = Encoding([token for piece in pieces for token in piece.ids], list(itertools.chain(*shifted)))
+        encoding = Joined([token for piece in pieces for token in piece.ids], list(itertools.chain(*shifted)))
         mask = [False] * len(encoding.ids)
         for start, stop in answers:
-            if lies_across(encoding, stop):
+            if any(first < stop < last for first, last in encoding.offsets):
                 raise _runs_on(row, text[start:stop])
             inside = [place for place, (first, _) in enumerate(encoding.offsets) if start <= first < stop]
             self._mark(mask, encoding.ids, inside[0], inside[-1] + 1)
@@ -233,7 +241,7 @@ class Chat:
     def _up_to(self, row: Row, turn: int, add_generation_prompt: bool = False) -> str:
         return self._written(row.text.messages[:turn], row.text.tools, row.example, add_generation_prompt)
 
-    def _cut(self, row: Row, text: str, encoding: Encoding, supervised: list[bool]) -> EncodedRow:
+    def _cut(self, row: Row, text: str, encoding: Encoding | Joined, supervised: list[bool]) -> EncodedRow:
         if not any(supervised):
             raise DataError(
                 f"{row.example}: the chat template marks no token of this conversation as the assistant's. "
@@ -256,7 +264,7 @@ class Chat:
             references=row.text.references,
         )
 
-    def _spoken(self, encoding: Encoding, supervised: list[bool]) -> list[tuple[int, int]]:
+    def _spoken(self, encoding: Encoding | Joined, supervised: list[bool]) -> list[tuple[int, int]]:
         """Where in the text the supervised tokens stand, special tokens (end of turn) aside."""
         marks = zip(encoding.ids, supervised, strict=False)
         spoken = [mark and token not in self.special_ids for token, mark in marks]
