@@ -12,11 +12,12 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import DataError, ModelError, SpecError
+from tunewise.lab.context import context_length
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
-from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer
+from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision

@@ -23,8 +23,8 @@ from transformers.utils import is_bitsandbytes_available
 from tunewise.adapter_file import CONFIG, WEIGHTS, require_safe
 from tunewise.adapter_records import Rounding, Stored
 from tunewise.errors import ModelError
+from tunewise.lab.context import context_length
 from tunewise.lab.models import (
-    context_length,
     load_base,
     load_config,
     load_tokenizer,

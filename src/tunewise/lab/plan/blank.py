@@ -49,12 +49,13 @@ def _outside_the_body(model: PreTrainedModel) -> tuple[str, ...]:
 def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The same architecture at a size that runs in milliseconds."""
     small = type(config).from_dict(config.to_dict())
-    num_layers = min(SMALL["num_hidden_layers"], small.num_hidden_layers)
+    all_layers = small.num_hidden_layers
     for name, value in SMALL.items():
         if getattr(small, name, None) is not None:
             setattr(small, name, min(value, getattr(small, name)))
-    if getattr(small, "layer_types", None):
-        small.layer_types = small.layer_types[:num_layers]
+    for name, value in vars(small).items():  # a kind, or a window, for every layer
+        if isinstance(value, list) and len(value) == all_layers > small.num_hidden_layers:
+            setattr(small, name, value[: small.num_hidden_layers])
     return small
 
 
