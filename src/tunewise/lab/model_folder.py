@@ -148,6 +148,7 @@ def _no_safetensors(folder: Path, name: str, named: Path | None) -> ModelError:
     lone = next((path.name for kind in PICKLES for path in sorted(folder.glob(kind))), None)
     found = f", but only {lone}" if lone else ""
     return ModelError(
-        f"cannot load the weights of model '{name}': it holds no safetensors{found}. Pickled weights are not loaded, because a pickle can run code: "
-        "load them where you trust them and call `model.save_pretrained(folder)`."
+        f"cannot load the weights of model '{name}': it holds no safetensors{found}. Pickled weights are "
+        "not loaded, because a pickle can run code: load them where you trust them and call "
+        "`model.save_pretrained(folder)`."
     )

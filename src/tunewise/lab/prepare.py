@@ -5,6 +5,7 @@ Whatever is wrong with them is said here, in the first seconds of a study.
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,10 +18,12 @@ from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_exampl
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
-from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
+from tunewise.lab.model_limits import require_unrounded
+from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, model_source
 from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
+from tunewise.lab.usable import enough_memory, require_usable, unnamed_classes
 from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
 from tunewise.spec import ExistingMethod, Inputs, Method, PeftMethod, StudySpec, canonical_json
@@ -34,6 +37,7 @@ def prepare(study: StudySpec, root: Path) -> str:
     require_device(study.machine.device or "cpu")
     hashes = FileHashes(make_folder(root) / "hashes.json")
     config = load_config(study.model, study.task, study.trust_remote_code)
+    require_unrounded(study.model, model_source(study.model), config)
     tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
     tokens_by = tokenizer_fingerprint(tokenizer)
     base_hash = hashes.of_model(study.model, config)
@@ -64,7 +68,9 @@ def prepare(study: StudySpec, root: Path) -> str:
         existing=None,
         versions=minor_versions(),
     )
-    summary = _summary(study, config, tokenizer, examples, inputs)
+    base = _usable_base(study, tokenizer, examples, folder)
+    notes = (*examples.notes, *base.notes, *_try_existing(study, tokenizer, examples, folder))
+    summary = _summary(study, config, base, replace(examples, notes=notes), inputs)
     write_atomically(folder / "data.json", summary.replace(key=key, existing=existing).model_dump_json(indent=1))
     seal_data(folder)
     _make_newest(folder / "data.json")
@@ -78,15 +84,38 @@ def _make_newest(summary: Path) -> None:
     os.utime(summary, ns=(now, now))
 
 
+def _usable_base(
+    study: StudySpec, tokenizer: PreTrainedTokenizerBase, examples: PreparedExamples, folder: Path
+) -> Base:
+    set_seed(0)
+    with enough_memory(study.model):
+        base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
+        require_usable(study.model, base.model, folder, tokenizer)
+    return base
+
+
+def _try_existing(
+    study: StudySpec, tokenizer: PreTrainedTokenizerBase, examples: PreparedExamples, folder: Path
+) -> list[str]:
+    """What the report must say of models that others trained. Raises ModelError for one that cannot be scored."""
+    notes = []
+    for arm in study.arms.values():
+        if isinstance(arm, ExistingMethod):
+            with enough_memory(arm.path):
+                base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
+                tuned = load_tuned(base, Path(arm.path), study.trust_remote_code)
+                require_usable(arm.path, tuned, folder, tokenizer)
+            notes += unnamed_classes(arm.path, examples.labels)
+    return notes
+
+
 def _summary(
     study: StudySpec,
     config: PreTrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
+    base: Base,
     examples: PreparedExamples,
     inputs: Inputs,
 ) -> DataSummary:
-    set_seed(0)
-    base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
     device = study.machine.device or pick_device()
     return DataSummary(
         key="",
