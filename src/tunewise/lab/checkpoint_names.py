@@ -71,6 +71,17 @@ def require_whole_body(name: str, names: Names, model: PreTrainedModel) -> None:
     _require_places(name, names, model)
 
 
+def unused_parts(name: str, names: Names) -> tuple[str, ...]:
+    """A remark on parts of the checkpoint that the model does not have."""
+    if not names.unexpected:
+        return ()
+    parts = sorted({key.partition(".")[0] for key in names.unexpected})
+    return (
+        f"The weights of model '{name}' hold {len(names.unexpected)} tensors that a text model does not use, such as "
+        f"{min(names.unexpected)} (parts: {', '.join(parts)[:100]}).",
+    )
+
+
 def _pretrained_names(config: PreTrainedConfig, of_model: set[str]) -> set[str]:
     """Names of parameters that a checkpoint from pretraining has; all, where this family's cannot be told."""
     for mapping in (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
@@ -85,10 +96,11 @@ def _pretrained_names(config: PreTrainedConfig, of_model: set[str]) -> set[str]:
 def _require_same_shapes(name: str, mismatched: Mapping[str, tuple[list[int], list[int]]]) -> None:
     if not mismatched:
         return
+    what = "1 tensor" if len(mismatched) == 1 else f"{len(mismatched)} tensors"
     lines = [f"{key} is {stored}, not {wanted}" for key, (stored, wanted) in sorted(mismatched.items())]
     more = f", and {len(lines) - 3} more" if len(lines) > 3 else ""
     raise ModelError(
-        f"{len(lines)} tensors of model '{name}' have another shape than its config.json says: "
+        f"{what} of model '{name}' {'has' if len(lines) == 1 else 'have'} another shape than its config.json says: "
         f"{'; '.join(lines[:3])}{more}. {PAIRED}"
     )
 
@@ -96,8 +108,8 @@ def _require_same_shapes(name: str, mismatched: Mapping[str, tuple[list[int], li
 def _require_places(name: str, names: Names, model: PreTrainedModel) -> None:
     if misplaced := sorted(key for key in names.unexpected if _belongs_into(model, key)):
         raise ModelError(
-            f"the weights of model '{name}' hold {len(misplaced)} tensors that the model has no place for, such as "
-            f"{misplaced[0]}: without them it would compute something else. {PAIRED}"
+            f"the weights of model '{name}' hold tensors that the model has no place for, such as {misplaced[0]} "
+            f"(in all: {len(misplaced)}). Without them it would compute something else. {PAIRED}"
         )
 
 

@@ -107,11 +107,19 @@ def _allowed(given: object, name: str, file: str, ends: str = ".safetensors") ->
     kinds = (ends, f"{ends}.index.json") if file == CONFIG else (ends,)
     if isinstance(given, str) and PLAIN_NAME.fullmatch(given) and given.endswith(kinds):
         return given
-    what = "outside of the model" if "/" in str(given) or "\\" in str(given) else f"that is not a {ends} file"
+    is_outside = "/" in str(given) or "\\" in str(given)
+    why = (
+        ""
+        if ends == ".json"
+        else (
+            " Pickled weights are not loaded, because a pickle can run code: load them where you trust them and call "
+            "`model.save_pretrained(folder)`."
+        )
+    )
     raise ModelError(
-        f"{file} of '{name}' names the file {str(given)[:200]!r}, {what}. Allowed are plain names ending in {ends}. "
-        "Pickled weights are not loaded, because a pickle can run code: load them where you trust them and call "
-        "`model.save_pretrained(folder)`."
+        f"{file} of model '{name}' names the file {str(given)[:200]!r}, which is "
+        f"{'outside of its folder' if is_outside else f'not a {ends} file'}. Allowed are plain names ending in {ends} "
+        f"of files in the same folder.{why}"
     )
 
 

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunewise.adapter_file import CONFIG as ADAPTER_CONFIG
 from tunewise.errors import ModelError
-from tunewise.lab.checkpoint_names import Names, require_whole, require_whole_body
+from tunewise.lab.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
 from tunewise.lab.class_order import LINEAR as LINEAR
 from tunewise.lab.class_order import (
     class_names,
@@ -162,7 +162,7 @@ def load_base(
             raise ModelError(
                 f"model '{name}' does not name its output embeddings (get_output_embeddings), so it cannot be used."
             )
-        return Base(model.eval(), (), ())
+        return Base(model.eval(), (), (), unused_parts(name, names))
     require_whole_body(name, names, model)
     num_embeddings = model.get_input_embeddings().weight.shape[0]
     model.config.pad_token_id = padding_id(tokenizer, num_embeddings)

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import DataError, ModelError, SpecError
 from tunewise.lab.context import context_length
+from tunewise.lab.data.chat import read_template
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
@@ -70,7 +71,9 @@ def prepare(study: StudySpec, root: Path) -> str:
     )
     base = _usable_base(study, tokenizer, examples, folder)
     notes = (*examples.notes, *base.notes, *_try_existing(study, tokenizer, examples, folder))
-    summary = _summary(study, config, base, replace(examples, notes=notes), inputs)
+    chosen = study.data.chat_template
+    template = read_template(chosen, tokenizer) if chosen else None
+    summary = _summary(study, config, base, replace(examples, notes=notes), inputs, template)
     write_atomically(folder / "data.json", summary.replace(key=key, existing=existing).model_dump_json(indent=1))
     seal_data(folder)
     _make_newest(folder / "data.json")
@@ -115,6 +118,7 @@ def _summary(
     base: Base,
     examples: PreparedExamples,
     inputs: Inputs,
+    template: str | None,
 ) -> DataSummary:
     device = study.machine.device or pick_device()
     return DataSummary(
@@ -128,7 +132,7 @@ def _summary(
         exact_duplicates=examples.exact_duplicates,
         near_duplicates=examples.near_duplicates,
         laws=examples.laws,
-        chat_template=_own_template(study.data.chat_template),
+        chat_template=template,
         inputs=inputs,
         model_type=config.model_type,
         hidden_size=int(config.get_text_config().hidden_size),
@@ -139,10 +143,6 @@ def _summary(
         precision=study.machine.precision or pick_precision(device),
         threads=study.machine.threads or torch.get_num_threads(),
     )
-
-
-def _own_template(path: str | None) -> str | None:
-    return Path(path).read_text(encoding="utf-8") if path else None
 
 
 def _describe_arms(
