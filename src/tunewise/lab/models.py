@@ -47,7 +47,7 @@ ADVICE = {
     "custom code": " Its code is not run, unless you have read it and set `trust_remote_code: true`.",
     "safetensors": " Convert pickled weights with `model.save_pretrained(folder)`.",
 }
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
