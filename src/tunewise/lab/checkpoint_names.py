@@ -32,7 +32,9 @@ class Names:
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> "Names":
         """From what `from_pretrained(..., output_loading_info=True)` gives."""
-        mismatched = {str(key): (list(stored), list(wanted)) for key, stored, wanted in info["mismatched_keys"]}
+        # older versions of transformers give the names alone
+        found = [item if isinstance(item, tuple) else (item, (), ()) for item in info["mismatched_keys"]]
+        mismatched = {str(key): (list(stored), list(wanted)) for key, stored, wanted in found}
         return cls(frozenset(info["missing_keys"]), frozenset(info["unexpected_keys"]), mismatched)
 
     @property

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from tunewise.errors import ModelError
+from tunewise.lab.library_errors import reraised
 from tunewise.lab.models import Base, quiet_transformers
 from tunewise.spec import Task
 
@@ -34,7 +36,8 @@ def blank_base(config: PreTrainedConfig, task: Task, num_labels: int, heads: tup
         auto = AutoModelForSequenceClassification
         config.num_labels = num_labels
         config.pad_token_id = config.pad_token_id or 0
-    with torch.device("meta"), quiet_transformers():
+    what = f"cannot build a model of type {config.model_type} as its config.json says"
+    with reraised(ModelError, what), torch.device("meta"), quiet_transformers():
         model = auto.from_config(config, dtype=torch.float32)
     if heads is None:
         heads = _outside_the_body(model) if task == "classify" else ()
