@@ -45,6 +45,9 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "longformer": lambda: LongformerConfig(**COMMON, pad_token_id=1, attention_window=[8] * 4),
     "roberta": lambda: RobertaConfig(**COMMON, pad_token_id=1),
     "roberta that pads with 7": lambda: RobertaConfig(**COMMON, pad_token_id=7),
+    "roberta, longer than what is tried": lambda: RobertaConfig(
+        **{**COMMON, "max_position_embeddings": 1_602}, pad_token_id=1
+    ),
     "camembert": lambda: CamembertConfig(**COMMON, pad_token_id=1),
     "bert": lambda: BertConfig(**COMMON),
     "gpt2": lambda: GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=66),
