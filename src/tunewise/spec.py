@@ -91,7 +91,9 @@ class DataSpec(Frozen):
     )
     template: str = Field("{prompt}", description="the prompt, from the row's columns")
     separator: str = Field("\n", description="between prompt and completion; not trained on")
-    chat_template: Source | None = Field(None, description="a Jinja file; None: the tokenizer's own")
+    chat_template: Source | None = Field(
+        None, description="a Jinja file, or the name of one of the tokenizer's templates; None: its default"
+    )
     document_separator: str = Field("\n\n\n", min_length=1, description="between documents of a txt file")
     group: str | None = Field(None, description="column whose equal values are not independent (the unit)")
     split: SplitShares = SplitShares()

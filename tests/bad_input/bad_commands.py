@@ -1,8 +1,12 @@
 """Command lines that cannot be followed, and models and adapters that are not loaded."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 from bad_input_case import PAIRS, SOUND, Case, command, lines
+
+import tunewise
 
 ROWS = lines(*PAIRS)
 STUDY = SOUND.encode()
@@ -132,6 +136,21 @@ REMOTE = json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine
 REMOTE_CODE = b"open('owned', 'w')\nfrom transformers import GPT2Config as Mine\n"
 PICKLE = b"cos\nsystem\n(S'touch owned'\ntR."  # what a pickle can do
 
+TINY = Path(tunewise.__file__).parent / "assets" / "tiny"
+TOKENIZER = {name: (TINY / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")}
+
+
+def whole(**keys: Any) -> dict[str, bytes]:
+    """The bundled model without its weights, with other keys in its config.json."""
+    config = {**json.loads((TINY / "config.json").read_bytes()), **keys}
+    return {**TOKENIZER, "config.json": json.dumps(config).encode()}
+
+
+def index(name: str) -> bytes:
+    """An index of shards that names one file for a tensor."""
+    return json.dumps({"metadata": {}, "weight_map": {"transformer.wte.weight": name}}).encode()
+
+
 MODELS = [
     model("a model that is not there", {}, "./m", "no such folder", "tiny"),
     model("a folder that is no model", {"notes.md": b"x"}, "cannot load the configuration", "config.json"),
@@ -144,6 +163,44 @@ MODELS = [
     ),
     model("a model with a program", {"config.json": REMOTE, "mine.py": REMOTE_CODE}, "trust_remote_code"),
     model("a model without a tokenizer", {"config.json": CONFIG}, "tokenizer"),
+    model(
+        "a model in 4 bits",
+        whole(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "stored quantised by bitsandbytes in 4 bits",
+        "Name the model that they were made from",
+        "dequantize()",
+    ),
+    model("a model of GPTQ", whole(quantization_config={"quant_method": "gptq", "bits": 4}), "GPTQ in 4 bits"),
+    model("a model of a billion layers", whole(n_layer=10**9), "num_hidden_layers", "from 1 to 1,000"),
+    model("a vocabulary of 10^11", whole(vocab_size=10**11), "vocab_size", "from 1 to 10,000,000"),
+    model("a width that is a text", whole(n_embd="32"), "cannot load the configuration", "expected int"),
+    model("a type that is a command", whole(dtype="os.system"), "cannot load the configuration", "os.system"),
+    model("a configuration nested 100,000 deep", {"config.json": b"[" * 100_000}, "RecursionError"),
+    model(
+        "a tokenizer nested 100,000 deep", {**whole(), "tokenizer.json": b"[" * 100_000}, "cannot load the tokenizer"
+    ),
+    model(
+        "an adapter beside a base",
+        {**whole(), "adapter_config.json": b"{}"},
+        "has an adapter_config.json",
+        "existing,path=FOLDER",
+    ),
+    model("weights that are only a pickle", {**whole(), "pytorch_model.bin": PICKLE}, "only pytorch_model.bin"),
+    model(
+        "an index that names a pickle",
+        {**whole(), "model.safetensors.index.json": index("evil.bin"), "evil.bin": PICKLE},
+        "names the file 'evil.bin'",
+        "not a .safetensors file",
+        "a pickle can run code",
+    ),
+    model(
+        "an index that leads outside",
+        {**whole(), "model.safetensors.index.json": index("../m2/model.safetensors")},
+        "'../m2/model.safetensors'",
+        "outside of its folder",
+    ),
+    model("weights named elsewhere", whole(transformers_weights="../w.safetensors"), "outside of its folder"),
+    model("weights that are none", {**whole(), "model.safetensors": b"x"}, "cannot load the weights"),
 ]
 
 TOPICS: dict[str, list[Case]] = {"Command lines": COMMANDS, "Models": MODELS}

@@ -325,6 +325,7 @@ TEMPLATES = [
     template(
         "a chat template that calls Python", "{{ messages.__class__.__mro__ }}", "line 1", "chat template", "unsafe"
     ),
+    template("a chat template without end", "{{ 'a' * 10**18 }}", "line 1", "does not take this conversation"),
     template("a chat template that divides by zero", "{{ 1 // 0 }}", "line 1", "does not take this conversation"),
     template(
         "a chat template that refuses", "{{ raise_exception('no') }}", "line 1", "does not take this conversation", "no"

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from tunewise.errors import DataError, SpecError
+from tunewise.errors import DataError, ModelError, SpecError
 from tunewise.lab.data.classify import label_name
 from tunewise.lab.data.files import read_file
 from tunewise.lab.data.rows import Cells
+from tunewise.lab.model_folder import weight_files
+from tunewise.lab.models import load_config
 from tunewise.safe_text import CONTROLS, printable
 from tunewise.spec import StudySpec, canonical_json
 from tunewise.study_file import read_study
@@ -73,6 +75,22 @@ def check_study(content: bytes) -> None:
     assert StudySpec.model_validate(plain) == study
 
 
+def check_model(name: str, content: bytes) -> None:
+    """A configuration that can be read, and weights that may be, or a ModelError."""
+    folder = FOLDER / "model"
+    folder.mkdir(exist_ok=True)
+    for file, sound in {"config.json": CONFIG, "model.safetensors.index.json": INDEX, "a.safetensors": b""}.items():
+        (folder / file).write_bytes(content if file == name else sound)
+    try:
+        load_config(str(folder), None, False)
+        files = weight_files(folder, "fuzz")
+    except ModelError as error:
+        check_message(error)
+        return
+    assert all(file.is_file() and file.parent == folder for file in files)
+    assert all(file.name.endswith((".safetensors", ".safetensors.index.json")) for file in files)
+
+
 def check_message(error: Exception) -> None:
     """It can be printed, obeyed by no terminal, and read."""
     text = printable(str(error))
@@ -108,6 +126,12 @@ machine: {device: cpu, threads: 1}
 budget: 90min
 """
 
+CONFIG = b"""\
+{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4,
+ "n_positions": 64, "eos_token_id": [0, 1], "dtype": "float32", "id2label": {"0": "a"}, "is_encoder_decoder": false}
+"""
+INDEX = b'{"metadata": {"total_size": 1}, "weight_map": {"x": "a.safetensors", "y": "a.safetensors"}}'
+
 # What each target begins with, and the check of it.
 TARGETS: dict[str, tuple[bytes, Callable[[bytes], None]]] = {
     ".jsonl": (JSON_LINES, lambda content: check_file(".jsonl", content)),
@@ -117,6 +141,8 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes], None]]] = {
     ".parquet": (parquet_of(ROWS), lambda content: check_file(".parquet", content)),
     ".jsonl.gz": (gzip.compress(JSON_LINES, mtime=0), lambda content: check_file(".jsonl.gz", content)),
     "study": (STUDY, check_study),
+    "model": (CONFIG, lambda content: check_model("config.json", content)),
+    "index": (INDEX, lambda content: check_model("model.safetensors.index.json", content)),
 }
 
 # Pieces that have a meaning to one of the readers.

@@ -128,7 +128,10 @@ def read_scores(path: Path, split: str, known: dict[str, Rows] | None = None) ->
     scores = _sorted_scores(table, rows, path, mend)
     if not np.isfinite(scores.nll).all():
         row = scores.examples[~np.isfinite(scores.nll)][0]
-        raise StudyError(f"{path}: the nll of example '{row}' is not a finite number. {mend}")
+        raise StudyError(
+            f"{path}: the nll of example '{row}' is not a finite number, so nothing can be compared with it. If the "
+            f"base itself gives no finite loss, as `tunewise check` says, take another checkpoint. Otherwise: {mend}"
+        )
     return scores
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from tunewise.adapter_file import CONFIG, require_safe
-from tunewise.disk import file_hash, files_below, is_there, read_text, write_atomically
+from tunewise.disk import file_hash, is_there, read_text, write_atomically
 from tunewise.errors import ModelError
+from tunewise.lab.model_folder import configuration_files, weight_files
 from tunewise.lab.models import model_source
 from tunewise.lab.private import commit_of
 from tunewise.ledger import sealed, unsealed
 
 VERSIONED = ("torch", "transformers", "peft")
-WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 def minor_versions() -> dict[str, str]:
@@ -72,11 +72,5 @@ class FileHashes:
         return text_fingerprint(*self._files(folder, str(folder)))
 
     def _files(self, folder: Path, name: str) -> list[str]:
-        weights = [path for path in files_below(folder) if path.name.endswith(WEIGHTS)]
-        if not weights:
-            raise ModelError(
-                f"'{name}' holds no safetensors. Pickled weights are not loaded, because a pickle can run code: "
-                "load them where you trust them and call `model.save_pretrained(folder)`."
-            )
-        configs = [folder / n for n in ("config.json", "adapter_config.json") if (folder / n).is_file()]
-        return [f"{path.relative_to(folder)} {self.of(path)}" for path in [*configs, *weights]]
+        read = [*configuration_files(folder), *weight_files(folder, name)]
+        return [f"{path.relative_to(folder)} {self.of(path)}" for path in read]

@@ -1,15 +1,15 @@
 """Base models and tokenizers: bundled, from a folder, or from the hub; always fp32, always safetensors."""
 
 import logging
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -21,10 +21,23 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from tunewise.adapter_file import CONFIG as ADAPTER_CONFIG
 from tunewise.errors import ModelError
+from tunewise.lab.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
+from tunewise.lab.class_order import LINEAR as LINEAR
+from tunewise.lab.class_order import (
+    class_names,
+    label_layers,
+    names_beside,
+    order_by_name,
+    put_in_order,
+    require_order,
+)
+from tunewise.lab.library_errors import reraised
+from tunewise.lab.model_folder import require_plain_base, weight_files
+from tunewise.lab.model_limits import require_possible, require_unrounded
 from tunewise.lab.peft_loading import load_adapter
 from tunewise.spec import Task
 
@@ -35,7 +48,7 @@ ADVICE = {
     "custom code": " Its code is not run, unless you have read it and set `trust_remote_code: true`.",
     "safetensors": " Convert pickled weights with `model.save_pretrained(folder)`.",
 }
-LINEAR = (torch.nn.Linear, Conv1D)
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class Base:
     model: PreTrainedModel
     head_modules: tuple[str, ...]  # modules that learn in every arm: not from the checkpoint, or the label layer
     new_parameters: tuple[str, ...]  # parameters that the checkpoint did not provide
+    notes: tuple[str, ...] = ()  # what the report must say of the checkpoint
 
 
 def inner_model(model: torch.nn.Module) -> PreTrainedModel:
@@ -58,27 +72,27 @@ def model_source(name: str) -> str:
     return str(BUNDLED.get(name, name))
 
 
-@contextmanager
-def _readable_errors(name: str, what: str) -> Iterator[None]:
-    """Errors of the loading libraries become one ModelError that names the model."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = next((advice for word, advice in ADVICE.items() if word in str(error)), "")
-        raise ModelError(
-            f"cannot load {what} of model '{name}': {first_line} Allowed: {', '.join(BUNDLED)}, a folder with "
-            f"config.json, tokenizer.json and model.safetensors, or a hub id.{hint}"
-        ) from error
+def _readable_errors(name: str, what: str) -> AbstractContextManager[None]:
+    """Errors of the loading libraries become one ModelError that names the model and says what may be given."""
+
+    def advised(said: str) -> str:
+        hint = next((advice for word, advice in ADVICE.items() if word in said), "")
+        return (
+            f"{said} Allowed: {', '.join(BUNDLED)}, a folder with config.json, tokenizer.json and model.safetensors, "
+            f"or a hub id.{hint}"
+        )
+
+    return reraised(ModelError, f"cannot load {what} of model '{name}'", advised)
 
 
 def load_config(name: str, task: Task | None, trust_remote_code: bool) -> PreTrainedConfig:
     """The configuration of a model that can do `task`. Raises ModelError for what cannot be tuned here."""
-    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+    if not Path(model_source(name)).is_dir() and not HUB_ID.fullmatch(name):
         raise ModelError(f"model '{name}': no such folder. Allowed: {', '.join(BUNDLED)}, a folder, or a hub id.")
     with _readable_errors(name, "the configuration"):
+        require_plain_base(name, model_source(name))
         config = AutoConfig.from_pretrained(model_source(name), trust_remote_code=trust_remote_code)
-    check_config(name, config, task, trust_remote_code)
+        check_config(name, config, task, trust_remote_code)
     return config
 
 
@@ -89,6 +103,7 @@ def is_encoder(config: PreTrainedConfig) -> bool:
 
 def check_config(name: str, config: PreTrainedConfig, task: Task | None, trust_remote_code: bool) -> None:
     """Raises ModelError for a model that cannot be tuned here, or not on `task`."""
+    require_possible(name, config)
     if config.is_encoder_decoder:
         raise ModelError(
             f"model '{name}' ({config.model_type}) is an encoder-decoder. tunewise tunes decoders (GPT-2, Llama, "
@@ -117,18 +132,11 @@ def load_tokenizer(name: str, config: PreTrainedConfig, trust_remote_code: bool)
     return tokenizer
 
 
-def context_length(config: PreTrainedConfig) -> int:
-    """Tokens the model can read at once; a large number where the configuration sets no bound."""
-    text = config.get_text_config()
-    length = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 1_000_000
-    # RoBERTa's positions start behind the padding index, so two of its embeddings are never used
-    return int(length) - 2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else int(length)
-
-
-def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that fills batches; masked from attention, so any id does where the tokenizer has none."""
+def padding_id(tokenizer: PreTrainedTokenizerBase, num_embeddings: int | None = None) -> int:
+    """The id that fills batches; masked from attention, so any id does where the tokenizer has none that the model has
+    an embedding for (None: any number of them)."""
     for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token_id is not None:
+        if token_id is not None and (num_embeddings is None or token_id < num_embeddings):
             return int(token_id)
     return 0
 
@@ -137,39 +145,77 @@ def load_base(
     name: str, task: Task, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool
 ) -> Base:
     """The base in fp32 and eval mode. New weights are drawn from torch's generator: seed it before."""
-    options: dict[str, Any] = {}
+    config = load_config(name, task, trust_remote_code)
+    require_unrounded(name, model_source(name), config)
     auto = AutoModelForCausalLM
+    options: dict[str, Any] = {}
     if task == "classify":
         auto = AutoModelForSequenceClassification
         options = {
             "num_labels": len(labels),
             "id2label": dict(enumerate(labels)),
             "label2id": {label: i for i, label in enumerate(labels)},
-            "ignore_mismatched_sizes": True,  # a head for other labels is replaced by a new one
         }
+    model, names = _load_whole(auto, name, model_source(name), trust_remote_code, options)
+    if task != "classify":
+        require_whole(name, names, model)
+        if model.get_output_embeddings() is None:
+            raise ModelError(
+                f"model '{name}' does not name its output embeddings (get_output_embeddings), so it cannot be used."
+            )
+        return Base(model.eval(), (), (), unused_parts(name, names))
+    require_whole_body(name, names, model)
+    num_embeddings = model.get_input_embeddings().weight.shape[0]
+    model.config.pad_token_id = padding_id(tokenizer, num_embeddings)
+    new, notes = _head_by_name(name, model, names.new, class_names(config.id2label), labels)
+    layers = [key.rpartition(".")[0] for key in new]
+    layers += [layer for layer, _ in label_layers(model, model.base_model_prefix, len(labels))]
+    return Base(model.eval(), tuple(sorted({_whole_head(model, layer) for layer in layers})), new, notes)
+
+
+def _load_whole(
+    kind: Any, name: str, source: str, trust_remote_code: bool, options: dict[str, Any]
+) -> tuple[PreTrainedModel, Names]:
+    """A model in fp32 as `kind` loads it, and what it found; every file that is read passed the gate."""
     with _readable_errors(name, "the weights"), quiet_transformers():
-        model, info = auto.from_pretrained(
-            model_source(name),
+        if Path(source).is_dir():
+            weight_files(Path(source), name)
+        model, info = kind.from_pretrained(
+            source,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which are compared: a head for other labels is replaced by a new one
             **options,
         )
-    mismatched = [str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]]
-    new = tuple(sorted({*info["missing_keys"], *mismatched}))
-    if task == "classify":
-        model.config.pad_token_id = padding_id(tokenizer)
-    elif new:
-        raise ModelError(
-            f"the weights of model '{name}' lack {len(new)} tensors, such as {new[0]}. Complete the folder."
-        )
-    elif model.get_output_embeddings() is None:
-        raise ModelError(
-            f"model '{name}' does not name its output embeddings (get_output_embeddings), so it cannot be used."
-        )
-    layers = [parameter.rpartition(".")[0] for parameter in new] + list(_label_layers(model, len(labels), task))
-    return Base(model.eval(), tuple(sorted({_whole_head(model, layer) for layer in layers})), new)
+        return model, Names.of(info)
+
+
+def _head_by_name(
+    name: str, model: PreTrainedModel, new: tuple[str, ...], own: tuple[str, ...], labels: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The new parameters and notes, after the rows of a trained head were put into the order of `labels`.
+
+    A head for classes of other names is drawn anew, as is one for another number of classes.
+    """
+    layers = list(label_layers(model, model.base_model_prefix, len(labels)))
+    if not layers or any(key.startswith(f"{layer}.") for key in new for layer, _ in layers):
+        return new, ()
+    order = order_by_name(own, labels)
+    if order is not None:
+        put_in_order(model, model.base_model_prefix, order)
+        return new, ()
+    layer_name, layer = layers[-1]
+    drawn = {f"{layer_name}.{key}" for key, _ in layer.named_parameters(recurse=False)}
+    for parameter in layer.parameters(recurse=False):
+        parameter._is_hf_initialized = False
+    model._init_weights(layer)
+    note = (
+        f"The head of model '{name}' was trained for classes of other names ({', '.join(own)[:200]}), so a new one is "
+        "trained in every arm. If they are the same classes, write the names of the data into id2label of config.json."
+    )
+    return tuple(sorted({*new, *drawn})), (note,)
 
 
 def _whole_head(model: PreTrainedModel, layer: str) -> str:
@@ -178,25 +224,42 @@ def _whole_head(model: PreTrainedModel, layer: str) -> str:
     return layer if layer.startswith(model.base_model_prefix + ".") else layer.partition(".")[0]
 
 
-def _label_layers(model: PreTrainedModel, num_labels: int, task: Task) -> Iterator[str]:
-    if task != "classify":
-        return
-    for name, module in model.named_modules():
-        outside = not name.startswith(model.base_model_prefix + ".")
-        if outside and isinstance(module, LINEAR) and module.weight.shape[0] == num_labels:
-            yield name
-
-
 def load_tuned(base: Base, folder: Path, trust_remote_code: bool = False) -> torch.nn.Module:
-    """A tuned model as anybody would load it: a peft adapter onto `base`, or a transformers folder; fp32, eval."""
+    """A tuned model as anybody would load it: a peft adapter onto `base`, or a transformers folder; fp32, eval.
+
+    The rows of a classification head are put into the order of the base's classes, by their names. Raises ModelError
+    where these differ, and for weights that are not all there.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"no such folder: {folder}. It must hold an adapter or a whole model.")
+    model = _load_adapter(base, folder) if (folder / ADAPTER_CONFIG).is_file() else None
+    if model is None:
+        model, names = _load_whole(type(base.model), str(folder), str(folder), trust_remote_code, {})
+        require_whole(str(folder), names, model)
+    if is_classifier(base.model):
+        _classes_by_name(base, model, folder)
+    return model.eval()
+
+
+def _load_adapter(base: Base, folder: Path) -> PeftModel:
     with _readable_errors(str(folder), "the tuned weights"), quiet_transformers():
-        if (folder / "adapter_config.json").is_file():
-            return load_adapter(base.model, folder, "the base").float().eval()
-        return (
-            type(base.model)
-            .from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code)
-            .eval()
-        )
+        return load_adapter(base.model, folder, "the base").float()
+
+
+def _classes_by_name(base: Base, model: torch.nn.Module, folder: Path) -> None:
+    labels = class_names(base.model.config.id2label)
+    own = names_beside(folder) if isinstance(model, PeftModel) else class_names(model.config.id2label)
+    if own is None:
+        return  # most adapters do not name their classes, as `check` says
+    put_in_order(model, base.model.base_model_prefix, require_order(str(folder), own, labels))
+    inner = inner_model(model)
+    inner.config.id2label = dict(enumerate(labels))
+    inner.config.label2id = {label: number for number, label in enumerate(labels)}
+
+
+def is_classifier(model: PreTrainedModel) -> bool:
+    """Whether it has a head for classes."""
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 @contextmanager

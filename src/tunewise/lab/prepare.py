@@ -5,6 +5,7 @@ Whatever is wrong with them is said here, in the first seconds of a study.
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,18 +14,30 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 from tunewise.adapter_config import CONFIG
 from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import DataError, ModelError, SpecError
+from tunewise.lab.context import context_length
+from tunewise.lab.data.chat import read_template
 from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.data.sources import read_source
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
-from tunewise.lab.models import Base, context_length, load_base, load_config, load_tokenizer, quiet_transformers
+from tunewise.lab.model_limits import require_unrounded
+from tunewise.lab.models import (
+    Base,
+    load_base,
+    load_config,
+    load_tokenizer,
+    load_tuned,
+    model_source,
+    quiet_transformers,
+)
 from tunewise.lab.peft_loading import load_adapter, require_complete
 from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
+from tunewise.lab.usable import enough_memory, require_usable, unnamed_classes
 from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
 from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
@@ -38,6 +51,7 @@ def prepare(study: StudySpec, root: Path) -> str:
     require_device(study.machine.device or "cpu")
     hashes = FileHashes(make_folder(root) / "hashes.json")
     config = load_config(study.model, study.task, study.trust_remote_code)
+    require_unrounded(study.model, model_source(study.model), config)
     tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
     tokens_by = tokenizer_fingerprint(tokenizer)
     base_hash = hashes.of_model(study.model, config)
@@ -66,7 +80,11 @@ def prepare(study: StudySpec, root: Path) -> str:
         existing=None,
         versions=minor_versions(),
     )
-    summary = _summary(study, config, tokenizer, examples, inputs)
+    base = _usable_base(study, tokenizer, examples, folder)
+    notes = (*examples.notes, *base.notes, *_try_existing(study, tokenizer, examples, folder))
+    chosen = study.data.chat_template
+    template = read_template(chosen, tokenizer) if chosen else None
+    summary = _summary(study, config, base, replace(examples, notes=notes), inputs, template)
     write_atomically(folder / "data.json", summary.replace(key=key, existing=existing).model_dump_json(indent=1))
     seal_data(folder)
     _make_newest(folder / "data.json")
@@ -89,15 +107,38 @@ def _make_newest(summary: Path) -> None:
     os.utime(summary, ns=(now, now), follow_symlinks=False)
 
 
+def _usable_base(
+    study: StudySpec, tokenizer: PreTrainedTokenizerBase, examples: PreparedExamples, folder: Path
+) -> Base:
+    set_seed(0)
+    with enough_memory(study.model):
+        base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
+        require_usable(study.model, base.model, folder, tokenizer)
+    return base
+
+
+def _try_existing(
+    study: StudySpec, tokenizer: PreTrainedTokenizerBase, examples: PreparedExamples, folder: Path
+) -> list[str]:
+    """What the report must say of models that others trained. Raises ModelError for one that cannot be scored."""
+    notes = []
+    for arm in study.existing_arms.values():
+        with enough_memory(arm.path):
+            base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
+            tuned = load_tuned(base, Path(arm.path), study.trust_remote_code)
+            require_usable(arm.path, tuned, folder, tokenizer)
+        notes += unnamed_classes(arm.path, examples.labels)
+    return notes
+
+
 def _summary(
     study: StudySpec,
     config: PreTrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
+    base: Base,
     examples: PreparedExamples,
     inputs: Inputs,
+    template: str | None,
 ) -> DataSummary:
-    set_seed(0)
-    base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
     device = study.machine.device or pick_device()
     return DataSummary(
         key="",
@@ -111,7 +152,7 @@ def _summary(
         near_duplicates=examples.near_duplicates,
         laws=examples.laws,
         is_chat=examples.is_chat,
-        chat_template=_own_template(study.data.chat_template),
+        chat_template=template,
         inputs=inputs,
         model_type=config.model_type,
         hidden_size=int(config.get_text_config().hidden_size),
@@ -122,10 +163,6 @@ def _summary(
         precision=study.machine.precision or pick_precision(device),
         threads=study.machine.threads or torch.get_num_threads(),
     )
-
-
-def _own_template(path: str | None) -> str | None:
-    return Path(path).read_text(encoding="utf-8") if path else None
 
 
 def _describe_arms(

@@ -21,12 +21,12 @@ from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.extract import extractions, find_change
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.generate import Generated, generate
-from tunewise.lab.evaluate.score import score, summarise
+from tunewise.lab.evaluate.score import require_finite, score, summarise
 from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.evaluate.truncate import truncations
 from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import Method, build_method, describe
-from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
+from tunewise.lab.models import Base, inner_model, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.packing import fit_attention
 from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.checkpoint import Checkpoints
@@ -158,7 +158,8 @@ class Run:
         spec = self.spec
         fuse(model)
         max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
-        self.of_model = Batching(self.budget.max_tokens, padding_id(self.tokenizer), max_packed_length)
+        padding = padding_id(self.tokenizer, inner_model(model).get_input_embeddings().weight.shape[0])
+        self.of_model = Batching(self.budget.max_tokens, padding, max_packed_length)
         return model
 
     @property
@@ -303,7 +304,7 @@ class Run:
         samples: tuple[Sample, ...] = ()
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self._examples(split)
-            found = self._rows(model, examples, compute)
+            found = require_finite(self._rows(model, examples, compute), spec.model)
             if split == "test":
                 found, samples = self._answers(model, examples, found)
             rows += [{"split": split, **row} for row in found]

@@ -24,8 +24,8 @@ from tunewise.adapter_config import require_safe
 from tunewise.adapter_file import PREFIX
 from tunewise.adapter_records import Rounding, Stored
 from tunewise.errors import ModelError
+from tunewise.lab.context import context_length
 from tunewise.lab.models import (
-    context_length,
     load_base,
     load_config,
     load_tokenizer,

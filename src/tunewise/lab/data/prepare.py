@@ -5,6 +5,7 @@ rows are drawn, each is two numbers (row_index.py); the text of those that are d
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
 
 
 def _template_fingerprint(name: str) -> str:
+    if not Path(name).exists() and re.fullmatch(r"\w[\w-]*", name):
+        return f"the tokenizer's {name}"  # whose templates are in its own fingerprint
     try:
         return file_fingerprint(Path(name))
     except DataError as error:

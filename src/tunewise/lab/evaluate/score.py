@@ -1,10 +1,12 @@
 """Scores: per example the sufficient statistics of every metric, streamed, so that memory does not grow with rows."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from tunewise.errors import ModelError
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.train.loss import example_losses
@@ -35,6 +37,16 @@ def score(
                 "prediction": -1 if classes is None else int(classes[b].argmax()),
                 "class_log_probabilities": [] if classes is None else classes[b].tolist(),
             }
+    return rows
+
+
+def require_finite(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The rows of `score`. Raises ModelError where a loss is not finite: no metric and no verdict can be made of it."""
+    if bad := [row["example"] for row in rows if not math.isfinite(row["nll"])]:
+        raise ModelError(
+            f"the loss of {len(bad):,} of {len(rows):,} examples is not finite (NaN or infinity), such as that of "
+            f"{bad[0]}. Take another checkpoint than '{name}' if the base itself does this, or a lower learning rate."
+        )
     return rows
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from tunewise.errors import ModelError
+from tunewise.lab.library_errors import reraised
 from tunewise.lab.models import Base, quiet_transformers
 from tunewise.lab.private import tensors_of
 from tunewise.spec import Task
@@ -35,7 +37,8 @@ def blank_base(config: PreTrainedConfig, task: Task, num_labels: int, heads: tup
         auto = AutoModelForSequenceClassification
         config.num_labels = num_labels
         config.pad_token_id = config.pad_token_id or 0
-    with torch.device("meta"), quiet_transformers():
+    what = f"cannot build a model of type {config.model_type} as its config.json says"
+    with reraised(ModelError, what), torch.device("meta"), quiet_transformers():
         model = auto.from_config(config, dtype=torch.float32)
     if heads is None:
         heads = _outside_the_body(model) if task == "classify" else ()
@@ -50,12 +53,13 @@ def _outside_the_body(model: PreTrainedModel) -> tuple[str, ...]:
 def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The same architecture at a size that runs in milliseconds."""
     small = type(config).from_dict(config.to_dict())
-    num_layers = min(SMALL["num_hidden_layers"], small.num_hidden_layers)
+    all_layers = small.num_hidden_layers
     for name, value in SMALL.items():
         if getattr(small, name, None) is not None:
             setattr(small, name, min(value, getattr(small, name)))
-    if getattr(small, "layer_types", None):
-        small.layer_types = small.layer_types[:num_layers]
+    for name, value in vars(small).items():  # a kind, or a window, for every layer
+        if isinstance(value, list) and len(value) == all_layers > small.num_hidden_layers:
+            setattr(small, name, value[: small.num_hidden_layers])
     return small
 
 

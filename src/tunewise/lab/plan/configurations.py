@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, PreTrainedConfig
 
-from tunewise.lab.models import ASSETS, BUNDLED, check_config, load_config
+from tunewise.lab.model_limits import require_unrounded
+from tunewise.lab.models import ASSETS, BUNDLED, check_config, load_config, model_source
 from tunewise.spec import Task
 
 FACTS_ABOUT_THE_TABLE = ("parameters", "same_as")
@@ -24,7 +25,9 @@ def configuration(name: str, task: Task | None, trust_remote_code: bool) -> PreT
     """Of a bundled model, a folder, a well-known name, or a hub id. Raises ModelError like `load_config`."""
     facts = known_configurations().get(name)
     if facts is None or name in BUNDLED or Path(name).is_dir():
-        return load_config(name, task, trust_remote_code)
+        config = load_config(name, task, trust_remote_code)
+        require_unrounded(name, model_source(name), config)
+        return config
     config = AutoConfig.for_model(**{key: value for key, value in facts.items() if key not in FACTS_ABOUT_THE_TABLE})
     check_config(name, config, task, trust_remote_code)
     return config

@@ -10,10 +10,11 @@ from transformers import PreTrainedConfig
 
 from tunewise.disk import write_atomically
 from tunewise.head_arm import with_head_arm
+from tunewise.lab.context import context_length
 from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.methods.placements import expand_placements
-from tunewise.lab.models import context_length, is_encoder, load_tokenizer
+from tunewise.lab.models import is_encoder, load_tokenizer
 from tunewise.lab.plan.arm import plan_arm
 from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.configurations import configuration
