@@ -37,6 +37,9 @@ PLAIN = (
     "tunewise.adapter_records",
     "tunewise.lowrank",
     "tunewise.adapter_file",
+    "tunewise.named_path",
+    "tunewise.dataset_card",
+    "tunewise.data_folder",
     "tunewise.study_file",
 )
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -61,8 +64,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.placements": ("tunewise.errors", "tunewise.method_spec", "tunewise.spec"),
     "tunewise.head_arm": ("tunewise.errors", "tunewise.spec"),
     "tunewise.mistakes": ("tunewise.registry", "tunewise.spec"),
+    "tunewise.named_path": ("tunewise.errors",),
+    "tunewise.dataset_card": ("tunewise.errors", "tunewise.named_path", "tunewise.spec", "tunewise.yaml_text"),
+    "tunewise.data_folder": ("tunewise.dataset_card", "tunewise.errors", "tunewise.named_path", "tunewise.spec"),
     "tunewise.study_file": (
-        *("tunewise.errors", "tunewise.registry", "tunewise.spec"),
+        *("tunewise.errors", "tunewise.registry", "tunewise.spec", "tunewise.data_folder"),
         *("tunewise.mistakes", "tunewise.safe_text", "tunewise.yaml_text"),
     ),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),

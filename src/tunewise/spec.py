@@ -36,7 +36,7 @@ Split = Literal["train", "valid", "test"]
 # What the splits of a data set are called, in files and on the hub; the first that is there counts.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
-    "valid": ("valid", "validation", "val", "dev"),
+    "valid": ("valid", "validation", "val", "dev", "eval"),
     "test": ("test",),
 }
 NO_DATA = "builtin:none"  # a study that can only be planned
@@ -71,14 +71,21 @@ class SplitShares(Frozen):
 class DataSpec(Frozen):
     """Where the examples are and how they become text.
 
-    A source is a file (jsonl, json, csv, parquet, txt, or gz of one), a folder or hub id of `datasets`
-    (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
+    A source is a file (jsonl, json, csv, tsv, parquet, arrow, txt, or gz of one), a folder of such files, a hub id of
+    `datasets` (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
     """
 
     train: Source
     valid: Source | None = None
     test: Source | None = None
-    columns: dict[str, str] = Field({}, description="our name -> the file's: {prompt: question, completion: answer}")
+    columns: dict[str, str | dict[str, str]] = Field(
+        {},
+        description="our name -> the file's: {prompt: question, completion: answer}; of one split alone: "
+        "{test: {prompt: text}}",
+    )
+    delimiter: str | None = Field(
+        None, description="between the cells of a csv or tsv file, such as ';' or tab; None: told by suffix and header"
+    )
     template: str = Field("{prompt}", description="the prompt, from the row's columns")
     separator: str = Field("\n", description="between prompt and completion; not trained on")
     chat_template: Source | None = Field(None, description="a Jinja file; None: the tokenizer's own")
@@ -92,12 +99,37 @@ class DataSpec(Frozen):
 
     @field_validator("columns")
     @classmethod
-    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _known_columns(cls, columns: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
         known = ("prompt", "completion", "messages", "text", "label")
-        for name in columns:
-            if name not in known:
+        for name, column in columns.items():
+            if isinstance(column, dict):
+                if name not in SPLIT_NAMES:
+                    raise ValueError(
+                        f"'{name}' holds columns of its own, but is no split.{near_miss(name, SPLIT_NAMES)} "
+                        f"Splits: {', '.join(SPLIT_NAMES)}."
+                    )
+                cls._known_columns(dict(column))
+            elif name not in known:
                 raise ValueError(f"unknown column '{name}'.{near_miss(name, known)} Known: {', '.join(known)}.")
         return columns
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise ValueError(f"must be one character such as ';' or '|', or tab, but got {delimiter!r:.40}")
+        return delimiter
+
+    def columns_of(self, split: Split) -> dict[str, str]:
+        """Our name -> the file's, for the rows of one split."""
+        own = self.columns.get(split)
+        shared = {name: column for name, column in self.columns.items() if isinstance(column, str)}
+        return {**shared, **own} if isinstance(own, dict) else shared
+
+    def of_split(self, split: Split) -> Self:
+        """The same with the columns of one split alone."""
+        return self.model_copy(update={"columns": self.columns_of(split)})
 
 
 MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full

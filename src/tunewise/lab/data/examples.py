@@ -76,9 +76,9 @@ def prompt_ids(study: StudySpec, task: Task, tokenizer: "PreTrainedTokenizerBase
     The source is looked at again, to see whether its prompts are conversations. Raises DataError.
     """
     data = study.data
-    columns = read_source(data.train, "train", data.document_separator).first()
+    columns = read_source(data.train, "train", data.document_separator, data.delimiter).first()
     max_length = min(data.max_length, tokenizer.model_max_length)
-    form = choose_format(task, columns, data, TextTokenizer.of(tokenizer), max_length)
+    form = choose_format(task, columns, data.of_split("train"), TextTokenizer.of(tokenizer), max_length)
     return form.read_prompt(prompt)
 
 

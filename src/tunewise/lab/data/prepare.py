@@ -65,8 +65,9 @@ def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
     """
     data = study.data
     forgetting = study.forgetting
+    exclude = {"train", "valid", "test", "chat_template", *(() if data.delimiter else ("delimiter",))}
     content = {
-        "settings": data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"}),
+        "settings": data.model_dump(mode="json", exclude=exclude),
         "task": study.task,
         "sources": {split: source_fingerprint(source) for split, source in _sources(data).items()},
         "chat_template": _template_fingerprint(data.chat_template) if data.chat_template else None,
@@ -96,13 +97,16 @@ def prepare_examples(
     data = study.data
     pieces = TextTokenizer.of(tokenizer)
     max_length = min(data.max_length, context_length)
-    tables = {split: read_source(source, split, data.document_separator) for split, source in _sources(data).items()}
+    tables = {
+        split: read_source(source, split, data.document_separator, data.delimiter)
+        for split, source in _sources(data).items()
+    }
     first = {split: table.first() for split, table in tables.items()}  # what is no data at all is told at once
-    task = study.task or infer_task(first["train"], data.columns)
-    form = choose_format(task, first["train"], data, pieces, max_length)
+    task = study.task or infer_task(first["train"], data.columns_of("train"))
+    form = choose_format(task, first["train"], data.of_split("train"), pieces, max_length)
 
     group = group_column(data)
-    sources = {split: Source(split, table, form, data.columns, group) for split, table in tables.items()}
+    sources = {split: Source(split, table, form, data.columns_of(split), group) for split, table in tables.items()}
     indexed = index_rows(sources, data)
     separated = drop_duplicates(indexed, data)
     chosen = {split: rows.draw(getattr(data.limit, split)) for split, rows in separated.rows.items()}
