@@ -1,0 +1,77 @@
+"""Prepared examples on their way to disk: held in little memory, written and hashed a part at a time."""
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tunewise.disk import make_folder, write_with
+from tunewise.lab.data.rows import EncodedRow, Format, Row
+from tunewise.records import EXAMPLES_SCHEMA
+from tunewise.spec import canonical_json
+
+BATCH = 2_000  # rows that are made into tokens together
+PART = 20_000  # examples that are written together
+
+
+def encode_rows(form: Format, rows: list[Row]) -> list[EncodedRow]:
+    """The examples of the rows, their tokens as plain numbers: lists of objects take ten times the memory.
+
+    `rows` is emptied. Raises what `form.encode` raises.
+    """
+    rows.reverse()
+    examples: list[EncodedRow] = []
+    while rows:
+        batch = rows[: -BATCH - 1 : -1]
+        del rows[-BATCH:]
+        examples += map(_compact, form.encode(batch))
+    return examples
+
+
+def _compact(example: EncodedRow) -> EncodedRow:
+    return replace(example, input_ids=array("i", example.input_ids), supervised=bytes(example.supervised))
+
+
+def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow]]]) -> str:
+    """SHA-256 of the content of the tables, after writing each to `<folder>/<split>.parquet`.
+
+    It is taken of each table's name and, column by column, of the values as JSON, so not of how Parquet stores them.
+    """
+    make_folder(folder)
+    digest = hashlib.sha256()
+    for split, examples in splits:
+        _write(folder / f"{split}.parquet", examples)
+        digest.update(split.encode())
+        for name in EXAMPLES_SCHEMA.names:
+            digest.update(f'["{name}",['.encode())
+            for number, part in enumerate(_parts(examples)):
+                values = canonical_json([_plain(getattr(example, name)) for example in part])[1:-1]
+                digest.update(f",{values}".encode() if number else values.encode())
+            digest.update(b"]]")
+    return digest.hexdigest()
+
+
+def _write(path: Path, examples: Sequence[EncodedRow]) -> None:
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, EXAMPLES_SCHEMA) as writer:
+            for part in _parts(examples):
+                columns = {name: [_plain(getattr(example, name)) for example in part] for name in EXAMPLES_SCHEMA.names}
+                writer.write_table(pa.table(columns, schema=EXAMPLES_SCHEMA))
+
+    write_with(path, write)
+
+
+def _parts(examples: Sequence[EncodedRow]) -> Iterator[Sequence[EncodedRow]]:
+    return (examples[start : start + PART] for start in range(0, len(examples), PART))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as a list of them, marks as a list of true and false."""
+    if isinstance(value, bytes):
+        return [mark == 1 for mark in value]
+    return value.tolist() if isinstance(value, array) else value
