@@ -77,7 +77,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "lines of spaces": ("t.csv.gz", packed(b"text\na\n", b"   \n")),
     "empty rows": ("t.jsonl.gz", packed(b"", b'{"text": "' + b" " * 1000 + b'"}\n')),
     "blank documents": ("t.txt.gz", packed(b"a", b"\n")),
-    "an array of nothing": ("t.json.gz", packed(b"[", b"{},")),
+    "an array of blank rows": ("t.json.gz", packed(b"[", b'{"text": "' + b" " * 1000 + b'"},')),
     "an array of blanks": ("t.json.gz", packed(b"[", b" ")),
     "blanks before JSON": ("t.json.gz", packed(b"", b"\n")),
 }
@@ -114,7 +114,7 @@ def test_law_42_the_work_for_many_columns_grows_as_their_number(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted in comparisons of names, each of which is an operation on a list or a mapping."""
-    names = [f"c{number}" for number in range(40_000)]
+    names = [f"c{number}" for number in range(4_000 if suffix == "parquet" else 40_000)]
     path = tmp_path / f"t.{suffix}"
     row = dict.fromkeys(names, "x")
     if suffix == "jsonl":

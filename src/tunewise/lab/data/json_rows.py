@@ -22,7 +22,10 @@ def json_lines(path: Path, file: Content) -> NumberedRows:
     # not any other end of line: JSON strings may hold U+2028 and others
     for number, line in enumerate(lines(path, file, "\n"), start=1):
         if line.strip():
-            yield number, _of_line(line, f"{path}, line {number}", " Is it one array of objects? Name the file .json.")
+            yield (
+                number,
+                _of_line(line, f"{path}, line {number}", " Is it one array of objects? Then name the file .json."),
+            )
 
 
 def json_array(path: Path, file: Content) -> NumberedRows:

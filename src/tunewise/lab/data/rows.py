@@ -12,7 +12,7 @@ from tunewise.registry import near_miss
 PIECE = 2**20  # characters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Text:
     """One row as text."""
 
@@ -21,7 +21,7 @@ class Text:
     messages: tuple[dict[str, Any], ...] = ()  # chat: the conversation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a split before it becomes tokens."""
 
@@ -31,7 +31,7 @@ class Row:
     text: Text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EncodedRow:
     """One row of the prepared data (records.EXAMPLES_SCHEMA), and what was cut off it."""
 

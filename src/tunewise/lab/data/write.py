@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ from tunewise.records import EXAMPLES_SCHEMA
 from tunewise.spec import canonical_json
 
 BATCH = 2_000  # rows that are made into tokens together
-PART = 20_000  # examples that are written together
+PART = 5_000  # examples that are written together
 
 
 def encode_rows(form: Format, rows: list[Row]) -> list[EncodedRow]:
@@ -50,28 +51,40 @@ def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow
         for name in EXAMPLES_SCHEMA.names:
             digest.update(f'["{name}",['.encode())
             for number, part in enumerate(_parts(examples)):
-                values = canonical_json([_plain(getattr(example, name)) for example in part])[1:-1]
-                digest.update(f",{values}".encode() if number else values.encode())
+                digest.update(b"," * (number > 0) + _as_json([getattr(example, name) for example in part]))
             digest.update(b"]]")
     return digest.hexdigest()
+
+
+def _as_json(values: list[Any]) -> bytes:
+    """What `canonical_json` writes of the values between its brackets; of tokens and marks in a tenth of the memory."""
+    if isinstance(values[0], bytes):
+        return b",".join(b"[%b]" % marks.replace(b"\0", b"false,").replace(b"\1", b"true,")[:-1] for marks in values)
+    if isinstance(values[0], array):
+        return ",".join(repr(ids.tolist()).replace(" ", "") for ids in values).encode()
+    return canonical_json(values)[1:-1].encode()
 
 
 def _write(path: Path, examples: Sequence[EncodedRow]) -> None:
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, EXAMPLES_SCHEMA) as writer:
             for part in _parts(examples):
-                columns = {name: [_plain(getattr(example, name)) for example in part] for name in EXAMPLES_SCHEMA.names}
+                columns = [
+                    _column(name, [getattr(example, name) for example in part]) for name in EXAMPLES_SCHEMA.names
+                ]
                 writer.write_table(pa.table(columns, schema=EXAMPLES_SCHEMA))
 
     write_with(path, write)
 
 
+def _column(name: str, values: list[Any]) -> pa.Array:
+    kind = EXAMPLES_SCHEMA.field(name).type
+    if not isinstance(values[0], bytes | array):
+        return pa.array(values, kind)
+    flat = np.frombuffer(b"".join(bytes(value) for value in values), bool if isinstance(values[0], bytes) else np.int32)
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    return pa.ListArray.from_arrays(ends, pa.array(flat, kind.value_type), kind)
+
+
 def _parts(examples: Sequence[EncodedRow]) -> Iterator[Sequence[EncodedRow]]:
     return (examples[start : start + PART] for start in range(0, len(examples), PART))
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as a list of them, marks as a list of true and false."""
-    if isinstance(value, bytes):
-        return [mark == 1 for mark in value]
-    return value.tolist() if isinstance(value, array) else value
