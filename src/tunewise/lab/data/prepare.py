@@ -26,7 +26,7 @@ from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
 from tunewise.lab.data.row_index import Source, group_column, index_rows
 from tunewise.lab.data.rows import EncodedRow, Row, runs
-from tunewise.lab.data.sources import file_fingerprint, read_source, source_fingerprint
+from tunewise.lab.data.sources import Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, draw
 from tunewise.lab.data.tokens import LONG_TEXT, TextTokenizer
 from tunewise.lab.data.write import encode_rows, write_examples
@@ -95,14 +95,10 @@ def prepare_examples(
     data = study.data
     pieces = TextTokenizer.of(tokenizer)
     max_length = min(data.max_length, context_length)
-    tables = {
-        split: read_source(source, split, data.document_separator, data.delimiter)
-        for split, source in _sources(data).items()
-    }
+    tables = _tables(data)
     first = {split: table.first() for split, table in tables.items()}  # what is no data at all is told at once
     task = study.task or infer_task(first["train"], data.columns_of("train"))
     form = choose_format(task, first["train"], data.of_split("train"), pieces, max_length)
-
     group = group_column(data)
     sources = {split: Source(split, table, form, data.columns_of(split), group) for split, table in tables.items()}
     indexed = index_rows(sources, data)
@@ -118,9 +114,7 @@ def prepare_examples(
     taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
     fitted = {split: keep_fitting(split, members, task, data, max_length) for split, members in taken.items()}
     examples = {split: fitted[split].examples for split in SPLITS}
-    labels: tuple[str, ...] = ()
-    if task == "classify":
-        labels, examples = number_labels(examples)
+    labels, examples = number_labels(examples) if task == "classify" else ((), examples)
     general = general_examples(study, pieces, max_length) if _forgets(study, task) else []
 
     read, learnt = _first_example(tokenizer, examples["train"][0])
@@ -149,6 +143,13 @@ def prepare_examples(
         data=write_examples(folder, examples.items()),
         general=write_examples(folder, [("general", general)]) if general else None,
     )
+
+
+def _tables(data: DataSpec) -> dict[Split, Table]:
+    return {
+        split: read_source(source, split, data.document_separator, data.delimiter)
+        for split, source in _sources(data).items()
+    }
 
 
 def _laws(
