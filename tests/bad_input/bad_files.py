@@ -34,7 +34,7 @@ TWICE = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"
 DATES = pa.array([2**60], pa.timestamp("ms"))
 PACKED = gzip.compress(lines(*PAIRS))
 LONG = "a" * (2**24 + 1)
-BOMB = gzip.compress(b'{"text": ""}\n' * 2**15, 9) * 2**10
+BOMB = gzip.compress((b'{"text": "' + b" " * 1000 + b'"}\n') * 2**10, 9) * 100
 CELL = parquet(text=["a" * (2**26 + 1)])
 
 FORMATS = [
@@ -199,9 +199,9 @@ ENCODINGS = [
 ]
 
 SIZES = [
-    data("a small file that unpacks to 400 MiB", "t.jsonl.gz", BOMB, "t.jsonl.gz", "unpacks to more than 67,108,864"),
+    data("a small file that unpacks to 100 MiB", "t.jsonl.gz", BOMB, "t.jsonl.gz", "unpacks to more than 67,108,864"),
     data("a million blank lines", "t.jsonl", PAIR + b"\n" * 1_000_002, "blank lines", "Remove them"),
-    data("one cell of 64 MiB in a small Parquet file", "t.parquet", CELL, "t.parquet", "out of proportion"),
+    data("one cell of 64 MiB in a small Parquet file", "t.parquet", CELL, "t.parquet", "longer than 16,777,216"),
     data(
         "a line of 16 MB", "t.jsonl", f'{{"text": "{LONG}"}}\n'.encode(), "line 1", "longer than 16,777,216", "Cut it"
     ),
