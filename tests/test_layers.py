@@ -43,6 +43,9 @@ PLAIN = (
     "tunewise.scratch",
     "tunewise.adapter_config",
     "tunewise.adapter_file",
+    "tunewise.named_path",
+    "tunewise.dataset_card",
+    "tunewise.data_folder",
     "tunewise.study_file",
 )
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -72,8 +75,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.placements": ("tunewise.errors", "tunewise.method_spec", "tunewise.spec"),
     "tunewise.head_arm": ("tunewise.errors", "tunewise.spec"),
     "tunewise.mistakes": ("tunewise.registry", "tunewise.spec"),
+    "tunewise.named_path": ("tunewise.errors",),
+    "tunewise.dataset_card": ("tunewise.errors", "tunewise.named_path", "tunewise.spec", "tunewise.yaml_text"),
+    "tunewise.data_folder": ("tunewise.dataset_card", "tunewise.errors", "tunewise.named_path", "tunewise.spec"),
     "tunewise.study_file": (
-        *("tunewise.disk", "tunewise.errors", "tunewise.registry", "tunewise.spec"),
+        *("tunewise.disk", "tunewise.errors", "tunewise.registry", "tunewise.spec", "tunewise.data_folder"),
         *("tunewise.mistakes", "tunewise.safe_text", "tunewise.yaml_text"),
     ),
     "tunewise.records": ("tunewise.errors", "tunewise.registry", "tunewise.spec"),

@@ -38,7 +38,7 @@ Split = Literal["train", "valid", "test"]
 # What the splits of a data set are called, in files and on the hub; the first that is there counts.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
-    "valid": ("valid", "validation", "val", "dev"),
+    "valid": ("valid", "validation", "val", "dev", "eval"),
     "test": ("test",),
 }
 NO_DATA = "builtin:none"  # a study that can only be planned
@@ -78,16 +78,23 @@ CHAT_ROLES = ("user", "assistant", "system", "tool")
 class DataSpec(Frozen):
     """Where the examples are and how they become text.
 
-    A source is a file (jsonl, json, csv, parquet, txt, or gz of one), a folder or hub id of `datasets`
-    (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
+    A source is a file (jsonl, json, csv, tsv, parquet, arrow, txt, or gz of one), a folder of such files, a hub id of
+    `datasets` (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
     """
 
     train: Source
     valid: Source | None = None
     test: Source | None = None
-    columns: dict[str, str] = Field({}, description="our name -> the file's: {prompt: question, completion: answer}")
+    columns: dict[str, str | dict[str, str]] = Field(
+        {},
+        description="our name -> the file's: {prompt: question, completion: answer}; of one split alone: "
+        "{test: {prompt: text}}",
+    )
     roles: dict[str, str] = Field(
         {}, description="who speaks in turns, our name -> the file's: {user: USER, assistant: SYSTEM}"
+    )
+    delimiter: str | None = Field(
+        None, description="between the cells of a csv or tsv file, such as ';' or tab; None: told by suffix and header"
     )
     template: str = Field("{prompt}", description="the prompt, from the row's columns")
     separator: str = Field("\n", description="between prompt and completion; not trained on")
@@ -104,9 +111,16 @@ class DataSpec(Frozen):
 
     @field_validator("columns")
     @classmethod
-    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        for name in columns:
-            if name not in COLUMNS:
+    def _known_columns(cls, columns: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
+        for name, column in columns.items():
+            if isinstance(column, dict):
+                if name not in SPLIT_NAMES:
+                    raise ValueError(
+                        f"'{name}' holds columns of its own, but is no split.{near_miss(name, SPLIT_NAMES)} "
+                        f"Splits: {', '.join(SPLIT_NAMES)}."
+                    )
+                cls._known_columns(dict(column))
+            elif name not in COLUMNS:
                 raise ValueError(f"unknown column '{name}'.{near_miss(name, COLUMNS)} Known: {', '.join(COLUMNS)}.")
         return columns
 
@@ -119,6 +133,24 @@ class DataSpec(Frozen):
         if twice := [theirs for theirs in roles.values() if [*roles.values()].count(theirs) > 1]:
             raise ValueError(f"'{twice[0]}' stands for two roles, and can be one alone")
         return roles
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise ValueError(f"must be one character such as ';' or '|', or tab, but got {delimiter!r:.40}")
+        return delimiter
+
+    def columns_of(self, split: Split) -> dict[str, str]:
+        """Our name -> the file's, for the rows of one split."""
+        own = self.columns.get(split)
+        shared = {name: column for name, column in self.columns.items() if isinstance(column, str)}
+        return {**shared, **own} if isinstance(own, dict) else shared
+
+    def of_split(self, split: Split) -> Self:
+        """The same with the columns of one split alone."""
+        return self.model_copy(update={"columns": self.columns_of(split)})
 
 
 MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full

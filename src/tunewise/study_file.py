@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tunewise.data_folder import is_saved, is_single_file, split_files, whole
 from tunewise.disk import write_output
-from tunewise.errors import SpecError
+from tunewise.errors import DataError, SpecError
 from tunewise.mistakes import explain_all, misread_numbers
-from tunewise.registry import lookup
-from tunewise.spec import ARM_NAME, SPLIT_NAMES, StudySpec
+from tunewise.registry import listed, lookup
+from tunewise.spec import ARM_NAME, StudySpec
 from tunewise.yaml_text import YamlError, load_yaml
 
 
@@ -172,14 +173,18 @@ def data_sources(data: str) -> dict[str, str]:
     folder = Path(data)
     if not folder.is_dir():
         return {"train": str(folder.resolve()) if folder.is_file() else data}
-    found = {
-        split: [file for name in names for file in sorted(folder.glob(f"{name}.*"))]
-        for split, names in SPLIT_NAMES.items()
-    }
-    if not found["train"]:
-        names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+    try:
+        found = split_files(folder).files
+        if not found and is_saved(folder):
+            found = {"train": whole(folder)}
+    except DataError as error:
+        raise SpecError(f"--data {data}: {error}") from error
+    if "train" not in found:
+        names = listed(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise SpecError(f"--data {data}: the folder has no file named train.* (it holds {names}).")
-    return {split: str(files[0].resolve()) for split, files in found.items() if files}
+    there = folder.resolve()
+    alone = {split for split, files in found.items() if is_single_file(folder, files)}
+    return {split: str(there / files[0].name if split in alone else there) for split, files in found.items()}
 
 
 def _absolute_model(model: str) -> str:

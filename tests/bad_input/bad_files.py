@@ -34,13 +34,35 @@ TWICE = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"
 DATES = pa.array([2**60], pa.timestamp("ms"))
 PACKED = gzip.compress(lines(*PAIRS))
 LONG = "a" * (2**24 + 1)
+BOMB = gzip.compress((b'{"text": "' + b" " * 1000 + b'"}\n') * 2**10, 9) * 100
+CELL = parquet(text=["a" * (2**26 + 1)])
 
 FORMATS = [
     data("an empty file", "t.jsonl", b"", "t.jsonl", "is empty", "at least one row"),
     data("nothing but white space", "t.csv", b" \n\n", "t.csv", "is empty"),
     data("a text file of blank lines", "t.txt", b" \n\n\n\n", "t.txt", "is empty"),
     data("an empty Parquet file", "t.parquet", b"", "t.parquet", "is empty"),
-    data("a file of a kind that is not read", "t.tsv", b"a\tb\n", "'.tsv'", "Did you mean '.csv'", ".parquet"),
+    data("a file of a kind that is not read", "t.xlsx", b"PK\3\4", "'.xlsx'", "not read", ".parquet"),
+    taken(data("tabs between cells", "t.tsv", csv(LABELS, between="\t"), "classify")),
+    taken(data("tabs between cells of a .csv file", "t.csv", csv(LABELS, between="\t"), "classify")),
+    taken(data("bars between cells", "t.csv", csv(LABELS, between="|"), "classify")),
+    taken(data("a delimiter of one's own", "t.csv", csv(LABELS, between="^"), "classify", data__delimiter="^")),
+    taken(
+        data(
+            "quotes that are text between tabs",
+            "t.tsv",
+            csv([*LABELS, {"text": '"Odd film', "label": "a"}], between="\t"),
+            "classify",
+        )
+    ),
+    data(
+        "a cell over two lines between tabs", "t.tsv", b'text\tlabel\n"a\nb"\tc\n', "line 2", "1 cells", "line breaks"
+    ),
+    data("another delimiter than the study says", "t.csv", csv(LABELS), "text,label", data__delimiter=";"),
+    data(
+        "a delimiter of two characters", "t.csv", csv(LABELS), "data.delimiter", "one character", data__delimiter="::"
+    ),
+    data("two delimiters in a header", "t.csv", b"text;label|x\na;b|c\n", "text;label|x", "data.columns"),
     data("a misspelt suffix", "t.jsnl", PAIR, "t.jsnl", "not read", "Did you mean '.jsonl'", ".parquet"),
     data("a file without a suffix", "train", PAIR, "train", "not read", "Known: .jsonl"),
     data("a ZIP archive", "t.zip", b"PK\3\4", "t.zip", "not read", "Known: .jsonl"),
@@ -64,7 +86,20 @@ FORMATS = [
     data("an empty array", "t.json", b"[]", "t.json", "no rows"),
     data("a number in an array of rows", "t.json", b'[{"text": "a"}, 3]', "t.json, row 2", "a number"),
     data("an array that does not end", "t.json", b'[{"text": "a"},\n', "t.json, line 2", "broken JSON"),
-    data("JSON Lines named .json", "t.json", PAIR * 2, "t.json, line 2", "Extra data", ".jsonl"),
+    taken(data("JSON Lines named .json", "t.json", lines(*PAIRS), "sft")),
+    taken(
+        data(
+            "rows that are lists",
+            "t.json",
+            json.dumps([[row["text"], row["label"]] for row in LABELS]).encode(),
+            "classify",
+            data__columns={"text": "0", "label": "1"},
+        )
+    ),
+    data("rows that are lists, without columns", "t.json", b'[["a", "b"]]', "columns (0, 1)", "data.columns"),
+    data("half a line of JSON named .json", "t.json", PAIR + b'{"prompt": "p", "co', "t.json, line 2", "broken JSON"),
+    data("an array that ends with a comma", "t.json", b'[{"text": "a"},\n]', "t.json, line 2", "broken JSON"),
+    data("junk behind an array", "t.json", b'[{"text": "a"}]\n[]', "t.json, line 2", "Extra data"),
     data("a JSON array nested without end", "t.json", b"[" * 100_000, "t.json", "nested too deep"),
     data("a JSON text alone", "t.json", b'"text"', "t.json", "array of objects", "a string"),
     data("a header and no row", "t.csv", b"text,label\n", "t.csv", "no rows", "only a header"),
@@ -73,7 +108,7 @@ FORMATS = [
     data("a quote that does not end", "t.csv", b'text,label\n"a,b\n', "t.csv, line 2", "broken CSV"),
     data("text behind a quote", "t.csv", b'text,label\n"a"b,c\n', "t.csv, line 2", "broken CSV", "in quotes"),
     data("a column named twice", "t.csv", b"text,text\na,b\n", "t.csv, line 1", "'text' twice", "Rename"),
-    data("semicolons instead of commas", "t.csv", csv(LABELS, between=";"), "text;label", "data.columns"),
+    taken(data("semicolons instead of commas", "t.csv", csv(LABELS, between=";"), "classify")),
     data("a CSV file without a header", "t.csv", csv(LABELS).partition(b"\n")[2], "text 0, a", "data.columns"),
     taken(data("carriage returns as ends of lines", "t.csv", csv(LABELS, end="\r"), "classify")),
     taken(data("line ends of Windows", "t.csv", csv(LABELS, end="\r\n"), "classify")),
@@ -164,6 +199,9 @@ ENCODINGS = [
 ]
 
 SIZES = [
+    data("a small file that unpacks to 100 MiB", "t.jsonl.gz", BOMB, "t.jsonl.gz", "unpacks to more than 67,108,864"),
+    data("a million blank lines", "t.jsonl", PAIR + b"\n" * 1_000_002, "blank lines", "Remove them"),
+    data("one cell of 64 MiB in a small Parquet file", "t.parquet", CELL, "t.parquet", "longer than 16,777,216"),
     data(
         "a line of 16 MB", "t.jsonl", f'{{"text": "{LONG}"}}\n'.encode(), "line 1", "longer than 16,777,216", "Cut it"
     ),

@@ -96,7 +96,8 @@ def _require_task(study: StudySpec, task: Task) -> None:
     try:
         load_config(study.model, task, study.trust_remote_code)
     except ModelError as error:
-        hint = label_advice(read_source(study.data.train, "train", study.data.document_separator).first())
+        data = study.data
+        hint = label_advice(read_source(data.train, "train", data.document_separator, data.delimiter).first())
         raise ModelError(f"{error}{hint if study.task is None else ''}") from error
 
 

@@ -49,7 +49,9 @@ def documents(rows: Mapping[Split, Sequence[dict[str, Any]]], data: DataSpec) ->
     """Sources of these rows, each a document; they are rendered without a tokenizer."""
     form = Documents(cast("TextTokenizer", None), 100)
     tables = {split: Table(f"{split}.jsonl", "line", partial(enumerate, rows[split], 1)) for split in rows}
-    return {split: Source(split, table, form, data.columns, group_column(data)) for split, table in tables.items()}
+    return {
+        split: Source(split, table, form, data.columns_of(split), group_column(data)) for split, table in tables.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_a_folder_is_read_as_a_dataset_with_its_splits_and_label_names(tmp_path:
     assert rows_of(folder, "valid") == [{"text": "poor", "label": "bad"}]
     assert rows_of(folder, "test") == [{"text": "hidden", "label": None}]
     (folder / "test.parquet").unlink()
-    with pytest.raises(DataError, match=r"no split for data.test.*It has: train, validation"):
+    with pytest.raises(DataError, match=r"no split for data.test.*It has: train, valid"):
         read_source(str(folder), "test", "")
 
 

@@ -39,10 +39,10 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
 
     Raises DataError where the rows are not for the adapter's task, and what reading them raises.
     """
-    chosen = data or PYTHON_TEXT
-    table = read_source(chosen.train, "test", chosen.document_separator)
-    first = table.first()
-    task: Task = infer_task(first, chosen.columns)
+    chosen = (data or PYTHON_TEXT).of_split("test")
+    table = read_source(chosen.train, "test", chosen.document_separator, chosen.delimiter)
+    first, columns = table.first(), chosen.columns_of("test")
+    task: Task = infer_task(first, columns)
     if data and (task == "classify") != (adapter.task == "classify"):
         raise DataError(
             f"{data.train}: the rows are for the task {task}, but {adapter.path} is for {adapter.task}. Give rows with "
@@ -51,7 +51,7 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
         )
     max_length = min(chosen.max_length, adapter.context_length)
     form = choose_format(task, first, chosen, TextTokenizer.of(adapter.tokenizer), max_length)
-    source = Source("test", table, form, chosen.columns, group_column(chosen))
+    source = Source("test", table, form, columns, group_column(chosen))
     rendered = [row for row in source.rows() if row is not None]
     encoded = form.encode(rendered)
     if data is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tunewise.errors import DataError
 from tunewise.lab.data.row_index import Indexed, Numbers, RowIndex
-from tunewise.lab.data.rows import EncodedRow, Row, runs
+from tunewise.lab.data.rows import PIECE, EncodedRow, Row, runs
 from tunewise.records import DataLaw, LawCount, SplitSummary
 from tunewise.spec import DataSpec, Split, Task
 
@@ -86,7 +86,10 @@ def count_near_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
 
 
 def _words(row: Row) -> str:
-    words = sorted(set(re.findall(r"\w+", row.text.prompt.lower())))
+    text = row.text.prompt.lower()
+    # one by one where a list of them all would take ten times the memory of the text
+    found = re.findall(r"\w+", text) if len(text) < PIECE else (word[0] for word in re.finditer(r"\w+", text))
+    words = sorted(set(found))
     return hashlib.sha256(" ".join(words).encode()).hexdigest() if words else ""
 
 

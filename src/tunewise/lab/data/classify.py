@@ -26,8 +26,8 @@ class Labelled:
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """One example per row, label -1 until `number_labels`."""
-        texts = self.tokenizer.ids([row.text.prompt for row in rows])
-        return [self._example(row, ids) for row, ids in zip(rows, texts, strict=True)]
+        texts = self.tokenizer.beginnings([row.text.prompt for row in rows], self.max_length)
+        return [self._example(row, text.ids) for row, text in zip(rows, texts, strict=True)]
 
     def read_prompt(self, prompt: str) -> list[int]:
         """The text in its frame."""

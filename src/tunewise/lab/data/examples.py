@@ -70,7 +70,7 @@ def choose_format(
     if task == "classify":
         return Labelled(tokenizer, max_length)
     is_chat = bool({*CONVERSATIONS} & {*columns, *data.columns}) and "completion" not in data.columns
-    if is_chat or are_turns(columns, data.columns):
+    if is_chat or are_turns(columns, data.columns_of("train")):
         return Chat(data, tokenizer, max_length)
     pairs = Pairs(data, tokenizer, max_length)
     return Alpaca(pairs) if is_alpaca(columns, data) else pairs
@@ -86,11 +86,11 @@ def prompt_ids(
     """
     data = study.data
     if is_chat is None and task == "sft" and (tokenizer.chat_template or data.chat_template):
-        columns: Collection[str] = read_source(data.train, "train", data.document_separator).first()
+        columns: Collection[str] = read_source(data.train, "train", data.document_separator, data.delimiter).first()
     else:
         columns = ("messages",) if is_chat else ()
     max_length = min(data.max_length, tokenizer.model_max_length)
-    form = choose_format(task, columns, data, TextTokenizer.of(tokenizer), max_length)
+    form = choose_format(task, columns, data.of_split("train"), TextTokenizer.of(tokenizer), max_length)
     return form.read_prompt(prompt)
 
 

@@ -6,14 +6,11 @@ rows are drawn, each is two numbers (row_index.py); the text of those that are d
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from tunewise.disk import make_folder, write_table
 from tunewise.errors import DataError
 from tunewise.lab.data.audit import (
     Separated,
@@ -31,11 +28,12 @@ from tunewise.lab.data.column_names import label_line, unread_label
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
 from tunewise.lab.data.row_index import Source, group_column, index_rows
-from tunewise.lab.data.rows import EncodedRow, runs
-from tunewise.lab.data.sources import file_fingerprint, read_source, source_fingerprint
+from tunewise.lab.data.rows import EncodedRow, Row, runs
+from tunewise.lab.data.sources import Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, draw
-from tunewise.lab.data.tokens import TextTokenizer
-from tunewise.records import BETWEEN_PARTS, EXAMPLES_SCHEMA, REFERENCES_FIELD, LawCount, SplitSummary
+from tunewise.lab.data.tokens import LONG_TEXT, TextTokenizer
+from tunewise.lab.data.write import encode_rows, write_examples
+from tunewise.records import BETWEEN_PARTS, LawCount, SplitSummary
 from tunewise.spec import NUMERICS, DataSpec, Split, StudySpec, Task, canonical_json
 
 if TYPE_CHECKING:
@@ -69,11 +67,10 @@ def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
     """
     data = study.data
     forgetting = study.forgetting
-    settings = data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"})
-    if not data.roles:  # a field of later versions, as if it were not there
-        del settings["roles"]
+    later = {"delimiter": data.delimiter, "roles": data.roles}  # fields of later versions, as if they were not there
+    left_out = {name for name, value in later.items() if not value}
     content = {
-        "settings": settings,
+        "settings": data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template", *left_out}),
         "task": study.task,
         "sources": {split: source_fingerprint(source) for split, source in _sources(data).items()},
         "chat_template": _template_fingerprint(data.chat_template) if data.chat_template else None,
@@ -105,25 +102,26 @@ def prepare_examples(
     data = study.data
     pieces = TextTokenizer.of(tokenizer)
     max_length = min(data.max_length, context_length)
-    tables = {split: read_source(source, split, data.document_separator) for split, source in _sources(data).items()}
+    tables = _tables(data)
     first = {split: table.first() for split, table in tables.items()}  # what is no data at all is told at once
-    task = study.task or infer_task(first["train"], data.columns)
-    form = choose_format(task, first["train"], data, pieces, max_length)
-
+    task = study.task or infer_task(first["train"], data.columns_of("train"))
+    form = choose_format(task, first["train"], data.of_split("train"), pieces, max_length)
     group = group_column(data)
-    sources = {split: Source(split, table, form, data.columns, group) for split, table in tables.items()}
+    sources = {split: Source(split, table, form, data.columns_of(split), group) for split, table in tables.items()}
     indexed = index_rows(sources, data)
     separated = drop_duplicates(indexed, data)
     chosen = {split: rows.draw(getattr(data.limit, split)) for split, rows in separated.rows.items()}
     drawn = indexed.fetch(chosen)
-    encoded = {split: form.encode(rows) for split, rows in drawn.items()}
+    indexed.at_hand.clear()  # what was drawn is held, and no longer than until it is encoded
+    num_drawn = {split: range(len(rows)) for split, rows in drawn.items()}
+    exact, near = (count(drawn["test"], drawn["train"]) for count in (count_exact_duplicates, count_near_duplicates))
+    long_notes = _long_notes(drawn)
+    encoded = {split: encode_rows(form, rows) for split, rows in drawn.items()}
     # drawn again because a document becomes many windows; of other rows no more than the limit are left
     taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
     fitted = {split: keep_fitting(split, members, task, data, max_length) for split, members in taken.items()}
     examples = {split: fitted[split].examples for split in SPLITS}
-    labels: tuple[str, ...] = ()
-    if task == "classify":
-        labels, examples = number_labels(examples)
+    labels, examples = number_labels(examples) if task == "classify" else ((), examples)
     general = general_examples(study, pieces, max_length) if _forgets(study, task) else []
 
     read, learnt = _first_example(tokenizer, examples["train"][0])
@@ -140,20 +138,28 @@ def prepare_examples(
         example_supervised=learnt,
         notes=(
             *indexed.notes,
-            *_drawn_notes("rows", separated.rows, drawn),
+            *_drawn_notes("rows", separated.rows, num_drawn),
             *_drawn_notes("windows", encoded, taken),
             *_unread_notes(study.task, task, first["train"]),
             *_reference_notes(examples),
             *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
             *_remarks(data, max_length),
+            *long_notes,
         ),
-        exact_duplicates=count_exact_duplicates(drawn["test"], drawn["train"]),
-        near_duplicates=count_near_duplicates(drawn["test"], drawn["train"]),
+        exact_duplicates=exact,
+        near_duplicates=near,
         laws=_laws(indexed.rows, separated, taken, task, tokenizer.eos_token_id),
         is_chat=isinstance(form, Chat),
         data=write_examples(folder, examples.items()),
         general=write_examples(folder, [("general", general)]) if general else None,
     )
+
+
+def _tables(data: DataSpec) -> dict[Split, Table]:
+    return {
+        split: read_source(source, split, data.document_separator, data.delimiter)
+        for split, source in _sources(data).items()
+    }
 
 
 def _laws(
@@ -171,24 +177,6 @@ def _laws(
     )
 
 
-def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow]]]) -> str:
-    """SHA-256 of the content of the tables, after writing each to `<folder>/<split>.parquet`.
-
-    It is taken of each table's name and, column by column, of the values as JSON, so not of how Parquet stores them.
-    """
-    make_folder(folder)
-    digest = hashlib.sha256()
-    for split, examples in splits:
-        has_references = any(example.references for example in examples)
-        schema = EXAMPLES_SCHEMA.append(REFERENCES_FIELD) if has_references else EXAMPLES_SCHEMA
-        columns = {name: [getattr(example, name) for example in examples] for name in schema.names}
-        write_table(folder / f"{split}.parquet", pa.table(columns, schema=schema))
-        digest.update(split.encode())
-        for name, values in columns.items():
-            digest.update(canonical_json([name, values]).encode())
-    return digest.hexdigest()
-
-
 def _sources(data: DataSpec) -> dict[Split, str]:
     return {split: source for split in SPLITS if (source := getattr(data, split)) is not None}
 
@@ -204,11 +192,23 @@ def _forgets(study: StudySpec, task: Task) -> bool:
 def _first_example(tokenizer: "PreTrainedTokenizerBase", example: EncodedRow) -> tuple[str, str]:
     """What is read and what is trained on, decoded from the tokens; stretches of each joined by BETWEEN_PARTS."""
 
-    def decoded(marks: Sequence[bool]) -> str:
-        return BETWEEN_PARTS.join(tokenizer.decode(example.input_ids[start:stop]) for start, stop in runs(marks))
+    def decoded(marks: Sequence[bool] | bytes) -> str:
+        return BETWEEN_PARTS.join(tokenizer.decode(list(example.input_ids[start:stop])) for start, stop in runs(marks))
 
     read = decoded([not mark for mark in example.supervised])
     return read, example.reference if example.label >= 0 else decoded(example.supervised)
+
+
+def _long_notes(drawn: Mapping[Split, Sequence[Row]]) -> list[str]:
+    """A remark for texts of which the beginning alone becomes tokens."""
+    texts = (text for rows in drawn.values() for row in rows for text in (row.text.prompt, row.text.answer))
+    count = sum(len(text) > LONG_TEXT for text in texts)
+    if not count:
+        return []
+    return [
+        f"{count:,} texts have more than {LONG_TEXT:,} characters. Of an answer or a text to classify that long, only "
+        "the beginning is made into tokens, so more tokens are truncated than are counted."
+    ]
 
 
 def _drawn_notes(what: str, before: Mapping[Split, Sized], after: Mapping[Split, Sized]) -> list[str]:

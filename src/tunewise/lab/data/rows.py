@@ -10,8 +10,10 @@ from tunewise.errors import DataError
 from tunewise.lab.data.column_names import CALLED, SETS, advice
 from tunewise.registry import near_miss
 
+PIECE = 2**20  # characters
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """One row as text."""
 
@@ -23,7 +25,7 @@ class Text:
     references: tuple[str, ...] = ()  # answers that are as good; empty: `answer` alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a split before it becomes tokens."""
 
@@ -33,14 +35,14 @@ class Row:
     text: Text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EncodedRow:
     """One row of the prepared data (records.EXAMPLES_SCHEMA), and what was cut off it."""
 
     example: str
     unit: str
-    input_ids: list[int]
-    supervised: list[bool]
+    input_ids: Sequence[int]
+    supervised: Sequence[bool] | bytes
     num_bytes: int
     label: int
     prompt: str
@@ -172,15 +174,22 @@ def checked_text(value: Any, what: str) -> str:
 
 def input_key(text: str) -> str:
     """Equal for inputs that are equal but for white space: 16 hex digits of a SHA-256."""
-    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:16]
+    digest, before = hashlib.sha256(), ""  # what stands before the next word
+    for start in range(0, len(text), PIECE):  # a list of all words of a long text takes ten times its memory
+        piece = text[start : start + PIECE]
+        if words := " ".join(piece.split()):
+            space = before if piece[0].isspace() or (start and text[start - 1].isspace()) else ""
+            digest.update((space + words).encode())
+            before = " "
+    return digest.hexdigest()[:16]
 
 
-def runs(marks: Sequence[bool]) -> Iterator[tuple[int, int]]:
+def runs(marks: Sequence[bool] | bytes) -> Iterator[tuple[int, int]]:
     """(start, stop) of each longest stretch of True."""
-    start = 0
-    for position, mark in enumerate([*marks, False]):
-        if mark:
-            continue
-        if position > start:
-            yield start, position
-        start = position + 1
+    found = bytes(marks)
+    start = found.find(1)
+    while start >= 0:
+        stop = found.find(0, start)
+        stop = len(found) if stop < 0 else stop
+        yield start, stop
+        start = found.find(1, stop)

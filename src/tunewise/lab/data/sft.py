@@ -71,8 +71,8 @@ class Pairs:
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """One example per row; without supervised tokens where the prompt alone leaves no room for an answer."""
-        prompts = self.tokenizer.ids([row.text.prompt for row in rows])
-        answers = self.tokenizer.encode([row.text.answer for row in rows])
+        prompts = self.tokenizer.beginnings([row.text.prompt for row in rows], self.max_length)
+        answers = self.tokenizer.beginnings([row.text.answer for row in rows], self.max_length)
         texts = [row.text.prompt + row.text.answer for row in rows]
         merges = self.tokenizer.merges(texts, [len(row.text.prompt) for row in rows])
         return [self._join(*item) for item in zip(rows, prompts, answers, merges, strict=True)]
@@ -84,8 +84,8 @@ class Pairs:
         rendered = "".join(parts) if len(columns) == 1 else prompt
         return self.tokenizer.begin(self.tokenizer.ids([rendered + self.data.separator])[0])
 
-    def _join(self, row: Row, prompt: list[int], answer: Encoding, merges: bool) -> EncodedRow:
-        read = self.tokenizer.begin(prompt)
+    def _join(self, row: Row, prompt: Encoding, answer: Encoding, merges: bool) -> EncodedRow:
+        read = self.tokenizer.begin(prompt.ids)
         if not read or not answer.ids:
             raise DataError(
                 f"{row.example}: the tokenizer makes no tokens of {row.text.prompt + row.text.answer!r:.80}."
@@ -94,7 +94,7 @@ class Pairs:
         learnt = answer.ids if answer.ids[-1] == self.end else [*answer.ids, self.end]
         room = max(0, self.max_length - len(read))
         kept = min(room, len(answer.ids))
-        last = answer.offsets[kept - 1][1] if kept else 0
+        last = answer.end_of(kept - 1) if kept else 0
         return EncodedRow(
             example=row.example,
             unit=row.unit,

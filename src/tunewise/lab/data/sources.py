@@ -14,20 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tunewise.data_folder import KINDS, kind_of, split_files, whole
 from tunewise.disk import file_hash, files_below
 from tunewise.errors import DataError
 from tunewise.lab.data.builtin import BUILTINS
-from tunewise.lab.data.files import (
-    BATCH_ROWS,
-    FORMATS,
-    NumberedRows,
-    Unit,
-    counted_in,
-    kind_of,
-    read_file,
-    require_file,
-)
+from tunewise.lab.data.files import Unit, counted_in, read_file, require_file
+from tunewise.lab.data.lines import NumberedRows
 from tunewise.lab.data.rows import Cells
+from tunewise.lab.data.table_rows import BATCH_ROWS, class_names
 from tunewise.registry import lookup
 from tunewise.spec import SPLIT_NAMES, Split
 
@@ -42,6 +36,7 @@ class Table:
     source: str  # as the study names it
     counted: Unit
     read: Callable[[], NumberedRows]  # each row with its place, in units of `counted`; raises DataError
+    parts: tuple["Table", ...] = ()  # the files of a folder, in their order
 
     def first(self) -> dict[str, Any]:
         """The first row. Raises DataError."""
@@ -49,11 +44,12 @@ class Table:
 
     def cells(self, columns: Mapping[str, str]) -> Iterator[Cells]:
         """Every row with `columns` (our name -> the file's) to look its cells up by. Raises DataError."""
-        for number, row in self.read():
-            yield Cells(row, f"{self.source}, {self.counted} {number}", columns)
+        for part in self.parts or (self,):
+            for number, row in part.read():
+                yield Cells(row, f"{part.source}, {part.counted} {number}", columns)
 
 
-def read_source(source: str, split: Split, document_separator: str) -> Table:
+def read_source(source: str, split: Split, document_separator: str, delimiter: str | None = None) -> Table:
     """The rows of `source`, of which none is read yet.
 
     `split` chooses among the splits of a dataset (folder or hub id), `document_separator` cuts a txt file into rows
@@ -63,11 +59,13 @@ def read_source(source: str, split: Split, document_separator: str) -> Table:
         rows = lookup(BUILTINS, source.removeprefix(BUILTIN), "builtin source")()
         (kept,) = itertools.tee(enumerate(rows, start=1), 1)  # few, and reading the library takes seconds
         return Table(source, "row", partial(copy.copy, kept))
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, split, document_separator, delimiter)
     if _is_dataset(source):
         return Table(source, "row", partial(_dataset_rows, _load_dataset(source, split)))
-    path = Path(source)
     require_file(path)
-    return Table(source, counted_in(path), partial(read_file, path, document_separator))
+    return Table(source, counted_in(path), partial(read_file, path, document_separator, delimiter))
 
 
 def source_fingerprint(source: str) -> str:
@@ -90,22 +88,63 @@ def file_fingerprint(path: Path) -> str:
     return f"{kind_of(path)} {file_hash(path)}"
 
 
-# --- datasets ------------------------------------------------------------------------------------
+# --- folders -------------------------------------------------------------------------------------
+
+
+def _folder(folder: Path, split: Split, document_separator: str, delimiter: str | None) -> Table:
+    """The rows of one split of a folder, all its shards. Raises DataError."""
+    found = split_files(folder)
+    if found.files and split not in found.files:
+        raise DataError(
+            f"{folder}: has no split for data.{split} ({' or '.join(SPLIT_NAMES[split])}). It has: "
+            f"{', '.join(found.files)}. Leave data.{split} out to have it split off train."
+        )
+    files = found.files.get(split) or whole(folder)
+    parts = tuple(_named_classes(path, document_separator, delimiter, found.classes) for path in files)
+    return Table(str(folder), "row", lambda: enumerate((row for part in parts for _, row in part.read()), 1), parts)
+
+
+def _named_classes(
+    path: Path, document_separator: str, delimiter: str | None, by_card: Mapping[str, list[str]]
+) -> Table:
+    """The rows of a file in which classes stored as numbers have their names; None: not labelled (-1)."""
+    require_file(path)
+    classes = {**by_card, **class_names(path)}
+
+    def read() -> NumberedRows:
+        for number, row in read_file(path, document_separator, delimiter):
+            for column in classes.keys() & row.keys():
+                row[column] = _class_name(row[column], classes[column])
+            yield number, row
+
+    return Table(str(path), counted_in(path), read)
+
+
+def _class_name(value: Any, names: list[str]) -> Any:
+    if isinstance(value, str) and value.lstrip("-").isdecimal() and value not in names:
+        value = int(value)  # CSV holds text
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value < 0:
+        return None
+    return names[value] if value < len(names) else value
+
+
+# --- datasets of the hub -------------------------------------------------------------------------
 
 
 def _is_dataset(source: str) -> bool:
+    """Whether a source that is no folder is the id of a dataset."""
     path = Path(source)
-    if path.exists():
-        return path.is_dir()
-    known = kind_of(path) in (*FORMATS, ".txt")
-    return not known and HUB_ID.fullmatch(source) is not None
+    return not path.exists() and kind_of(path) not in KINDS and HUB_ID.fullmatch(source) is not None
 
 
 def _load_dataset(source: str, split: Split) -> Any:
     import datasets  # takes seconds, and most studies read files
 
-    matched = None if Path(source).is_dir() else HUB_ID.fullmatch(source)
-    path, configuration = matched.groups() if matched else (source, None)
+    matched = HUB_ID.fullmatch(source)
+    assert matched, "an id was recognised"
+    path, configuration = matched.groups()
     try:
         there = datasets.get_dataset_split_names(path, configuration)
         name = next((name for name in SPLIT_NAMES[split] if name in there), None)
@@ -114,6 +153,8 @@ def _load_dataset(source: str, split: Split) -> Any:
                 f"{source}: has no split for data.{split} ({' or '.join(SPLIT_NAMES[split])}). It has: "
                 f"{', '.join(there)}. Leave data.{split} out to have it split off train."
             )
+        builder = datasets.load_dataset_builder(path, configuration)
+        _require_own_files(path, builder.config.data_files)
         dataset = datasets.load_dataset(path, configuration, split=name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         # RuntimeError: the data set is a program, which the library does not run
@@ -125,6 +166,17 @@ def _load_dataset(source: str, split: Split) -> Any:
     if not len(dataset):
         raise DataError(f"{source}: holds no rows. Give a source with at least one.")
     return dataset
+
+
+def _require_own_files(name: str, data_files: Any) -> None:
+    """Raises DataError where a dataset of the hub has files that are not its own."""
+    for files in (data_files or {}).values():
+        for file in files:
+            if "://" in str(file) and not str(file).startswith(f"hf://datasets/{name}@"):
+                raise DataError(
+                    f"{name}: its card names '{str(file)[:100]}', which is not a file of this dataset. Only its own "
+                    "files are read. Download that file yourself if you trust it, and give it in data.train."
+                )
 
 
 def _dataset_rows(dataset: Any) -> NumberedRows:
