@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 LAWS = Path(__file__).parent
-NUM_LAWS = 39
+NUM_LAWS = 50
 TABLE, DETAILS, OPEN = re.split(
     r"^## .*$", (LAWS.parents[1] / "docs" / "laws.md").read_text(encoding="utf-8"), flags=re.M
 )
