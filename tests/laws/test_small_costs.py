@@ -20,7 +20,7 @@ from tunewise.registry import near_miss
 MIB = 2**20
 MOST = 600 * MIB  # of memory for any small file, 64 MiB that it may become and the libraries included
 READ = """
-import resource, sys
+import sys
 from pathlib import Path
 from tunewise.errors import DataError
 from tunewise.lab.data.files import read_file
