@@ -131,6 +131,6 @@ def _is_part(model: torch.nn.Module, key: str, outer: int) -> bool:
     """True if the name leads more than `outer` modules deep, and there to a new module, or into one with weights."""
     parts = key.split(".")[:-1]
     depth = 0
-    while depth < len(parts) and (inner := model._modules.get(parts[depth])) is not None:
+    while depth < len(parts) and (inner := dict(model.named_children()).get(parts[depth])) is not None:
         model, depth = inner, depth + 1
     return depth > outer and (depth < len(parts) or any(True for _ in model.parameters(recurse=False)))

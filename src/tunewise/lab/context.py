@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, PreTrainedConfig
 
 from tunewise.lab.models import quiet_transformers
 from tunewise.lab.plan.blank import give_storage, small_config, with_small_values
+from tunewise.lab.private import TorchDispatchMode
 
 UNBOUNDED = 1_000_000  # tokens, where nothing sets a bound
 SHORT, LONG = 3, 7  # tokens of the two texts that are tried; any two lengths do

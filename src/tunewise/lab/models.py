@@ -39,6 +39,7 @@ from tunewise.lab.library_errors import reraised
 from tunewise.lab.model_folder import require_plain_base, weight_files
 from tunewise.lab.model_limits import require_possible, require_unrounded
 from tunewise.lab.peft_loading import load_adapter
+from tunewise.lab.private import draw_weights, mark_as_not_drawn
 from tunewise.spec import Task
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -209,8 +210,8 @@ def _head_by_name(
     layer_name, layer = layers[-1]
     drawn = {f"{layer_name}.{key}" for key, _ in layer.named_parameters(recurse=False)}
     for parameter in layer.parameters(recurse=False):
-        parameter._is_hf_initialized = False
-    model._init_weights(layer)
+        mark_as_not_drawn(parameter)
+    draw_weights(model, layer)
     note = (
         f"The head of model '{name}' was trained for classes of other names ({', '.join(own)[:200]}), so a new one is "
         "trained in every arm. If they are the same classes, write the names of the data into id2label of config.json."

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from tunewise.adapter_config import CONFIG, WEIGHTS, name_patterns, require_known_options, require_safe
 from tunewise.adapter_file import PREFIX, require_plain_names
 from tunewise.errors import ModelError
+from tunewise.lab.private import address_of, renamed_in_checkpoints
 from tunewise.mistakes import shown
 from tunewise.name_patterns import deadline
 from tunewise.registry import near_miss
@@ -155,7 +156,7 @@ def _differences(adapted: PeftModel, folder: Path) -> tuple[list[str], list[str]
         given = set(tensor_shapes(folder))
         return sorted(given - set(expected)), sorted(set(expected) - given)
     # loaded once more, because `from_pretrained` does not tell; it names tensors as transformers renamed them
-    mapping = getattr(adapted.get_base_model(), "_checkpoint_conversion_mapping", {})
+    mapping = renamed_in_checkpoints(adapted.get_base_model())
     stored = load_peft_weights(str(folder), device="cpu", key_mapping=mapping)
     result = set_peft_model_state_dict(adapted, stored, adapter_name="default")
     state, missing = adapted.state_dict(), set(result.missing_keys)
@@ -171,7 +172,7 @@ def _differences(adapted: PeftModel, folder: Path) -> tuple[list[str], list[str]
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)  # also of tensors without memory
+    return address_of(tensor.untyped_storage())  # also of tensors without memory
 
 
 def _listed(names: Iterable[str]) -> str:

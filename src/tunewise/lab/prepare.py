@@ -19,6 +19,7 @@ from tunewise.lab.data.chat import read_template
 from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.data.sources import read_source
+from tunewise.lab.evaluate.generate import stops_of_base
 from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
@@ -68,7 +69,8 @@ def prepare(study: StudySpec, root: Path) -> str:
         return key
     delete(folder / DATA_HASHES)  # first: where it stands, what it names is there
     make_folder(folder)
-    examples = prepare_examples(study, tokenizer, context_length(config), folder)
+    stops = stops_of_base(study.model, config, tokenizer)
+    examples = prepare_examples(study, tokenizer, context_length(config), folder, stops)
     if data_key(study, tokens_by) != data:  # read more than once, and stored under this name
         raise DataError("the data changed while it was prepared. Leave its files alone, and give the command again.")
     _require_task(study, examples.task)

@@ -57,6 +57,27 @@ def attention_of(config: PreTrainedConfig) -> Any:
     return config._attn_implementation
 
 
+def mark_as_not_drawn(parameter: torch.nn.Parameter) -> None:
+    """Let transformers draw it anew: it leaves alone what it has marked as drawn or loaded."""
+    parameter._is_hf_initialized = False
+
+
+def draw_weights(model: Any, layer: torch.nn.Module) -> None:
+    """Draw the weights of one layer as its model does; the public functions draw all of a model's."""
+    model._init_weights(layer)
+
+
+def renamed_in_checkpoints(model: Any) -> dict[str, str]:
+    """Patterns of names in older checkpoints -> names in the model, which transformers applies while it loads."""
+    renamed: dict[str, str] = getattr(model, "_checkpoint_conversion_mapping", {})
+    return renamed
+
+
+def has_own_generation_file(generation: Any) -> bool:
+    """Whether a generation configuration was read from a file of its own; else it repeats the model's config.json."""
+    return not getattr(generation, "_from_model_config", True)
+
+
 def commit_of(config: PreTrainedConfig) -> str | None:
     """The commit of a model from the hub; None: it is a folder."""
     commit: str | None = getattr(config, "_commit_hash", None)

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,14 +150,19 @@ def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: F
     )
 
 
-def endless(examples: Sequence[EncodedRow], end: int | None) -> list[EncodedRow]:
-    """The examples with a whole answer (sft) that does not end with the end-of-text piece: a model may not stop."""
+def endless(examples: Sequence[EncodedRow], ends: Collection[int]) -> list[EncodedRow]:
+    """The examples with a whole answer (sft) that ends with none of the tokens at which a model stops."""
     whole = (example for example in examples if not example.cut_tokens and any(example.supervised))
-    return [example for example in whole if example.input_ids[list(runs(example.supervised))[-1][1] - 1] != end]
+    return [example for example in whole if example.input_ids[list(runs(example.supervised))[-1][1] - 1] not in ends]
 
 
 def count_laws(
-    split: Split, examples: Sequence[EncodedRow], same: RowIndex | None, rows_read: int, task: Task, end: int | None
+    split: Split,
+    examples: Sequence[EncodedRow],
+    same: RowIndex | None,
+    rows_read: int,
+    task: Task,
+    ends: Collection[int],
 ) -> tuple[LawCount, ...]:
     """What every law that concerns `task` finds in a split, nothing found included.
 
@@ -168,7 +173,7 @@ def count_laws(
     if task != "classify":
         found["supervised"] = [example for example in examples if not any(example.supervised)]
     if task == "sft":
-        found["end-of-text"] = endless(examples, end)
+        found["end-of-text"] = endless(examples, ends)
         found["boundary"] = [example for example in examples if example.merges]
     counts = [
         LawCount(

@@ -6,7 +6,7 @@ rows are drawn, each is two numbers (row_index.py); the text of those that are d
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from tunewise.lab.data.column_names import label_line, unread_label
 from tunewise.lab.data.examples import choose_format, infer_task
 from tunewise.lab.data.general import general_examples
 from tunewise.lab.data.row_index import Source, group_column, index_rows
-from tunewise.lab.data.rows import EncodedRow, Row, runs
+from tunewise.lab.data.rows import EncodedRow, Format, Row, runs
 from tunewise.lab.data.sources import Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, draw
 from tunewise.lab.data.tokens import LONG_TEXT, TextTokenizer
@@ -91,27 +91,29 @@ def _template_fingerprint(name: str) -> str:
 
 
 def prepare_examples(
-    study: StudySpec, tokenizer: "PreTrainedTokenizerBase", context_length: int, folder: Path
+    study: StudySpec,
+    tokenizer: "PreTrainedTokenizerBase",
+    context_length: int,
+    folder: Path,
+    stops: Collection[int] | None = None,
 ) -> PreparedExamples:
     """The summary of the data, after writing train, valid, test and general.parquet (records.EXAMPLES_SCHEMA).
 
-    `context_length` is the most tokens that the model reads. `folder` is made; general.parquet is written for causal
-    language models only, if forgetting is measured. Raises DataError for data that cannot be used as it is, ModelError
-    for a tokenizer that cannot, SpecError for a bad template.
+    `context_length` is the most tokens that the model reads, `stops` are those at which it ends a text (None: the
+    tokenizer's own end alone). `folder` is made; general.parquet is written for causal language models only, if
+    forgetting is measured. Raises DataError for data that cannot be used as it is, ModelError for a tokenizer that
+    cannot, SpecError for a bad template.
     """
-    data = study.data
+    data, stops = study.data, _ends(tokenizer) if stops is None else stops
     pieces = TextTokenizer.of(tokenizer)
     max_length = min(data.max_length, context_length)
     tables = _tables(data)
     first = {split: table.first() for split, table in tables.items()}  # what is no data at all is told at once
     task = study.task or infer_task(first["train"], data.columns_of("train"))
     form = choose_format(task, first["train"], data.of_split("train"), pieces, max_length)
-    group = group_column(data)
-    sources = {split: Source(split, table, form, data.columns_of(split), group) for split, table in tables.items()}
-    indexed = index_rows(sources, data)
+    indexed = index_rows(_indexed_sources(tables, form, data), data)
     separated = drop_duplicates(indexed, data)
-    chosen = {split: rows.draw(getattr(data.limit, split)) for split, rows in separated.rows.items()}
-    drawn = indexed.fetch(chosen)
+    drawn = indexed.fetch({split: rows.draw(getattr(data.limit, split)) for split, rows in separated.rows.items()})
     indexed.at_hand.clear()  # what was drawn is held, and no longer than until it is encoded
     num_drawn = {split: range(len(rows)) for split, rows in drawn.items()}
     exact, near = (count(drawn["test"], drawn["train"]) for count in (count_exact_duplicates, count_near_duplicates))
@@ -123,16 +125,12 @@ def prepare_examples(
     examples = {split: fitted[split].examples for split in SPLITS}
     labels, examples = number_labels(examples) if task == "classify" else ((), examples)
     general = general_examples(study, pieces, max_length) if _forgets(study, task) else []
-
     read, learnt = _first_example(tokenizer, examples["train"][0])
     return PreparedExamples(
         task=task,
         labels=labels,
         splits=tuple(
-            summarize(
-                split, _source(data, split), len(indexed.rows[split]), separated.dropped[split], fitted[split], task
-            )
-            for split in SPLITS
+            summarize(s, _source(data, s), len(indexed.rows[s]), separated.dropped[s], fitted[s], task) for s in SPLITS
         ),
         example_prompt=read,
         example_supervised=learnt,
@@ -141,18 +139,26 @@ def prepare_examples(
             *_drawn_notes("rows", separated.rows, num_drawn),
             *_drawn_notes("windows", encoded, taken),
             *_unread_notes(study.task, task, first["train"]),
-            *_reference_notes(examples),
-            *(_stop_notes(examples["train"], tokenizer) if task == "sft" else ()),
+            *(_answer_notes(examples, tokenizer, stops) if task == "sft" else ()),
             *_remarks(data, max_length),
             *long_notes,
         ),
         exact_duplicates=exact,
         near_duplicates=near,
-        laws=_laws(indexed.rows, separated, taken, task, tokenizer.eos_token_id),
+        laws=_laws(indexed.rows, separated, taken, task, stops),
         is_chat=isinstance(form, Chat),
         data=write_examples(folder, examples.items()),
         general=write_examples(folder, [("general", general)]) if general else None,
     )
+
+
+def _ends(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+
+
+def _indexed_sources(tables: Mapping[Split, Table], form: Format, data: DataSpec) -> dict[Split, Source]:
+    group = group_column(data)
+    return {split: Source(split, table, form, data.columns_of(split), group) for split, table in tables.items()}
 
 
 def _tables(data: DataSpec) -> dict[Split, Table]:
@@ -167,13 +173,13 @@ def _laws(
     separated: Separated,
     taken: Mapping[Split, Sequence[EncodedRow]],
     task: Task,
-    end: int | None,
+    ends: Collection[int],
 ) -> tuple[LawCount, ...]:
     """What the laws about data find, split by split; `taken` are the examples before any is dropped."""
     return tuple(
         law
         for split in SPLITS
-        for law in count_laws(split, taken[split], separated.same.get(split), len(read[split]), task, end)
+        for law in count_laws(split, taken[split], separated.same.get(split), len(read[split]), task, ends)
     )
 
 
@@ -242,10 +248,18 @@ def _reference_notes(examples: Mapping[Split, Sequence[EncodedRow]]) -> list[str
     ]
 
 
-def _stop_notes(examples: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """A remark if whole answers do not end with the piece at which a model stops (a chat template may not write it)."""
+def _answer_notes(
+    examples: Mapping[Split, Sequence[EncodedRow]], tokenizer: "PreTrainedTokenizerBase", stops: Collection[int]
+) -> list[str]:
+    return [*_reference_notes(examples), *_stop_notes(examples["train"], tokenizer, stops)]
+
+
+def _stop_notes(
+    examples: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase", stops: Collection[int]
+) -> list[str]:
+    """A remark if whole answers do not end with a token at which a model stops (a chat template may not write it)."""
     whole = [example for example in examples if not example.cut_tokens and any(example.supervised)]
-    unended = endless(examples, tokenizer.eos_token_id)
+    unended = endless(examples, stops)
     if not unended or tokenizer.eos_token_id is None:
         return []
     return [

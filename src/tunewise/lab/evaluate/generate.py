@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from tunewise.lab.models import inner_model, padding_id
+from tunewise.lab.models import inner_model, model_source, padding_id
+from tunewise.lab.private import has_own_generation_file
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,24 @@ def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     Chat models end a turn with another token than a text, and some name several (Gemma, Llama 3, Qwen). A config.json
     that names none has its family's default, which may be a word of this tokenizer.
     """
-    generation = getattr(model, "generation_config", None)
+    return stops_of(model.config, getattr(model, "generation_config", None), tokenizer)
+
+
+def stops_of_base(name: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """As `stop_ids`, of a base that is not loaded."""
+    try:
+        generation = GenerationConfig.from_pretrained(model_source(name))
+    except (OSError, ValueError, TypeError):  # it has none, or one that transformers does not take for its own
+        generation = None
+    return stops_of(config, generation, tokenizer)
+
+
+def stops_of(config: PreTrainedConfig, generation: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """As `stop_ids`, from what a model says of itself; `generation` None: it has no generation_config.json."""
     named = _ids(getattr(generation, "eos_token_id", None))
-    is_own = not getattr(generation, "_from_model_config", True)
+    is_own = has_own_generation_file(generation)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    configured = [*([] if is_own else named), *_ids(getattr(model.config.get_text_config(), "eos_token_id", None))]
+    configured = [*([] if is_own else named), *_ids(getattr(config.get_text_config(), "eos_token_id", None))]
     of_model = [*(named if is_own else []), *(token for token in configured if token in special)]
     return tuple(dict.fromkeys([*_ids(tokenizer.eos_token_id), *of_model]))
 
