@@ -16,8 +16,9 @@ from machine import environment, publish
 
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.view import Report
-from tunewise.desk.report.wording import duration, planned_rows
+from tunewise.desk.report.wording import planned_rows
 from tunewise.ledger import Ledger
+from tunewise.text.numbers import duration
 
 
 def planned(report: Report) -> str:

@@ -13,7 +13,7 @@ from tunewise.errors import ModelError
 from tunewise.method_spec import HIGHEST_RANK
 from tunewise.mistakes import explain_all, shown
 from tunewise.name_patterns import NamePattern, name_ends
-from tunewise.registry import near_miss
+from tunewise.text.suggest import near_miss
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

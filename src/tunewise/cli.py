@@ -10,7 +10,7 @@ import typer
 
 from tunewise.cli_adapter import adapter_app
 from tunewise.cli_options import Offline, to_write
-from tunewise.output import say, say_json, standard_streams
+from tunewise.text.output import say, say_json, standard_streams
 
 app = typer.Typer(
     name="tunewise",
@@ -176,10 +176,10 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
     from tunewise.disk import require_output, write_output
-    from tunewise.safe_text import printable
     from tunewise.spec import NO_DATA
     from tunewise.study import plan as plan_study
     from tunewise.terminal import Terminal
+    from tunewise.text.safe import printable
 
     if svg:
         require_output(svg, ".svg")
@@ -278,7 +278,7 @@ def main() -> None:
     1: ours; 130: interrupted.
     """
     from tunewise.errors import TunewiseError, UserError
-    from tunewise.safe_text import redacted
+    from tunewise.text.safe import redacted
 
     # a fault of ours that nobody foresaw: its traceback may hold text from outside
     sys.excepthook = lambda *of: say(redacted("".join(traceback.format_exception(*of))), error=True)
@@ -314,9 +314,9 @@ def _study(
 
 def _run(study: Any, out: Path | None, again: bool) -> None:
     from tunewise.progress import StudyProgress
-    from tunewise.safe_text import printable
     from tunewise.study import compare as run_study
     from tunewise.terminal import Terminal
+    from tunewise.text.safe import printable
 
     with StudyProgress(Terminal()) as progress:
         result = run_study(study, out, progress, again=again)

@@ -7,7 +7,7 @@ import typer
 
 from tunewise.adapter_records import Rounding, Stored
 from tunewise.cli_options import Offline, to_write
-from tunewise.output import say_json
+from tunewise.text.output import say_json
 
 BROKEN = 3  # exit status of a certificate that does not hold: neither the user's mistake nor ours
 

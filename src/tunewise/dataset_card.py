@@ -11,7 +11,7 @@ from typing import Any
 from tunewise.errors import DataError
 from tunewise.named_path import require_below, require_relative
 from tunewise.spec import SPLIT_NAMES, Split
-from tunewise.yaml_text import YamlError, load_yaml
+from tunewise.text.plain_yaml import YamlError, load_yaml
 
 CARD = "README.md"
 OTHER_CARD = ".huggingface.yaml"

@@ -51,7 +51,7 @@ from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
 from tunewise.study_file import parse_study
-from tunewise.yaml_text import YamlError, load_yaml
+from tunewise.text.plain_yaml import YamlError, load_yaml
 
 STUDY = "study.yaml"
 RECORD = "record.json"

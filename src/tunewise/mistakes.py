@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tunewise.registry import near_miss
 from tunewise.spec import METHOD_SPECS, StudySpec
+from tunewise.text.suggest import near_miss
 
 MAX_LINES = 10  # of mistakes; who has more has another file
 MAX_NUMBER = 10**9  # whole numbers of a study count steps, rows, tokens and bytes of a laptop's or a server's run

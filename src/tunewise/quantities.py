@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tunewise.safe_text import check_source
+from tunewise.text.safe import check_source
 
 
 class Frozen(BaseModel):

@@ -29,9 +29,9 @@ from tunewise.quantities import Margin as Margin
 from tunewise.quantities import Source as Source
 from tunewise.quantities import parse_budget as parse_budget
 from tunewise.quantities import parse_margin as parse_margin
-from tunewise.registry import near_miss
 from tunewise.task_spec import TASKS as TASKS
 from tunewise.task_spec import Task as Task
+from tunewise.text.suggest import near_miss
 from tunewise.train_spec import TrainSpec as TrainSpec
 
 Split = Literal["train", "valid", "test"]

@@ -18,7 +18,6 @@ from tunewise.desk.report.card import write_card
 from tunewise.desk.report.check import Checked
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import Report
-from tunewise.desk.report.wording import duration
 from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.disk import read_text
 from tunewise.errors import StudyError, TunewiseError
@@ -31,6 +30,7 @@ from tunewise.plans import PlanRequest, StudyPlan, settled, settled_with
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.scratch import scratch_folder
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.text.numbers import duration
 
 DEFAULT_ROOT = Path("runs")
 TRIES = 3  # to read the deliverables while another command replaces them

@@ -14,9 +14,9 @@ from tunewise.data_folder import is_saved, is_single_file, split_files, whole
 from tunewise.disk import write_output
 from tunewise.errors import DataError, SpecError
 from tunewise.mistakes import explain_all, misread_numbers
-from tunewise.registry import listed, lookup
 from tunewise.spec import ARM_NAME, StudySpec
-from tunewise.yaml_text import YamlError, load_yaml
+from tunewise.text.plain_yaml import YamlError, load_yaml
+from tunewise.text.suggest import listed, lookup
 
 
 def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> StudySpec:

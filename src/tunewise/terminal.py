@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from tunewise.safe_text import pictured
+from tunewise.text.safe import pictured
 
 USUAL_SIZE = re.compile("[1-9][0-9]{0,3}")  # columns or lines; anything else tells nothing of a terminal
 

@@ -17,9 +17,9 @@ from tunewise.desk.report.charts import figures
 from tunewise.desk.report.check import Checked, print_check
 from tunewise.desk.report.html import to_html
 from tunewise.desk.report.text import print_report
-from tunewise.safe_text import CONTROLS, pictured
 from tunewise.study import deliver
 from tunewise.terminal import Terminal
+from tunewise.text.safe import CONTROLS, pictured
 
 __all__ = ["_one_thread", "_quiet"]
 ORDERS = "\x1b[2J\x1b]0;owned\x07 \u202eevil\u2066 [bold]x[/red]"  # to a terminal, to rich, and to turn what is written

@@ -14,9 +14,9 @@ from rich.text import Text
 from tunewise.errors import SpecError
 from tunewise.executors import server
 from tunewise.progress import StudyProgress
-from tunewise.safe_text import CONTROLS, check_source, pictured, printable, redacted
 from tunewise.study_file import parse_study
 from tunewise.terminal import Terminal
+from tunewise.text.safe import CONTROLS, check_source, pictured, printable, redacted
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"  # clears a terminal, and renames its window
 TURNED = "\u202eevil\u2066"

@@ -15,8 +15,8 @@ from tunewise.desk.report.html import to_html
 from tunewise.desk.report.listing import print_listing
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
-from tunewise.safe_text import CONTROLS
 from tunewise.terminal import Terminal
+from tunewise.text.safe import CONTROLS
 
 HOSTILE = (
     f'</pre></style></title></svg><script>{RUN}</script><img src=x onerror="{RUN}"><svg onload="{RUN}"></svg>'

@@ -15,7 +15,7 @@ import pytest
 from tunewise.errors import DataError
 from tunewise.lab.data import limits
 from tunewise.lab.data.files import read_file
-from tunewise.registry import near_miss
+from tunewise.text.suggest import near_miss
 
 MIB = 2**20
 MOST = 600 * MIB  # of memory for any small file, 64 MiB that it may become and the libraries included

@@ -31,8 +31,8 @@ from tunewise.desk.verdict import (
     Word,
     judge,
 )
-from tunewise.registry import lookup
 from tunewise.spec import Margin
+from tunewise.text.suggest import lookup
 
 # One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
 # Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5 %.

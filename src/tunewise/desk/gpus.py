@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from tunewise.errors import SpecError
 from tunewise.plans import PlanRequest
-from tunewise.registry import lookup
 from tunewise.spec import Precision
+from tunewise.text.suggest import lookup
 
 
 class Gpu(NamedTuple):

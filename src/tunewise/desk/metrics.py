@@ -14,8 +14,8 @@ from tunewise.desk.metric import Form, Metric, pair, ratio
 from tunewise.desk.scores import Floats, Integers, Scores, Texts, Written, read_scores
 from tunewise.desk.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
-from tunewise.registry import lookup
 from tunewise.spec import TASKS, StudySpec, Task
+from tunewise.text.suggest import lookup
 
 __all__ = [
     "METRICS",

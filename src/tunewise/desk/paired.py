@@ -28,8 +28,8 @@ from tunewise.desk.intervals import (
 from tunewise.desk.metric import Sums
 from tunewise.desk.metrics import METRICS, Floats, Integers, Metric, Scores, Texts, compute
 from tunewise.errors import StudyError
-from tunewise.registry import lookup
 from tunewise.spec import Frozen
+from tunewise.text.suggest import lookup
 
 CELLS = 2**20  # of sums at a time: 8 MiB
 MANY_SUMS = 64  # of a metric; with fewer, the sums of all units are made at once

@@ -34,8 +34,8 @@ from tunewise.executors.lifeline import watch
 from tunewise.import_path import PYTHON
 from tunewise.plans import ArmPlan, PlanRequest
 from tunewise.records import RunRecord
-from tunewise.safe_text import redacted
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.text.safe import redacted
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
 # pyarrow imports pandas once a table is made of Python's lists: half a second, which every job would pay anew

@@ -20,7 +20,7 @@ from tunewise.errors import ModelError
 from tunewise.lab.private import address_of, renamed_in_checkpoints
 from tunewise.mistakes import shown
 from tunewise.name_patterns import deadline
-from tunewise.registry import near_miss
+from tunewise.text.suggest import near_miss
 
 SHOWN_NAMES = 3
 # What peft, transformers and safetensors raise for a file that is not what they expect.

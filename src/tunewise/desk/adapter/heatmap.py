@@ -5,7 +5,7 @@ import altair as alt
 from tunewise.desk.adapter.view import AdapterView
 from tunewise.desk.report.canvas import FULL_WIDTH, MUTED, data, standalone, styled, to_svg
 from tunewise.errors import ModelError
-from tunewise.safe_text import printable
+from tunewise.text.safe import printable
 
 CELL_HEIGHT = 26
 MAX_KINDS, MAX_LAYERS = 300, 1_000

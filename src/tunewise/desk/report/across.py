@@ -16,6 +16,7 @@ from tunewise.desk.report.text import print_rows
 from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError
 from tunewise.spec import Frozen
+from tunewise.text import numbers
 
 
 class Row(Frozen):
@@ -203,17 +204,17 @@ def print_side_by_side(together: SideBySide, console: Console) -> None:
 def _cells(row: Row) -> tuple[Text, ...]:
     quality = Text(wording.figure(row.metric, row.quality.mean if row.quality else None), style="bold")
     interval = wording.interval(row.metric, row.quality)
-    if interval != wording.MISSING:
+    if interval != numbers.MISSING:
         quality.append(f"\n{interval}", style="not bold dim")
-    trained = Text(wording.count(row.trainable_parameters))
+    trained = Text(numbers.count(row.trainable_parameters))
     if row.learning_rate is not None:
-        trained.append(f"\nat rate {wording.rate(row.learning_rate)}", style="not bold dim")
+        trained.append(f"\nat rate {numbers.rate(row.learning_rate)}", style="not bold dim")
     return (
         Text(row.arm).append(f"\n{row.source}", style="not bold dim"),
         quality,
-        Text(row.outcome or wording.MISSING),
+        Text(row.outcome or numbers.MISSING),
         trained,
-        Text(wording.duration(row.train_seconds)).append(f"\n{wording.size(row.saved_bytes)}", style="not bold dim"),
+        Text(numbers.duration(row.train_seconds)).append(f"\n{numbers.size(row.saved_bytes)}", style="not bold dim"),
     )
 
 

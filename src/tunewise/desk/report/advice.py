@@ -14,6 +14,7 @@ from tunewise.desk.report.capacity_view import PlacementView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, Report, VerdictView
 from tunewise.spec import LoraMethod
+from tunewise.text import numbers
 
 TOPICS: tuple[Topic, ...] = ("method", "rank", "targets", "learning rate", "epochs")
 
@@ -163,7 +164,7 @@ def _rate(case: _Case) -> AdviceItem:
         return AdviceItem(topic="learning rate", say=None, reason=f"{case.arm} was not trained here.", runs=())
     steps = f"{case.view.num_steps:,} steps of {case.folder.study.train.batch_size} examples"
     reason = f"On valid {', '.join(lines)}, in {steps}."
-    return AdviceItem(topic="learning rate", say=wording.rate(case.view.learning_rate), reason=reason, runs=case.trials)
+    return AdviceItem(topic="learning rate", say=numbers.rate(case.view.learning_rate), reason=reason, runs=case.trials)
 
 
 def _epochs(case: _Case) -> AdviceItem:
@@ -217,7 +218,7 @@ def _missing(folder: StudyFolder, report: Report, arm: str | None) -> Iterator[s
     still = [f.sentence for f in report.warnings if f.id in ("still-improving", "early-best", "headroom")]
     yield from still
     yield from _not_asked(folder, report, arm)
-    yield f"Anything but {wording.short_path(report.study.model)} on these rows: other data and models may differ."
+    yield f"Anything but {numbers.short_path(report.study.model)} on these rows: other data and models may differ."
 
 
 def _not_asked(folder: StudyFolder, report: Report, arm: str | None) -> Iterator[str]:

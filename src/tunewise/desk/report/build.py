@@ -23,13 +23,13 @@ from tunewise.desk.report.capacity import capacity
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
-from tunewise.desk.report.wording import short_path
 from tunewise.desk.search import headroom
 from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.verdict import RateSearch, Verdict
 from tunewise.ledger import Ledger
 from tunewise.records import LOST_SEED
 from tunewise.spec import TASKS, StudySpec
+from tunewise.text.numbers import short_path
 
 
 def build_report(ledger: Ledger) -> Report:

@@ -13,7 +13,7 @@ import altair as alt
 import vl_convert
 
 from tunewise.desk.report.view import Report
-from tunewise.safe_text import pictured
+from tunewise.text.safe import pictured
 
 # Role -> (on light, on dark). The light colour is the one in the SVG.
 THEME = {

@@ -8,12 +8,12 @@ from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding
 from tunewise.desk.metrics import METRICS, compute
 from tunewise.desk.ranks import RankCurve
-from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.low_rank import low_rank
 from tunewise.desk.report.placements import placement_views
 from tunewise.spec import LoraMethod
+from tunewise.text import numbers
 
 SEARCHED = {"rank", "max_rank", "learning_rate", "rates"}  # what arms of one curve may differ in
 
@@ -80,7 +80,7 @@ def _words(curve: RankCurve) -> str:
     margin = f"{curve.margin * METRICS[curve.metric].scale:.3g} {METRICS[curve.metric].difference_unit}"
     seeds = "one seed" if curve.num_seeds == 1 else f"{curve.num_seeds} seeds"
     begin = (
-        f"An adapter of rank {curve.top_rank} of {curve.arm}, trained at {wording.rate(curve.learning_rate)} with "
+        f"An adapter of rank {curve.top_rank} of {curve.arm}, trained at {numbers.rate(curve.learning_rate)} with "
         f"{seeds} of the search, was cut down to every lower rank and scored on valid ({curve.num_units} units). "
     )
     if curve.candidate == curve.top_rank:

@@ -21,6 +21,7 @@ from tunewise.desk.search import first_places, grid_rate
 from tunewise.plans import StudyPlan
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
 from tunewise.spec import TASKS, StudySpec
+from tunewise.text import numbers
 
 State = Literal["ok", "look", "refused"]
 STATE_COLOURS: dict[State, str] = {"ok": "green", "look": "yellow", "refused": "red"}
@@ -69,8 +70,8 @@ def print_remarks(checked: Checked, console: Console) -> None:
 def print_known(checked: Checked, console: Console) -> None:
     """Print what is known before anything is planned: data, the first example, arms, findings."""
     study, data = checked.study, checked.data
-    model = f": model {wording.short_path(study.model)} ({data.model_type}), task {data.task}, "
-    machine = f"{data.device} {data.precision}, {wording.threads(data.threads)}"
+    model = f": model {numbers.short_path(study.model)} ({data.model_type}), task {data.task}, "
+    machine = f"{data.device} {data.precision}, {numbers.threads(data.threads)}"
     console.print(Text.assemble((study.name, "bold"), model, machine))
     print_table(_splits(data), console)
     if data.laws:
@@ -91,10 +92,10 @@ def expected(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
         if arm.step is None:
             yield f"Planned, {name}: {arm.note}."
             continue
-        room = f"{outlook.fit(arm.step, plan.memory_bytes)} in {wording.size(plan.memory_bytes)}"
-        seconds = wording.at_least(wording.duration(arm.speed.step_seconds if arm.speed else None), arm)
+        room = f"{outlook.fit(arm.step, plan.memory_bytes)} in {numbers.size(plan.memory_bytes)}"
+        seconds = wording.at_least(numbers.duration(arm.speed.step_seconds if arm.speed else None), arm)
         time = f", {seconds} a step" if arm.speed else ""
-        yield f"Planned, {name}: {wording.size(arm.step.total)} at the peak of a step ({room}){time}."
+        yield f"Planned, {name}: {numbers.size(arm.step.total)} at the peak of a step ({room}){time}."
     if whole := outlook.study_seconds(study, plan):
         yield f"Planned, the whole study: {wording.study_duration(whole, plan)}. More: tunewise plan."
 

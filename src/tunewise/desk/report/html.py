@@ -18,8 +18,8 @@ from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.view import Report
 from tunewise.disk import delete, make_folder, sweep, write_atomically
 from tunewise.ledger import Ledger
-from tunewise.safe_text import pictured
 from tunewise.spec import ARM_NAME
+from tunewise.text.safe import pictured
 
 TEMPLATE = "report.html.j2"
 GAIN_TRACK = 1.2  # of full's gain: room for an arm that gains more

@@ -20,6 +20,7 @@ from tunewise.desk.report.capacity_view import LowRankView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.records import RunRecord, extracted_split
 from tunewise.spec import FullMethod
+from tunewise.text import numbers
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _words(found: LowRank) -> str:
     spread = sorted(module.energy_rank for module in found.modules)
     sizes = sorted(module.relative_size for module in found.modules if module.relative_size is not None)
     intruders = sum(module.intruders > 0 for module in found.modules)
-    held = "; ".join(f"rank {rank} {wording.share(energy)}" for rank, energy in found.energies.items())
+    held = "; ".join(f"rank {rank} {numbers.share(energy)}" for rank, energy in found.energies.items())
     seeds = "one seed" if found.num_seeds == 1 else f"{found.num_seeds} seeds"
     return (
         f"What {found.arm} changed in the {len(found.modules)} linear modules ({seeds}) is "
@@ -121,7 +122,7 @@ def _words(found: LowRank) -> str:
 
 def _range(values: Sequence[float], unit: str) -> str:
     if not values:
-        return wording.MISSING
+        return numbers.MISSING
     return f"{values[0]:.3g}{unit} to {values[-1]:.3g}{unit}"
 
 

@@ -16,6 +16,7 @@ from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.search import headroom
 from tunewise.placements import PLACEMENTS, alike
 from tunewise.records import RunRecord
+from tunewise.text import numbers
 
 MIN_SEEDS = 2
 PLACED = {"targets", "rank", "learning_rate", "rates"}  # what arms of one comparison may differ in
@@ -105,7 +106,7 @@ def _words(view: PlacementView, blocked: Sequence[str]) -> str:
     first, *others = view.points
     level = f"{100 * view.confidence:.3g} % intervals, which hold together in 95 % of studies"
     begin = (
-        f"With about {wording.count(first.parameters)} parameters each and a rate of its own, "
+        f"With about {numbers.count(first.parameters)} parameters each and a rate of its own, "
         f"{first.targets} (rank {first.rank}) is best on valid, mean over {view.num_seeds} seeds. "
     )
     if blocked:

@@ -14,10 +14,11 @@ from tunewise.desk.fairness.finding import listed
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.tables import needed_width, print_table
-from tunewise.desk.report.wording import MISSING, at_least, count, duration, size, study_duration, threads
+from tunewise.desk.report.wording import at_least, study_duration
 from tunewise.desk.schedule import resolve_as_planned
 from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec
+from tunewise.text.numbers import MISSING, count, duration, size, threads
 
 USES = ("weights", "gradients", "optimizer", "activations", "logits")
 # as far apart as stacked neighbours must be; of the report's palette, grey for what is only held

@@ -16,6 +16,7 @@ from tunewise.desk.report.advice_view import Alternative
 from tunewise.desk.report.capacity_view import LowRankView, PlacementView, RankView
 from tunewise.desk.report.tables import MAX_NAME_WIDTH, print_table
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
+from tunewise.text import numbers
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
 SEVERITY_STYLES = {"blocks": "bold red", "warns": "yellow", "note": "dim"}
@@ -76,9 +77,9 @@ def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:
         Text(verdict.arm),
         _cell(verdict.outcome, reason, f"bold {OUTCOME_STYLES[verdict.outcome]}"),
         _cell(wording.difference(verdict.metric, verdict.difference), wording.signed_interval(verdict.metric, verdict)),
-        Text(wording.share(kept)),
-        Text(wording.ratio(arm.ratio_to_full["train_seconds"])),
-        Text(wording.ratio(arm.ratio_to_full["saved_bytes"])),
+        Text(numbers.share(kept)),
+        Text(numbers.ratio(arm.ratio_to_full["train_seconds"])),
+        Text(numbers.ratio(arm.ratio_to_full["saved_bytes"])),
     )
 
 
@@ -98,17 +99,17 @@ def _arm_cells(arm: ArmView, metric: str) -> tuple[Text, ...]:
 
     def cost(text: str, name: str) -> Text:
         ratio = arm.ratio_to_full[name]
-        return _cell(text, None if ratio is None else wording.ratio(ratio))
+        return _cell(text, None if ratio is None else numbers.ratio(ratio))
 
-    percent = None if arm.trainable_percent is None else wording.percent(arm.trainable_percent)
+    percent = None if arm.trainable_percent is None else numbers.percent(arm.trainable_percent)
     return (
         Text(arm.name) if arm.fits_in_memory else _cell(arm.name, "out of memory"),
         Text(wording.figure(metric, quality.mean if quality else None), style="bold"),
-        _cell(wording.count(arm.trainable_parameters), percent),
-        cost(wording.duration(arm.train_seconds), "train_seconds"),
-        cost(wording.speed(arm.tokens_per_second).removesuffix(" /s"), "tokens_per_second"),
-        cost(wording.size(arm.peak_memory_bytes), "peak_memory_bytes"),
-        cost(wording.size(arm.saved_bytes), "saved_bytes"),
+        _cell(numbers.count(arm.trainable_parameters), percent),
+        cost(numbers.duration(arm.train_seconds), "train_seconds"),
+        cost(numbers.speed(arm.tokens_per_second).removesuffix(" /s"), "tokens_per_second"),
+        cost(numbers.size(arm.peak_memory_bytes), "peak_memory_bytes"),
+        cost(numbers.size(arm.saved_bytes), "saved_bytes"),
     )
 
 
@@ -164,7 +165,7 @@ def _print_placements(view: PlacementView, console: Console) -> None:
         (
             Text(point.targets),
             Text(str(point.rank)),
-            Text(wording.count(point.parameters)),
+            Text(numbers.count(point.parameters)),
             Text(wording.figure(view.metric, point.value)),
             _cell(
                 wording.difference(view.metric, point.difference.estimate if point.difference else None),
@@ -219,10 +220,10 @@ def print_advice(report: Report, console: Console) -> None:
 def _alternative_cells(one: Alternative) -> tuple[Text, ...]:
     return (
         Text(one.arm),
-        Text(wording.count(one.trainable_parameters)),
-        Text(wording.duration(one.train_seconds)),
-        Text(wording.size(one.peak_memory_bytes)),
-        Text(wording.size(one.saved_bytes)),
+        Text(numbers.count(one.trainable_parameters)),
+        Text(numbers.duration(one.train_seconds)),
+        Text(numbers.size(one.peak_memory_bytes)),
+        Text(numbers.size(one.saved_bytes)),
     )
 
 

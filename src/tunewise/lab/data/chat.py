@@ -26,8 +26,8 @@ from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
 from tunewise.lab.data.tools import with_text_arguments
 from tunewise.lab.data.turns import Conversation, read_conversation
 from tunewise.lab.data.written import prints_python, require_written
-from tunewise.registry import near_miss
 from tunewise.spec import DataSpec
+from tunewise.text.suggest import near_miss
 
 # What a template, which is a program of others, may raise for a conversation that it was not written for.
 TEMPLATE_ERRORS = (

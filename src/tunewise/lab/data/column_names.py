@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from tunewise.registry import near_miss
 from tunewise.spec import CHAT_ROLES
+from tunewise.text.suggest import near_miss
 
 CONVERSATIONS = ("messages", "conversations")  # the first that is there holds the turns
 ALPACA = frozenset({"instruction", "output"})

@@ -8,7 +8,7 @@ from pathlib import Path
 from tunewise.errors import DataError
 from tunewise.lab.data.limits import MAX_ROW, too_long
 from tunewise.lab.data.lines import Content, NumberedRows, lines
-from tunewise.registry import listed
+from tunewise.text.suggest import listed
 
 OTHERS = ("\t", ";", "|")  # told from the header if no comma stands in it
 NAMES = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}

@@ -21,7 +21,7 @@ from tunewise.lab.data.json_rows import json_array, json_lines
 from tunewise.lab.data.limits import MAX_BLANK_LINES, MAX_ROW, TIMES_PARQUET_GZ, TIMES_TEXT, Unpacked
 from tunewise.lab.data.lines import Content, NumberedRows, refuse_nul, too_many_blank
 from tunewise.lab.data.table_rows import arrow_rows, parquet_rows
-from tunewise.registry import near_miss
+from tunewise.text.suggest import near_miss
 
 READ_AHEAD = 2**20  # characters of a txt file
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tunewise.errors import DataError
 from tunewise.lab.data.column_names import CALLED, SETS, advice
-from tunewise.registry import near_miss
+from tunewise.text.suggest import near_miss
 
 PIECE = 2**20  # characters
 

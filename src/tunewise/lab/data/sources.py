@@ -22,8 +22,8 @@ from tunewise.lab.data.files import Unit, counted_in, read_file, require_file
 from tunewise.lab.data.lines import NumberedRows
 from tunewise.lab.data.rows import Cells
 from tunewise.lab.data.table_rows import BATCH_ROWS, class_names
-from tunewise.registry import lookup
 from tunewise.spec import SPLIT_NAMES, Split
+from tunewise.text.suggest import lookup
 
 BUILTIN = "builtin:"
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?::([\w.-]+))?")  # owner/name, or owner/name:configuration

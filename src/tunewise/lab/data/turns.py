@@ -14,8 +14,8 @@ from tunewise.errors import DataError
 from tunewise.lab.data.column_names import CONVERSATIONS, roles_line, turns_column
 from tunewise.lab.data.rows import Cells, UnreadError, checked_text
 from tunewise.lab.data.tools import read_calls, read_tools
-from tunewise.registry import near_miss
 from tunewise.spec import CHAT_ROLES
+from tunewise.text.suggest import near_miss
 
 ROLES = ("system", "user", "assistant")  # whose misspelt names are told; templates may know others
 FORMS = (("role", "content"), ("from", "value"))

@@ -16,8 +16,8 @@ from transformers.pytorch_utils import Conv1D
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import Targets, resolve_targets
 from tunewise.lab.models import Base
-from tunewise.registry import lookup, near_miss
 from tunewise.spec import LoraMethod, PeftMethod, Task
+from tunewise.text.suggest import lookup, near_miss
 
 TASK_TYPES = {"sft": TaskType.CAUSAL_LM, "lm": TaskType.CAUSAL_LM, "classify": TaskType.SEQ_CLS}
 

@@ -7,7 +7,7 @@ import torch
 
 from tunewise.errors import SpecError
 from tunewise.lab.models import LINEAR, Base
-from tunewise.registry import near_miss
+from tunewise.text.suggest import near_miss
 
 KEYWORDS = ("qkv", "attention", "mlp", "all-linear")
 ATTENTION_PARTS = {"attn", "attention", "self_attn", "self_attention", "self", "mixer_attn"}

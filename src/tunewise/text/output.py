@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 from tunewise.errors import OutputError
-from tunewise.safe_text import CONTROLS, printable
+from tunewise.text.safe import CONTROLS, printable
 
 # What our own sentences and tables use, in the letters that every terminal has.
 SIGNS = (
