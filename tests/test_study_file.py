@@ -8,7 +8,7 @@ import yaml
 
 from tunewise.errors import SpecError
 from tunewise.spec import ExistingMethod, LoraMethod, PeftMethod, StudySpec
-from tunewise.study_file import (
+from tunewise.spec.reading import (
     data_sources,
     keep_one_arm,
     parse_arm,

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         TrainSpec,
         TuningSpec,
     )
+    from tunewise.spec.reading import parse_study, read_study
     from tunewise.study import StudyResult, check, compare, report
-    from tunewise.study_file import parse_study, read_study
 
 _HOMES = {
     "tunewise.desk.metrics": ("Metric", "Scores", "register_metric"),
@@ -56,7 +56,7 @@ _HOMES = {
         ),
     ),
     "tunewise.study": ("StudyResult", "check", "compare", "report"),
-    "tunewise.study_file": ("parse_study", "read_study"),
+    "tunewise.spec.reading": ("parse_study", "read_study"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

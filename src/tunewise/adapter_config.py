@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunewise.disk import told
 from tunewise.errors import ModelError
-from tunewise.method_spec import HIGHEST_RANK
-from tunewise.mistakes import explain_all, shown
 from tunewise.name_patterns import NamePattern, name_ends
+from tunewise.spec.methods import HIGHEST_RANK
+from tunewise.spec.mistakes import explain_all, shown
 from tunewise.text.suggest import near_miss
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

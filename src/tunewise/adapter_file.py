@@ -24,8 +24,8 @@ from tunewise.adapter_config import require_safe as require_safe
 from tunewise.disk import new_folder, told
 from tunewise.errors import ModelError
 from tunewise.lowrank import Thin, thin_svd
-from tunewise.mistakes import shown
 from tunewise.name_patterns import NamePattern, deadline, name_ends
+from tunewise.spec.mistakes import shown
 
 Matrix = npt.NDArray[Any]
 MAX_NAME = 1_000  # characters of a module's name; real ones have up to about 100

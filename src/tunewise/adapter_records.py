@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tunewise.quantities import Frozen
+from tunewise.spec.frozen import Frozen
 
 Rounding = Literal["whole", "nf4", "nf4-double"]  # of a base's linear weights; double: QLoRA's scales are rounded, too
 Stored = Literal["fp32", "bf16", "fp16"]

@@ -9,7 +9,7 @@ from tunewise.disk import require_new
 from tunewise.errors import SpecError
 from tunewise.scratch import require_scratch
 from tunewise.spec import DataSpec
-from tunewise.study_file import parse_study
+from tunewise.spec.reading import parse_study
 
 
 def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to score it on

@@ -81,7 +81,7 @@ def quickstart(
     offline: Offline = False,
 ) -> None:
     """A real comparison in a few minutes: bundled base, offline data, no arguments."""
-    from tunewise.study_file import UNFAIR_ARM, parse_options, read_study
+    from tunewise.spec.reading import UNFAIR_ARM, parse_options, read_study
 
     study = Path(__file__).parent / "assets" / "studies" / "quickstart.yaml"
     extra = UNFAIR_ARM if with_unfair_arm else {}
@@ -122,7 +122,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Tune one arm only: search its learning rate, confirm it, keep the best model."""
-    from tunewise.study_file import keep_one_arm
+    from tunewise.spec.reading import keep_one_arm
 
     more = ["accept_stale=true"] if accept_stale else []
     _run(keep_one_arm(_study(study, model, data, arm, [*(sets or []), *more]), only), out, again)
@@ -209,7 +209,7 @@ def init(
     ),
 ) -> None:
     """Write a commented study file to start from."""
-    from tunewise.study_file import write_template
+    from tunewise.spec.reading import write_template
 
     write_template(model, data, to)
     say(f"wrote {to}\nnext: {shlex.join(['tunewise', 'check', str(to)])}")
@@ -307,7 +307,7 @@ def _call() -> None:
 def _study(
     study: Path | None, model: str | None, data: str | None, arm: list[str] | None, sets: list[str] | None
 ) -> Any:
-    from tunewise.study_file import study_from_options
+    from tunewise.spec.reading import study_from_options
 
     return study_from_options(study, model, data, arm or [], sets or [])
 

@@ -113,7 +113,7 @@ def merge(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.adapters import data_spec
     from tunewise.adapters import merge as merge_into
     from tunewise.desk.adapter.text import print_merging
-    from tunewise.study_file import parse_options
+    from tunewise.spec.reading import parse_options
     from tunewise.terminal import Terminal
 
     rows = data_spec(data, parse_options(sets or []))
@@ -139,7 +139,7 @@ def verify(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.adapters import data_spec
     from tunewise.adapters import verify as certify
     from tunewise.desk.adapter.text import print_certificate
-    from tunewise.study_file import parse_options
+    from tunewise.spec.reading import parse_options
     from tunewise.terminal import Terminal
 
     certificate = certify(adapter, base, data_spec(data, parse_options(sets or [])), logits, metric)

@@ -50,7 +50,7 @@ from tunewise.gate import has_results, require_free, require_inside, require_key
 from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
-from tunewise.study_file import parse_study
+from tunewise.spec.reading import parse_study
 from tunewise.text.plain_yaml import YamlError, load_yaml
 
 STUDY = "study.yaml"

@@ -22,7 +22,7 @@ from tunewise.lab.data.rows import Cells
 from tunewise.lab.model_folder import weight_files
 from tunewise.lab.models import load_config
 from tunewise.spec import StudySpec, canonical_json
-from tunewise.study_file import read_study
+from tunewise.spec.reading import read_study
 from tunewise.text.safe import CONTROLS, printable
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz"))

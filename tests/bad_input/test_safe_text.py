@@ -14,7 +14,7 @@ from rich.text import Text
 from tunewise.errors import SpecError
 from tunewise.executors import server
 from tunewise.progress import StudyProgress
-from tunewise.study_file import parse_study
+from tunewise.spec.reading import parse_study
 from tunewise.terminal import Terminal
 from tunewise.text.safe import CONTROLS, check_source, pictured, printable, redacted
 

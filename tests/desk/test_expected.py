@@ -11,9 +11,9 @@ from tunewise.desk import schedule
 from tunewise.desk.drafts import Drafts
 from tunewise.desk.expected import Extent, Length, Runs, expected_runs, second_look, trials_of
 from tunewise.ledger import Ledger
-from tunewise.placements import PLACEMENTS, arm_name
 from tunewise.records import DataSummary, RunRecord, Tuned
 from tunewise.spec import FullMethod, LoraMethod, RunSpec, StudySpec, TuningSpec
+from tunewise.spec.expand import PLACEMENTS, arm_name
 
 Found = Counter[tuple[str, str, int]]  # (arm, role, optimizer steps) -> runs
 

@@ -22,8 +22,8 @@ from tunewise.desk.scores import Scores
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord, truncated_split
 from tunewise.spec import LoraMethod, PeftMethod
+from tunewise.spec.reading import parse_study
 from tunewise.study import outlook
-from tunewise.study_file import parse_study
 
 StudyWriter = Callable[..., Ledger]
 AUTO = {"method": "lora", "rank": "auto", "max_rank": 32, "targets": "qkv"}

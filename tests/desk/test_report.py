@@ -29,7 +29,7 @@ from tunewise.desk.search import headroom
 from tunewise.desk.sentences import what_would_decide
 from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
-from tunewise.study_file import read_study
+from tunewise.spec.reading import read_study
 
 ROOT = Path(__file__).parents[2]
 REGENERATE = (

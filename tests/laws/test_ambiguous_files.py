@@ -11,7 +11,7 @@ import pytest
 
 from tunewise.errors import DataError, SpecError
 from tunewise.lab.data.sources import read_source
-from tunewise.study_file import data_sources
+from tunewise.spec.reading import data_sources
 
 SHARDS = ["train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003"]
 

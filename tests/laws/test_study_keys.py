@@ -27,7 +27,7 @@ from study_keys import (
 )
 
 from tunewise.spec import StudySpec
-from tunewise.study_file import parse_study, set_key
+from tunewise.spec.reading import parse_study, set_key
 
 BASE: dict[str, Any] = {
     "name": "law",

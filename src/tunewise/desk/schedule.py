@@ -18,8 +18,6 @@ from tunewise.desk.drafts import num_steps as num_steps
 from tunewise.desk.drafts import short_schedule as short_schedule
 from tunewise.desk.search import Search, best_rate, brackets_best, search
 from tunewise.errors import SpecError
-from tunewise.head_arm import with_head_arm
-from tunewise.placements import PLACEMENTS, arm_name, expand
 from tunewise.plans import StudyPlan
 from tunewise.records import LOST, MAX_ATTEMPTS, DataSummary, Evaluation, RunRecord, Status, Tuned
 from tunewise.selection import pooled, selection_losses
@@ -32,6 +30,7 @@ from tunewise.spec import (
     TrainedArm,
     same_arm,
 )
+from tunewise.spec.expand import PLACEMENTS, arm_name, expand, with_head_arm
 
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
 # 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/04-results.md).

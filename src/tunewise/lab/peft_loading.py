@@ -18,8 +18,8 @@ from tunewise.adapter_config import CONFIG, WEIGHTS, name_patterns, require_know
 from tunewise.adapter_file import PREFIX, require_plain_names
 from tunewise.errors import ModelError
 from tunewise.lab.private import address_of, renamed_in_checkpoints
-from tunewise.mistakes import shown
 from tunewise.name_patterns import deadline
+from tunewise.spec.mistakes import shown
 from tunewise.text.suggest import near_miss
 
 SHOWN_NAMES = 3

@@ -1,6 +1,6 @@
 """What is found in adapters without their base: plain data, for the terminal, JSON and the heat map."""
 
-from tunewise.quantities import Frozen
+from tunewise.spec.frozen import Frozen
 
 ENERGY_SHARES = (0.9, 0.95, 0.99)
 NUM_ANGLES = 8  # principal angles told of a module

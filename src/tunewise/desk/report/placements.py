@@ -14,8 +14,8 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.search import headroom
-from tunewise.placements import PLACEMENTS, alike
 from tunewise.records import RunRecord
+from tunewise.spec.expand import PLACEMENTS, alike
 from tunewise.text import numbers
 
 MIN_SEEDS = 2

@@ -3,8 +3,8 @@
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
 from tunewise.lab.models import Base
-from tunewise.placements import PLACEMENTS, Costs, expand
 from tunewise.spec import StudySpec
+from tunewise.spec.expand import PLACEMENTS, Costs, expand
 
 
 def placement_costs(base: Base) -> Costs:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from tunewise.errors import SpecError
-from tunewise.method_spec import LoraMethod, Method
-from tunewise.spec import StudySpec
+from tunewise.spec.methods import HeadMethod, LoraMethod, Method
+from tunewise.spec.study import StudySpec
+from tunewise.spec.tasks import TASKS, Task
 
 PLACEMENTS = ("qkv", "attention", "mlp", "all-linear")
 TOLERANCE = 0.05  # by which the parameters of two placements may differ
@@ -70,3 +71,21 @@ def _match(ranks: Mapping[str, int], costs: Costs) -> bool:
 def alike(parameters: list[int]) -> bool:
     """True if the largest of these counts is within 5 % of the smallest."""
     return max(parameters) <= (1 + TOLERANCE) * min(parameters)
+
+
+HEAD_ARM = "head"
+
+
+def with_head_arm(study: StudySpec, task: Task) -> StudySpec:
+    """The study with an arm that trains the head alone, where its task is classification and it has none.
+
+    Raises SpecError where another arm has its name.
+    """
+    if not TASKS[task].has_classes or study.head_arm:
+        return study
+    if HEAD_ARM in study.arms:
+        raise SpecError(
+            f"arm '{HEAD_ARM}' is {study.arms[HEAD_ARM].method}, but a classification has an arm of this name that "
+            "trains the head alone, to be compared with. Give this one another name."
+        )
+    return study.replace(arms={**study.arms, HEAD_ARM: HeadMethod()})

@@ -2,25 +2,11 @@
 
 import math
 import re
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from tunewise.text.safe import check_source
-
-
-class Frozen(BaseModel):
-    """A frozen pydantic model: unknown keys are errors, and `replace` validates again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with `changes`, validated like a new one. Raises pydantic.ValidationError."""
-        return type(self).model_validate({**self.model_dump(), **changes})
-
-
-# The name of a file, a folder, a hub id or something bundled: no control characters, no secrets.
-Source = Annotated[str, AfterValidator(check_source)]
+from tunewise.spec.frozen import Frozen
 
 
 class Margin(Frozen):

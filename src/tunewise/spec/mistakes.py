@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tunewise.spec import METHOD_SPECS, StudySpec
+from tunewise.spec.methods import METHOD_SPECS
+from tunewise.spec.study import StudySpec
 from tunewise.text.suggest import near_miss
 
 MAX_LINES = 10  # of mistakes; who has more has another file

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tunewise.quantities import Frozen
+from tunewise.spec.frozen import Frozen
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

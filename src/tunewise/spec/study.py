@@ -3,154 +3,29 @@
 Nothing here imports torch. Every default of the product lives here, or in the specs that this file hands on.
 """
 
-import hashlib
-import json
 import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tunewise.method_spec import METHOD_SPECS as METHOD_SPECS
-from tunewise.method_spec import ArmMethod
-from tunewise.method_spec import BaseMethod as BaseMethod
-from tunewise.method_spec import ExistingMethod as ExistingMethod
-from tunewise.method_spec import FullMethod as FullMethod
-from tunewise.method_spec import HeadMethod as HeadMethod
-from tunewise.method_spec import LoraMethod as LoraMethod
-from tunewise.method_spec import Method as Method
-from tunewise.method_spec import PeftMethod as PeftMethod
-from tunewise.method_spec import TrainedArm as TrainedArm
-from tunewise.method_spec import TrainedMethod as TrainedMethod
-from tunewise.metric_spec import MetricSpec as MetricSpec
-from tunewise.metric_spec import check_primary
-from tunewise.quantities import DEFAULT_MARGINS as DEFAULT_MARGINS
-from tunewise.quantities import Frozen as Frozen
-from tunewise.quantities import Margin as Margin
-from tunewise.quantities import Source as Source
-from tunewise.quantities import parse_budget as parse_budget
-from tunewise.quantities import parse_margin as parse_margin
-from tunewise.task_spec import TASKS as TASKS
-from tunewise.task_spec import Task as Task
-from tunewise.text.suggest import near_miss
-from tunewise.train_spec import TrainSpec as TrainSpec
-
-Split = Literal["train", "valid", "test"]
-# What the splits of a data set are called, in files and on the hub; the first that is there counts.
-SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "valid": ("valid", "validation", "val", "dev", "eval"),
-    "test": ("test",),
-}
-NO_DATA = "builtin:none"  # a study that can only be planned
-Role = Literal["base", "short", "tune", "confirm"]  # short: a trial on a part of the steps
-Precision = Literal["bf16", "fp32"]
-Device = Literal["cpu", "cuda", "mps"]
-Attention = Literal["eager", "sdpa"]
-CostName = Literal["trainable_parameters", "train_seconds", "peak_memory_bytes", "saved_bytes"]
-
-# Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
-NUMERICS = 7
-
+from tunewise.spec.data import DataSpec
+from tunewise.spec.frozen import Frozen, Source, canonical_json
+from tunewise.spec.methods import (
+    ArmMethod,
+    ExistingMethod,
+    LoraMethod,
+    Method,
+    TrainedArm,
+    TrainedMethod,
+)
+from tunewise.spec.metrics import MetricSpec, check_primary
+from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
+from tunewise.spec.run import SamplesSpec, _text_alone
+from tunewise.spec.tasks import TASKS, Task
+from tunewise.spec.train import TrainSpec
+from tunewise.spec.words import Attention, CostName, Device, Precision
 
 # --- the sections of a study ----------------------------------------------------------------------
-
-
-class Limits(Frozen):
-    """At most this many rows of each split, drawn evenly over the file; None: all."""
-
-    train: int | None = Field(None, ge=1)
-    valid: int | None = Field(None, ge=1)
-    test: int | None = Field(None, ge=1)
-
-
-class SplitShares(Frozen):
-    """Shares of the units that become valid and test where the data has no such file."""
-
-    valid: float = Field(0.1, gt=0, lt=0.5)
-    test: float = Field(0.1, gt=0, lt=0.5)
-
-
-# What data.columns may name: columns, and `role` and `content` inside the turns of `messages`.
-COLUMNS = ("prompt", "completion", "references", "messages", "role", "content", "tools", "text", "label")
-CHAT_ROLES = ("user", "assistant", "system", "tool")
-
-
-class DataSpec(Frozen):
-    """Where the examples are and how they become text.
-
-    A source is a file (jsonl, json, csv, tsv, parquet, arrow, txt, or gz of one), a folder of such files, a hub id of
-    `datasets` (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
-    """
-
-    train: Source
-    valid: Source | None = None
-    test: Source | None = None
-    columns: dict[str, str | dict[str, str]] = Field(
-        {},
-        description="our name -> the file's: {prompt: question, completion: answer}; of one split alone: "
-        "{test: {prompt: text}}",
-    )
-    roles: dict[str, str] = Field(
-        {}, description="who speaks in turns, our name -> the file's: {user: USER, assistant: SYSTEM}"
-    )
-    delimiter: str | None = Field(
-        None, description="between the cells of a csv or tsv file, such as ';' or tab; None: told by suffix and header"
-    )
-    template: str = Field("{prompt}", description="the prompt, from the row's columns")
-    separator: str = Field("\n", description="between prompt and completion; not trained on")
-    chat_template: Source | None = Field(
-        None, description="a Jinja file, or the name of one of the tokenizer's templates; None: its default"
-    )
-    document_separator: str = Field("\n\n\n", min_length=1, description="between documents of a txt file")
-    group: str | None = Field(None, description="column whose equal values are not independent (the unit)")
-    split: SplitShares = SplitShares()
-    limit: Limits = Limits()
-    max_length: int = Field(512, ge=8, description="tokens; longer examples are cut, and counted")
-    max_truncated: float = Field(0.05, ge=0, le=1, description="share of rows that may be cut before it is an error")
-    duplicates: Literal["drop", "error", "keep"] = "drop"
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, columns: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
-        for name, column in columns.items():
-            if isinstance(column, dict):
-                if name not in SPLIT_NAMES:
-                    raise ValueError(
-                        f"'{name}' holds columns of its own, but is no split.{near_miss(name, SPLIT_NAMES)} "
-                        f"Splits: {', '.join(SPLIT_NAMES)}."
-                    )
-                cls._known_columns(dict(column))
-            elif name not in COLUMNS:
-                raise ValueError(f"unknown column '{name}'.{near_miss(name, COLUMNS)} Known: {', '.join(COLUMNS)}.")
-        return columns
-
-    @field_validator("roles")
-    @classmethod
-    def _known_roles(cls, roles: dict[str, str]) -> dict[str, str]:
-        for name in roles:
-            if name not in CHAT_ROLES:
-                raise ValueError(f"unknown role '{name}'.{near_miss(name, CHAT_ROLES)} Known: {', '.join(CHAT_ROLES)}.")
-        if twice := [theirs for theirs in roles.values() if [*roles.values()].count(theirs) > 1]:
-            raise ValueError(f"'{twice[0]}' stands for two roles, and can be one alone")
-        return roles
-
-    @field_validator("delimiter")
-    @classmethod
-    def _one_character(cls, delimiter: str | None) -> str | None:
-        delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
-        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
-            raise ValueError(f"must be one character such as ';' or '|', or tab, but got {delimiter!r:.40}")
-        return delimiter
-
-    def columns_of(self, split: Split) -> dict[str, str]:
-        """Our name -> the file's, for the rows of one split."""
-        own = self.columns.get(split)
-        shared = {name: column for name, column in self.columns.items() if isinstance(column, str)}
-        return {**shared, **own} if isinstance(own, dict) else shared
-
-    def of_split(self, split: Split) -> Self:
-        """The same with the columns of one split alone."""
-        return self.model_copy(update={"columns": self.columns_of(split)})
 
 
 MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full
@@ -192,18 +67,6 @@ class ForgettingSpec(Frozen):
     points: int = Field(
         10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: at its end only"
     )
-
-
-def _text_alone(value: object) -> object:
-    """`forgetting: FILE` for `forgetting: {text: FILE}`."""
-    return {"text": value} if isinstance(value, str) else value
-
-
-class SamplesSpec(Frozen):
-    """Outputs of base and arms shown side by side (greedy decoding)."""
-
-    count: int = Field(4, ge=0)
-    max_new_tokens: int = Field(64, ge=1)
 
 
 class MachineSpec(Frozen):
@@ -375,72 +238,3 @@ def same_arm(method: Method) -> str:
 
 
 # --- one run -------------------------------------------------------------------------------------
-
-
-class Inputs(Frozen):
-    """SHA-256 fingerprints of everything a run reads, and the versions that decide its numbers."""
-
-    base: str
-    tokenizer: str
-    data: str
-    general: str | None  # None: forgetting is not measured
-    existing: str | None  # of the weights an `existing` arm brings
-    versions: dict[str, str]  # minor versions of torch, transformers, peft
-
-
-def forgetting_steps(points: int, num_steps: int) -> frozenset[int]:
-    """The steps of a run at which forgetting is measured: 0, the last one, and evenly between; of 0 points none."""
-    return frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
-
-
-class RunSpec(Frozen):
-    """One training of one arm at one learning rate with one seed (or one scoring, for base and existing)."""
-
-    arm: str
-    role: Role
-    model: str
-    trust_remote_code: bool
-    task: Task
-    method: Method
-    train: TrainSpec
-    learning_rate: float | None  # None: nothing is trained
-    head_learning_rate: float | None  # None: no new weights, or nothing is trained
-    seed: int
-    checkpoint: Literal["best", "last"]
-    score_splits: tuple[Split, ...]
-    ranks: tuple[int, ...] = ()  # truncations of the trained adapter to these ranks are scored on valid, too
-    samples: SamplesSpec
-    metrics: tuple[MetricSpec, ...] = ()
-    forgetting_points: int  # measurements of valid and general text during training; 0: none
-    device: Device
-    precision: Precision
-    threads: int
-    attention: Attention | None = None
-    inputs: Inputs
-    numerics: int = NUMERICS
-
-    @property
-    def run_id(self) -> str:
-        """16 hex digits: a hash of everything that can change the result (so not of names, and not of paths)."""
-        content = self.model_dump(mode="json", exclude={"arm", "role", "model"})
-        for name in ("learning_rate", "rates"):  # only where to search; the rate itself is hashed
-            content["method"].pop(name, None)
-        content["method"].pop("path", None)  # its contents are in inputs.existing
-        for name in ("max_rank", "extract"):  # fields of later versions, as if they were not there
-            if not content["method"].get(name):
-                content["method"].pop(name, None)
-        if content["method"].get("init_scale") == 1:
-            del content["method"]["init_scale"]
-        if not self.ranks:
-            del content["ranks"]
-        content["train"].pop("head_learning_rate", None)
-        content["train"]["evaluations"] = self.train.num_evaluations
-        for metric in content["metrics"]:
-            if metric["kind"] is None:  # as a metric was written before it could have a name of its own
-                metric.pop("kind")
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
-
-
-def canonical_json(value: object) -> str:
-    """The one text form of plain data that hashes are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

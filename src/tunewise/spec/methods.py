@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tunewise.quantities import Frozen, Source
+from tunewise.spec.frozen import Frozen, Source
 
 DEFAULT_MAX_RANK = 64
 LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}

@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunewise.quantities import DEFAULT_MARGINS, Frozen
+from tunewise.spec.frozen import Frozen
+from tunewise.spec.quantities import DEFAULT_MARGINS
 from tunewise.text.suggest import near_miss
 
 # Those that are the share of texts in which something is found; a study may have several, under names of its own.

@@ -1,0 +1,68 @@
+"""What to do: studies, arms and runs, frozen and without files. Every default of the product stands here."""
+
+from tunewise.spec.data import CHAT_ROLES, DataSpec, Limits, SplitShares
+from tunewise.spec.frozen import Frozen, canonical_json
+from tunewise.spec.methods import (
+    METHOD_SPECS,
+    BaseMethod,
+    ExistingMethod,
+    FullMethod,
+    HeadMethod,
+    LoraMethod,
+    Method,
+    PeftMethod,
+    TrainedArm,
+)
+from tunewise.spec.metrics import MetricSpec
+from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
+from tunewise.spec.run import Inputs, RunSpec, SamplesSpec, forgetting_steps
+from tunewise.spec.study import ARM_NAME, MAX_SEEDS, ForgettingSpec, MachineSpec, StudySpec, TuningSpec, same_arm
+from tunewise.spec.tasks import TASKS, Task
+from tunewise.spec.train import TrainSpec
+from tunewise.spec.words import NO_DATA, NUMERICS, SPLIT_NAMES, Attention, CostName, Device, Precision, Role, Split
+
+__all__ = [
+    "ARM_NAME",
+    "Attention",
+    "BaseMethod",
+    "CHAT_ROLES",
+    "CostName",
+    "DEFAULT_MARGINS",
+    "DataSpec",
+    "Device",
+    "ExistingMethod",
+    "ForgettingSpec",
+    "Frozen",
+    "FullMethod",
+    "HeadMethod",
+    "Inputs",
+    "Limits",
+    "LoraMethod",
+    "MAX_SEEDS",
+    "METHOD_SPECS",
+    "MachineSpec",
+    "Margin",
+    "Method",
+    "MetricSpec",
+    "NO_DATA",
+    "NUMERICS",
+    "PeftMethod",
+    "Precision",
+    "Role",
+    "RunSpec",
+    "SPLIT_NAMES",
+    "SamplesSpec",
+    "Split",
+    "SplitShares",
+    "StudySpec",
+    "TASKS",
+    "Task",
+    "TrainSpec",
+    "TrainedArm",
+    "TuningSpec",
+    "canonical_json",
+    "forgetting_steps",
+    "parse_budget",
+    "parse_margin",
+    "same_arm",
+]

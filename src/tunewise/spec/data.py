@@ -1,0 +1,109 @@
+"""Which data a study uses: sources, splits and limits."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator
+
+from tunewise.spec.frozen import Frozen, Source
+from tunewise.spec.words import SPLIT_NAMES, Split
+from tunewise.text.suggest import near_miss
+
+
+class Limits(Frozen):
+    """At most this many rows of each split, drawn evenly over the file; None: all."""
+
+    train: int | None = Field(None, ge=1)
+    valid: int | None = Field(None, ge=1)
+    test: int | None = Field(None, ge=1)
+
+
+class SplitShares(Frozen):
+    """Shares of the units that become valid and test where the data has no such file."""
+
+    valid: float = Field(0.1, gt=0, lt=0.5)
+    test: float = Field(0.1, gt=0, lt=0.5)
+
+
+# What data.columns may name: columns, and `role` and `content` inside the turns of `messages`.
+COLUMNS = ("prompt", "completion", "references", "messages", "role", "content", "tools", "text", "label")
+
+
+CHAT_ROLES = ("user", "assistant", "system", "tool")
+
+
+class DataSpec(Frozen):
+    """Where the examples are and how they become text.
+
+    A source is a file (jsonl, json, csv, tsv, parquet, arrow, txt, or gz of one), a folder of such files, a hub id of
+    `datasets` (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
+    """
+
+    train: Source
+    valid: Source | None = None
+    test: Source | None = None
+    columns: dict[str, str | dict[str, str]] = Field(
+        {},
+        description="our name -> the file's: {prompt: question, completion: answer}; of one split alone: "
+        "{test: {prompt: text}}",
+    )
+    roles: dict[str, str] = Field(
+        {}, description="who speaks in turns, our name -> the file's: {user: USER, assistant: SYSTEM}"
+    )
+    delimiter: str | None = Field(
+        None, description="between the cells of a csv or tsv file, such as ';' or tab; None: told by suffix and header"
+    )
+    template: str = Field("{prompt}", description="the prompt, from the row's columns")
+    separator: str = Field("\n", description="between prompt and completion; not trained on")
+    chat_template: Source | None = Field(
+        None, description="a Jinja file, or the name of one of the tokenizer's templates; None: its default"
+    )
+    document_separator: str = Field("\n\n\n", min_length=1, description="between documents of a txt file")
+    group: str | None = Field(None, description="column whose equal values are not independent (the unit)")
+    split: SplitShares = SplitShares()
+    limit: Limits = Limits()
+    max_length: int = Field(512, ge=8, description="tokens; longer examples are cut, and counted")
+    max_truncated: float = Field(0.05, ge=0, le=1, description="share of rows that may be cut before it is an error")
+    duplicates: Literal["drop", "error", "keep"] = "drop"
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
+        for name, column in columns.items():
+            if isinstance(column, dict):
+                if name not in SPLIT_NAMES:
+                    raise ValueError(
+                        f"'{name}' holds columns of its own, but is no split.{near_miss(name, SPLIT_NAMES)} "
+                        f"Splits: {', '.join(SPLIT_NAMES)}."
+                    )
+                cls._known_columns(dict(column))
+            elif name not in COLUMNS:
+                raise ValueError(f"unknown column '{name}'.{near_miss(name, COLUMNS)} Known: {', '.join(COLUMNS)}.")
+        return columns
+
+    @field_validator("roles")
+    @classmethod
+    def _known_roles(cls, roles: dict[str, str]) -> dict[str, str]:
+        for name in roles:
+            if name not in CHAT_ROLES:
+                raise ValueError(f"unknown role '{name}'.{near_miss(name, CHAT_ROLES)} Known: {', '.join(CHAT_ROLES)}.")
+        if twice := [theirs for theirs in roles.values() if [*roles.values()].count(theirs) > 1]:
+            raise ValueError(f"'{twice[0]}' stands for two roles, and can be one alone")
+        return roles
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise ValueError(f"must be one character such as ';' or '|', or tab, but got {delimiter!r:.40}")
+        return delimiter
+
+    def columns_of(self, split: Split) -> dict[str, str]:
+        """Our name -> the file's, for the rows of one split."""
+        own = self.columns.get(split)
+        shared = {name: column for name, column in self.columns.items() if isinstance(column, str)}
+        return {**shared, **own} if isinstance(own, dict) else shared
+
+    def of_split(self, split: Split) -> Self:
+        """The same with the columns of one split alone."""
+        return self.model_copy(update={"columns": self.columns_of(split)})

@@ -1,0 +1,27 @@
+"""The frozen model that all plain data is, and its canonical JSON."""
+
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from tunewise.text.safe import check_source
+
+
+class Frozen(BaseModel):
+    """A frozen pydantic model: unknown keys are errors, and `replace` validates again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes`, validated like a new one. Raises pydantic.ValidationError."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+# The name of a file, a folder, a hub id or something bundled: no control characters, no secrets.
+Source = Annotated[str, AfterValidator(check_source)]
+
+
+def canonical_json(value: object) -> str:
+    """The one text form of plain data that hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -1,0 +1,89 @@
+"""The frozen specification of one run, with everything that can change its result."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field
+
+from tunewise.spec.frozen import Frozen, canonical_json
+from tunewise.spec.methods import Method
+from tunewise.spec.metrics import MetricSpec
+from tunewise.spec.tasks import Task
+from tunewise.spec.train import TrainSpec
+from tunewise.spec.words import NUMERICS, Attention, Device, Precision, Role, Split
+
+
+def _text_alone(value: object) -> object:
+    """`forgetting: FILE` for `forgetting: {text: FILE}`."""
+    return {"text": value} if isinstance(value, str) else value
+
+
+class SamplesSpec(Frozen):
+    """Outputs of base and arms shown side by side (greedy decoding)."""
+
+    count: int = Field(4, ge=0)
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class Inputs(Frozen):
+    """SHA-256 fingerprints of everything a run reads, and the versions that decide its numbers."""
+
+    base: str
+    tokenizer: str
+    data: str
+    general: str | None  # None: forgetting is not measured
+    existing: str | None  # of the weights an `existing` arm brings
+    versions: dict[str, str]  # minor versions of torch, transformers, peft
+
+
+def forgetting_steps(points: int, num_steps: int) -> frozenset[int]:
+    """The steps of a run at which forgetting is measured: 0, the last one, and evenly between; of 0 points none."""
+    return frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
+
+
+class RunSpec(Frozen):
+    """One training of one arm at one learning rate with one seed (or one scoring, for base and existing)."""
+
+    arm: str
+    role: Role
+    model: str
+    trust_remote_code: bool
+    task: Task
+    method: Method
+    train: TrainSpec
+    learning_rate: float | None  # None: nothing is trained
+    head_learning_rate: float | None  # None: no new weights, or nothing is trained
+    seed: int
+    checkpoint: Literal["best", "last"]
+    score_splits: tuple[Split, ...]
+    ranks: tuple[int, ...] = ()  # truncations of the trained adapter to these ranks are scored on valid, too
+    samples: SamplesSpec
+    metrics: tuple[MetricSpec, ...] = ()
+    forgetting_points: int  # measurements of valid and general text during training; 0: none
+    device: Device
+    precision: Precision
+    threads: int
+    attention: Attention | None = None
+    inputs: Inputs
+    numerics: int = NUMERICS
+
+    @property
+    def run_id(self) -> str:
+        """16 hex digits: a hash of everything that can change the result (so not of names, and not of paths)."""
+        content = self.model_dump(mode="json", exclude={"arm", "role", "model"})
+        for name in ("learning_rate", "rates"):  # only where to search; the rate itself is hashed
+            content["method"].pop(name, None)
+        content["method"].pop("path", None)  # its contents are in inputs.existing
+        for name in ("max_rank", "extract"):  # fields of later versions, as if they were not there
+            if not content["method"].get(name):
+                content["method"].pop(name, None)
+        if content["method"].get("init_scale") == 1:
+            del content["method"]["init_scale"]
+        if not self.ranks:
+            del content["ranks"]
+        content["train"].pop("head_learning_rate", None)
+        content["train"]["evaluations"] = self.train.num_evaluations
+        for metric in content["metrics"]:
+            if metric["kind"] is None:  # as a metric was written before it could have a name of its own
+                metric.pop("kind")
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
