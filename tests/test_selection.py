@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tunewise.records import Evaluation
-from tunewise.selection import is_tied, most_accurate, selection_losses, takes_over
+from tunewise.records.selection import is_tied, most_accurate, selection_losses, takes_over
 
 
 def of_rows(right: str, nll: float, step: int = 1) -> Evaluation:

@@ -47,8 +47,8 @@ from tunewise.disk import (
 )
 from tunewise.errors import StudyError
 from tunewise.gate import has_results, require_free, require_inside, require_key, require_no_links
-from tunewise.plans import StudyPlan, plan_key
 from tunewise.records import LOST, DataSummary, RunRecord
+from tunewise.records.plan import StudyPlan, plan_key
 from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
 from tunewise.spec.reading import parse_study
 from tunewise.text.plain_yaml import YamlError, load_yaml

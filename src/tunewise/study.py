@@ -26,8 +26,8 @@ from tunewise.input_files import InputFiles
 from tunewise.ledger import DECLARATIONS, Ledger
 from tunewise.lock import exclusive, reporting
 from tunewise.planning import planned, timed
-from tunewise.plans import PlanRequest, StudyPlan, settled, settled_with
 from tunewise.records import LOST, DataSummary, RunRecord
+from tunewise.records.plan import PlanRequest, StudyPlan, settled, settled_with
 from tunewise.scratch import scratch_folder
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.text.numbers import duration

@@ -1,7 +1,7 @@
 """A plan as the lab would make it, for the tests of what is made of it."""
 
-from tunewise.plans import ArmPlan, PeakMemory, Speed, StudyPlan, Work
 from tunewise.records import SplitSummary, Tuned
+from tunewise.records.plan import ArmPlan, PeakMemory, Speed, StudyPlan, Work
 
 GIB = 2**30
 PEAK = PeakMemory(weights=4 * GIB, gradients=1 * GIB, optimizer=2 * GIB, activations=3 * GIB, logits=GIB // 2)

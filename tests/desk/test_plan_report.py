@@ -15,7 +15,7 @@ from tunewise.desk import outlook
 from tunewise.desk.gpus import GPUS, Gpu, find_gpu
 from tunewise.desk.report.plan import USES, chart, print_plan
 from tunewise.errors import SpecError
-from tunewise.plans import Speed, StudyPlan, StudySeconds, fitting_tokens
+from tunewise.records.plan import Speed, StudyPlan, StudySeconds, fitting_tokens
 from tunewise.spec import StudySpec
 
 

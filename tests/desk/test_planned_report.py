@@ -16,7 +16,7 @@ from tunewise.desk.report.html import to_html
 from tunewise.desk.report.text import print_report
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.ledger import Ledger
-from tunewise.plans import ArmPlan, StudyPlan, settled
+from tunewise.records.plan import ArmPlan, StudyPlan, settled
 
 MIB = 2**20
 FAST = SPEED.replace(step_seconds=0.1, peak_above_start_bytes=100 * MIB)

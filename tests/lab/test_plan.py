@@ -21,7 +21,7 @@ from tunewise.lab.plan.following import try_kernels
 from tunewise.lab.plan.study import plan_study
 from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
-from tunewise.plans import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, settled
+from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, settled
 from tunewise.spec import NO_DATA, FullMethod, LoraMethod, Method, PeftMethod, StudySpec, TrainSpec
 
 LORA = LoraMethod(rank=2)

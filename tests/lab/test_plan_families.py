@@ -8,7 +8,7 @@ from tunewise.lab.plan.arm import plan_arm
 from tunewise.lab.plan.following import try_kernels
 from tunewise.lab.plan.subject import Kernels, Setting
 from tunewise.lab.plan.workload import assumed_examples, workload
-from tunewise.plans import ArmPlan
+from tunewise.records.plan import ArmPlan
 from tunewise.spec import FullMethod, LoraMethod, Method, TrainSpec
 
 

@@ -16,7 +16,7 @@ from tunewise.lab.plan.blank import with_drawn_values
 from tunewise.lab.plan.study import plan_study
 from tunewise.lab.plan.workload import workload
 from tunewise.lab.train.loop import Loop
-from tunewise.plans import PlanRequest, Speed, StudyPlan
+from tunewise.records.plan import PlanRequest, Speed, StudyPlan
 from tunewise.spec import StudySpec, TrainSpec
 
 

@@ -19,9 +19,9 @@ from tunewise.errors import MachineError, TunewiseError
 from tunewise.executors import client
 from tunewise.executors.client import LabServer
 from tunewise.ledger import Ledger, seal_data
-from tunewise.plans import ArmPlan, PlanRequest, StudyPlan
 from tunewise.progress import StudyProgress
 from tunewise.records import RunRecord
+from tunewise.records.plan import ArmPlan, PlanRequest, StudyPlan
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 from tunewise.terminal import Terminal
 

@@ -26,7 +26,7 @@ from tunewise.lab.plan.operators import Operators
 from tunewise.lab.plan.subject import Setting, begin_training, build
 from tunewise.lab.plan.workload import workload
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.plans import ArmPlan
+from tunewise.records.plan import ArmPlan
 from tunewise.spec import FullMethod, LoraMethod, Method, TrainSpec
 
 FAMILIES = ("gpt2", "llama", "qwen2", "mistral", "gemma", "bert", "roberta", "distilbert")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tunewise.records import DataSummary, RunRecord
+from tunewise.records.data import num_steps
 from tunewise.spec import (
     NUMERICS,
     BaseMethod,
@@ -17,11 +18,6 @@ from tunewise.spec import (
 
 OLDEST = datetime.min.replace(tzinfo=UTC)
 SHORT_TRIAL_SHARE = 0.15  # of a run's steps
-
-
-def num_steps(study: StudySpec, data: DataSummary) -> int:
-    """Optimizer steps of every run of the study."""
-    return study.train.num_steps(data.split("train").rows)
 
 
 def short_schedule(study: StudySpec, data: DataSummary) -> TrainSpec:

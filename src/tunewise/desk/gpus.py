@@ -5,7 +5,7 @@ import re
 from typing import NamedTuple
 
 from tunewise.errors import SpecError
-from tunewise.plans import PlanRequest
+from tunewise.records.plan import PlanRequest
 from tunewise.spec import Precision
 from tunewise.text.suggest import lookup
 

@@ -8,7 +8,7 @@ from tunewise.desk.expected import Length, Runs, confirmations, expected_runs, s
 from tunewise.desk.gpus import Gpu
 from tunewise.desk.metrics import primary_metric
 from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
-from tunewise.plans import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
+from tunewise.records.plan import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
 from tunewise.spec import TASKS, StudySpec
 
 Fit = Literal["fits", "tight", "does not fit"]

@@ -14,13 +14,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tunewise.desk.drafts import Drafts
-from tunewise.desk.drafts import num_steps as num_steps
 from tunewise.desk.drafts import short_schedule as short_schedule
 from tunewise.desk.search import Search, best_rate, brackets_best, search
 from tunewise.errors import SpecError
-from tunewise.plans import StudyPlan
 from tunewise.records import LOST, MAX_ATTEMPTS, DataSummary, Evaluation, RunRecord, Status, Tuned
-from tunewise.selection import pooled, selection_losses
+from tunewise.records.data import num_steps as num_steps
+from tunewise.records.plan import StudyPlan
+from tunewise.records.selection import pooled, selection_losses
 from tunewise.spec import (
     Method,
     Role,

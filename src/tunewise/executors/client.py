@@ -17,8 +17,8 @@ from tunewise.errors import AGAIN, USER_ERRORS, MachineError, TunewiseError, ref
 from tunewise.executors.lifeline import stop_signals
 from tunewise.import_path import PYTHON, safe_environment
 from tunewise.ledger import Ledger
-from tunewise.plans import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
+from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory

@@ -32,8 +32,8 @@ from tunewise.disk import make_folder, open_own, told
 from tunewise.errors import MachineError, UserError, refusal
 from tunewise.executors.lifeline import watch
 from tunewise.import_path import PYTHON
-from tunewise.plans import ArmPlan, PlanRequest
 from tunewise.records import RunRecord
+from tunewise.records.plan import ArmPlan, PlanRequest
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.text.safe import redacted
 

@@ -49,7 +49,7 @@ from tunewise.records import (
     extracted_split,
     truncated_split,
 )
-from tunewise.selection import takes_over
+from tunewise.records.selection import takes_over
 from tunewise.spec import (
     BaseMethod,
     ExistingMethod,

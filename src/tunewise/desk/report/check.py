@@ -18,8 +18,8 @@ from tunewise.desk.report.tables import print_table
 from tunewise.desk.report.text import print_findings
 from tunewise.desk.schedule import centre, num_steps
 from tunewise.desk.search import first_places, grid_rate
-from tunewise.plans import StudyPlan
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
+from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS, StudySpec
 from tunewise.text import numbers
 

@@ -13,8 +13,8 @@ from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_score
 from tunewise.desk.ranks import RankCurve, rank_curves
 from tunewise.desk.scores import Rows, StoredScores
 from tunewise.ledger import Ledger
-from tunewise.plans import StudyPlan
 from tunewise.records import DataSummary, RunRecord
+from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS, StudySpec
 
 MOST_HELD = 4 * 2**20  # bytes of class probabilities of one run that stay in memory

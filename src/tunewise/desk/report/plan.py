@@ -16,7 +16,7 @@ from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, 
 from tunewise.desk.report.tables import needed_width, print_table
 from tunewise.desk.report.wording import at_least, study_duration
 from tunewise.desk.schedule import resolve_as_planned
-from tunewise.plans import ArmPlan, PeakMemory, StudyPlan
+from tunewise.records.plan import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec
 from tunewise.text.numbers import MISSING, count, duration, size, threads
 

@@ -14,8 +14,8 @@ from tunewise.desk.paired import MetricSummary
 from tunewise.desk.report.advice_view import Advice
 from tunewise.desk.report.capacity_view import CapacityView
 from tunewise.desk.verdict import Verdict
-from tunewise.plans import StudySeconds
 from tunewise.records import DataSummary, Environment
+from tunewise.records.plan import StudySeconds
 from tunewise.spec import CostName, Frozen, Task
 
 REPORT_VERSION = 1

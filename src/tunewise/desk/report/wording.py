@@ -13,8 +13,8 @@ from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.capacity_view import LowRankView, RankView
 from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.verdict import Verdict
-from tunewise.plans import ArmPlan, StudyPlan, StudySeconds
 from tunewise.records import BETWEEN_PARTS, DataSummary
+from tunewise.records.plan import ArmPlan, StudyPlan, StudySeconds
 from tunewise.spec import TASKS, CostName, Task
 from tunewise.text.numbers import MISSING, count, duration, percent, rate, ratio, share, size, threads, whole_percent
 

@@ -14,7 +14,7 @@ from tunewise.lab.plan.following import REFUSALS, is_followed
 from tunewise.lab.plan.meter import StepMeter
 from tunewise.lab.plan.subject import Kernels, Setting, Subject, begin_training, build
 from tunewise.lab.plan.workload import Workload
-from tunewise.plans import ArmPlan, PeakMemory
+from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import Method as MethodSpec
 
 

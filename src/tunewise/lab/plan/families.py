@@ -6,8 +6,8 @@ largest of several such sums, so that between two ranks it is at most what the s
 
 from collections.abc import Callable, Mapping
 
-from tunewise.plans import ArmPlan, PeakMemory
 from tunewise.records import Tuned
+from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import LoraMethod, Method, canonical_json
 
 FEWEST = 5  # arms of a family; fewer are all followed

@@ -24,7 +24,7 @@ from tunewise.lab.plan.subject import Kernels, Setting, Subject, begin_training,
 from tunewise.lab.plan.workload import Workload
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.meters import MemoryMeter, pick_device
-from tunewise.plans import ArmPlan, PlanRequest, Speed
+from tunewise.records.plan import ArmPlan, PlanRequest, Speed
 from tunewise.spec import Device, Method, Precision, StudySpec
 
 LIMIT_SECONDS = 5.0  # about as long as the steps of an arm may take

@@ -23,8 +23,8 @@ from tunewise.lab.plan.subject import Kernels, Setting
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.lab.train.meters import pick_device
 from tunewise.lab.train.precision import pick_precision
-from tunewise.plans import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, Work, fitting_tokens
 from tunewise.records import DataSummary, SplitSummary
+from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, Work, fitting_tokens
 from tunewise.spec import NO_DATA, Device, Frozen, Method, StudySpec, Task
 from tunewise.spec.expand import with_head_arm
 

@@ -7,7 +7,7 @@ tied, and the NLL decides among them: a few rows of a small valid set should not
 import math
 from collections.abc import Mapping, Sequence
 
-from tunewise.records import Evaluation
+from tunewise.records.run import Evaluation
 
 
 def selection_losses(found: Mapping[float, Evaluation | None]) -> dict[float, float | None]:

@@ -3,7 +3,8 @@
 import hashlib
 from typing import Literal
 
-from tunewise.records import SplitSummary, Tuned
+from tunewise.records.data import SplitSummary
+from tunewise.records.run import Tuned
 from tunewise.spec import Device, Frozen, Precision, StudySpec, Task, TrainSpec, canonical_json
 
 
