@@ -18,8 +18,8 @@ import torch
 
 from tunewise.lab.data.batching import Example, read_examples, step_rows
 from tunewise.lab.run import Run
-from tunewise.ledger import Ledger
 from tunewise.spec import RunSpec
+from tunewise.storage.ledger import Ledger
 
 Ends = list[tuple[float, float, int]]  # of every step: when it ended, its loss, the peak of the process until then
 

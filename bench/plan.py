@@ -24,8 +24,8 @@ import tunewise as tw
 from tunewise.desk import schedule
 from tunewise.executors.client import LabServer
 from tunewise.lab.train.updates import WATCHED_STEPS
-from tunewise.ledger import Ledger
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed
+from tunewise.storage.ledger import Ledger
 from tunewise.study import load_data
 
 LIVE_PEAK = Path(__file__).parent / "live_peak.py"

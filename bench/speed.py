@@ -29,7 +29,7 @@ from tunewise.lab.methods.targets import resolve_targets
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, model_source
 from tunewise.lab.prepare import prepare
 from tunewise.lab.train.precision import pick_precision
-from tunewise.ledger import Ledger
+from tunewise.storage.ledger import Ledger
 
 CONTENDER = Path(__file__).parent / "contender.py"
 NAMES = (

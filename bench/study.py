@@ -17,7 +17,7 @@ from machine import environment, publish
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.view import Report
 from tunewise.desk.report.wording import planned_rows
-from tunewise.ledger import Ledger
+from tunewise.storage.ledger import Ledger
 from tunewise.text.numbers import duration
 
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunewise.desk import schedule
-from tunewise.ledger import Ledger, seal_data
 from tunewise.records import (
     SCORES_SCHEMA,
     WRITTEN_COLUMNS,
@@ -23,6 +22,8 @@ from tunewise.records import (
     Usage,
 )
 from tunewise.spec import Inputs, RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.seal import seal_data
 
 ARMS = {
     "full": {"method": "full"},

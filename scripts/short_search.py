@@ -14,8 +14,8 @@ from typing import NamedTuple
 import tunewise as tw
 from tunewise.desk import schedule
 from tunewise.executors.client import LabServer
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
+from tunewise.storage.ledger import Ledger
 from tunewise.study import load_data
 
 SEARCH_SEEDS = (11, 12, 13, 14, 15)

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import tunewise as tw
 from tunewise.desk import schedule
 from tunewise.desk.scores import read_scores
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
+from tunewise.storage.ledger import Ledger
 
 NUM_SEEDS, NUM_CONTROL_SEEDS = 40, 10
 # Rows and batches so that a run takes seconds and learns; centres of full, LoRA, head, so that three rates bracket.

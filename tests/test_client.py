@@ -12,9 +12,9 @@ from builders import make_run_spec
 from tunewise.executors import client
 from tunewise.executors.client import LabServer
 from tunewise.lab.train.memory import is_out_of_memory
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import BaseMethod, MachineSpec, RunSpec
+from tunewise.storage.ledger import Ledger
 
 
 def spec() -> RunSpec:

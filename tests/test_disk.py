@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tunewise import disk
 from tunewise.errors import StudyError
+from tunewise.storage import disk
 
 LITTER = re.compile(r"\.[0-9a-f]{16}\.tmp$")
 OPERATIONS = ("fill", "sync", "rename")

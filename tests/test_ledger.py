@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from builders import make_data_summary, make_run_spec
-from tunewise.disk import file_hash, files_below, write_atomically
 from tunewise.errors import StudyError
-from tunewise.ledger import SEAL, Ledger, _text_hash, find_studies, seal_data, sealed, unsealed
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage.disk import file_hash, files_below, write_atomically
+from tunewise.storage.ledger import Ledger, find_studies
+from tunewise.storage.seal import SEAL, _text_hash, seal_data, sealed, unsealed
 
 KEY = "0123456789abcdef"  # of prepared data
 STUDY = StudySpec.model_validate(
@@ -232,7 +233,7 @@ def test_the_run_that_wrote_a_deliverable_is_found_with_one_look_at_its_files(
     (best / "README.md").write_text("another card", encoding="utf-8")
     (best / "notes.txt").write_text("of the user", encoding="utf-8")
     looked: list[Path] = []
-    monkeypatch.setattr("tunewise.ledger.file_hash", lambda path: looked.append(path) or file_hash(path))
+    monkeypatch.setattr("tunewise.storage.ledger.file_hash", lambda path: looked.append(path) or file_hash(path))
     found = ledger.writer("full", records)
     assert found is not None
     assert found.run_id == specs[2].run_id

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tunewise.errors import StudyError
-from tunewise.lock import LOCK, exclusive, reporting
+from tunewise.storage.lock import LOCK, exclusive, reporting
 
 HOLD = """
 import subprocess, sys, time
 from pathlib import Path
-from tunewise.lock import exclusive
+from tunewise.storage.lock import exclusive
 
 with exclusive(Path(sys.argv[1])) as handle:
     worker = [sys.executable, "-c", "import time; time.sleep(60)"]

@@ -13,9 +13,9 @@ from tunewise.adapter_config import CONFIG, WEIGHTS
 from tunewise.adapter_file import read_adapter
 from tunewise.desk.adapter.heatmap import heat_map
 from tunewise.desk.adapter.inspect import compare_adapters, inspect_adapter, shrink_adapter
-from tunewise.disk import new_folder
 from tunewise.errors import ModelError, StudyError
-from tunewise.scratch import scratch_folder
+from tunewise.storage.disk import new_folder
+from tunewise.storage.scratch import scratch_folder
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 GOOD = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}

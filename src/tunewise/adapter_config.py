@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tunewise.disk import told
 from tunewise.errors import ModelError
 from tunewise.name_patterns import NamePattern, name_ends
 from tunewise.spec.methods import HIGHEST_RANK
 from tunewise.spec.mistakes import explain_all, shown
+from tunewise.storage.disk import told
 from tunewise.text.suggest import near_miss
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

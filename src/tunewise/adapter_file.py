@@ -21,11 +21,11 @@ from tunewise.adapter_config import CONFIG as CONFIG
 from tunewise.adapter_config import MAX_PATTERNS, LoraOptions, require_known_options
 from tunewise.adapter_config import WEIGHTS as WEIGHTS
 from tunewise.adapter_config import require_safe as require_safe
-from tunewise.disk import new_folder, told
 from tunewise.errors import ModelError
 from tunewise.lowrank import Thin, thin_svd
 from tunewise.name_patterns import NamePattern, deadline, name_ends
 from tunewise.spec.mistakes import shown
+from tunewise.storage.disk import new_folder, told
 
 Matrix = npt.NDArray[Any]
 MAX_NAME = 1_000  # characters of a module's name; real ones have up to about 100

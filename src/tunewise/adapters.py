@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.adapter_records import Certificate, Merging, Rounding, Stored
-from tunewise.disk import require_new
 from tunewise.errors import SpecError
-from tunewise.scratch import require_scratch
 from tunewise.spec import DataSpec
 from tunewise.spec.reading import parse_study
+from tunewise.storage.disk import require_new
+from tunewise.storage.scratch import require_scratch
 
 
 def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to score it on

@@ -175,8 +175,8 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
     from tunewise.desk.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
-    from tunewise.disk import require_output, write_output
     from tunewise.spec import NO_DATA
+    from tunewise.storage.disk import require_output, write_output
     from tunewise.study import plan as plan_study
     from tunewise.terminal import Terminal
     from tunewise.text.safe import printable

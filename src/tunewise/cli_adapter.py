@@ -38,7 +38,7 @@ def inspect(
     from tunewise.desk.adapter.heatmap import heat_map
     from tunewise.desk.adapter.inspect import inspect_adapter
     from tunewise.desk.adapter.text import print_adapter
-    from tunewise.disk import require_output, write_output
+    from tunewise.storage.disk import require_output, write_output
     from tunewise.terminal import Terminal
 
     if svg:

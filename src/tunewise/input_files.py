@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from tunewise.disk import file_hash, files_below
 from tunewise.errors import StudyError
 from tunewise.spec import ExistingMethod, StudySpec
+from tunewise.storage.disk import file_hash, files_below
 
 # Of a model's folder: configuration, weights, tokenizer, templates, code. Others (README.md, logs) are not read.
 READ_OF_A_MODEL = (".json", ".safetensors", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".bin")

@@ -9,10 +9,10 @@ from typing import Any
 from tunewise.desk.outlook import study_seconds
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
-from tunewise.ledger import Ledger
 from tunewise.records import DataSummary
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan, settled
 from tunewise.spec import StudySpec
+from tunewise.storage.ledger import Ledger
 
 MOST_PROBED = 6  # arms that are really tried; each takes seconds, and the speed of others follows from theirs
 Listener = Callable[[dict[str, Any]], None]

@@ -19,20 +19,19 @@ from tunewise.desk.report.check import Checked
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import Report
 from tunewise.desk.stale import find_stale, stale_sentence
-from tunewise.disk import read_text
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
 from tunewise.input_files import InputFiles
-from tunewise.ledger import DECLARATIONS, Ledger
-from tunewise.lock import exclusive, reporting
 from tunewise.planning import planned, timed
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.records.plan import PlanRequest, StudyPlan, settled, settled_with
-from tunewise.scratch import scratch_folder
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage.disk import read_text
+from tunewise.storage.ledger import DECLARATIONS, DEFAULT_ROOT, Ledger
+from tunewise.storage.lock import exclusive, reporting
+from tunewise.storage.scratch import scratch_folder
 from tunewise.text.numbers import duration
 
-DEFAULT_ROOT = Path("runs")
 TRIES = 3  # to read the deliverables while another command replaces them
 Listener = Callable[[dict[str, Any]], None]
 

@@ -17,8 +17,8 @@ from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.data.sources import read_source
 from tunewise.lab.fingerprints import FileHashes
 from tunewise.lab.models import ASSETS, load_base, load_config, load_tokenizer, load_tuned
-from tunewise.ledger import Ledger
 from tunewise.spec.reading import parse_study
+from tunewise.storage.ledger import Ledger
 from tunewise.study import answers
 
 LORA = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": "tiny", "task_type": "CAUSAL_LM"}

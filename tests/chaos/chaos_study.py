@@ -15,16 +15,16 @@ from unittest.mock import patch
 
 from lab_fixtures import small_model
 from laws.small_studies import SPLITS, LabHere, rows_of
-from tunewise import disk
 from tunewise import study as driver
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.view import Report
 from tunewise.lab.run import Run
 from tunewise.lab.train.checkpoint import Checkpoints
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.storage import disk
+from tunewise.storage.ledger import Ledger
 
 # Measured, or about how a run was interrupted: no two runs agree in them.
 OF_RECORD = {"usage", "environment", "files"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunewise.desk.report.build import build_report
 from tunewise.errors import UserError
-from tunewise.ledger import Ledger
+from tunewise.storage.ledger import Ledger
 
 
 def said(folder: Path) -> str:

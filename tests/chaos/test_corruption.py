@@ -15,10 +15,10 @@ from desk.planned_study import arm_plan, study_plan
 from lab_fixtures import _one_thread, _quiet
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.listing import print_listing
-from tunewise.disk import files_below
 from tunewise.errors import UserError
-from tunewise.ledger import Ledger
 from tunewise.spec import StudySpec
+from tunewise.storage.disk import files_below
+from tunewise.storage.ledger import Ledger
 from tunewise.study import answers
 
 __all__ = ["_one_thread", "_quiet"]

@@ -9,8 +9,8 @@ import pytest
 from chaos_study import Deaths, finish, killed_after, outcome, visited, write_report_alone
 
 from lab_fixtures import _one_thread, _quiet
-from tunewise.ledger import Ledger
 from tunewise.spec import StudySpec
+from tunewise.storage.ledger import Ledger
 
 __all__ = ["_one_thread", "_quiet"]
 NUM_KILLS = 5

@@ -15,11 +15,11 @@ from chaos_study import finish, outcome, write_report_alone
 
 import tunewise.lab.run
 from lab_fixtures import _one_thread, _quiet
-from tunewise import disk
 from tunewise.errors import StudyError
 from tunewise.lab.prepare import prepare
-from tunewise.ledger import Ledger
 from tunewise.spec import StudySpec
+from tunewise.storage import disk
+from tunewise.storage.ledger import Ledger
 
 __all__ = ["_one_thread", "_quiet"]
 TESTS = Path(__file__).parents[1]

@@ -14,7 +14,6 @@ import pytest
 
 from builders import make_data_summary, make_inputs
 from tunewise.desk import schedule
-from tunewise.ledger import Ledger, seal_data
 from tunewise.records import (
     FORGETTING_SCHEMA,
     SCORES_SCHEMA,
@@ -33,6 +32,8 @@ from tunewise.records import (
     truncated_split,
 )
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.seal import seal_data
 from tunewise.study import next_runs, todays
 
 MiB = 2**20
@@ -374,7 +375,7 @@ StudyWriter = Callable[..., Ledger]
 @pytest.fixture
 def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyWriter:
     """Writes a fake study into the test's own folder; arguments of `write_study`."""
-    monkeypatch.setattr("tunewise.disk.sync", lambda path: None)  # half of the time, and no power cut is tested
+    monkeypatch.setattr("tunewise.storage.disk.sync", lambda path: None)  # half of the time, and no power cut is tested
     numbers = itertools.count()
     return lambda **arguments: write_study(tmp_path / f"study-{next(numbers)}", **arguments)
 

@@ -16,7 +16,7 @@ from tunewise.desk.export import export_records
 from tunewise.desk.report.across import peft_result, print_side_by_side, side_by_side
 from tunewise.desk.report.build import build_report
 from tunewise.errors import StudyError
-from tunewise.ledger import Ledger
+from tunewise.storage.ledger import Ledger
 
 # The shape of huggingface/peft's method_comparison/MetaMathQA/results, with the figures of its
 # full-finetuning--llama-3.2-3B-lr_0.00001.json of 2025-06-20.

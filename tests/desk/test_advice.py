@@ -14,7 +14,7 @@ from tunewise.desk.report.build import build_report
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_advice, print_report
 from tunewise.desk.report.view import Report
-from tunewise.ledger import Ledger
+from tunewise.storage.ledger import Ledger
 
 StudyWriter = Callable[..., Ledger]
 FULL = {"method": "full"}

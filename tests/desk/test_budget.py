@@ -6,9 +6,9 @@ import pytest
 
 from tunewise.desk.budget import expected_seconds, first_trial, fit, within_budget
 from tunewise.desk.report.build import build_report
-from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec, forgetting_steps, parse_budget
+from tunewise.storage.ledger import Ledger
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from tunewise.desk.declarations import declarations
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError, TunewiseError
-from tunewise.ledger import Ledger, seal_data
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.seal import seal_data
 
 Compare = Callable[..., Ledger]
 
@@ -24,7 +25,7 @@ Compare = Callable[..., Ledger]
 @pytest.fixture
 def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     """The driver itself, with a lab that answers from a seed; `change` alters every record before it is stored."""
-    monkeypatch.setattr("tunewise.disk.sync", lambda path: None)
+    monkeypatch.setattr("tunewise.storage.disk.sync", lambda path: None)
     monkeypatch.setattr(driver, "write_report", build_report)
     monkeypatch.setattr(driver, "write_card", lambda ledger, study, record: None)
 

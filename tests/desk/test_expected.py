@@ -10,10 +10,10 @@ from simulated_study import ARMS, CLASSIFY, EXISTING, ROWS, SFT, bowl, drive, re
 from tunewise.desk import schedule
 from tunewise.desk.drafts import Drafts
 from tunewise.desk.expected import Extent, Length, Runs, expected_runs, second_look, trials_of
-from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord, Tuned
 from tunewise.spec import FullMethod, LoraMethod, RunSpec, StudySpec, TuningSpec
 from tunewise.spec.expand import PLACEMENTS, arm_name
+from tunewise.storage.ledger import Ledger
 
 Found = Counter[tuple[str, str, int]]  # (arm, role, optimizer steps) -> runs
 

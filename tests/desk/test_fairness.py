@@ -11,8 +11,8 @@ import pytest
 from tunewise.desk import schedule
 from tunewise.desk.curves import LossPoint
 from tunewise.desk.fairness import RULES, Case, Finding, check, check_before
-from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord, Tuned
+from tunewise.storage.ledger import Ledger
 
 ALL_LINEAR = {"full": {"method": "full"}, "lora": {"method": "lora", "rank": 16, "targets": "all-linear"}}
 

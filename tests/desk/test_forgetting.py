@@ -9,8 +9,8 @@ import pytest
 
 from tunewise.desk.forgetting import Point, at_first_crossing, equal_quality, mean_curve, read_curve
 from tunewise.desk.report.build import build_report
-from tunewise.ledger import Ledger
 from tunewise.records import FORGETTING_SCHEMA
+from tunewise.storage.ledger import Ledger
 
 TOKENS_U = np.array([10.0, 30.0])
 

@@ -13,8 +13,8 @@ from tunewise.desk.report.charts import figures
 from tunewise.desk.report.check import Checked, print_check
 from tunewise.desk.report.html import to_html
 from tunewise.desk.report.listing import print_listing
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
+from tunewise.storage.ledger import Ledger
 from tunewise.terminal import Terminal
 from tunewise.text.safe import CONTROLS
 

@@ -18,9 +18,9 @@ from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import read_looks
 from tunewise.desk.verdict import Verdict
-from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, TuningSpec
+from tunewise.storage.ledger import Ledger
 
 Undecided = Callable[[Sequence[RunRecord]], Collection[str]]
 

@@ -17,9 +17,9 @@ from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_report
 from tunewise.desk.report.wording import extracted_rows
 from tunewise.errors import StudyError
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import FullMethod, StudySpec
+from tunewise.storage.ledger import Ledger
 
 StudyWriter = Callable[..., Ledger]
 STUDY: dict[str, Any] = {

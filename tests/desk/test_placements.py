@@ -18,10 +18,10 @@ from tunewise.desk.report.capacity_view import PlacementView
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_report
 from tunewise.errors import SpecError
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord, Tuned
 from tunewise.spec import LoraMethod
 from tunewise.spec.expand import arm_name, expand, placed
+from tunewise.storage.ledger import Ledger
 
 StudyWriter = Callable[..., Ledger]
 COSTS = {"qkv": 8192, "attention": 12288, "mlp": 20480, "all-linear": 32768}  # as in GPT-2: 4, 6, 10, 16 parts

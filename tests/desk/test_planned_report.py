@@ -15,8 +15,8 @@ from tunewise.desk.report.build import build_report
 from tunewise.desk.report.html import to_html
 from tunewise.desk.report.text import print_report
 from tunewise.errors import StudyError, TunewiseError
-from tunewise.ledger import Ledger
 from tunewise.records.plan import ArmPlan, StudyPlan, settled
+from tunewise.storage.ledger import Ledger
 
 MIB = 2**20
 FAST = SPEED.replace(step_seconds=0.1, peak_above_start_bytes=100 * MIB)

@@ -19,10 +19,10 @@ from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_report
 from tunewise.desk.report.wording import rank_rows
 from tunewise.desk.scores import Scores
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord, truncated_split
 from tunewise.spec import LoraMethod, PeftMethod
 from tunewise.spec.reading import parse_study
+from tunewise.storage.ledger import Ledger
 from tunewise.study import outlook
 
 StudyWriter = Callable[..., Ledger]

@@ -27,9 +27,9 @@ from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.view import Report, schema_text
 from tunewise.desk.search import headroom
 from tunewise.desk.sentences import what_would_decide
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec.reading import read_study
+from tunewise.storage.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 REGENERATE = (

@@ -9,8 +9,8 @@ from rich.console import Console
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.text import print_report
 from tunewise.desk.report.view import Report
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
+from tunewise.storage.ledger import Ledger
 
 
 @pytest.fixture(scope="module")

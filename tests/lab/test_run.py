@@ -21,7 +21,6 @@ from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example
 from tunewise.lab.run import Run
 from tunewise.lab.train.meters import require_device
-from tunewise.ledger import CHECKPOINT, Ledger
 from tunewise.records import (
     EXAMPLES_SCHEMA,
     SCORES_SCHEMA,
@@ -41,6 +40,7 @@ from tunewise.spec import (
     SamplesSpec,
     TrainSpec,
 )
+from tunewise.storage.ledger import CHECKPOINT, Ledger
 
 LABELS = ("negative", "neutral", "positive")
 LENGTHS = {

@@ -9,9 +9,9 @@ from tunewise.desk import schedule
 from tunewise.errors import TunewiseError
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run import Run
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
 
 FolderOf = Callable[[str], Path]
 SPLITS = {"train": (0, 24), "valid": (24, 32), "test": (32, 40)}

@@ -31,9 +31,9 @@ from tunewise.executors.client import LabServer
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import Loop, Step, train
-from tunewise.ledger import Ledger, files_below
 from tunewise.records import RunRecord
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger, files_below
 
 CHAT = (
     "{% for turn in messages %}w10 {% if turn.role == 'assistant' %}{% generation %}{{ turn.content }}"

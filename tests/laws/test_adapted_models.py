@@ -36,8 +36,8 @@ from tunewise.lab.run import Run
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
 from tunewise.lab.train.precision import store_frozen_weights
-from tunewise.ledger import Ledger
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Precision, StudySpec, TrainSpec
+from tunewise.storage.ledger import Ledger
 
 Rows = list[dict[str, Any]]
 REAL_MODELS = [

@@ -13,13 +13,13 @@ import torch
 
 from builders import make_data_summary, make_inputs, make_run_spec
 from lab_fixtures import make_examples
-from tunewise.disk import file_hash, files_below
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.run import Run
 from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
-from tunewise.ledger import CHECKPOINT, Ledger
 from tunewise.records import EXAMPLES_SCHEMA, RunRecord
 from tunewise.spec import SamplesSpec, TrainSpec
+from tunewise.storage.disk import file_hash, files_below
+from tunewise.storage.ledger import CHECKPOINT, Ledger
 
 LABELS = ("negative", "neutral", "positive")
 LENGTHS = {"train": (9, 4, 16, 5, 12, 7, 11), "valid": (9, 5, 8), "test": (7, 10, 6), "general": (12, 8)}

@@ -18,11 +18,12 @@ from tunewise.desk.report.build import build_report
 from tunewise.errors import MachineError, TunewiseError
 from tunewise.executors import client
 from tunewise.executors.client import LabServer
-from tunewise.ledger import Ledger, seal_data
 from tunewise.progress import StudyProgress
 from tunewise.records import RunRecord
 from tunewise.records.plan import ArmPlan, PlanRequest, StudyPlan
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.seal import seal_data
 from tunewise.terminal import Terminal
 
 # A server with jobs of its own: each reports something before it fails, or dies within a line.
@@ -144,7 +145,7 @@ class Lab:
 @pytest.fixture
 def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command `compare` with that lab: its exit status."""
-    monkeypatch.setattr("tunewise.disk.sync", lambda path: None)
+    monkeypatch.setattr("tunewise.storage.disk.sync", lambda path: None)
     monkeypatch.setattr(driver, "write_report", build_report)
     monkeypatch.setattr(driver, "write_card", lambda ledger, study, record: None)
     monkeypatch.setattr(driver, "LabServer", Lab)

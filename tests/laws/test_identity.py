@@ -18,9 +18,9 @@ from tunewise.desk.drafts import Drafts
 from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
 from tunewise.input_files import InputFiles
-from tunewise.ledger import DECLARATIONS, Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import Inputs, RunSpec, StudySpec
+from tunewise.storage.ledger import DECLARATIONS, Ledger
 
 compare = compare_with_a_seed  # the driver with a lab that answers from a seed
 PROTOCOL = {

@@ -21,9 +21,9 @@ from tunewise import cli
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise
-from tunewise.ledger import Ledger, file_hash
 from tunewise.records import RunRecord
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger, file_hash
 
 ROOT = Path(__file__).parents[2]
 FILE_ENDINGS = ("json", "jsonl", "parquet", "csv", "yaml", "py")

@@ -17,13 +17,13 @@ from small_studies import FolderOf, SmallStudy, rows_of, small_study
 import tunewise.lab.run
 from desk import simulated_study
 from tunewise.desk.report.build import build_report
-from tunewise.disk import file_hash
 from tunewise.executors.client import LabServer
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import score
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec
+from tunewise.storage.disk import file_hash
+from tunewise.storage.ledger import Ledger
 from tunewise.study import deliver, tidy
 
 MODELS = [("llama", "sft"), ("bert", "classify")]

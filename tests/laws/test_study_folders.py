@@ -14,16 +14,17 @@ import pytest
 import torch
 from chaos_study import ChaosLab, chaos_study, digest, finish
 
-import tunewise.ledger
-from tunewise import disk
+import tunewise.storage.ledger
 from tunewise import study as driver
 from tunewise.desk.report.html import write_report
 from tunewise.errors import StudyError
 from tunewise.executors.server import _print_into
 from tunewise.lab.train.training import StepLog
-from tunewise.ledger import Ledger, sealed, unsealed
-from tunewise.lock import exclusive, reporting
 from tunewise.spec import StudySpec
+from tunewise.storage import disk
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.lock import exclusive, reporting
+from tunewise.storage.seal import sealed, unsealed
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.chmod", "os.truncate", "os.link"}
@@ -190,7 +191,7 @@ def test_law_38_the_system_call_refuses_what_comes_behind_the_gate(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(outside / f"{number}")
     for check in ("require_no_links", "require_inside"):
-        monkeypatch.setattr(tunewise.ledger, check, lambda folder: None)
+        monkeypatch.setattr(tunewise.storage.ledger, check, lambda folder: None)
     finish(study, folder)
     assert list(outside.iterdir()) == []
     assert [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink()] == []

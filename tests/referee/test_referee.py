@@ -28,9 +28,9 @@ from tunewise.lab.evaluate.truncate import truncations
 from tunewise.lab.models import BUNDLED, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run import Run
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import StudySpec
+from tunewise.storage.ledger import Ledger
 
 HERE = Path(__file__).parent
 SCRIPTS = sorted(path for path in HERE.glob("*.py") if path != Path(__file__))

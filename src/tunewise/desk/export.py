@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from tunewise.desk.metrics import compute, know_own, metrics_of, read_scores
 from tunewise.desk.schedule import selected_evaluation
-from tunewise.disk import require_output, write_output
 from tunewise.errors import StudyError
-from tunewise.ledger import Ledger
 from tunewise.records import LOST, RunRecord
+from tunewise.storage.disk import require_output, write_output
+from tunewise.storage.ledger import Ledger
 
 FORMATS = (".csv", ".parquet")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # full-width signs count as well

@@ -16,8 +16,8 @@ from tunewise.desk.curves import common_level, first_crossing
 from tunewise.desk.intervals import two_way_interval
 from tunewise.desk.metrics import Floats
 from tunewise.desk.paired import linearise
-from tunewise.disk import read_table
 from tunewise.spec import Frozen
+from tunewise.storage.disk import read_table
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from tunewise.desk.intervals import Estimate
 from tunewise.desk.metric import Metric
 from tunewise.desk.metrics import Scores
 from tunewise.desk.ranks import Harm, harm
-from tunewise.disk import read_table
 from tunewise.errors import StudyError
 from tunewise.lowrank import Floats, effective_rank, energy, energy_rank, stable_rank
 from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen
+from tunewise.storage.disk import read_table
 
 State = Literal["within", "beyond", "open"]  # of a harm and its interval, and the margin on valid
 # why a trained adapter falls short of full: what it can hold does too; what it can hold does not; not even the whole

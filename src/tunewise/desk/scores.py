@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tunewise.disk import read_table
 from tunewise.errors import StudyError
 from tunewise.records import SCORES_SCHEMA, WRITTEN_COLUMNS
+from tunewise.storage.disk import read_table
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

@@ -16,10 +16,10 @@ from typing import Any, Self
 from tunewise.errors import AGAIN, USER_ERRORS, MachineError, TunewiseError, refusal
 from tunewise.executors.lifeline import stop_signals
 from tunewise.import_path import PYTHON, safe_environment
-from tunewise.ledger import Ledger
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
 SMALLEST_SHARE = 8  # of train.micro_batch_tokens a run is tried with, where the system killed it for memory: an eighth

@@ -28,13 +28,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tunewise.disk import make_folder, open_own, told
 from tunewise.errors import MachineError, UserError, refusal
 from tunewise.executors.lifeline import watch
 from tunewise.import_path import PYTHON
 from tunewise.records import RunRecord
 from tunewise.records.plan import ArmPlan, PlanRequest
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage.disk import make_folder, open_own, told
 from tunewise.text.safe import redacted
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe

@@ -8,12 +8,12 @@ from pathlib import Path
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from tunewise.adapter_file import CONFIG, require_safe
-from tunewise.disk import file_hash, is_there, read_text, write_atomically
 from tunewise.errors import ModelError
 from tunewise.lab.model_folder import configuration_files, weight_files
 from tunewise.lab.models import model_source
 from tunewise.lab.private import commit_of
-from tunewise.ledger import sealed, unsealed
+from tunewise.storage.disk import file_hash, is_there, read_text, write_atomically
+from tunewise.storage.seal import sealed, unsealed
 
 VERSIONED = ("torch", "transformers", "peft")
 

@@ -12,7 +12,6 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.adapter_config import CONFIG
-from tunewise.disk import delete, make_folder, write_atomically
 from tunewise.errors import DataError, ModelError, SpecError
 from tunewise.lab.context import context_length
 from tunewise.lab.data.chat import read_template
@@ -39,9 +38,10 @@ from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.train.meters import pick_device, require_device
 from tunewise.lab.train.precision import pick_precision
 from tunewise.lab.usable import enough_memory, require_usable, unnamed_classes
-from tunewise.ledger import DATA_HASHES, data_is_whole, seal_data
 from tunewise.records import DataSummary, Tuned
 from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
+from tunewise.storage.disk import delete, make_folder, write_atomically
+from tunewise.storage.seal import DATA_HASHES, data_is_whole, seal_data
 
 
 def prepare(study: StudySpec, root: Path) -> str:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from tunewise.disk import delete, files_below, set_modes, told, write_table
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples, step_rows
 from tunewise.lab.data.examples import prompt_length
@@ -37,7 +36,6 @@ from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environ
 from tunewise.lab.train.optim import LearningRates, describe_groups, rate_factors
 from tunewise.lab.train.training import StepLog, Training, TrainingState
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.ledger import CARD, Ledger
 from tunewise.records import (
     SCORES_SCHEMA,
     SPECTRUM_SCHEMA,
@@ -58,6 +56,9 @@ from tunewise.spec import (
     RunSpec,
     forgetting_steps,
 )
+from tunewise.storage.disk import delete, files_below, set_modes, told, write_table
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.seal import CARD
 
 Listener = Callable[[dict[str, Any]], None]
 

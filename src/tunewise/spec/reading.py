@@ -11,10 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from tunewise.data_folder import is_saved, is_single_file, split_files, whole
-from tunewise.disk import write_output
 from tunewise.errors import DataError, SpecError
 from tunewise.spec.mistakes import explain_all, misread_numbers
 from tunewise.spec.study import ARM_NAME, StudySpec
+from tunewise.storage.disk import write_output
 from tunewise.text.plain_yaml import YamlError, load_yaml
 from tunewise.text.suggest import listed, lookup
 

@@ -26,9 +26,9 @@ from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.search import headroom
 from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.verdict import RateSearch, Verdict
-from tunewise.ledger import Ledger
 from tunewise.records import LOST_SEED
 from tunewise.spec import TASKS, StudySpec
+from tunewise.storage.ledger import Ledger
 from tunewise.text.numbers import short_path
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from tunewise.desk.metrics import METRICS, compute, metrics_of, read_scores
-from tunewise.disk import write_atomically
-from tunewise.ledger import Ledger
 from tunewise.records import RunRecord
 from tunewise.spec import TASKS, DataSpec, StudySpec
+from tunewise.storage.disk import write_atomically
+from tunewise.storage.ledger import Ledger
 
 CARD = """---
 base_model: {{ base }}

@@ -12,10 +12,10 @@ from tunewise.desk.frontier import TimedRun, usual_step
 from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.desk.ranks import RankCurve, rank_curves
 from tunewise.desk.scores import Rows, StoredScores
-from tunewise.ledger import Ledger
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS, StudySpec
+from tunewise.storage.ledger import Ledger
 
 MOST_HELD = 4 * 2**20  # bytes of class probabilities of one run that stay in memory
 

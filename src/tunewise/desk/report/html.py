@@ -16,9 +16,9 @@ from tunewise.desk.report.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts import Figure, figures
 from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.view import Report
-from tunewise.disk import delete, make_folder, sweep, write_atomically
-from tunewise.ledger import Ledger
 from tunewise.spec import ARM_NAME
+from tunewise.storage.disk import delete, make_folder, sweep, write_atomically
+from tunewise.storage.ledger import Ledger
 from tunewise.text.safe import pictured
 
 TEMPLATE = "report.html.j2"

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from tunewise.desk.report.stored import REPORT, read_report
 from tunewise.desk.report.tables import print_table
-from tunewise.disk import is_there
 from tunewise.errors import StudyError
-from tunewise.ledger import find_studies
+from tunewise.storage.disk import is_there
+from tunewise.storage.ledger import find_studies
 
 
 def print_listing(root: Path, console: Console) -> None:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewise.disk import read_text
+from tunewise.storage.disk import read_text
 
 if TYPE_CHECKING:
     from tunewise.desk.report.view import Report

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from tunewise.disk import read_table
 from tunewise.lab.attention import common_size, pack_places
+from tunewise.storage.disk import read_table
 
 
 @dataclass(frozen=True)

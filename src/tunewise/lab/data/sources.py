@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.data_folder import KINDS, kind_of, split_files, whole
-from tunewise.disk import file_hash, files_below
 from tunewise.errors import DataError
 from tunewise.lab.data.builtin import BUILTINS
 from tunewise.lab.data.files import Unit, counted_in, read_file, require_file
@@ -23,6 +22,7 @@ from tunewise.lab.data.lines import NumberedRows
 from tunewise.lab.data.rows import Cells
 from tunewise.lab.data.table_rows import BATCH_ROWS, class_names
 from tunewise.spec import SPLIT_NAMES, Split
+from tunewise.storage.disk import file_hash, files_below
 from tunewise.text.suggest import lookup
 
 BUILTIN = "builtin:"

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tunewise.disk import make_folder, write_with
 from tunewise.lab.data.rows import EncodedRow, Format, Row
 from tunewise.records import EXAMPLES_SCHEMA, REFERENCES_FIELD
 from tunewise.spec import canonical_json
+from tunewise.storage.disk import make_folder, write_with
 
 BATCH = 2_000  # rows that are made into tokens together
 PART = 5_000  # examples that are written together

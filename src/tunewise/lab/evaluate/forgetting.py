@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from tunewise.disk import write_table
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import summarise
 from tunewise.records import FORGETTING_SCHEMA, Evaluation
+from tunewise.storage.disk import write_table
 
 Score = Callable[[Sequence[Example]], list[dict[str, Any]]]
 

@@ -8,7 +8,6 @@ import psutil
 import torch
 from transformers import PreTrainedConfig
 
-from tunewise.disk import write_atomically
 from tunewise.lab.context import context_length
 from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.data.prepare import prepare_examples
@@ -27,6 +26,7 @@ from tunewise.records import DataSummary, SplitSummary
 from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, Work, fitting_tokens
 from tunewise.spec import NO_DATA, Device, Frozen, Method, StudySpec, Task
 from tunewise.spec.expand import with_head_arm
+from tunewise.storage.disk import write_atomically
 
 ASSUMED_LABELS = 2
 ASSUMED_STEPS = 1000  # for methods that plan with the length of a run, where it is not known

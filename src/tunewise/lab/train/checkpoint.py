@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from tunewise import disk
 from tunewise.errors import StudyError
 from tunewise.lab.train.tensor_file import SUFFIX, bytes_as_tensor, write_tensors
 from tunewise.lab.train.training import TrainingState
-from tunewise.ledger import CHECKPOINT
+from tunewise.storage import disk
+from tunewise.storage.ledger import CHECKPOINT
 
 NAME = re.compile(rf"step-(\d+)-[0-9a-f]{{64}}{re.escape(SUFFIX)}")
 NOTES = "notes"  # the tensor that holds everything that is no tensor, as JSON

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tunewise.disk import Take, write_hashed
+from tunewise.storage.disk import Take, write_hashed
 
 SUFFIX = ".safetensors"
 CODES = {

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunewise import disk
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.methods import Method
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.records import Evaluation, Tuned
+from tunewise.storage import disk
 
 
 @dataclass

@@ -12,7 +12,6 @@ runs/<study>/
   report.html  report.json  figures/  summary.json (what `tunewise list` shows)
 """
 
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tunewise.disk import (
+from tunewise.errors import StudyError
+from tunewise.records import LOST, DataSummary, RunRecord
+from tunewise.records.plan import StudyPlan, plan_key
+from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
+from tunewise.spec.reading import parse_study
+from tunewise.storage.disk import (
     TEMPORARY,
     create,
     delete,
@@ -45,42 +49,27 @@ from tunewise.disk import (
     told,
     write_atomically,
 )
-from tunewise.errors import StudyError
-from tunewise.gate import has_results, require_free, require_inside, require_key, require_no_links
-from tunewise.records import LOST, DataSummary, RunRecord
-from tunewise.records.plan import StudyPlan, plan_key
-from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
-from tunewise.spec.reading import parse_study
+from tunewise.storage.gate import has_results, require_free, require_inside, require_key, require_no_links
+from tunewise.storage.seal import (
+    CARD,
+    DATA_HASHES,
+    SEAL,
+    _but_card,
+    _holds,
+    _text_hash,
+    data_is_whole,
+    sealed,
+    unsealed,
+)
 from tunewise.text.plain_yaml import YamlError, load_yaml
 
 STUDY = "study.yaml"
 RECORD = "record.json"
 DECLARATIONS = "declarations.json"
-DATA_HASHES = "sha256.json"
 CHECKPOINT = "checkpoint"
 TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # of a run that was interrupted
 RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet", "spectrum.parquet")
 OF_A_RUN = {*RUN_FILES, *TO_CONTINUE, RECORD, "weights"}  # all that a run writes; nothing else in its folder is deleted
-SEAL = "\n# sha256: "  # before the hash of what stands above it in study.yaml
-CARD = "README.md"  # of a deliverable: written over that of the run
-
-
-def _text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sealed(content: Mapping[str, Any]) -> str:
-    """JSON of plain data with a hash of its own, so that no other number can be read from it unnoticed."""
-    return json.dumps({**content, "sha256": _text_hash(canonical_json(content))}, indent=1)
-
-
-def unsealed(text: str) -> dict[str, Any] | None:
-    """What `sealed` was given; None where it is not that any more."""
-    try:
-        content = json.loads(text)
-        return content if content.pop("sha256") == _text_hash(canonical_json(content)) else None
-    except (ValueError, AttributeError, KeyError, TypeError):
-        return None
 
 
 class Ledger:
@@ -373,30 +362,9 @@ class Ledger:
         delete(self.run_folder(run_id) / "weights")
 
 
-def _holds(folder: Path, hashes: Mapping[str, str]) -> bool:
-    files = {folder / name: expected for name, expected in _but_card(hashes).items()}
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in hashes):
-        return False  # a path from a file that somebody else may have written
-    return all(is_there(path) and file_hash(path) == expected for path, expected in files.items())
-
-
-def _but_card(hashes: Mapping[str, str]) -> dict[str, str]:
-    return {name: expected for name, expected in hashes.items() if name != CARD}
-
-
-def seal_data(folder: Path) -> None:
-    """Store the hashes of the files of prepared data, which makes it whole."""
-    hashes = {path.name: file_hash(path) for path in files_below(folder) if path.name not in (DATA_HASHES, "log.txt")}
-    write_atomically(folder / DATA_HASHES, sealed(hashes))
-
-
-def data_is_whole(folder: Path, names: Sequence[str] = ()) -> bool:
-    """True if the files of prepared data (all, or those of these names) are as they were when they were sealed."""
-    path = folder / DATA_HASHES
-    hashes = unsealed(read_text(path)) if is_there(path) else None
-    return hashes is not None and _holds(folder, {name: hashes[name] for name in names or hashes})
-
-
 def find_studies(root: Path) -> list[Path]:
     """Every study folder directly below `root`."""
     return sorted(path.parent for path in root.glob("*/study.yaml"))
+
+
+DEFAULT_ROOT = Path("runs")

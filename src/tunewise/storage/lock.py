@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from tunewise.disk import open_own, told
 from tunewise.errors import StudyError
+from tunewise.storage.disk import open_own, told
 
 LOCK = ".lock"
 REPORT_LOCK = ".report-lock"

@@ -1,0 +1,60 @@
+"""Hashes that show whether a stored file is the one that was written."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunewise.spec import canonical_json
+from tunewise.storage.disk import file_hash, files_below, is_there, read_text, write_atomically
+
+DATA_HASHES = "sha256.json"
+
+
+SEAL = "\n# sha256: "  # before the hash of what stands above it in study.yaml
+
+
+CARD = "README.md"  # of a deliverable: written over that of the run
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON of plain data with a hash of its own, so that no other number can be read from it unnoticed."""
+    return json.dumps({**content, "sha256": _text_hash(canonical_json(content))}, indent=1)
+
+
+def unsealed(text: str) -> dict[str, Any] | None:
+    """What `sealed` was given; None where it is not that any more."""
+    try:
+        content = json.loads(text)
+        return content if content.pop("sha256") == _text_hash(canonical_json(content)) else None
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _holds(folder: Path, hashes: Mapping[str, str]) -> bool:
+    files = {folder / name: expected for name, expected in _but_card(hashes).items()}
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in hashes):
+        return False  # a path from a file that somebody else may have written
+    return all(is_there(path) and file_hash(path) == expected for path, expected in files.items())
+
+
+def _but_card(hashes: Mapping[str, str]) -> dict[str, str]:
+    return {name: expected for name, expected in hashes.items() if name != CARD}
+
+
+def seal_data(folder: Path) -> None:
+    """Store the hashes of the files of prepared data, which makes it whole."""
+    hashes = {path.name: file_hash(path) for path in files_below(folder) if path.name not in (DATA_HASHES, "log.txt")}
+    write_atomically(folder / DATA_HASHES, sealed(hashes))
+
+
+def data_is_whole(folder: Path, names: Sequence[str] = ()) -> bool:
+    """True if the files of prepared data (all, or those of these names) are as they were when they were sealed."""
+    path = folder / DATA_HASHES
+    hashes = unsealed(read_text(path)) if is_there(path) else None
+    return hashes is not None and _holds(folder, {name: hashes[name] for name in names or hashes})
