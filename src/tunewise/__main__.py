@@ -3,7 +3,7 @@
 import os
 import sys
 
-from tunewise.import_path import leave_out_current_folder
+from tunewise.inputs.import_path import leave_out_current_folder
 
 INTERRUPTED = 130  # exit status after a Ctrl-C
 

@@ -21,7 +21,7 @@ from tunewise.desk.report.view import Report
 from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
-from tunewise.input_files import InputFiles
+from tunewise.inputs.input_files import InputFiles
 from tunewise.planning import planned, timed
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.records.plan import PlanRequest, StudyPlan, settled, settled_with

@@ -11,13 +11,13 @@ from small_studies import FolderOf, LabHere, small_study
 
 from desk.conftest import ARMS, data_summary, study_spec
 from desk.test_declarations import compare as compare_with_a_seed
-from tunewise import input_files
 from tunewise import study as driver
 from tunewise.desk import schedule
 from tunewise.desk.drafts import Drafts
 from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
-from tunewise.input_files import InputFiles
+from tunewise.inputs import input_files
+from tunewise.inputs.input_files import InputFiles
 from tunewise.records import RunRecord
 from tunewise.spec import Inputs, RunSpec, StudySpec
 from tunewise.storage.ledger import DECLARATIONS, Ledger

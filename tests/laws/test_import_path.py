@@ -13,8 +13,8 @@ import yaml
 from small_studies import rows_of
 
 from lab_fixtures import small_model
-from tunewise import import_path
 from tunewise.executors import client, server
+from tunewise.inputs import import_path
 
 MODULE = [sys.executable, "-m", "tunewise"]
 PROGRAM = [sys.executable, "-P", "-c", "from tunewise.__main__ import main; main()"]  # as the script `tunewise` does

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from tunewise.errors import DataError
+from tunewise.inputs.named_path import require_relative
 from tunewise.lab.data.sources import read_source, source_fingerprint
-from tunewise.named_path import require_relative
 
 ROW = '{"text": "inside"}\n'
 SECRET = '{"text": "secret"}\n'

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from tunewise.errors import AGAIN, USER_ERRORS, MachineError, TunewiseError, refusal
 from tunewise.executors.lifeline import stop_signals
-from tunewise.import_path import PYTHON, safe_environment
+from tunewise.inputs.import_path import PYTHON, safe_environment
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec import MachineSpec, RunSpec, StudySpec

@@ -30,7 +30,7 @@ from typing import Any
 
 from tunewise.errors import MachineError, UserError, refusal
 from tunewise.executors.lifeline import watch
-from tunewise.import_path import PYTHON
+from tunewise.inputs.import_path import PYTHON
 from tunewise.records import RunRecord
 from tunewise.records.plan import ArmPlan, PlanRequest
 from tunewise.spec import RunSpec, StudySpec

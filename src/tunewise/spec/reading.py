@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tunewise.data_folder import is_saved, is_single_file, split_files, whole
 from tunewise.errors import DataError, SpecError
+from tunewise.inputs.data_folder import is_saved, is_single_file, split_files, whole
 from tunewise.spec.mistakes import explain_all, misread_numbers
 from tunewise.spec.study import ARM_NAME, StudySpec
 from tunewise.storage.disk import write_output

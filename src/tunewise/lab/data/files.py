@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from tunewise.data_folder import KINDS, kind_of
 from tunewise.errors import DataError
+from tunewise.inputs.data_folder import KINDS, kind_of
 from tunewise.lab.data.csv_rows import csv_rows
 from tunewise.lab.data.json_rows import json_array, json_lines
 from tunewise.lab.data.limits import MAX_BLANK_LINES, MAX_ROW, TIMES_PARQUET_GZ, TIMES_TEXT, Unpacked

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunewise.data_folder import KINDS, kind_of, split_files, whole
 from tunewise.errors import DataError
+from tunewise.inputs.data_folder import KINDS, kind_of, split_files, whole
 from tunewise.lab.data.builtin import BUILTINS
 from tunewise.lab.data.files import Unit, counted_in, read_file, require_file
 from tunewise.lab.data.lines import NumberedRows

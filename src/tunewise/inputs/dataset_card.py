@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.errors import DataError
-from tunewise.named_path import require_below, require_relative
+from tunewise.inputs.named_path import require_below, require_relative
 from tunewise.spec import SPLIT_NAMES, Split
 from tunewise.text.plain_yaml import YamlError, load_yaml
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from tunewise.dataset_card import Card, read_card
 from tunewise.errors import DataError
-from tunewise.named_path import require_below, require_relative
+from tunewise.inputs.dataset_card import Card, read_card
+from tunewise.inputs.named_path import require_below, require_relative
 from tunewise.spec import SPLIT_NAMES, Split
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")  # each also with .gz
