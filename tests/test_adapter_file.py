@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lab_fixtures import small_config
-from tunewise.adapter_file import WEIGHTS, read_adapter, with_ranks, write_adapter
+from tunewise.adapter.file import WEIGHTS, read_adapter, with_ranks, write_adapter
 from tunewise.desk.adapter.inspect import shrink_adapter
 from tunewise.errors import ModelError
 

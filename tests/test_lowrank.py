@@ -8,7 +8,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewise.lowrank import (
+from tunewise.adapter.lowrank import (
     Floats,
     Thin,
     cosine,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunewise.adapter.patterns import NamePattern, deadline, name_ends
 from tunewise.errors import ModelError
-from tunewise.name_patterns import NamePattern, deadline, name_ends
 
 NAMES = [
     f"model.layers.{i}.{part}"

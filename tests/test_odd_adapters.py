@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tunewise.adapter_config import CONFIG, WEIGHTS
-from tunewise.adapter_file import read_adapter
+from tunewise.adapter.config import CONFIG, WEIGHTS
+from tunewise.adapter.file import read_adapter
 from tunewise.desk.adapter.heatmap import heat_map
 from tunewise.desk.adapter.inspect import compare_adapters, inspect_adapter, shrink_adapter
 from tunewise.errors import ModelError, StudyError

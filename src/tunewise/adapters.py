@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewise.adapter_records import Certificate, Merging, Rounding, Stored
+from tunewise.adapter.records import Certificate, Merging, Rounding, Stored
 from tunewise.errors import SpecError
 from tunewise.spec import DataSpec
 from tunewise.spec.reading import parse_study

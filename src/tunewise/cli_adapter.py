@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tunewise.adapter_records import Rounding, Stored
+from tunewise.adapter.records import Rounding, Stored
 from tunewise.cli_options import Offline, to_write
 from tunewise.text.output import say_json
 

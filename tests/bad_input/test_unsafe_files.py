@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tunewise.adapter_file import read_adapter, require_safe
+from tunewise.adapter.file import read_adapter, require_safe
 from tunewise.errors import ModelError, SpecError, StudyError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.data.sources import read_source

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tunewise.adapter.lowrank import Floats
 from tunewise.desk.adapter.heatmap import heat_map
 from tunewise.desk.adapter.inspect import compare_adapters, inspect_adapter, place, shrink_adapter
 from tunewise.errors import ModelError, SpecError
-from tunewise.lowrank import Floats
 
 CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tiny", "r": 3, "lora_alpha": 6}
 Update = tuple[Floats, Floats]

@@ -14,8 +14,8 @@ from small_models import language_model, save_small_model
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from tunewise.adapter_config import CONFIG, WEIGHTS
-from tunewise.adapter_file import read_adapter
+from tunewise.adapter.config import CONFIG, WEIGHTS
+from tunewise.adapter.file import read_adapter
 from tunewise.cli import app
 from tunewise.errors import ModelError
 from tunewise.lab.models import load_tuned

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, VeraConfig, get_peft
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tunewise.adapter_records import Merging, Rounding, Stored
+from tunewise.adapter.records import Merging, Rounding, Stored
 from tunewise.errors import DataError, ModelError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import MergePlan, merge

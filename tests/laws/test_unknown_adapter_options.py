@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from small_models import language_model, save_small_model
 from transformers import AutoModelForCausalLM
 
-from tunewise.adapter_config import CONFIG, WEIGHTS, LoraOptions, read_config
-from tunewise.adapter_file import read_adapter
+from tunewise.adapter.config import CONFIG, WEIGHTS, LoraOptions, read_config
+from tunewise.adapter.file import read_adapter
 from tunewise.errors import ModelError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.models import load_tuned

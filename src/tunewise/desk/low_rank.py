@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from tunewise.adapter.lowrank import Floats, effective_rank, energy, energy_rank, stable_rank
 from tunewise.desk.intervals import Estimate
 from tunewise.desk.metric import Metric
 from tunewise.desk.metrics import Scores
 from tunewise.desk.ranks import Harm, harm
 from tunewise.errors import StudyError
-from tunewise.lowrank import Floats, effective_rank, energy, energy_rank, stable_rank
 from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen
 from tunewise.storage.disk import read_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from tunewise.adapter_file import CONFIG, require_safe
+from tunewise.adapter.file import CONFIG, require_safe
 from tunewise.errors import ModelError
 from tunewise.lab.model_folder import configuration_files, weight_files
 from tunewise.lab.models import model_source

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tunewise.adapter_file import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
 from tunewise.errors import ModelError
 from tunewise.lab.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
 from tunewise.lab.class_order import LINEAR as LINEAR

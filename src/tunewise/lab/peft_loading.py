@@ -14,11 +14,11 @@ from peft.utils.save_and_load import load_peft_weights
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from tunewise.adapter_config import CONFIG, WEIGHTS, name_patterns, require_known_options, require_safe
-from tunewise.adapter_file import PREFIX, require_plain_names
+from tunewise.adapter.config import CONFIG, WEIGHTS, name_patterns, require_known_options, require_safe
+from tunewise.adapter.file import PREFIX, require_plain_names
+from tunewise.adapter.patterns import deadline
 from tunewise.errors import ModelError
 from tunewise.lab.private import address_of, renamed_in_checkpoints
-from tunewise.name_patterns import deadline
 from tunewise.spec.mistakes import shown
 from tunewise.text.suggest import near_miss
 

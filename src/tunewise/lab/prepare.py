@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
-from tunewise.adapter_config import CONFIG
+from tunewise.adapter.config import CONFIG
 from tunewise.errors import DataError, ModelError, SpecError
 from tunewise.lab.context import context_length
 from tunewise.lab.data.chat import read_template

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tunewise.adapter_file import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
 from tunewise.errors import ModelError
 from tunewise.lab.class_order import names_beside
 from tunewise.lab.data.splits import SPLITS

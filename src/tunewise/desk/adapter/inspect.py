@@ -7,7 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tunewise.adapter_file import WEIGHTS, Factors, LoraAdapter, read_adapter, with_ranks, write_adapter
+from tunewise.adapter.file import WEIGHTS, Factors, LoraAdapter, read_adapter, with_ranks, write_adapter
+from tunewise.adapter.lowrank import (
+    cosine,
+    effective_rank,
+    energy_rank,
+    inner_product,
+    overlap,
+    principal_cosines,
+    spread_ranks,
+    stable_rank,
+)
 from tunewise.desk.adapter.view import (
     ENERGY_SHARES,
     NUM_ANGLES,
@@ -19,16 +29,6 @@ from tunewise.desk.adapter.view import (
     ShrunkModule,
 )
 from tunewise.errors import ModelError, SpecError
-from tunewise.lowrank import (
-    cosine,
-    effective_rank,
-    energy_rank,
-    inner_product,
-    overlap,
-    principal_cosines,
-    spread_ranks,
-    stable_rank,
-)
 
 
 def inspect_adapter(folder: Path) -> AdapterView:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from tunewise.adapter_records import Agreement, Certificate, Merging
+from tunewise.adapter.records import Agreement, Certificate, Merging
 from tunewise.desk.adapter.view import AdapterView, Difference, ModuleView, Shrinking
 from tunewise.desk.report.text import print_rows
 

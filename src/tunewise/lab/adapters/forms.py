@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tunewise.adapter_records import Agreement
+from tunewise.adapter.records import Agreement
 from tunewise.errors import ModelError
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, cut, make_batch

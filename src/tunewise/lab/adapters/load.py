@@ -20,9 +20,9 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available
 
-from tunewise.adapter_config import require_safe
-from tunewise.adapter_file import PREFIX
-from tunewise.adapter_records import Rounding, Stored
+from tunewise.adapter.config import require_safe
+from tunewise.adapter.file import PREFIX
+from tunewise.adapter.records import Rounding, Stored
 from tunewise.errors import ModelError
 from tunewise.lab.context import context_length
 from tunewise.lab.models import (

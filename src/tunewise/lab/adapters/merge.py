@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from tunewise.adapter_records import Merging, Rounding, Stored
+from tunewise.adapter.records import Merging, Rounding, Stored
 from tunewise.errors import ModelError
 from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder

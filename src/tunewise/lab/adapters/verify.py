@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from tunewise.adapter_records import Agreement, Certificate, Check
+from tunewise.adapter.records import Agreement, Certificate, Check
 from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store

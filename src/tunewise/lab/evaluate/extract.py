@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from tunewise.adapter.lowrank import Thin, intruders
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
 from tunewise.lab.models import Base
-from tunewise.lowrank import Thin, intruders
 
 LEADING = 10  # directions among which intruders are counted (Shuttleworth et al. 2024, arXiv 2410.21228)
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tunewise.adapter.patterns import NamePattern, name_ends
 from tunewise.errors import ModelError
-from tunewise.name_patterns import NamePattern, name_ends
 from tunewise.spec.methods import HIGHEST_RANK
 from tunewise.spec.mistakes import explain_all, shown
 from tunewise.storage.disk import told

@@ -17,13 +17,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
-from tunewise.adapter_config import CONFIG as CONFIG
-from tunewise.adapter_config import MAX_PATTERNS, LoraOptions, require_known_options
-from tunewise.adapter_config import WEIGHTS as WEIGHTS
-from tunewise.adapter_config import require_safe as require_safe
+from tunewise.adapter.config import CONFIG as CONFIG
+from tunewise.adapter.config import MAX_PATTERNS, LoraOptions, require_known_options
+from tunewise.adapter.config import WEIGHTS as WEIGHTS
+from tunewise.adapter.config import require_safe as require_safe
+from tunewise.adapter.lowrank import Thin, thin_svd
+from tunewise.adapter.patterns import NamePattern, deadline, name_ends
 from tunewise.errors import ModelError
-from tunewise.lowrank import Thin, thin_svd
-from tunewise.name_patterns import NamePattern, deadline, name_ends
 from tunewise.spec.mistakes import shown
 from tunewise.storage.disk import new_folder, told
 
