@@ -20,11 +20,11 @@ import numpy as np
 from calibrate_cells import Cell, Floats, cells, normal
 from scipy import special
 
-from tunewise.desk.comparison import HEADROOM_SHARE, has_harmful_tail
-from tunewise.desk.intervals import Spread, table_spread
-from tunewise.desk.multiplicity import holm_levels
-from tunewise.desk.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.search import best_rate, brackets_best, headroom, search
+from tunewise.desk.statistics.comparison import HEADROOM_SHARE, has_harmful_tail
+from tunewise.desk.statistics.intervals import Spread, table_spread
+from tunewise.desk.statistics.multiplicity import holm_levels
+from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.spec import TuningSpec
 
 SEEDS = (3, 5, 10)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunewise.desk.paired import linearise
+from tunewise.desk.statistics.paired import linearise
 
 Floats = np.ndarray
 SHARES = [(0, 0, 1), (0.1, 0.6, 0.3), (0.3, 0.3, 0.4), (0.5, 0.4, 0.1), (0.7, 0.2, 0.1), (0.9, 0.05, 0.05)]

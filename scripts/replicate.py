@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from calibrate import ANY_LOOK, AS_GOOD, COVERAGE, LOOKS, SEEDS, Fit, Floats, Row, fit, joined, over_looks, table
 from scipy import special
 
-from tunewise.desk.paired import linearise
-from tunewise.desk.power import ONE_SIDED_ERROR
+from tunewise.desk.statistics.paired import linearise
+from tunewise.desk.statistics.power import ONE_SIDED_ERROR
 
 HERE = Path(__file__).parent
 POOLS = {"trec6": "TREC", "sst2": "SST-2"}

@@ -6,8 +6,8 @@ python scripts/results_table.py runs/quickstart runs/e2e-tiny ...
 import argparse
 from pathlib import Path
 
-from tunewise.desk.metrics import METRICS
 from tunewise.desk.report.view import ArmView, Report
+from tunewise.desk.statistics.metrics import METRICS
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 import tunewise as tw
 from tunewise.desk import schedule
-from tunewise.desk.scores import read_scores
+from tunewise.desk.statistics.scores import read_scores
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 

@@ -13,9 +13,9 @@ TYPE_CHECKING = False  # not from typing: by `python -m tunewise` that could sti
 if TYPE_CHECKING:
     from typing import Any
 
-    from tunewise.desk.metrics import Metric, Scores, register_metric
     from tunewise.desk.report.view import Report
-    from tunewise.desk.verdict import Verdict
+    from tunewise.desk.statistics.metrics import Metric, Scores, register_metric
+    from tunewise.desk.statistics.verdict import Verdict
     from tunewise.errors import DataError, ModelError, SpecError, StudyError, TunewiseError, UserError
     from tunewise.spec import (
         DataSpec,
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from tunewise.study import StudyResult, check, compare, report
 
 _HOMES = {
-    "tunewise.desk.metrics": ("Metric", "Scores", "register_metric"),
+    "tunewise.desk.statistics.metrics": ("Metric", "Scores", "register_metric"),
     "tunewise.desk.report.view": ("Report",),
-    "tunewise.desk.verdict": ("Verdict",),
+    "tunewise.desk.statistics.verdict": ("Verdict",),
     "tunewise.errors": ("DataError", "ModelError", "SpecError", "StudyError", "TunewiseError", "UserError"),
     "tunewise.spec": (
         *("DataSpec", "ExistingMethod", "ForgettingSpec", "FullMethod", "HeadMethod", "Limits", "LoraMethod"),

@@ -12,13 +12,13 @@ from tunewise.desk.drafts import changed_since
 from tunewise.desk.expected import num_scored, trials_of
 from tunewise.desk.export import check_path, export_records
 from tunewise.desk.fairness import check_before
-from tunewise.desk.metrics import check_asked
 from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.check import Checked
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import Report
 from tunewise.desk.stale import find_stale, stale_sentence
+from tunewise.desk.statistics.metrics import check_asked
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
 from tunewise.inputs.input_files import InputFiles

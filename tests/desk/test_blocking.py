@@ -15,7 +15,7 @@ from tunewise.desk.report.html import write_report
 from tunewise.desk.report.listing import print_listing
 from tunewise.desk.report.text import print_report
 from tunewise.desk.report.view import Report
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.verdict import Verdict
 from tunewise.storage.ledger import Ledger
 
 Make = Callable[..., Ledger]

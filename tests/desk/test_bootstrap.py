@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunewise.desk.bootstrap import CHUNK_CELLS, pigeonhole_interval, pigeonhole_means
-from tunewise.desk.intervals import two_way_interval
-from tunewise.desk.paired import Contrast
 from tunewise.desk.report.html import write_report
+from tunewise.desk.statistics.bootstrap import CHUNK_CELLS, pigeonhole_interval, pigeonhole_means
+from tunewise.desk.statistics.intervals import two_way_interval
+from tunewise.desk.statistics.paired import Contrast
 
 
 def contrast(values_SN: np.ndarray) -> Contrast:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunewise.desk.intervals import two_way_interval
+from tunewise.desk.statistics.intervals import two_way_interval
 
 SLACK = 0.015
 NUM_STUDIES = 2000

@@ -291,7 +291,11 @@ def test_headroom_above_a_quarter_of_the_margin_is_told(clean: Make) -> None:
     study = {"tuning": {"half_steps": False}}
     for arm in ("full", "lora"):
         found = findings(clean(study=study, change=lopsided(arm)))["headroom"]
-        assert (found.arms, found.severity, found.forbids) == ((arm,), "warns", ())  # desk/comparison.py forbids
+        assert (found.arms, found.severity, found.forbids) == (
+            (arm,),
+            "warns",
+            (),
+        )  # desk/statistics/comparison.py forbids
     assert "headroom" not in findings(clean(study={**study, "margin": "0.5"}, change=lopsided("lora")))
     other_metric = {**study, "primary": "bits_per_byte", "margin": "0.02"}  # which no trial measured
     assert "headroom" not in findings(clean(study=other_metric, change=lopsided("lora")))

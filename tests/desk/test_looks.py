@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids, record, study
 
 from tunewise.desk import schedule
-from tunewise.desk.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import read_looks
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
+from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, TuningSpec
 from tunewise.storage.ledger import Ledger

@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from desk.conftest import write_study
-from tunewise.desk.intervals import Estimate
 from tunewise.desk.low_rank import Shortfall, State, cause
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.capacity_view import LowRankView
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_report
 from tunewise.desk.report.wording import extracted_rows
+from tunewise.desk.statistics.intervals import Estimate
 from tunewise.errors import StudyError
 from tunewise.records import RunRecord
 from tunewise.spec import FullMethod, StudySpec

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunewise.desk import metrics as metrics_module
-from tunewise.desk.metrics import (
+from tunewise.desk.statistics import metrics as metrics_module
+from tunewise.desk.statistics.metrics import (
     METRICS,
     Metric,
     Scores,
@@ -20,7 +20,7 @@ from tunewise.desk.metrics import (
     read_scores,
     register_metric,
 )
-from tunewise.desk.paired import PairedRuns, mean_interval
+from tunewise.desk.statistics.paired import PairedRuns, mean_interval
 from tunewise.errors import SpecError, StudyError
 from tunewise.records import SCORES_SCHEMA
 from tunewise.spec import StudySpec

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from test_verdict import text_study
 
-from tunewise.desk.comparison import ArmScores, Comparison, decide
-from tunewise.desk.multiplicity import decide_together, holm_levels, recommended
-from tunewise.desk.power import EARLY_ERROR
 from tunewise.desk.sentences import sentence
-from tunewise.desk.verdict import RateSearch, Verdict
+from tunewise.desk.statistics.comparison import ArmScores, Comparison, decide
+from tunewise.desk.statistics.multiplicity import decide_together, holm_levels, recommended
+from tunewise.desk.statistics.power import EARLY_ERROR
+from tunewise.desk.statistics.verdict import RateSearch, Verdict
 from tunewise.spec import Margin
 
 MARGIN = Margin(absolute=0.02)

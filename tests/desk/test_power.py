@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunewise.desk.intervals import Components, two_way_interval
-from tunewise.desk.power import ASSUMED_UNIT_SD, Needed, chance_of_as_good, needed, power, smallest_margin
 from tunewise.desk.sentences import what_would_decide
+from tunewise.desk.statistics.intervals import Components, two_way_interval
+from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, Needed, chance_of_as_good, needed, power, smallest_margin
 
 # --- before training
 

@@ -13,12 +13,13 @@ from rich.console import Console
 
 from desk.conftest import write_study
 from tunewise.desk import schedule
-from tunewise.desk.ranks import RankCurve, rank_curves
+from tunewise.desk.ranks import rank_curves
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_report
 from tunewise.desk.report.wording import rank_rows
-from tunewise.desk.scores import Scores
+from tunewise.desk.statistics.rank_curve import RankCurve
+from tunewise.desk.statistics.scores import Scores
 from tunewise.records import RunRecord, truncated_split
 from tunewise.spec import LoraMethod, PeftMethod
 from tunewise.spec.reading import parse_study

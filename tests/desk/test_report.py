@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tunewise.desk.metrics import METRICS
 from tunewise.desk.report.arms import MAX_TRAIN_POINTS, thinned
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.charts import figures, parabola
@@ -27,6 +26,7 @@ from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.view import Report, schema_text
 from tunewise.desk.search import headroom
 from tunewise.desk.sentences import what_would_decide
+from tunewise.desk.statistics.metrics import METRICS
 from tunewise.records import RunRecord
 from tunewise.spec.reading import read_study
 from tunewise.storage.ledger import Ledger

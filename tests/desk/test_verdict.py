@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tunewise.desk.comparison import ArmScores, decide
-from tunewise.desk.intervals import two_way_interval
-from tunewise.desk.metrics import METRICS, Scores, compute
-from tunewise.desk.paired import PairedRuns
 from tunewise.desk.sentences import sentence
-from tunewise.desk.verdict import Levels, MarginTest, RateSearch, Verdict, judge
+from tunewise.desk.statistics.comparison import ArmScores, decide
+from tunewise.desk.statistics.intervals import two_way_interval
+from tunewise.desk.statistics.metrics import METRICS, Scores, compute
+from tunewise.desk.statistics.paired import PairedRuns
+from tunewise.desk.statistics.verdict import Levels, MarginTest, RateSearch, Verdict, judge
 from tunewise.errors import SpecError
 from tunewise.spec import Margin
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunewise.desk.comparison import ArmScores, decide
-from tunewise.desk.intervals import probability_of_negative, two_way_interval, unit_interval
-from tunewise.desk.metrics import Scores
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.comparison import ArmScores, decide
+from tunewise.desk.statistics.intervals import probability_of_negative, two_way_interval, unit_interval
+from tunewise.desk.statistics.metrics import Scores
+from tunewise.desk.statistics.verdict import Verdict
 from tunewise.spec import Margin
 
 REFEREE = Path(__file__).parents[1] / "referee"

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tunewise.desk.metrics import compute, read_scores
 from tunewise.desk.schedule import current, next_runs, resolve
+from tunewise.desk.statistics.metrics import compute, read_scores
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise

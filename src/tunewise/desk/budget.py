@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from tunewise.desk import schedule
 from tunewise.desk.expected import Length, expected_runs, second_look
-from tunewise.desk.metrics import primary_metric
-from tunewise.desk.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
+from tunewise.desk.statistics.metrics import primary_metric
+from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec, parse_budget
 from tunewise.text.numbers import duration

@@ -9,8 +9,8 @@ from typing import Any
 
 from tunewise.desk.fairness import Finding, hold_back
 from tunewise.desk.fairness.finding import WORDS
-from tunewise.desk.metrics import primary_metric
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.metrics import primary_metric
+from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary
 from tunewise.spec import StudySpec, canonical_json
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from tunewise.desk.curves import common_level, first_crossing
-from tunewise.desk.intervals import two_way_interval
-from tunewise.desk.metrics import Floats
-from tunewise.desk.paired import linearise
+from tunewise.desk.statistics.intervals import two_way_interval
+from tunewise.desk.statistics.metrics import Floats
+from tunewise.desk.statistics.paired import linearise
 from tunewise.spec import Frozen
 from tunewise.storage.disk import read_table
 

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from tunewise.adapter.lowrank import Floats, effective_rank, energy, energy_rank, stable_rank
-from tunewise.desk.intervals import Estimate
-from tunewise.desk.metric import Metric
-from tunewise.desk.metrics import Scores
-from tunewise.desk.ranks import Harm, harm
+from tunewise.desk.statistics.harm import Harm, harm
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.metric import Metric
+from tunewise.desk.statistics.metrics import Scores
 from tunewise.errors import StudyError
 from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen

@@ -6,8 +6,8 @@ from typing import Literal
 
 from tunewise.desk.expected import Length, Runs, confirmations, expected_runs, second_look
 from tunewise.desk.gpus import Gpu
-from tunewise.desk.metrics import primary_metric
-from tunewise.desk.power import ASSUMED_UNIT_SD, smallest_margin
+from tunewise.desk.statistics.metrics import primary_metric
+from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.records.plan import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
 from tunewise.spec import TASKS, StudySpec
 

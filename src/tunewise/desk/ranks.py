@@ -6,49 +6,15 @@ candidate: it is trained by itself, at a rate of its own and with fresh seeds, a
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from tunewise.desk import schedule
-from tunewise.desk.intervals import ROUNDING, Estimate, unit_interval
-from tunewise.desk.metric import Metric
-from tunewise.desk.metrics import METRICS, Scores, compute, primary_metric
-from tunewise.desk.paired import PairedRuns
+from tunewise.desk.statistics.harm import harm, mean_of
+from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
+from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
 from tunewise.records import DataSummary, RunRecord, Tuned, truncated_split
-from tunewise.spec import DEFAULT_MARGINS, Frozen, LoraMethod, StudySpec
+from tunewise.spec import DEFAULT_MARGINS, LoraMethod, StudySpec
 
 ReadScores = Callable[[Iterable[RunRecord], str], list[Scores]]
-
-
-class RankPoint(Frozen):
-    """An adapter of the highest rank, truncated to another one."""
-
-    rank: int
-    spread: bool  # True: the parameters of `rank`, spread over the modules by energy
-    parameters: int | None  # that learn, at this rank; None: not recorded
-    value: float  # of the metric on valid, mean over the search's seeds
-    difference: Estimate | None  # from the untruncated adapter, not adjusted for many ranks; None: that one itself
-    within: bool  # the harm is below the margin, its interval included
-    rank_pattern: dict[str, int] | None  # where spread: module -> rank, as peft takes it; of the first search seed
-
-
-class RankCurve(Frozen):
-    """Rank against quality on valid, from the trial at the best rate of the highest rank."""
-
-    arm: str
-    metric: str
-    top_rank: int
-    learning_rate: float
-    margin: float  # in units of the metric; a share of the gain is that of the untruncated adapter over the base
-    num_seeds: int  # of the search; with one, intervals are over units alone
-    num_units: int
-    points: tuple[RankPoint, ...]  # by rising rank, even ones before spread ones; the untruncated last
-    candidate: int  # the smallest even rank that is within the margin
-    trained_as: str  # the arm of the candidate: this one, or another that the study has at that rank already
-
-    @property
-    def whole(self) -> float:
-        """The metric of the untruncated adapter."""
-        return self.points[-1].value
 
 
 def rank_curves(
@@ -124,35 +90,6 @@ def _curve(
     )
 
 
-class Harm(NamedTuple):
-    """How much worse one of two arms is on valid, in units of the metric."""
-
-    difference: Estimate  # of the metric, with its interval; over units alone where there is one seed
-    least: float | None  # ends of the interval of the harm, which is positive; None: no interval
-    most: float | None
-    is_equal: bool  # to rounding, in every unit
-
-    def within(self, margin: float) -> bool:
-        """The harm is below the margin, its interval included."""
-        return self.is_equal or (self.most is not None and self.most < margin)
-
-    def beyond(self, margin: float) -> bool:
-        """The harm is above the margin, its interval included."""
-        return self.least is not None and self.least > margin
-
-
-def harm(metric: Metric, worse: Sequence[Scores], than: Sequence[Scores], confidence: float = 0.95) -> Harm:
-    """What `worse` loses against `than`, run by run on the same rows."""
-    contrast = PairedRuns(metric, {"worse": worse, "than": than}).contrast({"worse": 1, "than": -1})
-    is_one_seed = len(worse) == 1
-    interval = unit_interval(contrast.values_SN, confidence) if is_one_seed else contrast.interval(confidence)
-    is_equal = bool(abs(contrast.values_SN).max() < ROUNDING)
-    difference = Estimate(estimate=contrast.estimate, low=interval.low, high=interval.high)
-    ends = (interval.high, interval.low) if metric.higher_is_better else (interval.low, interval.high)
-    least, most = (None if end is None else -end if metric.higher_is_better else end for end in ends)
-    return Harm(difference, least, most, is_equal)
-
-
 def margin_on_valid(study: StudySpec, metric: str, whole: Sequence[Scores], reference: Sequence[Scores]) -> float:
     """The declared margin in units of the metric on valid; of its parts the smaller.
 
@@ -172,8 +109,3 @@ def _parameters(tuned: Tuned | None, top_rank: int, rank: int) -> int | None:
     if tuned is None or tuned.rank_parameters is None:
         return None
     return tuned.trainable_parameters - (top_rank - rank) * tuned.rank_parameters
-
-
-def mean_of(metric: str, runs: Sequence[Scores]) -> float:
-    """The metric, mean over runs."""
-    return sum(compute(metric, run) for run in runs) / len(runs)

@@ -1,8 +1,8 @@
 """A verdict in words: one sentence that says what was found, how sure it is, on how much evidence, what it means."""
 
-from tunewise.desk.metrics import METRICS, Metric
-from tunewise.desk.power import MIN_SEEDS, MIN_UNITS, MOST_SEEDS, Needed
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.metrics import METRICS, Metric
+from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_SEEDS, Needed
+from tunewise.desk.statistics.verdict import Verdict
 
 
 def sentence(verdict: Verdict) -> str:

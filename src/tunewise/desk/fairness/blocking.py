@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tunewise.desk.fairness.finding import WORDS, Finding
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.verdict import Verdict
 
 # What a verdict by itself gives as its reason where these findings say the same; its sentence then tells more.
 SAID_BY_THE_VERDICT = {"optimum not bracketed": "optimum-at-edge", "units": "few-units", "headroom": "headroom"}

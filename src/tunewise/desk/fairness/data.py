@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count
-from tunewise.desk.power import MIN_UNITS
+from tunewise.desk.statistics.power import MIN_UNITS
 
 WANTED_UNITS = 30  # independent test units below which coverage suffers
 

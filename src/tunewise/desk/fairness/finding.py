@@ -10,8 +10,8 @@ from pydantic import model_validator
 
 from tunewise.desk import schedule
 from tunewise.desk.curves import LossPoint, share_of_training
-from tunewise.desk.metrics import primary_metric
-from tunewise.desk.verdict import Word
+from tunewise.desk.statistics.metrics import primary_metric
+from tunewise.desk.statistics.verdict import Word
 from tunewise.records import DataSummary, RunRecord, Tuned
 from tunewise.spec import Frozen, StudySpec
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from tunewise.desk.drafts import changed_since
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count
-from tunewise.desk.power import MIN_SEEDS
+from tunewise.desk.statistics.power import MIN_SEEDS
 from tunewise.records import RunRecord
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from tunewise.desk import schedule
-from tunewise.desk.comparison import HEADROOM_SHARE
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
 from tunewise.desk.search import headroom
+from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 
 
 def unequal_rule(case: Case) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def head_rate_at_edge(case: Case) -> Iterator[Finding]:
 def too_much_headroom(case: Case) -> Iterator[Finding]:
     """Between the rates tried an arm may be better by more than a quarter of the margin.
 
-    The verdict itself does not say a word that this could turn (desk/comparison.py).
+    The verdict itself does not say a word that this could turn (desk/statistics/comparison.py).
     """
     margin = case.margin_in_loss()
     if margin is None:

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from tunewise.desk.paired import MetricSummary
 from tunewise.desk.report import wording
 from tunewise.desk.report.text import print_rows
 from tunewise.desk.report.view import Report
+from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.errors import StudyError
 from tunewise.spec import Frozen
 from tunewise.text import numbers

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from tunewise.desk import schedule
 from tunewise.desk.forgetting import mean_curve
 from tunewise.desk.frontier import Cost, cost_of, ratios
-from tunewise.desk.intervals import Estimate, unit_interval
-from tunewise.desk.metrics import METRICS, compute, metrics_of
 from tunewise.desk.outlook import training_seconds
-from tunewise.desk.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.rate_ratio import rate_ratio
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.search import bracket, headroom
+from tunewise.desk.statistics.intervals import Estimate, unit_interval
+from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of
+from tunewise.desk.statistics.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import TASKS, BaseMethod, Method
 

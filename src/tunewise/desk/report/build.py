@@ -8,15 +8,9 @@ from importlib.metadata import version
 import yaml
 
 from tunewise.desk import schedule
-from tunewise.desk.bootstrap import pigeonhole_intervals
-from tunewise.desk.comparison import ArmScores, Comparison
 from tunewise.desk.declarations import as_exploratory, changed_finding
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed, run_warnings
-from tunewise.desk.intervals import Estimate
-from tunewise.desk.metrics import METRICS, compute, primary_metric
-from tunewise.desk.multiplicity import decide_together, recommended
 from tunewise.desk.outlook import study_seconds
-from tunewise.desk.paired import PairedRuns
 from tunewise.desk.report.advice import advise
 from tunewise.desk.report.arms import arm_cost, arm_views
 from tunewise.desk.report.capacity import capacity
@@ -25,7 +19,13 @@ from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.search import headroom
 from tunewise.desk.sentences import sentence, what_would_decide
-from tunewise.desk.verdict import RateSearch, Verdict
+from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
+from tunewise.desk.statistics.comparison import ArmScores, Comparison
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.metrics import METRICS, compute, primary_metric
+from tunewise.desk.statistics.multiplicity import decide_together, recommended
+from tunewise.desk.statistics.paired import PairedRuns
+from tunewise.desk.statistics.verdict import RateSearch, Verdict
 from tunewise.records import LOST_SEED
 from tunewise.spec import TASKS, StudySpec
 from tunewise.storage.ledger import Ledger

@@ -6,12 +6,12 @@ import yaml
 
 from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding
-from tunewise.desk.metrics import METRICS, compute
-from tunewise.desk.ranks import RankCurve
 from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.low_rank import low_rank
 from tunewise.desk.report.placements import placement_views
+from tunewise.desk.statistics.metrics import METRICS, compute
+from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.spec import LoraMethod
 from tunewise.text import numbers
 

@@ -1,8 +1,8 @@
 """The report's part on capacity: which rank is enough, which modules, and whether the task is of low rank."""
 
-from tunewise.desk.intervals import Estimate
 from tunewise.desk.low_rank import LowRank
-from tunewise.desk.ranks import RankCurve
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.spec import Frozen
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from tunewise.desk.metrics import METRICS, compute, metrics_of, read_scores
+from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of, read_scores
 from tunewise.records import RunRecord
 from tunewise.spec import TASKS, DataSpec, StudySpec
 from tunewise.storage.disk import write_atomically

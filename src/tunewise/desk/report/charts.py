@@ -10,7 +10,6 @@ import altair as alt
 import numpy as np
 
 from tunewise.desk import frontier
-from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.canvas import (
     AXIS,
@@ -29,6 +28,7 @@ from tunewise.desk.report.canvas import (
 from tunewise.desk.report.forest import forest
 from tunewise.desk.report.rank_chart import rank_chart
 from tunewise.desk.report.view import ArmView, Report
+from tunewise.desk.statistics.metrics import METRICS
 from tunewise.spec import TASKS
 
 HEIGHT = 310

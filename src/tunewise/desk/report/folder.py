@@ -9,9 +9,10 @@ from tunewise.desk.curves import LossPoint, TimedCurve, ToQuality, mean_losses, 
 from tunewise.desk.declarations import changed
 from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_curve
 from tunewise.desk.frontier import TimedRun, usual_step
-from tunewise.desk.metrics import METRICS, Scores, compute, know_own, read_scores
-from tunewise.desk.ranks import RankCurve, rank_curves
-from tunewise.desk.scores import Rows, StoredScores
+from tunewise.desk.ranks import rank_curves
+from tunewise.desk.statistics.metrics import METRICS, Scores, compute, know_own, read_scores
+from tunewise.desk.statistics.rank_curve import RankCurve
+from tunewise.desk.statistics.scores import Rows, StoredScores
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS, StudySpec

@@ -5,10 +5,10 @@ from typing import Any
 
 import altair as alt
 
-from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.canvas import INK, MUTED, PHONE, SURFACE, Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.view import Report, VerdictView
+from tunewise.desk.statistics.metrics import METRICS
 
 FAR = 5.0  # margins from zero beyond which an arm is an arrow, if another is nearer
 

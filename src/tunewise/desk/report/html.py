@@ -8,14 +8,14 @@ import jinja2
 from markupsafe import Markup, escape
 
 from tunewise.desk.frontier import COST_NAMES
-from tunewise.desk.intervals import Estimate
-from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts import Figure, figures
 from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.view import Report
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.metrics import METRICS
 from tunewise.spec import ARM_NAME
 from tunewise.storage.disk import delete, make_folder, sweep, write_atomically
 from tunewise.storage.ledger import Ledger

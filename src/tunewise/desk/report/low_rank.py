@@ -13,11 +13,12 @@ from tunewise.desk.low_rank import (
     shortfall,
     whole_energies,
 )
-from tunewise.desk.metrics import METRICS, primary_metric
-from tunewise.desk.ranks import margin_on_valid, mean_of
+from tunewise.desk.ranks import margin_on_valid
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import LowRankView
 from tunewise.desk.report.folder import StudyFolder
+from tunewise.desk.statistics.harm import mean_of
+from tunewise.desk.statistics.metrics import METRICS, primary_metric
 from tunewise.records import RunRecord, extracted_split
 from tunewise.spec import FullMethod
 from tunewise.text import numbers

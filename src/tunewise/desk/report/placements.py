@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding, listed
-from tunewise.desk.metrics import METRICS, Scores, primary_metric
-from tunewise.desk.ranks import harm, mean_of
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.search import headroom
+from tunewise.desk.statistics.harm import harm, mean_of
+from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
 from tunewise.records import RunRecord
 from tunewise.spec.expand import PLACEMENTS, alike
 from tunewise.text import numbers

@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk.fairness import Finding
-from tunewise.desk.metrics import METRICS
 from tunewise.desk.report import wording
 from tunewise.desk.report.advice_view import Alternative
 from tunewise.desk.report.capacity_view import LowRankView, PlacementView, RankView
 from tunewise.desk.report.tables import MAX_NAME_WIDTH, print_table
 from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
+from tunewise.desk.statistics.metrics import METRICS
 from tunewise.text import numbers
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}

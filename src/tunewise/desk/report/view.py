@@ -9,11 +9,11 @@ from tunewise.desk.curves import ToQuality
 from tunewise.desk.fairness import Finding
 from tunewise.desk.forgetting import AtEqualQuality, CurvePoint
 from tunewise.desk.frontier import Cost
-from tunewise.desk.intervals import Estimate
-from tunewise.desk.paired import MetricSummary
 from tunewise.desk.report.advice_view import Advice
 from tunewise.desk.report.capacity_view import CapacityView
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.paired import MetricSummary
+from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, Environment
 from tunewise.records.plan import StudySeconds
 from tunewise.spec import CostName, Frozen, Task

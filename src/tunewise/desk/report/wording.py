@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from tunewise.desk.curves import ToQuality
 from tunewise.desk.forgetting import AtEqualQuality
-from tunewise.desk.intervals import Estimate
-from tunewise.desk.metrics import METRICS
-from tunewise.desk.paired import MetricSummary
 from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.capacity_view import LowRankView, RankView
 from tunewise.desk.report.view import ArmView, Report
-from tunewise.desk.verdict import Verdict
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.paired import MetricSummary
+from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import BETWEEN_PARTS, DataSummary
 from tunewise.records.plan import ArmPlan, StudyPlan, StudySeconds
 from tunewise.spec import TASKS, CostName, Task

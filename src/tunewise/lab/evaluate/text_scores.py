@@ -1,4 +1,4 @@
-"""What the metrics of written text sum over examples; the sums become values in desk/text_metrics.py."""
+"""What the metrics of written text sum over examples; the sums become values in desk/statistics/text_metrics.py."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tunewise.desk.intervals import Estimate, Interval, unit_interval
-from tunewise.desk.metrics import METRICS, Floats, Metric, Scores
-from tunewise.desk.paired import Contrast, PairedRuns, finite_exp, gain_kept
-from tunewise.desk.power import MIN_SEEDS, MIN_UNITS, Needed, needed
-from tunewise.desk.verdict import (
+from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
+from tunewise.desk.statistics.metrics import METRICS, Floats, Metric, Scores
+from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
+from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, Needed, needed
+from tunewise.desk.statistics.verdict import (
     NOTHING_LEFT_OPEN,
     ONE_ARM,
     Lean,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from tunewise.desk.intervals import Components, Estimate
-from tunewise.desk.power import ONE_SIDED_ERROR, Needed
+from tunewise.desk.statistics.intervals import Components, Estimate
+from tunewise.desk.statistics.power import ONE_SIDED_ERROR, Needed
 from tunewise.spec import Frozen
 
 Word = Literal["better", "as good", "worse"]
@@ -46,7 +46,7 @@ class RateSearch:
 
 @dataclass(frozen=True)
 class Levels:
-    """One-sided error of every word. Other than the default where many arms are compared (desk/multiplicity.py)."""
+    """One-sided error of every word. Other than the default where many arms are compared (desk/statistics/multiplicity.py)."""
 
     better: float = ONE_SIDED_ERROR
     as_good: float = ONE_SIDED_ERROR

@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tunewise.desk.scores import Floats, Integers, Scores
+from tunewise.desk.statistics.scores import Floats, Integers, Scores
 from tunewise.errors import StudyError
 
 Sums = Floats | npt.NDArray[np.bool_]  # truth values count as 0 and 1
 
-# How a metric is made of its sums, which decides how its interval is made (desk/paired.py).
+# How a metric is made of its sums, which decides how its interval is made (desk/statistics/paired.py).
 Form = Literal[
     "ratio",  # first sum / second sum, where the second is of the data and the same in every run
     "proportion",  # the same, of counts: a share in [0, 1]

@@ -13,7 +13,7 @@ from typing import Literal, cast
 import numpy as np
 from scipy import optimize
 
-from tunewise.desk.intervals import (
+from tunewise.desk.statistics.intervals import (
     ROUNDING,
     Estimate,
     Interval,
@@ -25,8 +25,8 @@ from tunewise.desk.intervals import (
     two_way_interval,
     unit_interval,
 )
-from tunewise.desk.metric import Sums
-from tunewise.desk.metrics import METRICS, Floats, Integers, Metric, Scores, Texts, compute
+from tunewise.desk.statistics.metric import Sums
+from tunewise.desk.statistics.metrics import METRICS, Floats, Integers, Metric, Scores, Texts, compute
 from tunewise.errors import StudyError
 from tunewise.spec import Frozen
 from tunewise.text.suggest import lookup

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunewise.desk.intervals import Estimate
-from tunewise.desk.metrics import Floats
-from tunewise.desk.paired import Contrast
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.metrics import Floats
+from tunewise.desk.statistics.paired import Contrast
 
 FEWEST_SEEDS = 5
 NUM_DRAWS = 10_000

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunewise.desk.class_metrics import CLASS_METRICS
-from tunewise.desk.metric import Form, Metric, pair, ratio
-from tunewise.desk.scores import Floats, Integers, Scores, Texts, Written, read_scores
-from tunewise.desk.text_metrics import TEXT_METRICS, own_share
+from tunewise.desk.statistics.class_metrics import CLASS_METRICS
+from tunewise.desk.statistics.metric import Form, Metric, pair, ratio
+from tunewise.desk.statistics.scores import Floats, Integers, Scores, Texts, Written, read_scores
+from tunewise.desk.statistics.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
 from tunewise.spec import TASKS, StudySpec, Task
 from tunewise.text.suggest import lookup
