@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunewise.desk.curves import (
+from tunewise.desk.analysis.curves import (
     LossPoint,
     TimedCurve,
     first_crossing,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tunewise.desk import schedule
-from tunewise.desk.curves import LossPoint
+from tunewise.desk.analysis.curves import LossPoint
 from tunewise.desk.fairness import RULES, Case, Finding, check, check_before
 from tunewise.records import DataSummary, RunRecord, Tuned
 from tunewise.storage.ledger import Ledger

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from desk.conftest import write_study
-from tunewise.desk.low_rank import Shortfall, State, cause
+from tunewise.desk.analysis.low_rank import Shortfall, State, cause
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.capacity_view import LowRankView
 from tunewise.desk.report.html import write_report

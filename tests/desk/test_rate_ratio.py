@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tunewise.desk.rate_ratio import SeedLosses, rate_ratio
+from tunewise.desk.analysis.rate_ratio import SeedLosses, rate_ratio
 
 RATES = [3.0**place for place in (-1, -0.5, 0, 0.5, 1)]
 

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from tunewise.desk import schedule
-from tunewise.desk.curves import LossPoint, share_of_training
+from tunewise.desk.analysis.curves import LossPoint, share_of_training
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.verdict import Word
 from tunewise.records import DataSummary, RunRecord, Tuned

@@ -5,10 +5,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from tunewise.desk import schedule
-from tunewise.desk.forgetting import mean_curve
-from tunewise.desk.frontier import Cost, cost_of, ratios
+from tunewise.desk.analysis.costs import Cost, cost_of, ratios
+from tunewise.desk.analysis.forgetting import mean_curve
+from tunewise.desk.analysis.rate_ratio import rate_ratio
 from tunewise.desk.outlook import training_seconds
-from tunewise.desk.rate_ratio import rate_ratio
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.search import bracket, headroom

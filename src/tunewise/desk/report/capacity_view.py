@@ -1,6 +1,6 @@
 """The report's part on capacity: which rank is enough, which modules, and whether the task is of low rank."""
 
-from tunewise.desk.low_rank import LowRank
+from tunewise.desk.analysis.low_rank import LowRank
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.spec import Frozen

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from tunewise.desk import frontier
+from tunewise.desk.analysis import costs as frontier
 from tunewise.desk.report import wording
 from tunewise.desk.report.canvas import (
     AXIS,

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 
 from tunewise.desk import schedule
+from tunewise.desk.analysis.costs import TimedRun, usual_step
+from tunewise.desk.analysis.curves import LossPoint, TimedCurve, ToQuality, mean_losses, to_quality
+from tunewise.desk.analysis.forgetting import AtEqualQuality, Point, equal_quality, read_curve
 from tunewise.desk.budget import within_budget
-from tunewise.desk.curves import LossPoint, TimedCurve, ToQuality, mean_losses, to_quality
 from tunewise.desk.declarations import changed
-from tunewise.desk.forgetting import AtEqualQuality, Point, equal_quality, read_curve
-from tunewise.desk.frontier import TimedRun, usual_step
 from tunewise.desk.ranks import rank_curves
 from tunewise.desk.statistics.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.desk.statistics.rank_curve import RankCurve

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from tunewise.desk.frontier import COST_NAMES
+from tunewise.desk.analysis.costs import COST_NAMES
 from tunewise.desk.report import wording
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.canvas import THEME, colours, standalone

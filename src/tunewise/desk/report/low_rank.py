@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunewise.desk.low_rank import (
+from tunewise.desk.analysis.low_rank import (
     Extracted,
     LowRank,
     Shortfall,

@@ -5,10 +5,10 @@ Charts, page and terminal read nothing else. Missing numbers are None. Costs are
 
 import json
 
-from tunewise.desk.curves import ToQuality
+from tunewise.desk.analysis.costs import Cost
+from tunewise.desk.analysis.curves import ToQuality
+from tunewise.desk.analysis.forgetting import AtEqualQuality, CurvePoint
 from tunewise.desk.fairness import Finding
-from tunewise.desk.forgetting import AtEqualQuality, CurvePoint
-from tunewise.desk.frontier import Cost
 from tunewise.desk.report.advice_view import Advice
 from tunewise.desk.report.capacity_view import CapacityView
 from tunewise.desk.statistics.intervals import Estimate
@@ -96,7 +96,9 @@ class ArmView(Frozen):
     fits_in_memory: bool  # False: some run of it needed more than there is, and it takes no part
     learning_rate: float | None  # the chosen one; None: nothing is trained
     bracket: tuple[float, float] | None  # the rates tried beside it, both worse; None: it was an edge of those tried
-    rate_ratio: Estimate | None  # the best rate as a multiple of full's; None: not estimated (desk/rate_ratio.py)
+    rate_ratio: (
+        Estimate | None
+    )  # the best rate as a multiple of full's; None: not estimated (desk/analysis/rate_ratio.py)
     headroom: float | None  # what a rate between those tried may gain, in what selection minimises; None: no estimate
     trainable_parameters: int | None
     total_parameters: int | None

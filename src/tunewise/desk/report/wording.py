@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tunewise.desk.curves import ToQuality
-from tunewise.desk.forgetting import AtEqualQuality
-from tunewise.desk.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
+from tunewise.desk.analysis.curves import ToQuality
+from tunewise.desk.analysis.forgetting import AtEqualQuality
+from tunewise.desk.analysis.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.capacity_view import LowRankView, RankView
 from tunewise.desk.report.view import ArmView, Report
 from tunewise.desk.statistics.intervals import Estimate

@@ -18,7 +18,9 @@ class Cost(Frozen):
     train_seconds: float | None  # optimizer steps only
     step_seconds: float | None  # the median step, without the first one
     first_step_seconds: float | None  # with what is set up in it: warm-up, compilation
-    seconds_to_quality: float | None  # median steps until valid first reaches what every arm reaches (desk/curves.py)
+    seconds_to_quality: (
+        float | None
+    )  # median steps until valid first reaches what every arm reaches (desk/analysis/curves.py)
     tokens_per_second: float | None  # processed by training, padding excluded
     supervised_tokens_per_second: float | None  # of these, trained on
     load_peak_bytes: int | None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunewise.desk.curves import common_level, first_crossing
+from tunewise.desk.analysis.curves import common_level, first_crossing
 from tunewise.desk.statistics.intervals import two_way_interval
 from tunewise.desk.statistics.metrics import Floats
 from tunewise.desk.statistics.paired import linearise
