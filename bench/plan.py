@@ -21,7 +21,7 @@ from machine import environment, publish
 from workloads import FULL, LORA_ALL, LORA_QKV, WORKLOADS, Workload, save_gpt2_small
 
 import tunewise as tw
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve, schedule
 from tunewise.executors.client import LabServer
 from tunewise.lab.train.updates import WATCHED_STEPS
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed
@@ -98,7 +98,7 @@ def compared(study: tw.StudySpec) -> dict[str, Pair]:
         ledger = Ledger(Path(scratch) / "study")
         ledger.create()
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
-        resolved, folder = schedule.resolve(study, data), ledger.data_folder(data.key)
+        resolved, folder = resolve.resolve(study, data), ledger.data_folder(data.key)
         plan = lab.plan(resolved, folder, PlanRequest()).arms["arm"]
         speed = lab.probe(resolved, folder, "arm", plan)
         spec = next(spec for spec in schedule.next_runs(resolved, data, [], ()) if spec.arm == "arm")

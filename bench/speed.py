@@ -23,7 +23,7 @@ from gemm import Ceiling, ceiling
 from machine import environment, publish
 from workloads import WORKLOADS, Workload, save_gpt2_small
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve, schedule
 from tunewise.lab.data.batching import Example, read_examples, step_rows
 from tunewise.lab.methods.targets import resolve_targets
 from tunewise.lab.models import Base, load_base, load_config, load_tokenizer, model_source
@@ -50,7 +50,7 @@ def prepared(work: Workload, model: str, data: Path, scratch: Path) -> tuple[dic
     ledger.create()
     folder = ledger.data_folder(prepare(study, ledger.folder / "data"))
     summary = ledger.data_summary()
-    resolved = schedule.resolve(study, summary)
+    resolved = resolve.resolve(study, summary)
     ledger.store_study(resolved)
     spec = next(spec for spec in schedule.next_runs(resolved, summary, [], ()) if spec.arm == "arm")
     config = load_config(model, summary.task, False)

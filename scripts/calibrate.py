@@ -20,7 +20,7 @@ import numpy as np
 from calibrate_cells import Cell, Floats, cells, normal
 from scipy import special
 
-from tunewise.desk.search import best_rate, brackets_best, headroom, search
+from tunewise.desk.protocol.search import best_rate, brackets_best, headroom, search
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE, has_harmful_tail
 from tunewise.desk.statistics.intervals import Spread, table_spread
 from tunewise.desk.statistics.multiplicity import holm_levels

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve, schedule
 from tunewise.records import (
     SCORES_SCHEMA,
     WRITTEN_COLUMNS,
@@ -42,7 +42,7 @@ def write_study(
     data = _summary({"train": 1000, "valid": 60, "test": test_rows}, num_classes)
     content = {"name": "load", "data": {"train": "builtin:stdlib"}, "arms": arms or ARMS, "looks": looks}
     content |= {"samples": {"count": 0}, "forgetting": {"tokens": 0}}
-    study = schedule.resolve(StudySpec.model_validate(content), data)
+    study = resolve.resolve(StudySpec.model_validate(content), data)
     ledger = Ledger(folder)
     ledger.create()
     ledger.store_study(study)

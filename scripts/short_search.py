@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tunewise as tw
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve, schedule
+from tunewise.desk.protocol import trials as trials_module
 from tunewise.executors.client import LabServer
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
@@ -90,7 +91,7 @@ def trials(asked: tw.StudySpec, out: Path) -> tuple[list[RunRecord], dict[str, f
     ledger.create()
     with LabServer(asked.machine) as lab:
         data = load_data(ledger, lab.prepare(asked, ledger.folder / "data"))
-        resolved = schedule.resolve(asked, data)
+        resolved = resolve.resolve(asked, data)
         records = {r.run_id: r for r in ledger.records()}
 
         def current() -> list[RunRecord]:
@@ -100,7 +101,7 @@ def trials(asked: tw.StudySpec, out: Path) -> tuple[list[RunRecord], dict[str, f
             for spec in specs:
                 records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), lambda event: None)
         made = [r for r in current() if r.spec.role in ("short", "tune")]
-        return made, schedule.selected_rates(resolved, made)
+        return made, trials_module.selected_rates(resolved, made)
 
 
 def searches(name: str, model: str, data: Path, seed: int) -> list[Search]:
@@ -113,7 +114,7 @@ def searches(name: str, model: str, data: Path, seed: int) -> list[Search]:
     found = []
     for arm in (arm for arm in ARMS[name] if arm != "head"):
         in_full = [r for of in made.values() for r in of if (r.spec.arm, r.spec.role) == (arm, "tune")]
-        loss = {r.spec.learning_rate: schedule.selection_loss(r) for r in in_full}
+        loss = {r.spec.learning_rate: trials_module.selection_loss(r) for r in in_full}
         spent = {kind: seconds([r for r in of if r.spec.arm == arm]) for kind, of in made.items()}
         best, short = chosen["full-length"][arm], chosen["short"][arm]
         share = spent["short"] / spent["full-length"]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tunewise as tw
-from tunewise.desk import schedule
+from tunewise.desk.protocol import confirmations, schedule
 from tunewise.desk.statistics.scores import read_scores
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
@@ -86,7 +86,7 @@ def confirmed(folder: Path) -> dict[str, list[RunRecord]]:
     """The confirmed runs of the study that stands in a folder."""
     ledger = Ledger.open(folder)
     study, data = ledger.study(), ledger.data_summary()
-    return schedule.confirmed(study, schedule.current(study, data, ledger.records()))
+    return confirmations.confirmed(study, schedule.current(study, data, ledger.records()))
 
 
 def write_pool(folder: Path, runs: dict[str, list[RunRecord]], path: Path) -> None:

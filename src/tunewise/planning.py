@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.desk.outlook import study_seconds
+from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
 from tunewise.records import DataSummary
-from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan, settled
+from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec import StudySpec
 from tunewise.storage.ledger import Ledger
 

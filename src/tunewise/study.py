@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
 from tunewise.desk.declarations import declarations
-from tunewise.desk.drafts import changed_since
 from tunewise.desk.expected import num_scored, trials_of
 from tunewise.desk.export import check_path, export_records
 from tunewise.desk.fairness import check_before
+from tunewise.desk.protocol import confirmations, resolve, schedule
+from tunewise.desk.protocol import trials as trials_module
+from tunewise.desk.protocol.drafts import changed_since
+from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.check import Checked
@@ -24,7 +26,7 @@ from tunewise.executors.client import LabServer
 from tunewise.inputs.input_files import InputFiles
 from tunewise.planning import planned, timed
 from tunewise.records import LOST, DataSummary, RunRecord
-from tunewise.records.plan import PlanRequest, StudyPlan, settled, settled_with
+from tunewise.records.plan import PlanRequest, StudyPlan, settled_with
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.disk import read_text
 from tunewise.storage.ledger import DECLARATIONS, DEFAULT_ROOT, Ledger
@@ -122,7 +124,7 @@ def run_missing(study: StudySpec, work: Work, again: bool) -> StudyFolder:
     listener({"event": "preparing"})
     data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
     work.inputs.require_same()
-    declared = schedule.resolve(study, data)
+    declared = resolve.resolve(study, data)
     check_asked(declared)
     ledger.require_space(disk_needed(declared, data))
     listener({"event": "findings", "findings": check_before(declared, data)})
@@ -260,12 +262,12 @@ def deliver(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> N
 
 
 def _deliverable_runs(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    chosen = schedule.confirmed(study, records)
+    chosen = confirmations.confirmed(study, records)
     return {arm: runs for arm, runs in chosen.items() if study.arms[arm].method != "existing" and runs}
 
 
 def _best(runs: Sequence[RunRecord]) -> RunRecord:
-    return min(runs, key=schedule.selection_loss)
+    return min(runs, key=trials_module.selection_loss)
 
 
 def check(
@@ -287,7 +289,7 @@ def check(
     with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
         ledger.sweep()
         data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
-        resolved = schedule.resolve(study, data)
+        resolved = resolve.resolve(study, data)
         check_asked(resolved)
         listener({"event": "checked", "checked": Checked(resolved, data, None, _would_be_lost(ledger, resolved, data))})
         plan = planned(lab, ledger, resolved, data, hear, probe=probe)
@@ -395,7 +397,7 @@ def plan(
     """
     with scratch_folder() as scratch, LabServer(study.machine) as lab:
         found = lab.plan(study, scratch, request or PlanRequest())
-        study = schedule.resolve_as_planned(study, found)
+        study = resolve.resolve_as_planned(study, found)
         if not probe or request is not None:
             return found
         return timed(lab, settled(study, found), scratch, found, tell)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import make_data_summary, make_inputs
-from tunewise.desk import schedule
+from tunewise.desk.protocol import centres, resolve
 from tunewise.records import (
     FORGETTING_SCHEMA,
     SCORES_SCHEMA,
@@ -156,7 +156,7 @@ class FakeLab:
         """How many grid places the rate is above the best one; negative: below."""
         if spec.learning_rate is None:
             return 0.0
-        best = schedule.centre(self.study, self.data, spec.method)
+        best = centres.centre(self.study, self.data, spec.method)
         return math.log(spec.learning_rate / best, self.study.tuning.spacing)
 
     def _scores(self, spec: RunSpec, gain: float, rng: np.random.Generator) -> pa.Table:
@@ -348,7 +348,7 @@ def write_study(
     `study` and `data` change the defaults above; `change` alters every record before it is stored.
     """
     summary = data_summary(**(data or {}))
-    resolved = schedule.resolve(study_spec(**(study or {})), summary)
+    resolved = resolve.resolve(study_spec(**(study or {})), summary)
     ledger = Ledger(folder)
     ledger.create()
     ledger.store_study(resolved)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from builders import make_data_summary, make_inputs
-from tunewise.desk import schedule
+from tunewise.desk.protocol import centres, resolve, schedule
 from tunewise.records import DataSummary, Evaluation, RunRecord, SplitSummary
 from tunewise.spec import RunSpec, StudySpec
 
@@ -50,7 +50,7 @@ def data_summary(task: str = "sft", **changes: Any) -> DataSummary:
 def study(data: DataSummary, **changes: Any) -> StudySpec:
     """A resolved study."""
     content = {"name": "s", "data": {"train": "train.jsonl"}, "arms": ARMS, "looks": [3], **changes}
-    return schedule.resolve(StudySpec.model_validate(content), data)
+    return resolve.resolve(StudySpec.model_validate(content), data)
 
 
 SFT, CLASSIFY = data_summary("sft"), data_summary("classify")
@@ -78,7 +78,7 @@ def bowl(asked: StudySpec, data: DataSummary, shift: float = 0.0) -> Lab:
     def run(spec: RunSpec) -> RunRecord:
         if spec.learning_rate is None:
             return record(spec, None)
-        middle = schedule.centre(asked, data, asked.arms[spec.arm])
+        middle = centres.centre(asked, data, asked.arms[spec.arm])
         places = math.log(spec.learning_rate / middle, asked.tuning.spacing) - shift
         if places > 2.5:
             return record(spec, None, "diverged")

@@ -7,7 +7,7 @@ from planned_study import SPEED, arm_plan, study_plan
 from rich.console import Console
 from simulated_study import ARMS, data_summary
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve
 from tunewise.desk.report.check import Checked, print_check
 from tunewise.records import LawCount, SplitSummary
 from tunewise.spec import StudySpec
@@ -51,7 +51,7 @@ def shown(rule: str = "drop", **found: int) -> dict[str, str]:
     """law -> its line of the table, blanks made one."""
     data = data_summary(splits=tuple(split(name) for name in ("train", "valid", "test")), laws=counts(**found))
     content = {"name": "s", "data": {"train": "train.jsonl", "duplicates": rule}, "arms": ARMS}
-    made = schedule.resolve(StudySpec.model_validate(content), data)
+    made = resolve.resolve(StudySpec.model_validate(content), data)
     console = Console(width=240, force_terminal=False)
     with console.capture() as captured:
         print_check(Checked(made, data, None), console)
@@ -97,7 +97,7 @@ def test_the_first_example_is_shown_in_its_own_order(read: str, learnt: str, sho
     data = data_summary(
         splits=tuple(split(name) for name in ("train", "valid", "test")), example_prompt=read, example_supervised=learnt
     )
-    made = schedule.resolve(StudySpec.model_validate({"name": "s", "data": {"train": "t"}, "arms": ARMS}), data)
+    made = resolve.resolve(StudySpec.model_validate({"name": "s", "data": {"train": "t"}, "arms": ARMS}), data)
     console = Console(width=100, force_terminal=False)
     with console.capture() as captured:
         print_check(Checked(made, data, None), console)
@@ -106,7 +106,7 @@ def test_the_first_example_is_shown_in_its_own_order(read: str, learnt: str, sho
 
 def test_memory_and_time_are_told_in_a_line_for_every_arm_and_one_for_the_study() -> None:
     data = data_summary(splits=tuple(split(name) for name in ("train", "valid", "test")))
-    made = schedule.resolve(StudySpec.model_validate({"name": "s", "data": {"train": "t"}, "arms": ARMS}), data)
+    made = resolve.resolve(StudySpec.model_validate({"name": "s", "data": {"train": "t"}, "arms": ARMS}), data)
     arms = {name: arm_plan(speed=SPEED) for name in made.arms}
     plan = study_plan({"splits": data.splits}, **{**arms, "full": arm_plan(step=None, note="it looks away")})
     console = Console(width=200, force_terminal=False)

@@ -9,8 +9,8 @@ import pytest
 
 from desk.conftest import ARMS, FakeLab, data_summary, study_spec, unchanged
 from tunewise import study as driver
-from tunewise.desk import schedule
 from tunewise.desk.declarations import declarations
+from tunewise.desk.protocol import resolve
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.view import Report
 from tunewise.errors import StudyError, TunewiseError
@@ -59,7 +59,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
 
             def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: object) -> RunRecord:
                 before(spec, ledger)
-                lab = FakeLab(ledger, schedule.resolve(study_spec(**changes), summary), summary, change)
+                lab = FakeLab(ledger, resolve.resolve(study_spec(**changes), summary), summary, change)
                 return lab.run(spec)
 
         monkeypatch.setattr(driver, "LabServer", Lab)
@@ -163,8 +163,8 @@ def test_names_and_centres_declare_nothing(compare: Compare) -> None:
     compare()
     renamed = {{"lora-r8": "small"}.get(name, name): arm for name, arm in ARMS.items()}
     renamed["full"] = {"method": "full", "learning_rate": 1.234e-4}
-    assert declarations(schedule.resolve(study_spec(arms=renamed), data_summary()), data_summary()) == declarations(
-        schedule.resolve(study_spec(), data_summary()), data_summary()
+    assert declarations(resolve.resolve(study_spec(arms=renamed), data_summary()), data_summary()) == declarations(
+        resolve.resolve(study_spec(), data_summary()), data_summary()
     )
 
 
@@ -204,7 +204,7 @@ def test_the_driver_repeats_a_lost_run_once_and_again_when_asked_anew(compare: C
 def test_another_metric_to_be_judged_by_is_another_declaration() -> None:
     data = data_summary("classify")
     by_default, by_loss = (
-        declarations(schedule.resolve(study_spec(**changes), data), data) for changes in ({}, {"primary": "nll"})
+        declarations(resolve.resolve(study_spec(**changes), data), data) for changes in ({}, {"primary": "nll"})
     )
     assert by_default["metric"] == "accuracy"
     assert by_loss["metric"] == "nll"

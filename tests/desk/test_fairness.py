@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tunewise.desk import schedule
 from tunewise.desk.analysis.curves import LossPoint
 from tunewise.desk.fairness import RULES, Case, Finding, check, check_before
+from tunewise.desk.protocol import resolve, schedule, trials
 from tunewise.records import DataSummary, RunRecord, Tuned
 from tunewise.storage.ledger import Ledger
 
@@ -21,7 +21,7 @@ Make = Callable[..., Ledger]
 
 def findings(ledger: Ledger) -> dict[str, Finding]:
     data = ledger.data_summary()
-    study = schedule.resolve(ledger.study(), data)
+    study = resolve.resolve(ledger.study(), data)
     return {
         finding.id: finding for finding in check(Case(study, data, schedule.current(study, data, ledger.records())))
     }
@@ -30,14 +30,14 @@ def findings(ledger: Ledger) -> dict[str, Finding]:
 def findings_with(ledger: Ledger, change: Callable[[RunRecord], RunRecord], **others: Any) -> dict[str, Finding]:
     """The findings on records that say something which the schedule would not have asked for."""
     data = ledger.data_summary()
-    study = schedule.resolve(ledger.study(), data)
+    study = resolve.resolve(ledger.study(), data)
     records = [change(record) for record in schedule.current(study, data, ledger.records())]
     return {finding.id: finding for finding in check(Case(study, data, records, **others))}
 
 
 def findings_before(ledger: Ledger) -> dict[str, Finding]:
     data = ledger.data_summary()
-    return {finding.id: finding for finding in check_before(schedule.resolve(ledger.study(), data), data)}
+    return {finding.id: finding for finding in check_before(resolve.resolve(ledger.study(), data), data)}
 
 
 def respecified(**changes: Any) -> Callable[[RunRecord], RunRecord]:
@@ -248,7 +248,7 @@ def test_an_arm_with_rates_of_its_own_blocks_its_comparison_before_and_after_the
     for found in (findings_before(ledger), findings(ledger)):
         assert found["unequal-tuning-rule"].arms == ("lora",)
         assert found["unequal-tuning-rule"].evidence.startswith("rates 0.001, 0.002")
-    tried = schedule.trials(ledger.records(), "lora")
+    tried = trials.trials(ledger.records(), "lora")
     assert [trial.rate for trial in tried] == [1e-3, 2e-3]
     assert "unequal-tuning-rule" not in findings(clean())
 
@@ -256,7 +256,7 @@ def test_an_arm_with_rates_of_its_own_blocks_its_comparison_before_and_after_the
 def test_more_trials_than_the_cap_block(clean: Make) -> None:
     ledger = clean()
     data, cap = ledger.data_summary(), ledger.study().tuning.cap
-    study = schedule.resolve(ledger.study(), data)
+    study = resolve.resolve(ledger.study(), data)
     records = schedule.current(study, data, ledger.records())
     (trial,) = (r for r in records if (r.spec.arm, r.spec.role, r.spec.learning_rate) == ("full", "tune", 0.00014))
     more = [respecified(learning_rate=0.0001 + i * 1e-6)(trial) for i in range(cap)]
@@ -543,7 +543,7 @@ def test_blocking_findings_come_first(clean: Make) -> None:
     study = {"looks": [2], "tuning": {"rates": 1}, "data": {"train": "builtin:stdlib", "duplicates": "keep"}}
     ledger = clean(study=study, data={"near_duplicates": 1})
     data: DataSummary = ledger.data_summary()
-    resolved = schedule.resolve(ledger.study(), data)
+    resolved = resolve.resolve(ledger.study(), data)
     severities = [f.severity for f in check(Case(resolved, data, schedule.current(resolved, data, ledger.records())))]
     order = ["blocks", "warns", "note"]
     assert severities == sorted(severities, key=order.index)

@@ -6,15 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from desk.conftest import data_summary, study_spec
-from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding, check_before
+from tunewise.desk.protocol import resolve
 from tunewise.spec import LoraMethod
 
 
 def found(a: dict[str, Any], b: dict[str, Any], task: str = "sft", **study: Any) -> dict[str, Finding]:
     arms = {"full": {"method": "full"}, "a": {"method": "lora", **a}, "b": {"method": "lora", **b}}
     data = data_summary(task)
-    resolved = schedule.resolve(study_spec(arms=arms, **study), data)
+    resolved = resolve.resolve(study_spec(arms=arms, **study), data)
     told = {finding.id: finding for finding in check_before(resolved, data)}
     return {name: finding for name, finding in told.items() if name in ("same-training", "start-alone")}
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids, record, study
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import centres, schedule, trials
+from tunewise.desk.protocol import confirmations as confirmations_module
 from tunewise.desk.report.build import build_report, undecided_arms
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import read_looks
@@ -29,7 +30,7 @@ def undecided_by_scores(asked: StudySpec) -> Undecided:
     """A stand-in for the verdicts: some function of the test scores of the first look alone."""
 
     def undecided(records: Sequence[RunRecord]) -> Collection[str]:
-        first = schedule.confirmed(asked, schedule.asked_for(asked, records, ()))
+        first = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, records, ()))
         full = asked.full_arm
         sums = {arm: sum(int(run.run_id[:6], 16) for run in runs) for arm, runs in first.items()}
         return [arm for arm, value in sums.items() if arm != full and value % 2]
@@ -89,7 +90,7 @@ def test_an_existing_model_goes_on_without_a_run_of_its_own() -> None:
     done = drive(asked, SFT, bowl(asked, SFT), undecided=lambda records: ["theirs"])
     late = [s for s in confirmations(done) if s.seed == asked.confirmation_seeds()[2]]
     assert [s.arm for s in late] == ["full"]
-    found = schedule.confirmed(asked, schedule.asked_for(asked, done, ["theirs"]))
+    found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, done, ["theirs"]))
     assert {arm: len(runs) for arm, runs in found.items()} == {"full": 3, "lora-r8": 2, "lora-r16": 2, "theirs": 3}
 
 
@@ -98,7 +99,7 @@ def test_second_look_runs_left_over_from_other_looks_are_not_read_unless_the_arm
     old = drive(before, SFT, bowl(before, SFT), undecided=lambda records: ())
     partly = [r for r in old if (r.spec.arm, r.spec.seed) != ("lora-r8", before.confirmation_seeds()[3])]
     for undecided, lengths in (((), (2, 2, 2)), (("lora-r16",), (4, 2, 4))):
-        found = schedule.confirmed(asked, schedule.asked_for(asked, partly, undecided))
+        found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, partly, undecided))
         assert tuple(len(runs) for runs in found.values()) == lengths
         assert not schedule.next_runs(asked, SFT, partly, undecided)
 
@@ -111,7 +112,7 @@ def test_a_seed_of_the_second_look_that_an_arm_lost_is_left_out_of_the_arms_that
     done = [
         r.replace(status="failed", attempts=2) if (r.spec.arm, r.spec.seed) == ("lora-r8", lost) else r for r in done
     ]
-    found = schedule.confirmed(asked, schedule.asked_for(asked, done, undecided))
+    found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, done, undecided))
     seeds = {arm: [r.spec.seed for r in runs] for arm, runs in found.items()}
     kept = [s for s in asked.confirmation_seeds() if s != lost]
     assert seeds == {"full": kept, "lora-r8": kept, "lora-r16": kept[:2]}
@@ -145,7 +146,7 @@ def landscape(asked: StudySpec, data: DataSummary, draw: random.Random) -> Lab:
         if spec.learning_rate is None:
             return record(spec, None)
         best, curvature, stable = curves[spec.arm]
-        middle = schedule.centre(asked, data, asked.arms[spec.arm])
+        middle = centres.centre(asked, data, asked.arms[spec.arm])
         places = math.log(spec.learning_rate / middle, asked.tuning.spacing) - best
         if places > stable:
             return record(spec, None, "diverged")
@@ -191,13 +192,13 @@ def test_any_study_follows_the_protocol_and_interrupted_anywhere_ends_with_the_s
 def follows_the_protocol(asked: StudySpec, whole: Sequence[RunRecord], undecided: Collection[str]) -> None:
     stages = [r.spec.role == "confirm" for r in whole]
     assert stages == sorted(stages), "nothing is confirmed before base and search are over"
-    rates = schedule.selected_rates(asked, whole)
+    rates = trials.selected_rates(asked, whole)
     seeds = asked.confirmation_seeds()
-    goes_on = schedule.going_on(asked, undecided)
+    goes_on = confirmations_module.going_on(asked, undecided)
     for arm, method in asked.arms.items():
         if method.method == "existing":
             continue
-        assert len(schedule.trials(whole, arm)) <= asked.tuning.cap
+        assert len(trials.trials(whole, arm)) <= asked.tuning.cap
         made = sorted((s for s in confirmations(whole) if s.arm == arm), key=lambda s: s.seed)
         assert {s.learning_rate for s in made} <= {rates.get(arm)}
         planned = seeds if arm in goes_on else seeds[: asked.looks[0]]

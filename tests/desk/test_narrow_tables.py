@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from simulated_study import data_summary
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve
 from tunewise.desk.report.check import Checked, print_check
 from tunewise.desk.report.plan import USES, print_plan
 from tunewise.desk.report.tables import print_table
@@ -89,7 +89,7 @@ def test_a_check_of_large_data_and_models_keeps_its_columns(console: Console) ->
     data = data_summary("sft", splits=[s.model_dump() for s in splits], arms={NAME: tuned.model_dump()})
     arms = {"full": {"method": "full"}, NAME: {"method": "lora"}}
     content = {"name": "n", "data": {"train": "a"}, "arms": arms, "looks": [3]}
-    print_check(Checked(schedule.resolve(StudySpec.model_validate(content), data), data, None), console)
+    print_check(Checked(resolve.resolve(StudySpec.model_validate(content), data), data, None), console)
     said = written(console)
     for number, times in ((LARGE, 12), (LARGE + 1, 9), (LARGE + 2, 1)):
         assert said.count(f"{number:,}") >= times

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from desk.conftest import GAINS, data_summary, study_spec, write_study
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve
+from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.capacity_view import PlacementView
 from tunewise.desk.report.html import write_report
@@ -70,13 +71,13 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 
 def test_every_placement_gets_the_rank_at_which_it_trains_as_many_parameters() -> None:
-    study = schedule.resolve(study_spec(arms=ARMS), data_summary(**prepared()))
+    study = resolve.resolve(study_spec(arms=ARMS), data_summary(**prepared()))
     assert list(study.arms) == ["full", "lora-qkv", "lora-attention", "lora-mlp", "lora-all-linear"]
     found = {m.targets: m.rank for m in study.arms.values() if isinstance(m, LoraMethod)}
     assert found == RANKS
     parameters = [COSTS[str(targets)] * int(rank) for targets, rank in found.items()]
     assert max(parameters) <= 1.05 * min(parameters)
-    assert schedule.resolve(study, data_summary(**prepared())) == study, "what is resolved stays so"
+    assert resolve.resolve(study, data_summary(**prepared())) == study, "what is resolved stays so"
 
 
 @pytest.mark.parametrize("rank", [3, 5, 7, 8, 16, 50])
@@ -121,7 +122,7 @@ def view_of(ledger: Ledger) -> PlacementView:
 
 def test_each_rate_is_searched_and_the_one_named_is_the_best_on_valid(ledger: Ledger) -> None:
     view = view_of(ledger)
-    trials = {arm: len(schedule.trials(ledger.records(), arm)) for arm in (point.arm for point in view.points)}
+    trials = {arm: len(trials_module.trials(ledger.records(), arm)) for arm in (point.arm for point in view.points)}
     assert set(trials.values()) == {3}
     valid: dict[str, list[float]] = {}
     for record in ledger.records():

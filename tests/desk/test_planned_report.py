@@ -10,12 +10,14 @@ from planned_study import PEAK, SPEED, arm_plan, study_plan
 from rich.console import Console
 
 from tunewise import study as driver
-from tunewise.desk import outlook, schedule
+from tunewise.desk import outlook
+from tunewise.desk.protocol import resolve
+from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.html import to_html
 from tunewise.desk.report.text import print_report
 from tunewise.errors import StudyError, TunewiseError
-from tunewise.records.plan import ArmPlan, StudyPlan, settled
+from tunewise.records.plan import ArmPlan, StudyPlan
 from tunewise.storage.ledger import Ledger
 
 MIB = 2**20
@@ -28,7 +30,7 @@ def plan_of(ledger: Ledger, **arms: ArmPlan) -> StudyPlan:
     plans = {name: arms.get(name, arm_plan(speed=FAST)) for name in study.arms}
     plan = study_plan({"num_rows": 1000, "num_steps": 126, "splits": data.splits}, **plans)
     ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
-    ledger.store_plan(data.key, schedule.resolve(study, data), plan)
+    ledger.store_plan(data.key, resolve.resolve(study, data), plan)
     return plan
 
 

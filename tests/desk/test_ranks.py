@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from desk.conftest import write_study
-from tunewise.desk import schedule
-from tunewise.desk.ranks import rank_curves
+from tunewise.desk.protocol import resolve, schedule, trials
+from tunewise.desk.protocol.ranks import rank_curves
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_report
@@ -60,9 +60,9 @@ def test_the_search_at_the_candidate_begins_at_the_best_rate_of_the_highest_rank
     assert method.learning_rate == pytest.approx(curve.learning_rate, rel=1e-2)
     stabilised = LoraMethod(rank="auto", max_rank=64, variant="rslora", alpha=8)
     study = folder.study.replace(arms={"full": {"method": "full"}, "lora": stabilised.model_dump()})
-    settled = schedule.settle(study, folder.records, {"lora": 4})
+    settled = resolve.settle(study, folder.records, {"lora": 4})
     # scale * rank is alpha sqrt(rank): a quarter at a sixteenth of the rank, so twice the rate
-    chosen = schedule.selected_rates(study, folder.records)["lora"]
+    chosen = trials.selected_rates(study, folder.records)["lora"]
     assert settled.arms["lora"].learning_rate == pytest.approx(2 * chosen, rel=1e-2)  # type: ignore[union-attr]
 
 
@@ -87,7 +87,7 @@ def test_runs_of_the_first_search_are_not_stale_and_the_arm_has_no_trials_of_it(
     assert folder.stale == []
     assert len(folder.first_searches) == 3
     assert outlook(folder, folder.records, 0) == {"done": 16, "expected": 16}
-    assert len(schedule.trials(folder.records, "lora")) == 3
+    assert len(trials.trials(folder.records, "lora")) == 3
     assert {run.spec.method.rank for run in folder.confirmed["lora"]} == {4}  # type: ignore[union-attr]
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report.arms import MAX_TRAIN_POINTS, thinned
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.charts import figures, parabola
 from tunewise.desk.report.html import to_html, write_report
 from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.view import Report, schema_text
-from tunewise.desk.search import headroom
 from tunewise.desk.sentences import what_would_decide
 from tunewise.desk.statistics.metrics import METRICS
 from tunewise.records import RunRecord

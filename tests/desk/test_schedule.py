@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from simulated_study import ARMS, CLASSIFY, EXISTING, ROWS, SFT, bowl, drive, next_runs, study
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import centres, confirmations, resolve, schedule, trials
 from tunewise.errors import SpecError
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec
@@ -16,19 +16,19 @@ from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec
 
 def test_the_centre_of_full_comes_from_the_family_or_from_the_width() -> None:
     asked = study(SFT)
-    assert schedule.centre(asked, SFT, FullMethod()) == pytest.approx(5e-5 * 2)  # (2000 / 500)^0.5
-    assert schedule.centre(asked, SFT.replace(model_type="roberta"), FullMethod()) == 2e-5
-    assert schedule.centre(asked, SFT, FullMethod(learning_rate=0.3)) == 0.3
+    assert centres.centre(asked, SFT, FullMethod()) == pytest.approx(5e-5 * 2)  # (2000 / 500)^0.5
+    assert centres.centre(asked, SFT.replace(model_type="roberta"), FullMethod()) == 2e-5
+    assert centres.centre(asked, SFT, FullMethod(learning_rate=0.3)) == 0.3
 
 
 def test_the_centre_of_lora_is_10_times_fulls_or_15_in_short_runs_and_falls_with_its_effective_alpha() -> None:
     long, short = study(SFT, train={"max_steps": 100}), study(SFT, train={"max_steps": 99})
-    full = schedule.centre(long, SFT, FullMethod())
+    full = centres.centre(long, SFT, FullMethod())
     for rank in (1, 8, 64):
-        assert schedule.centre(long, SFT, LoraMethod(rank=rank)) == pytest.approx(10 * full)
-        assert schedule.centre(short, SFT, LoraMethod(rank=rank)) == pytest.approx(15 * full)
-    assert schedule.centre(long, SFT, LoraMethod(alpha=128)) == pytest.approx(5 * full)
-    assert schedule.centre(long, SFT, LoraMethod(rank=16, alpha=32, variant="rslora")) == pytest.approx(5 * full)
+        assert centres.centre(long, SFT, LoraMethod(rank=rank)) == pytest.approx(10 * full)
+        assert centres.centre(short, SFT, LoraMethod(rank=rank)) == pytest.approx(15 * full)
+    assert centres.centre(long, SFT, LoraMethod(alpha=128)) == pytest.approx(5 * full)
+    assert centres.centre(long, SFT, LoraMethod(rank=16, alpha=32, variant="rslora")) == pytest.approx(5 * full)
 
 
 def test_the_number_of_steps_comes_from_the_rows_or_is_given() -> None:
@@ -55,10 +55,10 @@ def test_a_whole_study_confirms_every_arm_at_its_best_rate_with_the_same_fresh_s
 ) -> None:
     asked = study(data, arms={**ARMS, **EXISTING})
     done = drive(asked, data, bowl(asked, data, shift))
-    rates = schedule.selected_rates(asked, done)
+    rates = trials.selected_rates(asked, done)
     trained = [arm for arm in asked.arms if arm != "theirs"]
     for arm in trained:
-        losses = schedule.trial_losses(schedule.trials(done, arm))
+        losses = trials.trial_losses(trials.trials(done, arm))
         assert 3 <= len(losses) <= asked.tuning.cap
         assert losses[rates[arm]] == min(loss for loss in losses.values() if loss is not None)
         confirmed = [r.spec for r in done if r.spec.arm == arm and r.spec.role == "confirm"]
@@ -69,7 +69,7 @@ def test_a_whole_study_confirms_every_arm_at_its_best_rate_with_the_same_fresh_s
         assert ("test" in spec.score_splits) == (spec.role != "tune"), "test steers nothing"
         assert spec.inputs.general == "g", "every run but a short trial scores general text"
     assert sum(r.spec.role == "base" for r in done) == 1
-    assert [len(runs) for runs in schedule.confirmed(asked, done).values()] == [3] * len(asked.arms)
+    assert [len(runs) for runs in confirmations.confirmed(asked, done).values()] == [3] * len(asked.arms)
 
 
 def test_samples_are_written_once_per_arm() -> None:
@@ -87,7 +87,7 @@ def test_a_new_head_is_tuned_first_and_its_rate_is_shared_by_every_arm() -> None
     first_other = next(i for i, r in enumerate(done) if r.spec.arm not in ("base", "head"))
     last_head_trial = max(i for i, r in enumerate(done) if (r.spec.arm, r.spec.role) == ("head", "tune"))
     assert last_head_trial < first_other
-    head_rate = schedule.selected_rates(asked, done)["head"]
+    head_rate = trials.selected_rates(asked, done)["head"]
     for spec in (r.spec for r in done if r.spec.arm != "base"):
         assert spec.head_learning_rate == (spec.learning_rate if spec.arm == "head" else head_rate)
 
@@ -109,11 +109,11 @@ def test_where_no_weight_is_new_no_arm_has_a_head_rate_and_none_waits() -> None:
 def test_the_head_arm_is_added_once_under_whatever_name() -> None:
     asked = study(CLASSIFY, arms={**ARMS, "linear-probe": {"method": "head"}})
     assert [name for name, arm in asked.arms.items() if isinstance(arm, HeadMethod)] == ["linear-probe"]
-    assert schedule.resolve(asked, CLASSIFY) == asked
+    assert resolve.resolve(asked, CLASSIFY) == asked
     assert asked.reference_arm == "linear-probe"
     assert study(SFT).reference_arm == "base"
     done = drive(asked, CLASSIFY, bowl(asked, CLASSIFY))
-    assert schedule.shared_head_rate(asked, CLASSIFY, done) == schedule.selected_rates(asked, done)["linear-probe"]
+    assert trials.shared_head_rate(asked, CLASSIFY, done) == trials.selected_rates(asked, done)["linear-probe"]
 
 
 def test_confirmation_comes_in_blocks_of_one_seed_with_the_arms_rotated() -> None:
@@ -166,12 +166,12 @@ def test_what_is_chosen_and_confirmed_was_measured_in_full() -> None:
         return made.replace(evaluations=[{**e.model_dump(), "nll": e.nll - 1} for e in made.evaluations])
 
     done = drive(asked, SFT, flatters_short_runs)
-    for arm, rate in schedule.selected_rates(asked, done).items():
-        in_full = schedule.trial_losses(schedule.trials(done, arm))
+    for arm, rate in trials.selected_rates(asked, done).items():
+        in_full = trials.trial_losses(trials.trials(done, arm))
         assert len(in_full) == 3
         assert in_full[rate] == min(loss for loss in in_full.values() if loss is not None)
-        assert schedule.is_bracketed(asked, done, arm)
-        assert len(schedule.trials(done, arm, "short")) == 7
+        assert trials.is_bracketed(asked, done, arm)
+        assert len(trials.trials(done, arm, "short")) == 7
     ids_of = {role: {r.run_id for r in done if r.spec.role == role} for role in ("short", "tune")}
     assert not ids_of["short"] & ids_of["tune"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, bowl, drive, ids, next_runs, study
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import confirmations, schedule, trials
 from tunewise.records import DataSummary
 
 
@@ -94,11 +94,11 @@ def test_records_of_another_search_are_used_only_where_this_search_would_have_ma
     asked = study(SFT, **changes)
     fresh = drive(asked, SFT, lab)
     continued = schedule.current(asked, SFT, drive(asked, SFT, lab, old))
-    assert schedule.selected_rates(asked, continued) == schedule.selected_rates(asked, fresh)
+    assert trials.selected_rates(asked, continued) == trials.selected_rates(asked, fresh)
     for arm in asked.arms:
-        assert schedule.trials(continued, arm) == schedule.trials(fresh, arm)
-    assert {arm: ids(runs) for arm, runs in schedule.confirmed(asked, continued).items()} == {
-        arm: ids(runs) for arm, runs in schedule.confirmed(asked, fresh).items()
+        assert trials.trials(continued, arm) == trials.trials(fresh, arm)
+    assert {arm: ids(runs) for arm, runs in confirmations.confirmed(asked, continued).items()} == {
+        arm: ids(runs) for arm, runs in confirmations.confirmed(asked, fresh).items()
     }
 
 
@@ -133,6 +133,6 @@ def test_the_centre_of_a_search_may_move_to_the_chosen_rate_without_a_new_run() 
     asked = study(SFT)
     lab = bowl(asked, SFT, shift=0)
     done = drive(asked, SFT, lab)
-    rates = schedule.selected_rates(asked, done)
+    rates = trials.selected_rates(asked, done)
     moved = study(SFT, arms={name: {**arm, "learning_rate": rates[name]} for name, arm in ARMS.items()})
     assert next_runs(moved, SFT, done) == []

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids, next_runs, record, study
 
-from tunewise.desk import schedule
-from tunewise.desk.search import grid_rate
+from tunewise.desk.protocol import centres, confirmations, schedule
+from tunewise.desk.protocol import trials as trials_module
+from tunewise.desk.protocol.search import grid_rate
 from tunewise.records import Evaluation, RunRecord
 from tunewise.spec import ExistingMethod, RunSpec, StudySpec
 
@@ -20,8 +21,8 @@ def test_an_existing_model_is_scored_once_and_stands_for_every_seed() -> None:
     assert len(runs) == 1
     assert runs[0].spec.inputs.existing == "e" * 64
     assert runs[0].spec.learning_rate is None
-    assert schedule.confirmed(asked, done)["theirs"] == runs * 4
-    assert schedule.is_bracketed(asked, done, "theirs")
+    assert confirmations.confirmed(asked, done)["theirs"] == runs * 4
+    assert trials_module.is_bracketed(asked, done, "theirs")
 
 
 def test_an_existing_model_whose_weights_changed_is_scored_again() -> None:
@@ -49,7 +50,7 @@ def test_a_seed_that_one_arm_lost_is_left_out_of_all_arms() -> None:
     lost = asked.confirmation_seeds()[1]
     done = with_status(drive(asked, SFT, bowl(asked, SFT)), "lora-r8", lost, status="failed", attempts=2)
     kept = [seed for seed in asked.confirmation_seeds() if seed != lost]
-    found = schedule.confirmed(asked, done)
+    found = confirmations.confirmed(asked, done)
     assert list(found) == [*ARMS, "theirs"]
     assert all([r.spec.seed for r in found[arm]] == kept for arm in ARMS)
     assert len(found["theirs"]) == len(kept)
@@ -72,7 +73,7 @@ def test_a_run_that_the_machine_lost_is_made_once_more_with_its_seed_and_then_gi
         tries.clear()
         return drive(asked, SFT, run)
 
-    once = schedule.confirmed(asked, loses(1))
+    once = confirmations.confirmed(asked, loses(1))
     assert len(tries) == len({spec.run_id for spec in tries}) + 1
     assert tries[-1].seed == seed
     assert [len(runs) for runs in once.values()] == [3, 3, 3]
@@ -80,7 +81,7 @@ def test_a_run_that_the_machine_lost_is_made_once_more_with_its_seed_and_then_gi
         lost = loses(times)
         assert len(tries) == len(lost) + 1
         assert [r.attempts for r in lost if r.status == "failed"] == [2]
-        assert [len(runs) for runs in schedule.confirmed(asked, lost).values()] == [2, 2, 2]
+        assert [len(runs) for runs in confirmations.confirmed(asked, lost).values()] == [2, 2, 2]
 
 
 def test_a_lost_trial_is_repeated_before_the_search_goes_on() -> None:
@@ -101,21 +102,21 @@ def test_a_diverged_confirmation_stays_in() -> None:
     asked = study(SFT)
     seed = asked.confirmation_seeds()[0]
     done = with_status(drive(asked, SFT, bowl(asked, SFT)), "full", seed, status="diverged")
-    assert [len(runs) for runs in schedule.confirmed(asked, done).values()] == [3, 3, 3]
+    assert [len(runs) for runs in confirmations.confirmed(asked, done).values()] == [3, 3, 3]
 
 
 def test_confirmations_at_a_rate_that_is_no_longer_chosen_are_left_out() -> None:
     asked = study(SFT)
     lab = bowl(asked, SFT)
     done = drive(asked, SFT, lab)
-    rates = schedule.selected_rates(asked, done)
+    rates = trials_module.selected_rates(asked, done)
     worse = [
         record(r.spec, 99.0) if (r.spec.role, r.spec.learning_rate) == ("tune", rates["full"]) else r for r in done
     ]
     continued = schedule.current(asked, SFT, drive(asked, SFT, lab, worse))
-    chosen = schedule.selected_rates(asked, continued)["full"]
+    chosen = trials_module.selected_rates(asked, continued)["full"]
     assert chosen != rates["full"]
-    assert {r.spec.learning_rate for r in schedule.confirmed(asked, continued)["full"]} == {chosen}
+    assert {r.spec.learning_rate for r in confirmations.confirmed(asked, continued)["full"]} == {chosen}
 
 
 def test_an_arm_whose_every_trial_diverged_is_never_confirmed_and_the_study_ends() -> None:
@@ -126,35 +127,35 @@ def test_an_arm_whose_every_trial_diverged_is_never_confirmed_and_the_study_ends
         return record(spec, None, "diverged") if spec.arm == "full" else lab(spec)
 
     done = drive(asked, SFT, broken)
-    assert len(schedule.trials(done, "full")) == asked.tuning.cap
-    assert set(schedule.confirmed(asked, done)) == {"lora-r8", "lora-r16"}
-    assert not schedule.is_bracketed(asked, done, "full")
+    assert len(trials_module.trials(done, "full")) == asked.tuning.cap
+    assert set(confirmations.confirmed(asked, done)) == {"lora-r8", "lora-r16"}
+    assert not trials_module.is_bracketed(asked, done, "full")
 
 
 def test_a_head_whose_every_trial_diverged_does_not_stop_the_study() -> None:
     asked = study(CLASSIFY)
     lab = bowl(asked, CLASSIFY)
     done = drive(asked, CLASSIFY, lambda spec: record(spec, None, "diverged") if spec.arm == "head" else lab(spec))
-    assert set(schedule.confirmed(asked, done)) == set(ARMS)
+    assert set(confirmations.confirmed(asked, done)) == set(ARMS)
 
 
 def test_a_diverged_trial_is_never_chosen_whatever_it_reached_before() -> None:
     asked = study(SFT)
     lab = bowl(asked, SFT)
-    middle = grid_rate(asked.tuning, schedule.centre(asked, SFT, asked.arms["full"]), 0)
+    middle = grid_rate(asked.tuning, centres.centre(asked, SFT, asked.arms["full"]), 0)
 
     def breaks_late(spec: RunSpec) -> RunRecord:
         is_it = (spec.arm, spec.learning_rate) == ("full", middle)
         return record(spec, 0.001, "diverged") if is_it else lab(spec)
 
-    assert schedule.selected_rates(asked, drive(asked, SFT, breaks_late))["full"] != middle
+    assert trials_module.selected_rates(asked, drive(asked, SFT, breaks_late))["full"] != middle
 
 
 def test_of_two_rates_as_good_the_lower_is_chosen() -> None:
     asked = study(SFT)
     done = drive(asked, SFT, lambda spec: record(spec, None if spec.learning_rate is None else 2.0))
-    for arm, rate in schedule.selected_rates(asked, done).items():
-        assert rate == min(trial.rate for trial in schedule.trials(done, arm))
+    for arm, rate in trials_module.selected_rates(asked, done).items():
+        assert rate == min(trial.rate for trial in trials_module.trials(done, arm))
 
 
 def test_accuracy_selects_before_the_loss_and_the_loss_decides_ties() -> None:
@@ -168,14 +169,14 @@ def test_the_selected_evaluation_is_the_one_that_the_run_selected_not_the_last()
     asked = study(SFT)
     spec = next_runs(asked, SFT, [])[1]
     chosen = record(spec, 2.0).replace(selected_step=5)
-    assert schedule.selection_loss(chosen) == 11.0
-    assert schedule.selection_loss(record(spec, None, "diverged")) == math.inf
+    assert trials_module.selection_loss(chosen) == 11.0
+    assert trials_module.selection_loss(record(spec, None, "diverged")) == math.inf
 
 
 def test_a_failed_trial_is_told_from_a_diverged_one_and_closes_no_edge() -> None:
     asked = study(SFT, tuning={"half_steps": False})
     lab = bowl(asked, SFT)
-    highest = grid_rate(asked.tuning, schedule.centre(asked, SFT, asked.arms["full"]), 1)
+    highest = grid_rate(asked.tuning, centres.centre(asked, SFT, asked.arms["full"]), 1)
 
     def loses(status: str) -> list[RunRecord]:
         def run(spec: RunSpec) -> RunRecord:
@@ -184,11 +185,11 @@ def test_a_failed_trial_is_told_from_a_diverged_one_and_closes_no_edge() -> None
         return drive(asked, SFT, run)
 
     diverged, failed = loses("diverged"), loses("failed")
-    assert schedule.trials(diverged, "full")[-1] == schedule.Trial(highest, None, "diverged", 1)
-    assert schedule.trials(failed, "full")[-1] == schedule.Trial(highest, None, "failed", 1)
-    assert schedule.is_bracketed(asked, diverged, "full")
-    assert not schedule.is_bracketed(asked, failed, "full")
-    assert len(schedule.measured_losses(schedule.trials(failed, "full"))) == 2
+    assert trials_module.trials(diverged, "full")[-1] == trials_module.Trial(highest, None, "diverged", 1)
+    assert trials_module.trials(failed, "full")[-1] == trials_module.Trial(highest, None, "failed", 1)
+    assert trials_module.is_bracketed(asked, diverged, "full")
+    assert not trials_module.is_bracketed(asked, failed, "full")
+    assert len(trials_module.measured_losses(trials_module.trials(failed, "full"))) == 2
 
 
 # --- an arm that does not fit in memory
@@ -204,18 +205,18 @@ def lacks_memory(asked: StudySpec, arm: str, role: str) -> Lab:
 def test_an_arm_that_does_not_fit_takes_no_part_and_the_study_goes_on_without_it(role: str) -> None:
     asked = study(SFT)
     done = drive(asked, SFT, lacks_memory(asked, "lora-r16", role))
-    found = schedule.confirmed(asked, done)
+    found = confirmations.confirmed(asked, done)
     assert {arm: len(runs) for arm, runs in found.items()} == {"full": 3, "lora-r8": 3}
     tried = [r for r in done if r.spec.arm == "lora-r16"]
     assert [r.status for r in tried].count("out-of-memory") >= 1
     assert len([r for r in tried if r.spec.role == "tune"]) <= 5, "no rate is tried beyond those already asked for"
-    assert schedule.selected_rates(asked, done).keys() == {"full", "lora-r8"}
-    assert not schedule.fits(done, "lora-r16")
+    assert trials_module.selected_rates(asked, done).keys() == {"full", "lora-r8"}
+    assert not trials_module.fits(done, "lora-r16")
 
 
 def test_without_memory_for_full_the_other_arms_are_confirmed_all_the_same() -> None:
     asked = study(SFT)
-    found = schedule.confirmed(asked, drive(asked, SFT, lacks_memory(asked, "full", "tune")))
+    found = confirmations.confirmed(asked, drive(asked, SFT, lacks_memory(asked, "full", "tune")))
     assert {arm: len(runs) for arm, runs in found.items()} == {"lora-r8": 3, "lora-r16": 3}
 
 
@@ -223,7 +224,7 @@ def test_without_memory_for_the_head_alone_the_study_still_ends() -> None:
     asked = study(CLASSIFY)
     lab = bowl(asked, CLASSIFY)
     done = drive(asked, CLASSIFY, lambda spec: record(spec, None, "out-of-memory") if spec.arm == "head" else lab(spec))
-    assert schedule.confirmed(asked, done).keys() == set(ARMS)
+    assert confirmations.confirmed(asked, done).keys() == set(ARMS)
 
 
 # --- several search seeds
@@ -238,7 +239,7 @@ def test_with_three_search_seeds_every_trial_runs_three_times_and_their_mean_dec
     def lab(spec: RunSpec) -> RunRecord:
         if spec.learning_rate is None:
             return record(spec, None)
-        places = math.log(spec.learning_rate / schedule.centre(asked, SFT, asked.arms[spec.arm]), 3)
+        places = math.log(spec.learning_rate / centres.centre(asked, SFT, asked.arms[spec.arm]), 3)
         shift = seeds.index(spec.seed) - 1 if spec.role == "tune" else 0
         return record(spec, 2 + 0.1 * (places - shift) ** 2)
 
@@ -247,12 +248,12 @@ def test_with_three_search_seeds_every_trial_runs_three_times_and_their_mean_dec
         runs = [r for r in done if r.spec.arm == arm and r.spec.role == "tune"]
         assert len(runs) == 9
         assert {r.spec.seed for r in runs} == set(seeds)
-        trials = schedule.trials(done, arm)
+        trials = trials_module.trials(done, arm)
         assert [trial.num_seeds for trial in trials] == [3, 3, 3]
         middle = trials[1]
         assert middle.evaluation is not None
         assert middle.evaluation.nll == pytest.approx(2 + 0.1 * (1 + 0 + 1) / 3)
-        assert schedule.selected_rates(asked, done)[arm] == middle.rate
+        assert trials_module.selected_rates(asked, done)[arm] == middle.rate
 
 
 def test_a_trial_with_some_of_its_seeds_is_not_decided_on_and_no_run_of_it_is_made_twice() -> None:
@@ -266,13 +267,13 @@ def test_a_trial_with_some_of_its_seeds_is_not_decided_on_and_no_run_of_it_is_ma
 
 def test_one_diverged_seed_makes_the_rate_a_diverged_one() -> None:
     asked = study(SFT, tuning={"seeds": 2})
-    lab, middle = bowl(asked, SFT), schedule.centre(asked, SFT, asked.arms["full"])
+    lab, middle = bowl(asked, SFT), centres.centre(asked, SFT, asked.arms["full"])
     top = grid_rate(asked.tuning, middle, 1)
 
     def run(spec: RunSpec) -> RunRecord:
         is_it = (spec.arm, spec.role, spec.learning_rate) == ("full", "tune", top)
         return record(spec, None, "diverged") if is_it and spec.seed == asked.search_seeds()[1] else lab(spec)
 
-    found = schedule.trials(drive(asked, SFT, run), "full")
+    found = trials_module.trials(drive(asked, SFT, run), "full")
     assert {trial.rate: trial.status for trial in found}[top] == "diverged"
-    assert schedule.trial_losses(found)[top] is None
+    assert trials_module.trial_losses(found)[top] is None

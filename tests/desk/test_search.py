@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tunewise.desk.search import brackets_best, grid_rate, headroom, search
+from tunewise.desk.protocol.search import brackets_best, grid_rate, headroom, search
 from tunewise.spec import TuningSpec
 
 Losses = dict[float, float | None]

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from lab_fixtures import ENCODERS, LABELS, make_examples, small_config
+from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.models import is_encoder
@@ -21,7 +22,7 @@ from tunewise.lab.plan.following import try_kernels
 from tunewise.lab.plan.study import plan_study
 from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
-from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, settled
+from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan
 from tunewise.spec import NO_DATA, FullMethod, LoraMethod, Method, PeftMethod, StudySpec, TrainSpec
 
 LORA = LoraMethod(rank=2)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve, schedule
 from tunewise.errors import TunewiseError
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run import Run
@@ -34,7 +34,7 @@ class SmallStudy:
         self.ledger.create()
         self.data_folder = self.ledger.data_folder(prepare(asked, self.ledger.folder / "data"))
         self.data = self.ledger.data_summary()
-        self.study = schedule.resolve(asked, self.data)
+        self.study = resolve.resolve(asked, self.data)
         self.ledger.store_study(self.study)
 
     def waiting(self) -> list[RunSpec]:

@@ -21,8 +21,8 @@ import tunewise.lab.run
 from desk import conftest as fake
 from desk import simulated_study
 from tunewise import study as driver
-from tunewise.desk import schedule
 from tunewise.desk.budget import affordable
+from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.wording import recommendation
 from tunewise.errors import UserError
@@ -238,7 +238,7 @@ def contents(small: SmallStudy, record: RunRecord) -> Any:
 def asked(bench: Bench, study: StudySpec) -> Any:
     """Every run of the study, where each arm is best far above its centre and at 10 times the rate of its head."""
     data = simulated_study.data_summary(study.task or "sft")
-    resolved = schedule.resolve(study, data)
+    resolved = resolve.resolve(study, data)
 
     def lab(spec: RunSpec) -> RunRecord:
         loss = None if spec.learning_rate is None else (torch.tensor(spec.learning_rate).log() + 2).abs().item()
@@ -252,7 +252,7 @@ def reused(bench: Bench, study: StudySpec) -> Any:
     """How many runs count that were made with another torch."""
     data = simulated_study.data_summary(study.task or "sft")
     older = data.replace(inputs=data.inputs.replace(versions={"torch": "1.0"}).model_dump())
-    resolved = schedule.resolve(study, data)
+    resolved = resolve.resolve(study, data)
     made = simulated_study.drive(resolved, older, lambda spec: simulated_study.record(spec, 2.0))
     return len(schedule.current(resolved, data, made))
 
@@ -269,7 +269,7 @@ def told(bench: Bench, study: StudySpec) -> Any:
 def afforded(bench: Bench, study: StudySpec) -> Any:
     """Looks and cap once the first trial took 27 seconds."""
     data = fake.data_summary()
-    resolved = schedule.resolve(study, data)
+    resolved = resolve.resolve(study, data)
     ledger = Ledger(bench.new())
     lab = fake.FakeLab(ledger, resolved, data, fake.unchanged)
     first = next(spec for spec in schedule.next_runs(resolved, data, [], ()) if spec.role == "tune")

@@ -24,7 +24,8 @@ from small_models import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tunewise.desk.schedule import next_runs, resolve
+from tunewise.desk.protocol.resolve import resolve
+from tunewise.desk.protocol.schedule import next_runs
 from tunewise.errors import SpecError
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch

@@ -13,7 +13,7 @@ from desk.planned_study import arm_plan, study_plan
 from tunewise import __main__ as entry
 from tunewise import cli
 from tunewise import study as driver
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.build import build_report
 from tunewise.errors import MachineError, TunewiseError
 from tunewise.executors import client
@@ -139,7 +139,7 @@ class Lab:
             lost = RunRecord(run_id=spec.run_id, spec=spec, status="failed", message="it broke", attempts=attempts)
             ledger.finish(lost)
             return lost
-        return FakeLab(ledger, schedule.resolve(study_spec(), self.summary), self.summary, lambda r: r).run(spec)
+        return FakeLab(ledger, resolve.resolve(study_spec(), self.summary), self.summary, lambda r: r).run(spec)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_law_48_a_run_without_result_and_reason_is_not_taken_for_done(tmp_path: 
     lab._do = lambda request: iter([{"event": "end", "code": 0}])  # type: ignore[method-assign]
     ledger = Ledger(tmp_path)
     ledger.create()
-    spec = schedule.Drafts(schedule.resolve(study_spec(), data_summary()), data_summary()).base()
+    spec = schedule.Drafts(resolve.resolve(study_spec(), data_summary()), data_summary()).base()
     with pytest.raises(TunewiseError, match="without a result and without a reason"):
         lab.run(spec, ledger, tmp_path, lambda event: None)
     assert ledger.records() == []

@@ -12,8 +12,8 @@ from small_studies import FolderOf, LabHere, small_study
 from desk.conftest import ARMS, data_summary, study_spec
 from desk.test_declarations import compare as compare_with_a_seed
 from tunewise import study as driver
-from tunewise.desk import schedule
-from tunewise.desk.drafts import Drafts
+from tunewise.desk.protocol import resolve
+from tunewise.desk.protocol.drafts import Drafts
 from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
 from tunewise.inputs import input_files
@@ -194,7 +194,7 @@ def test_law_47_who_changes_the_study_is_not_asked(compare: Callable[..., Ledger
     compare(lambda spec, of: begun.append(spec.run_id), seed=7)
     assert begun
     data = data_summary()
-    study = schedule.resolve(study_spec(), data)
+    study = resolve.resolve(study_spec(), data)
     spec = Drafts(study, data).base()
     lost = RunRecord(run_id=spec.run_id, spec=spec.replace(threads=3), status="failed")
     assert find_stale(study, data, [lost]) is None

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tunewise.desk.schedule import current, next_runs, resolve
+from tunewise.desk.protocol.resolve import resolve
+from tunewise.desk.protocol.schedule import current, next_runs
 from tunewise.desk.statistics.metrics import compute, read_scores
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from tunewise.desk.drafts import short_training
-from tunewise.desk.schedule import twin
+from tunewise.desk.protocol.drafts import short_training
+from tunewise.desk.protocol.resolve import twin
 from tunewise.spec import (
     Role,
     StudySpec,

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from tunewise.desk.schedule import selected_evaluation
+from tunewise.desk.protocol.trials import selected_evaluation
 from tunewise.desk.statistics.metrics import compute, know_own, metrics_of, read_scores
 from tunewise.errors import StudyError
 from tunewise.records import LOST, RunRecord

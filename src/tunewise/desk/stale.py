@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tunewise.desk.drafts import Drafts, changed_since
 from tunewise.desk.fairness.finding import count
+from tunewise.desk.protocol.drafts import Drafts, changed_since
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.spec import NUMERICS, RunSpec, StudySpec
 

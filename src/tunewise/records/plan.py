@@ -110,11 +110,6 @@ def plan_key(study: StudySpec) -> str:
     return hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:8]
 
 
-def settled(study: StudySpec, plan: StudyPlan | None) -> StudySpec:
-    """The study with `micro_batch_tokens: auto` replaced by what the plan found; by the default without a plan."""
-    return settled_with(study, plan.micro_batch_tokens if plan else TrainSpec().tokens_at_once)
-
-
 def settled_with(study: StudySpec, tokens: int | Literal["auto"]) -> StudySpec:
     """The study with `micro_batch_tokens: auto` replaced by `tokens`."""
     if study.train.micro_batch_tokens != "auto":

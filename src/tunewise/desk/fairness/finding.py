@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from tunewise.desk import schedule
 from tunewise.desk.analysis.curves import LossPoint, share_of_training
+from tunewise.desk.protocol import confirmations, trials
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.verdict import Word
 from tunewise.records import DataSummary, RunRecord, Tuned
@@ -54,7 +54,7 @@ class Case:
     @cached_property
     def confirmed(self) -> Mapping[str, Sequence[RunRecord]]:
         """The confirmed runs by arm, by rising seed."""
-        return schedule.confirmed(self.study, self.records)
+        return confirmations.confirmed(self.study, self.records)
 
     @property
     def full(self) -> str | None:
@@ -85,7 +85,7 @@ class Case:
         margin = self.study.margin_in(metric)
         parts = [] if margin.absolute is None else [margin.absolute]
         if margin.share_of_gain is not None and self.full is not None and self.reference_loss is not None:
-            losses = [schedule.selection_loss(run) for run in self.confirmed.get(self.full, ())]
+            losses = [trials.selection_loss(run) for run in self.confirmed.get(self.full, ())]
             gains = [self.reference_loss - loss for loss in losses if math.isfinite(loss)]
             parts += [margin.share_of_gain * max(0.0, sum(gains) / len(gains))] if gains else []
         return min(parts, default=None)

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-from tunewise.desk import schedule
 from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
-from tunewise.desk.search import headroom
+from tunewise.desk.protocol import trials
+from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 
 
 def unequal_rule(case: Case) -> Iterator[Finding]:
     """An arm's rates were given by hand, so it was not searched like the others, or there were more than the cap."""
     for arm, method in case.study.trained_arms.items():
-        tried = schedule.trials(case.records, arm)
+        tried = trials.trials(case.records, arm)
         if method.rates is None and len(tried) <= case.study.tuning.cap:
             continue
         rates = ", ".join(f"{rate:g}" for rate in method.rates or [trial.rate for trial in tried])
@@ -29,11 +29,11 @@ def unequal_rule(case: Case) -> Iterator[Finding]:
 
 def optimum_at_edge(case: Case) -> Iterator[Finding]:
     """The chosen learning rate has no worse neighbour on one side, so a better one may lie beyond."""
-    rates = schedule.selected_rates(case.study, case.records)
+    rates = trials.selected_rates(case.study, case.records)
     for arm in case.confirmed:
-        if schedule.is_bracketed(case.study, case.records, arm):
+        if trials.is_bracketed(case.study, case.records, arm):
             continue
-        tried = ", ".join(f"{trial.rate:g}" for trial in schedule.trials(case.records, arm))
+        tried = ", ".join(f"{trial.rate:g}" for trial in trials.trials(case.records, arm))
         yield Finding(
             id="optimum-at-edge",
             severity="blocks",
@@ -49,9 +49,9 @@ def head_rate_at_edge(case: Case) -> Iterator[Finding]:
     head = case.study.head_arm
     if head is None or head not in case.confirmed or case.study.train.head_learning_rate is not None:
         return
-    if schedule.is_bracketed(case.study, case.records, head):
+    if trials.is_bracketed(case.study, case.records, head):
         return
-    rate = schedule.selected_rates(case.study, case.records)[head]
+    rate = trials.selected_rates(case.study, case.records)[head]
     yield Finding(
         id="head-rate-at-edge",
         severity="warns",
@@ -69,7 +69,7 @@ def too_much_headroom(case: Case) -> Iterator[Finding]:
     if margin is None:
         return
     for arm in case.trained_arms():
-        found = headroom(schedule.measured_losses(schedule.trials(case.records, arm)))
+        found = headroom(trials.measured_losses(trials.trials(case.records, arm)))
         if arm not in case.confirmed or found is None or found <= HEADROOM_SHARE * margin:
             continue
         yield Finding(
@@ -119,10 +119,10 @@ def shared_rate_untuned(case: Case) -> Iterator[Finding]:
 
 def no_finished_rate(case: Case) -> Iterator[Finding]:
     """Every trial of an arm diverged or failed, so the arm takes no part."""
-    rates = schedule.selected_rates(case.study, case.records)
+    rates = trials.selected_rates(case.study, case.records)
     for arm in case.study.arms:
-        tried = schedule.trials(case.records, arm)
-        if tried and arm not in rates and schedule.fits(case.records, arm):
+        tried = trials.trials(case.records, arm)
+        if tried and arm not in rates and trials.fits(case.records, arm):
             yield Finding(
                 id="no-finished-rate",
                 severity="warns",
@@ -134,7 +134,7 @@ def no_finished_rate(case: Case) -> Iterator[Finding]:
 def unequal_trials(case: Case) -> Iterator[Finding]:
     """The search of some arm took more trials than another's, by the same rule and cap."""
     arms = [arm for arm in case.trained_arms() if arm in case.confirmed]
-    counts = {arm: len(schedule.trials(case.records, arm)) for arm in arms}
+    counts = {arm: len(trials.trials(case.records, arm)) for arm in arms}
     if len(set(counts.values())) > 1:
         yield Finding(
             id="unequal-trials",

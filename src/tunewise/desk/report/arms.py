@@ -4,14 +4,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from tunewise.desk import schedule
 from tunewise.desk.analysis.costs import Cost, cost_of, ratios
 from tunewise.desk.analysis.forgetting import mean_curve
 from tunewise.desk.analysis.rate_ratio import rate_ratio
 from tunewise.desk.outlook import training_seconds
+from tunewise.desk.protocol import schedule, trials
+from tunewise.desk.protocol.search import bracket, headroom
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
-from tunewise.desk.search import bracket, headroom
 from tunewise.desk.statistics.intervals import Estimate, unit_interval
 from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of
 from tunewise.desk.statistics.paired import MetricSummary, PairedRuns, mean_interval
@@ -33,12 +33,12 @@ def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecor
     tuned = runs[0].tuned if runs else None
     cost = arm_cost(folder, name)
     trained = [run for run in runs if run.spec.learning_rate is not None]
-    losses = schedule.measured_losses(schedule.trials(folder.records, name))
+    losses = trials.measured_losses(trials.trials(folder.records, name))
     return ArmView(
         name=name,
         method=method.in_words(),
-        fits_in_memory=schedule.fits(folder.records, name),
-        learning_rate=schedule.selected_rates(folder.study, folder.records).get(name),
+        fits_in_memory=trials.fits(folder.records, name),
+        learning_rate=trials.selected_rates(folder.study, folder.records).get(name),
         bracket=bracket(losses),
         headroom=headroom(losses),
         rate_ratio=_rate_ratio(folder, name),
@@ -84,7 +84,7 @@ def _planned(folder: StudyFolder, arm: str) -> PlannedView | None:
 def _rate_ratio(folder: StudyFolder, arm: str) -> Estimate | None:
     if folder.full is None or arm in ("base", folder.full):
         return None
-    of_arm, of_full = (schedule.seed_losses(folder.records, name) for name in (arm, folder.full))
+    of_arm, of_full = (trials.seed_losses(folder.records, name) for name in (arm, folder.full))
     return rate_ratio(of_arm, of_full)
 
 
@@ -118,7 +118,7 @@ def _forgetting(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) 
 
 
 def _rate_curve(folder: StudyFolder, arm: str) -> tuple[RatePoint, ...]:
-    chosen = schedule.selected_rates(folder.study, folder.records).get(arm)
+    chosen = trials.selected_rates(folder.study, folder.records).get(arm)
     return tuple(
         RatePoint(
             learning_rate=trial.rate,
@@ -127,11 +127,11 @@ def _rate_curve(folder: StudyFolder, arm: str) -> tuple[RatePoint, ...]:
             forgetting=_forgetting_at(folder, arm, trial),
             selected=trial.rate == chosen,
         )
-        for trial in schedule.trials(folder.records, arm)
+        for trial in trials.trials(folder.records, arm)
     )
 
 
-def _forgetting_at(folder: StudyFolder, arm: str, trial: schedule.Trial) -> float | None:
+def _forgetting_at(folder: StudyFolder, arm: str, trial: trials.Trial) -> float | None:
     """The change of the mean NLL on general text after a trial, mean over its search seeds."""
     runs = [
         r

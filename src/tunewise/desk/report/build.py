@@ -7,17 +7,17 @@ from importlib.metadata import version
 
 import yaml
 
-from tunewise.desk import schedule
 from tunewise.desk.declarations import as_exploratory, changed_finding
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed, run_warnings
 from tunewise.desk.outlook import study_seconds
+from tunewise.desk.protocol import trials
+from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report.advice import advise
 from tunewise.desk.report.arms import arm_cost, arm_views
 from tunewise.desk.report.capacity import capacity
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
-from tunewise.desk.search import headroom
 from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
@@ -43,7 +43,7 @@ def build_report(ledger: Ledger) -> Report:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
     no_verdict = _why_not_yet(reading) or _why_no_verdict(folder)
     candidates = asked(folder.study, folder.full)
-    unfit = [arm for arm in candidates if not schedule.fits(folder.records, arm)]
+    unfit = [arm for arm in candidates if not trials.fits(folder.records, arm)]
     said = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
     if folder.changed:
         said = f"Exploratory, no verdict: {listed(folder.changed)} changed after the first test score."
@@ -178,13 +178,13 @@ def _why_no_verdict(folder: StudyFolder) -> str | None:
         return "No verdict: this study has no full fine-tuning arm to compare with."
     if len(folder.study.arms) == 1:
         return "No verdict: full fine-tuning is the only arm."
-    if not schedule.fits(folder.records, folder.full):
+    if not trials.fits(folder.records, folder.full):
         return (
             f"No verdict: {folder.full} ran out of memory on this machine, so nothing can be said of how the "
             "other arms compare with full fine-tuning."
         )
     candidates = asked(folder.study, folder.full)
-    if not any(schedule.fits(folder.records, arm) for arm in candidates):
+    if not any(trials.fits(folder.records, arm) for arm in candidates):
         return f"No verdict on {listed(candidates)}: ran out of memory on this machine."
     if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
         return "No verdict: too few runs finished to compare any arm with full fine-tuning."
@@ -194,7 +194,7 @@ def _why_no_verdict(folder: StudyFolder) -> str | None:
 def _reference_loss(folder: StudyFolder) -> float | None:
     """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
     heads = folder.confirmed.get(folder.study.reference_arm, [])
-    losses = [loss for run in heads if math.isfinite(loss := schedule.selection_loss(run))]
+    losses = [loss for run in heads if math.isfinite(loss := trials.selection_loss(run))]
     if losses:
         return sum(losses) / len(losses)
     if folder.base is None or TASKS[folder.data.task].has_classes:
@@ -217,7 +217,7 @@ def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
             base=tuple(folder.scores(reference)),
             against=full,
         )
-        edges = tuple(name for name in (arm, full) if not schedule.is_bracketed(study, folder.records, name))
+        edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, folder.records, name))
         search = RateSearch(edges, headroom_of_arm=_headroom(folder, arm), headroom_of_full=_headroom(folder, full))
         return Comparison(arm, runs, metric, margin, search)
 
@@ -254,7 +254,7 @@ def _headroom(folder: StudyFolder, arm: str) -> float | None:
     task = folder.data.task
     if primary_metric(task, folder.study.primary) != primary_metric(task):
         return None
-    return headroom(schedule.measured_losses(schedule.trials(folder.records, arm)))
+    return headroom(trials.measured_losses(trials.trials(folder.records, arm)))
 
 
 def _recommendation(folder: StudyFolder, verdicts: Sequence[Verdict]) -> str | None:

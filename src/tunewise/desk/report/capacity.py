@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding
+from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.low_rank import low_rank
@@ -61,7 +61,7 @@ def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
 def _direct(folder: StudyFolder, arm: str, method: LoraMethod, metric: str) -> DirectPoint:
     runs = folder.confirmed.get(arm, [])
     by_seed = [compute(metric, scores) for scores in folder.scores(runs, "valid")]
-    trials = schedule.chosen_trials(folder.study, folder.records, arm)
+    trials = trials_module.chosen_trials(folder.study, folder.records, arm)
     at_search = [compute(metric, scores) for scores in folder.scores(trials, "valid")]
     tuned = next((run.tuned for run in (*runs, *trials) if run.tuned), None)
     return DirectPoint(

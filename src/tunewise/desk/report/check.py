@@ -11,11 +11,12 @@ from rich.text import Text
 
 from tunewise.desk import outlook
 from tunewise.desk.fairness import check_before
+from tunewise.desk.protocol.centres import centre
+from tunewise.desk.protocol.schedule import num_steps
+from tunewise.desk.protocol.search import first_places, grid_rate
 from tunewise.desk.report import wording
 from tunewise.desk.report.tables import print_table
 from tunewise.desk.report.text import print_findings
-from tunewise.desk.schedule import centre, num_steps
-from tunewise.desk.search import first_places, grid_rate
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 
-from tunewise.desk import schedule
 from tunewise.desk.analysis.costs import TimedRun, usual_step
 from tunewise.desk.analysis.curves import LossPoint, TimedCurve, ToQuality, mean_losses, to_quality
 from tunewise.desk.analysis.forgetting import AtEqualQuality, Point, equal_quality, read_curve
 from tunewise.desk.budget import within_budget
 from tunewise.desk.declarations import changed
-from tunewise.desk.ranks import rank_curves
+from tunewise.desk.protocol import confirmations, resolve, schedule
+from tunewise.desk.protocol.ranks import rank_curves
 from tunewise.desk.statistics.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.statistics.scores import Rows, StoredScores
@@ -27,7 +27,7 @@ class StudyFolder:
     def __init__(self, ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> None:
         self.ledger, self.study, self.data, self.records = ledger, study, data, records
         self.stale: list[RunRecord] = []  # in the folder, but of another study: settings that were changed since
-        self.confirmed = schedule.confirmed(study, records)
+        self.confirmed = confirmations.confirmed(study, records)
         self.base = next((r for r in records if r.spec.role == "base" and r.status == "done"), None)
         self.full = study.full_arm
         self.searched = study  # as it was before its own trials told the rank of an arm
@@ -44,7 +44,7 @@ class StudyFolder:
         """The folder with all of its current records. Raises StudyError where it holds no prepared data."""
         data = ledger.data_summary()
         stored = ledger.records()
-        declared = schedule.resolve(ledger.study(), data)
+        declared = resolve.resolve(ledger.study(), data)
         know_own(declared)
         plan = within_budget(declared, data, stored)
         study = plan.study if plan else declared
@@ -59,7 +59,7 @@ class StudyFolder:
         `stored` are all records of the folder, from which those at the candidates are taken.
         """
         curves = rank_curves(self.study, self.data, self.records, self.scores)
-        study = schedule.settle(self.study, self.records, {arm: curve.candidate for arm, curve in curves.items()})
+        study = resolve.settle(self.study, self.records, {arm: curve.candidate for arm, curve in curves.items()})
         found = StudyFolder(self.ledger, study, self.data, schedule.current(study, self.data, stored))
         found.searched, found.rank_curves = self.study, curves
         found._scores, found._rows = self._scores, self._rows
@@ -71,7 +71,7 @@ class StudyFolder:
 
     def asked_for(self, undecided: Sequence[str]) -> "StudyFolder":
         """The same folder with the records that the protocol asked for, `undecided` going on to the second look."""
-        return self._with(schedule.asked_for(self.study, self.records, undecided))
+        return self._with(confirmations.asked_for(self.study, self.records, undecided))
 
     def of_arms(self, arms: Sequence[str]) -> "StudyFolder":
         """The same folder with the records of the base and of `arms` alone."""

@@ -6,7 +6,7 @@ The driver asks here which arms go on, the report which verdicts it may show: bo
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import confirmations, schedule
 from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
@@ -44,7 +44,7 @@ def read_looks(everything: StudyFolder, decide: Decide) -> Reading:
     second = everything.asked_for(undecided)
     if schedule.next_runs(study, data, second.records, undecided):
         return Reading(second, undecided, is_complete=False, verdicts=(), read_in={}, looks={})
-    compared = second.of_arms(schedule.going_on(study, undecided))  # these alone share seeds and levels
+    compared = second.of_arms(confirmations.going_on(study, undecided))  # these alone share seeds and levels
     # an arm that fits in memory no more has no verdict at the second look; that of the first stands
     later = {verdict.arm: verdict for verdict in decide(compared, ONE_SIDED_ERROR) if verdict.arm in undecided}
     read_in |= dict.fromkeys(later, compared)

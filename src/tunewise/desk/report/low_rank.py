@@ -13,7 +13,7 @@ from tunewise.desk.analysis.low_rank import (
     shortfall,
     whole_energies,
 )
-from tunewise.desk.ranks import margin_on_valid
+from tunewise.desk.protocol.ranks import margin_on_valid
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import LowRankView
 from tunewise.desk.report.folder import StudyFolder

@@ -6,12 +6,12 @@ The one that is named is the best on valid, so that test, on which the others ar
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tunewise.desk import schedule
 from tunewise.desk.fairness import Finding, listed
+from tunewise.desk.protocol import trials
+from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.report.folder import StudyFolder
-from tunewise.desk.search import headroom
 from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
 from tunewise.records import RunRecord
@@ -99,7 +99,7 @@ def _finer_rates(folder: StudyFolder, arm: str, metric: str) -> float:
     """What a rate between those tried may gain; 0 where nothing says, or selection looks at another metric."""
     if metric != primary_metric(folder.data.task):
         return 0.0
-    return headroom(schedule.measured_losses(schedule.trials(folder.records, arm))) or 0.0
+    return headroom(trials.measured_losses(trials.trials(folder.records, arm))) or 0.0
 
 
 def _words(view: PlacementView, blocked: Sequence[str]) -> str:

@@ -12,10 +12,10 @@ from tunewise.desk import outlook
 from tunewise.desk.expected import expected_runs, second_look
 from tunewise.desk.fairness.finding import listed
 from tunewise.desk.gpus import Gpu
+from tunewise.desk.protocol.resolve import resolve_as_planned
 from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.tables import needed_width, print_table
 from tunewise.desk.report.wording import at_least, study_duration
-from tunewise.desk.schedule import resolve_as_planned
 from tunewise.records.plan import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec
 from tunewise.text.numbers import MISSING, count, duration, size, threads

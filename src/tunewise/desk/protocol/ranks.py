@@ -7,7 +7,8 @@ candidate: it is trained by itself, at a rate of its own and with fresh seeds, a
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tunewise.desk import schedule
+from tunewise.desk.protocol import resolve
+from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
 from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
@@ -28,8 +29,8 @@ def rank_curves(
     for arm, method in study.lora_arms.items():
         if not method.has_open_rank:
             continue
-        trials = schedule.chosen_trials(study, records, arm)
-        search = schedule.arm_search(study, data, records, arm)
+        trials = trials_module.chosen_trials(study, records, arm)
+        search = trials_module.arm_search(study, data, records, arm)
         if not trials or search is None or not search.is_over:
             continue
         found[arm] = _curve(study, method, trials, _reference(study, records), scores)
@@ -41,7 +42,7 @@ def _reference(study: StudySpec, records: Sequence[RunRecord]) -> list[RunRecord
     arm = study.reference_arm
     if arm == "base":
         return [r for r in records if r.spec.role == "base" and r.status == "done"]
-    return schedule.chosen_trials(study, records, arm)
+    return trials_module.chosen_trials(study, records, arm)
 
 
 def _curve(
@@ -86,7 +87,7 @@ def _curve(
         num_units=len(set(whole[0].units)),
         points=tuple(points),
         candidate=candidate,
-        trained_as=schedule.twin(study.arms, spec.arm, candidate) or spec.arm,
+        trained_as=resolve.twin(study.arms, spec.arm, candidate) or spec.arm,
     )
 
 

@@ -1,0 +1,65 @@
+"""The confirmation runs of every arm, by seed and by look."""
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+
+from tunewise.desk.protocol.trials import selected_rates
+from tunewise.records import LOST, RunRecord
+from tunewise.spec import StudySpec
+
+
+def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Per arm its confirmation runs by rising seed, of the `records` that `asked_for` leaves.
+
+    A seed that an arm lost is left out of all arms that ran it: of all, or at the second look of those that went on
+    to it. An `existing` arm has one deterministic record, which stands for every seed.
+    """
+    runs = _confirmations_by_seed(study, records)
+    found: dict[str, list[RunRecord]] = {
+        arm: [] for arm in study.arms if any(run.status not in LOST for run in runs.get(arm, {}).values())
+    }
+    existing = [arm for arm in found if not study.arms[arm].is_trained]
+    for look, seeds in enumerate(_seeds_by_look(study)):
+        took_part = [arm for arm in found if arm not in existing and runs[arm].keys() & set(seeds)]
+        if look > 0 and not took_part:
+            break
+        kept = [s for s in seeds if all(s in runs[arm] and runs[arm][s].status not in LOST for arm in took_part)]
+        for arm in took_part:
+            found[arm] += [runs[arm][seed] for seed in kept]
+        for arm in existing:
+            found[arm] += [next(iter(runs[arm].values()))] * len(kept)
+    return found
+
+
+def _confirmations_by_seed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, dict[int, RunRecord]]:
+    """Per arm the confirmation runs at its chosen rate, lost ones too."""
+    rates = selected_rates(study, records)
+    found: dict[str, dict[int, RunRecord]] = {}
+    for record in records:
+        spec = record.spec
+        if spec.role == "confirm" and spec.learning_rate == rates.get(spec.arm):
+            found.setdefault(spec.arm, {})[spec.seed] = record
+    return found
+
+
+def _seeds_by_look(study: StudySpec) -> list[tuple[int, ...]]:
+    """The seeds that each look adds."""
+    seeds = study.confirmation_seeds()
+    return [seeds[begin:end] for begin, end in pairwise((0, *study.looks))]
+
+
+def asked_for(study: StudySpec, records: Sequence[RunRecord], undecided: Collection[str]) -> list[RunRecord]:
+    """The records without second-look runs of arms that do not go on to it; with nothing undecided, of the first look.
+
+    Such runs are left over from another margin or other looks; to read them would be a look that nobody declared.
+    """
+    first = _seeds_by_look(study)[0]
+    arms = going_on(study, undecided)
+    return [r for r in records if r.spec.role != "confirm" or r.spec.seed in first or r.spec.arm in arms]
+
+
+def going_on(study: StudySpec, undecided: Collection[str]) -> list[str]:
+    """The arms that go on to the second look: those undecided at the first, full, and the reference of gain."""
+    if not undecided:
+        return []
+    return [arm for arm in study.arms if arm in {*undecided, study.full_arm, study.reference_arm}]

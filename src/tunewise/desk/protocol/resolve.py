@@ -1,0 +1,85 @@
+"""From the study as written to the study that runs: task, placements, head arm, ranks."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from tunewise.desk.protocol.trials import selected_rates
+from tunewise.errors import SpecError
+from tunewise.records import DataSummary, RunRecord, Tuned
+from tunewise.records.data import num_steps
+from tunewise.records.plan import StudyPlan, settled_with
+from tunewise.spec import Method, StudySpec, Task, TrainSpec, same_arm
+from tunewise.spec.expand import PLACEMENTS, arm_name, expand, with_head_arm
+
+
+def settled(study: StudySpec, plan: StudyPlan | None) -> StudySpec:
+    """The study with `micro_batch_tokens: auto` replaced by what the plan found; by the default without a plan."""
+    return settled_with(study, plan.micro_batch_tokens if plan else TrainSpec().tokens_at_once)
+
+
+# 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/04-results.md).
+MIN_STEPS_FOR_SHORT_TRIALS = 40
+
+
+def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
+    """The study with its task filled in, an arm for every placement of `targets: auto` and, where there is a new head,
+    the `head` arm that tunes its rate.
+
+    Raises SpecError where the runs are too short for short trials.
+    """
+    return completed(study, data.task, data.arms, num_steps(study, data))
+
+
+def resolve_as_planned(study: StudySpec, plan: StudyPlan) -> StudySpec:
+    """As `resolve`, from the plan of a study whose data is not prepared."""
+    return completed(study, plan.task, {name: arm.tuned for name, arm in plan.arms.items()}, plan.work.num_steps)
+
+
+def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: int | None) -> StudySpec:
+    """The study with its task and the arms that nobody wrote down.
+
+    `arms`: what each of them trains, those of every placement included; `steps`: of a run, None: not known.
+    """
+    open_arms = [name for name, method in study.arms.items() if method.has_open_targets]
+    study = expand(study, {name: _placement_costs(name, arms) for name in open_arms})
+    if study.tuning.search == "short" and steps is not None and steps < MIN_STEPS_FOR_SHORT_TRIALS:
+        raise SpecError(
+            f"tuning.search: short needs runs of at least {MIN_STEPS_FOR_SHORT_TRIALS} optimizer steps, but these have "
+            f"{steps}. Leave it out, or train longer (train.epochs)."
+        )
+    return with_head_arm(study.replace(task=task), task)
+
+
+def _placement_costs(name: str, arms: Mapping[str, Tuned]) -> dict[str, int]:
+    """Parameters of one rank by placement, of those that the model has."""
+    found = {placement: arms.get(arm_name(name, placement)) for placement in PLACEMENTS}
+    return {placement: tuned.rank_parameters for placement, tuned in found.items() if tuned and tuned.rank_parameters}
+
+
+def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, int]) -> StudySpec:
+    """The study with `rank: auto` replaced by the ranks that were chosen (desk/protocol/ranks.py), where they were.
+
+    An arm that becomes what another one is already leaves its place to that one.
+
+    The search at the new rate begins where that of the highest rank ended: with alpha / rank the best rate hardly
+    depends on the rank, else it goes with sqrt(1 / (scale * rank)) as in `centre`. `records` are current.
+    """
+    rates = selected_rates(study, records)
+    arms = dict(study.arms)
+    for name, rank in ranks.items():
+        searched = study.lora_arms[name]
+        if twin(arms, name, rank):
+            del arms[name]
+            continue
+        method = searched.at(rank)
+        shift = math.sqrt(searched.scale * searched.top_rank / (method.scale * rank))
+        arms[name] = method.replace(learning_rate=float(f"{rates[name] * shift:.3g}"))
+    return study.replace(arms=arms)
+
+
+def twin(arms: Mapping[str, Method], name: str, rank: int) -> str | None:
+    """The arm that is what the named one is at this rank, and takes its place; None: there is none."""
+    searched = arms[name]
+    assert searched.method == "lora", "the arms with a rank to choose are LoRA"
+    wanted = same_arm(searched.at(rank))
+    return next((other for other, arm in arms.items() if other != name and same_arm(arm) == wanted), None)

@@ -1,0 +1,117 @@
+"""The learning-rate trials of every arm, and the rate that they choose."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tunewise.desk.protocol.centres import centre
+from tunewise.desk.protocol.search import Search, best_rate, brackets_best, search
+from tunewise.records import LOST, DataSummary, Evaluation, RunRecord, Status
+from tunewise.records.selection import pooled, selection_losses
+from tunewise.spec import Role, StudySpec
+
+TRIALS: tuple[Role, ...] = ("tune", "short")
+
+
+class Trial(NamedTuple):
+    """One learning-rate trial, as far as its runs ended; `evaluation` is None where a run was lost or diverged."""
+
+    rate: float
+    evaluation: Evaluation | None  # pooled over the search seeds
+    status: Status
+    num_seeds: int  # of the search, that are done
+
+
+def selected_evaluation(record: RunRecord) -> Evaluation | None:
+    """The evaluation on valid whose weights the run's scores speak of."""
+    return next((e for e in record.evaluations if e.step == record.selected_step), None)
+
+
+def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord], arm: str) -> Search | None:
+    """How far the search of an arm is; None where nothing is trained."""
+    method = study.trained_arms.get(arm)
+    if method is None:
+        return None
+    whole = {role: [t for t in trials(records, arm, role) if t.num_seeds == study.tuning.seeds] for role in TRIALS}
+    full, short = ({trial.rate: trial.evaluation for trial in whole[role]} for role in TRIALS)
+    if not fits(records, arm):  # another rate would need as much memory
+        return Search(list(full), [], list(short), [])
+    if method.rates is not None:  # these alone, and a fairness finding says so
+        tried = [rate for rate in method.rates if rate in full]
+        return Search(tried, [rate for rate in method.rates if rate not in full], [], [])
+    return search(study.tuning, centre(study, data, method), full, short, selection_losses)
+
+
+def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
+    """The learning rate of new weights in every arm; None where there are none, or while it is not known."""
+    if not data.num_new_parameters:
+        return None
+    return study.train.head_learning_rate or selected_rates(study, records).get(study.reference_arm)
+
+
+def fits(records: Sequence[RunRecord], arm: str) -> bool:
+    """False if some run of an arm needed more memory than the machine has, so that it takes no part."""
+    return not any(r.spec.arm == arm and r.status == "out-of-memory" for r in records)
+
+
+def trials(records: Sequence[RunRecord], arm: str, role: Role = "tune") -> list[Trial]:
+    """The learning-rate trials of an arm that ended, by rising rate: those of full length, or the `short` ones."""
+    by_rate: dict[float, dict[int, RunRecord]] = {}  # rate -> seed -> run
+    for record in records:
+        spec = record.spec
+        if spec.arm == arm and spec.role == role and spec.learning_rate is not None:
+            by_rate.setdefault(spec.learning_rate, {})[spec.seed] = record
+    return [_trial(rate, [of_seed for _, of_seed in sorted(by_rate[rate].items())]) for rate in sorted(by_rate)]
+
+
+def _trial(rate: float, runs: Sequence[RunRecord]) -> Trial:
+    status: Status = next((run.status for run in runs if run.status != "done"), "done")
+    found = [evaluation for run in runs if run.status == "done" and (evaluation := selected_evaluation(run))]
+    return Trial(rate, pooled(found) if len(found) == len(runs) else None, status, len(runs))
+
+
+def seed_losses(records: Sequence[RunRecord], arm: str) -> dict[int, dict[float, float]]:
+    """What the full-length trials of an arm reached: search seed -> rate -> loss, of those that trained to the end."""
+    found: dict[int, dict[float, float]] = {}
+    for record in records:
+        spec = record.spec
+        is_trial = (spec.arm, spec.role, record.status) == (arm, "tune", "done")
+        if is_trial and spec.learning_rate is not None and math.isfinite(loss := selection_loss(record)):
+            found.setdefault(spec.seed, {})[spec.learning_rate] = loss
+    return found
+
+
+def selection_loss(record: RunRecord) -> float:
+    """What selection minimises, of the run's selected weights; infinite where nothing was selected."""
+    evaluation = selected_evaluation(record)
+    return math.inf if evaluation is None else evaluation.selection_loss
+
+
+def trial_losses(found: Sequence[Trial]) -> dict[float, float | None]:
+    """What the search minimises, by rate; None where the trial diverged or failed: the search goes past neither."""
+    return selection_losses({trial.rate: trial.evaluation for trial in found})
+
+
+def measured_losses(found: Sequence[Trial]) -> dict[float, float | None]:
+    """Like `trial_losses` without the failed trials, which say nothing about their rates."""
+    return trial_losses([trial for trial in found if trial.status not in LOST])
+
+
+def selected_rates(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, float]:
+    """The best tried rate of every arm that has one, and fits in memory."""
+    best = {arm: best_rate(trial_losses(trials(records, arm))) for arm in study.arms if fits(records, arm)}
+    return {arm: rate for arm, rate in best.items() if rate is not None}
+
+
+def chosen_trials(study: StudySpec, records: Sequence[RunRecord], arm: str) -> list[RunRecord]:
+    """The full-length trials of an arm at its best tried rate, one for every search seed; none without a rate."""
+    rate = selected_rates(study, records).get(arm)
+    return [r for r in records if rate and (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
+
+
+def is_bracketed(study: StudySpec, records: Sequence[RunRecord], arm: str) -> bool:
+    """True if worse (or diverged) rates were tried on both sides of the chosen one, or nothing is trained.
+
+    A failed trial is no worse rate: nobody knows what it would have reached.
+    """
+    return not study.arms[arm].is_trained or brackets_best(measured_losses(trials(records, arm)))
