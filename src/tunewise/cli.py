@@ -173,7 +173,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
-    from tunewise.desk.gpus import find_gpu
+    from tunewise.desk.planning.gpus import find_gpu
     from tunewise.desk.report.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.storage.disk import require_output, write_output

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tunewise.desk.outlook import study_seconds
+from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunewise.desk.budget import affordable
 from tunewise.desk.declarations import declarations
-from tunewise.desk.expected import num_scored, trials_of
 from tunewise.desk.export import check_path, export_records
 from tunewise.desk.fairness import check_before
+from tunewise.desk.planning.budget import affordable
+from tunewise.desk.planning.expected import num_scored, trials_of
 from tunewise.desk.protocol import confirmations, resolve, schedule
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.drafts import changed_since

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from simulated_study import ARMS, CLASSIFY, EXISTING, ROWS, SFT, bowl, drive, record, study
 
-from tunewise.desk.expected import Extent, Length, Runs, expected_runs, second_look, trials_of
+from tunewise.desk.planning.expected import Extent, Length, Runs, expected_runs, second_look, trials_of
 from tunewise.desk.protocol import schedule
 from tunewise.desk.protocol.drafts import Drafts
 from tunewise.records import DataSummary, RunRecord, Tuned

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from tunewise import study as driver
 from tunewise.cli import app
-from tunewise.desk import outlook
-from tunewise.desk.gpus import GPUS, Gpu, find_gpu
+from tunewise.desk.planning import estimates
+from tunewise.desk.planning.gpus import GPUS, Gpu, find_gpu
 from tunewise.desk.report.plan import USES, chart, print_plan
 from tunewise.errors import SpecError
 from tunewise.records.plan import Speed, StudyPlan, StudySeconds, fitting_tokens
@@ -35,18 +35,18 @@ def printed(
 
 
 def test_a_peak_is_tight_above_nine_tenths_of_the_memory() -> None:
-    assert outlook.fit(PEAK, PEAK.total) == "tight"
-    assert outlook.fit(PEAK, PEAK.total - 1) == "does not fit"
-    assert outlook.fit(PEAK, math.ceil(PEAK.total / 0.9) + 1) == "fits"
+    assert estimates.fit(PEAK, PEAK.total) == "tight"
+    assert estimates.fit(PEAK, PEAK.total - 1) == "does not fit"
+    assert estimates.fit(PEAK, math.ceil(PEAK.total / 0.9) + 1) == "fits"
 
 
 def test_a_quantized_base_replaces_the_bytes_of_its_frozen_weights_by_four_bits_and_constants() -> None:
-    packed = outlook.quantized(arm_plan())
+    packed = estimates.quantized(arm_plan())
     assert packed is not None
     assert PEAK.weights - packed.weights == 2 * GIB - round(GIB * 4.127 / 8)
     assert packed.activations == PEAK.activations
-    assert outlook.quantized(arm_plan(frozen_linear_weights=0, frozen_linear_bytes=0)) is None
-    assert outlook.quantized(arm_plan(step=None)) is None
+    assert estimates.quantized(arm_plan(frozen_linear_weights=0, frozen_linear_bytes=0)) is None
+    assert estimates.quantized(arm_plan(step=None)) is None
 
 
 def test_an_epoch_is_bound_by_the_cards_rate_or_by_its_bandwidth() -> None:
@@ -54,25 +54,25 @@ def test_an_epoch_is_bound_by_the_cards_rate_or_by_its_bandwidth() -> None:
     four times 1.18 MB of gradients and weights that learn."""
     arm, plan = arm_plan(), study_plan()
     by_rate = Gpu(24, 1e9, 10.0, "")
-    assert outlook.least_epoch_seconds(arm, plan, by_rate) == pytest.approx(3.0)
+    assert estimates.least_epoch_seconds(arm, plan, by_rate) == pytest.approx(3.0)
     by_bandwidth = Gpu(24, 100.0, 1e9, "")
     moved = 63 * (12 * GIB + 4 * 4 * 294_912)
-    assert outlook.least_epoch_seconds(arm, plan, by_bandwidth) == pytest.approx(moved / 100e9)
+    assert estimates.least_epoch_seconds(arm, plan, by_bandwidth) == pytest.approx(moved / 100e9)
 
 
 def test_without_rows_or_without_bf16_there_is_no_time() -> None:
     card = Gpu(24, 1000.0, 100.0, "")
-    assert outlook.least_epoch_seconds(arm_plan(), study_plan({"num_rows": None}), card) is None
-    assert outlook.least_epoch_seconds(arm_plan(), study_plan(), card._replace(bf16_teraflops=None)) is None
+    assert estimates.least_epoch_seconds(arm_plan(), study_plan({"num_rows": None}), card) is None
+    assert estimates.least_epoch_seconds(arm_plan(), study_plan(), card._replace(bf16_teraflops=None)) is None
 
 
 def test_the_margin_is_that_of_check() -> None:
-    found = outlook.resolvable_margin(study(), study_plan())
+    found = estimates.resolvable_margin(study(), study_plan())
     assert found is not None
     assert found[1] == "nll"
     assert 0 < found[0] < 1
-    assert outlook.resolvable_margin(study(), study_plan({"splits": ()})) is None
-    assert outlook.resolvable_margin(study().replace(looks=(1,)), study_plan()) is None, "one seed resolves nothing"
+    assert estimates.resolvable_margin(study(), study_plan({"splits": ()})) is None
+    assert estimates.resolvable_margin(study().replace(looks=(1,)), study_plan()) is None, "one seed resolves nothing"
 
 
 # --- automatic micro-batches
@@ -109,13 +109,13 @@ def test_the_time_of_a_study_is_that_of_its_trials_its_confirmations_and_the_bas
     asked, plan = timed_study(forgetting={"tokens": 0})
     trial = 126 * 2.0 + 4 * 400 * 0.01
     confirmation = trial + 5000 * 0.03
-    found = outlook.study_seconds(asked, plan)
+    found = estimates.study_seconds(asked, plan)
     assert found is not None
     assert found.least == pytest.approx(2 * (3 * trial + 3 * confirmation) + 5400 * 0.03)
     assert found.most == pytest.approx(2 * (5 * trial + 3 * confirmation) + 5400 * 0.03)
     assert found.second_look is None
     more, _ = timed_study(forgetting={"tokens": 0}, looks=[3, 5])
-    found = outlook.study_seconds(more, plan)
+    found = estimates.study_seconds(more, plan)
     assert found is not None
     assert found.second_look == pytest.approx(2 * 2 * confirmation)
 
@@ -124,7 +124,7 @@ def test_general_text_is_scored_at_every_point_and_valid_where_no_evaluation_has
     """Of 126 steps evaluations are after 32, 63, 94 and 126, points at 0, 63 and 126: valid is scored once more."""
     without, _ = timed_study(forgetting={"tokens": 0})
     asked, plan = timed_study(forgetting={"tokens": 1000, "points": 2})
-    with_general, plain = outlook.study_seconds(asked, plan), outlook.study_seconds(without, plan)
+    with_general, plain = estimates.study_seconds(asked, plan), estimates.study_seconds(without, plan)
     assert with_general is not None
     assert plain is not None
     trial, confirmation = 1000 * 0.01, (400 + 3 * 1000) * 0.01 + 1000 * 0.03
@@ -135,11 +135,11 @@ def test_a_step_after_a_scoring_takes_more() -> None:
     """Evaluations after 32, 63, 94 and 126, points at 0, 42, 84 and 126: a trial is interrupted 3 times, a run 5."""
     asked, plan = timed_study(forgetting={"tokens": 1000, "points": 3})
     slower = {name: arm.replace(speed=SPEED.replace(resume_seconds=0.5)) for name, arm in plan.arms.items()}
-    found, plain = (outlook.study_seconds(asked, of) for of in (plan.replace(arms=slower), plan))
+    found, plain = (estimates.study_seconds(asked, of) for of in (plan.replace(arms=slower), plan))
     assert found is not None
     assert plain is not None
     assert found.least - plain.least == pytest.approx(2 * (3 * 3 * 0.5 + 3 * 5 * 0.5))
-    of_run = outlook.training_seconds(asked, plan.replace(arms=slower), "full")
+    of_run = estimates.training_seconds(asked, plan.replace(arms=slower), "full")
     assert of_run == pytest.approx(126 * 2.0 + 5 * 0.5)
 
 
@@ -149,7 +149,7 @@ def test_short_trials_take_their_share_of_the_steps_and_all_of_their_evaluations
     asked, plan = timed_study(**changes)
     short, trial = 19 * 2.0 + 1600 * 0.01, 126 * 2.0 + (1600 + 1000) * 0.01
     confirmation = 126 * 2.0 + 1600 * 0.01 + 6000 * 0.03
-    found = outlook.study_seconds(asked, plan)
+    found = estimates.study_seconds(asked, plan)
     assert found is not None
     assert found.least == pytest.approx(2 * (7 * short + 3 * trial + 3 * confirmation) + 6400 * 0.03)
 
@@ -158,7 +158,7 @@ def test_truncations_and_extractions_score_valid_again() -> None:
     arms = {"full": {"method": "full", "extract": [4, 8]}, "lora": {"method": "lora", "rank": "auto", "max_rank": 8}}
     asked, plan = timed_study(arms=arms, forgetting={"tokens": 0})
     without, _ = timed_study(forgetting={"tokens": 0})
-    found, plain = outlook.study_seconds(asked, plan), outlook.study_seconds(without, plan)
+    found, plain = estimates.study_seconds(asked, plan), estimates.study_seconds(without, plan)
     assert found is not None
     assert plain is not None
     trial = 126 * 2.0 + 4 * 400 * 0.01
@@ -187,8 +187,8 @@ def test_what_is_in_the_time_of_a_study_and_what_is_not_is_said() -> None:
 
 def test_without_the_speed_of_an_arm_or_without_data_the_study_has_no_time() -> None:
     asked, plan = timed_study()
-    assert outlook.study_seconds(asked, plan.replace(arms={**plan.arms, "lora": arm_plan()})) is None
-    assert outlook.study_seconds(asked, plan.replace(work=plan.work.replace(splits=()))) is None
+    assert estimates.study_seconds(asked, plan.replace(arms={**plan.arms, "lora": arm_plan()})) is None
+    assert estimates.study_seconds(asked, plan.replace(work=plan.work.replace(splits=()))) is None
 
 
 def test_seconds_say_what_they_are_derived_from() -> None:
@@ -231,7 +231,7 @@ def test_the_time_of_a_classification_of_raw_data_has_the_head_arm_in_it(monkeyp
     found = planned_by(monkeypatch, asked, of_lab)
     with_head = asked.replace(arms={**asked.model_dump()["arms"], "head": {"method": "head"}})
     assert found.arms["head"].speed == SPEED
-    assert found.seconds == outlook.study_seconds(with_head, found)
+    assert found.seconds == estimates.study_seconds(with_head, found)
     without = planned_by(monkeypatch, asked, plan).seconds
     assert found.seconds is not None
     assert without is not None

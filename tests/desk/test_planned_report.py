@@ -10,7 +10,7 @@ from planned_study import PEAK, SPEED, arm_plan, study_plan
 from rich.console import Console
 
 from tunewise import study as driver
-from tunewise.desk import outlook
+from tunewise.desk.planning import estimates
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.build import build_report
@@ -47,14 +47,14 @@ def test_every_planned_arm_has_its_figures_and_the_study_its_seconds(make_study:
     assert lora.train_seconds == pytest.approx(126 * 0.1)
     assert report.study.planned_seconds is None, "the speed of an arm is not known"
     plan = plan_of(ledger)
-    assert build_report(ledger).study.planned_seconds == outlook.study_seconds(ledger.study(), plan) is not None
+    assert build_report(ledger).study.planned_seconds == estimates.study_seconds(ledger.study(), plan) is not None
 
 
 def test_the_search_before_a_rank_was_told_is_in_the_planned_seconds(make_study: Callable[..., Ledger]) -> None:
     ledger = make_study(study={"arms": {"full": {"method": "full"}, "lora": {"method": "lora", "rank": "auto"}}})
     plan = plan_of(ledger)
     found = build_report(ledger).study
-    assert found.planned_seconds == outlook.study_seconds(ledger.study(), plan) is not None
+    assert found.planned_seconds == estimates.study_seconds(ledger.study(), plan) is not None
     assert found.finished_runs == len(ledger.records())
 
 

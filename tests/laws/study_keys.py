@@ -21,7 +21,7 @@ import tunewise.lab.run
 from desk import conftest as fake
 from desk import simulated_study
 from tunewise import study as driver
-from tunewise.desk.budget import affordable
+from tunewise.desk.planning.budget import affordable
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.wording import recommendation

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from laws.small_studies import LabHere, SmallStudy, small_study
-from tunewise.desk.expected import Length, Runs, expected_runs
+from tunewise.desk.planning.expected import Length, Runs, expected_runs
 from tunewise.desk.protocol import schedule
 from tunewise.lab import run as lab_run
 from tunewise.lab.data.batching import Example, read_examples

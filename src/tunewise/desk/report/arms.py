@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tunewise.desk.analysis.costs import Cost, cost_of, ratios
 from tunewise.desk.analysis.forgetting import mean_curve
 from tunewise.desk.analysis.rate_ratio import rate_ratio
-from tunewise.desk.outlook import training_seconds
+from tunewise.desk.planning.estimates import training_seconds
 from tunewise.desk.protocol import schedule, trials
 from tunewise.desk.protocol.search import bracket, headroom
 from tunewise.desk.report.folder import StudyFolder

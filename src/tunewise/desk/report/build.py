@@ -9,7 +9,7 @@ import yaml
 
 from tunewise.desk.declarations import as_exploratory, changed_finding
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed, run_warnings
-from tunewise.desk.outlook import study_seconds
+from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report.advice import advise

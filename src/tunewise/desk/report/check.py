@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tunewise.desk import outlook
 from tunewise.desk.fairness import check_before
+from tunewise.desk.planning import estimates
 from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.schedule import num_steps
 from tunewise.desk.protocol.search import first_places, grid_rate
@@ -93,11 +93,11 @@ def expected(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
         if arm.step is None:
             yield f"Planned, {name}: {arm.note}."
             continue
-        room = f"{outlook.fit(arm.step, plan.memory_bytes)} in {numbers.size(plan.memory_bytes)}"
+        room = f"{estimates.fit(arm.step, plan.memory_bytes)} in {numbers.size(plan.memory_bytes)}"
         seconds = wording.at_least(numbers.duration(arm.speed.step_seconds if arm.speed else None), arm)
         time = f", {seconds} a step" if arm.speed else ""
         yield f"Planned, {name}: {numbers.size(arm.step.total)} at the peak of a step ({room}){time}."
-    if whole := outlook.study_seconds(study, plan):
+    if whole := estimates.study_seconds(study, plan):
         yield f"Planned, the whole study: {wording.study_duration(whole, plan)}. More: tunewise plan."
 
 

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunewise.desk import outlook
-from tunewise.desk.expected import expected_runs, second_look
 from tunewise.desk.fairness.finding import listed
-from tunewise.desk.gpus import Gpu
+from tunewise.desk.planning import estimates
+from tunewise.desk.planning.expected import expected_runs, second_look
+from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.protocol.resolve import resolve_as_planned
 from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.tables import needed_width, print_table
@@ -92,7 +92,7 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
         ("peak of scoring", lambda arm: _total(arm.evaluation)),
         (
             f"of {size(plan.memory_bytes)}",
-            lambda arm: outlook.fit(arm.step, plan.memory_bytes) if arm.step else MISSING,
+            lambda arm: estimates.fit(arm.step, plan.memory_bytes) if arm.step else MISSING,
         ),
         ("micro-batch", lambda arm: f"{arm.micro_batches[0][1]:,} tokens"),
         ("largest that fits", _largest),
@@ -100,11 +100,11 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
         ("on disk", lambda arm: size(arm.saved_bytes)),
     ]
     if card:
-        least = ("epoch, at least", lambda arm: duration(outlook.least_epoch_seconds(arm, plan, card[1])))
+        least = ("epoch, at least", lambda arm: duration(estimates.least_epoch_seconds(arm, plan, card[1])))
         rows.append(least)
     if any(arm.speed for arm in plan.arms.values()):
         rows.append(("a step", lambda arm: at_least(duration(arm.speed.step_seconds if arm.speed else None), arm)))
-        rows.append(("an epoch", lambda arm: at_least(duration(outlook.epoch_seconds(arm, plan)), arm)))
+        rows.append(("an epoch", lambda arm: at_least(duration(estimates.epoch_seconds(arm, plan)), arm)))
     rows.append(("operations", lambda arm: "checked" if arm.is_checked else "estimate"))
     return rows
 
@@ -128,10 +128,10 @@ def _largest(arm: ArmPlan) -> str:
 def _remarks(study: StudySpec, plan: StudyPlan, card: Card) -> list[str]:
     remarks = [f"{name}: {arm.note}" for name, arm in plan.arms.items() if arm.note]
     for name, arm in plan.arms.items():
-        if arm.step and (packed := outlook.quantized(arm)):
+        if arm.step and (packed := estimates.quantized(arm)):
             remarks.append(f"{name} on a base in 4 bits (NF4): about {size(packed.total)}. Derived, not planned.")
     remarks += _time(study, plan)
-    margin = outlook.resolvable_margin(study, plan)
+    margin = estimates.resolvable_margin(study, plan)
     if margin:
         remarks.append(
             f"The smallest margin that test set and seeds can resolve is about {margin[0]:.2g} in {margin[1]}."
@@ -167,7 +167,7 @@ def _time(study: StudySpec, plan: StudyPlan) -> list[str]:
 
 def _what_is_counted(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
     """The runs behind the seconds of a study, and what is in none of them."""
-    length = outlook.length(study, plan)
+    length = estimates.length(study, plan)
     assert length is not None, "a study with seconds"
     least, most = (sum(runs.num_runs for runs in expected_runs(study, length, of)) for of in ("least", "cap"))
     counted = f"{least} runs" if least == most else f"{least} to {most} runs"
@@ -192,7 +192,7 @@ def chart(plan: StudyPlan) -> str:
         if arm.step is None:
             continue
         bars[name] = arm.step
-        if packed := outlook.quantized(arm):
+        if packed := estimates.quantized(arm):
             bars[f"{name}, base in 4 bits (derived)"] = packed
     return standalone(to_svg(_stacked(bars)))
 

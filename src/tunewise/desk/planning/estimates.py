@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tunewise.desk.expected import Length, Runs, confirmations, expected_runs, second_look
-from tunewise.desk.gpus import Gpu
+from tunewise.desk.planning.expected import Length, Runs, confirmations, expected_runs, second_look
+from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.records.plan import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tunewise.desk.expected import Length, expected_runs, second_look
+from tunewise.desk.planning.expected import Length, expected_runs, second_look
 from tunewise.desk.protocol import schedule
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
