@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunewise.desk.declarations import declarations
 from tunewise.desk.export import check_path, export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.planning.budget import affordable
@@ -14,13 +13,15 @@ from tunewise.desk.protocol import confirmations, resolve, schedule
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.drafts import changed_since
 from tunewise.desk.protocol.resolve import settled
-from tunewise.desk.report.build import build_report, undecided_arms
+from tunewise.desk.report.build import build_report
 from tunewise.desk.report.card import write_card
 from tunewise.desk.report.check import Checked
-from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.view import Report
-from tunewise.desk.stale import find_stale, stale_sentence
 from tunewise.desk.statistics.metrics import check_asked
+from tunewise.desk.study.declarations import declarations
+from tunewise.desk.study.stale import find_stale, stale_sentence
+from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.verdicts import undecided_arms
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.client import LabServer
 from tunewise.inputs.input_files import InputFiles

@@ -9,10 +9,10 @@ import pytest
 
 from desk.conftest import ARMS, FakeLab, data_summary, study_spec, unchanged
 from tunewise import study as driver
-from tunewise.desk.declarations import declarations
 from tunewise.desk.protocol import resolve
 from tunewise.desk.report.build import build_report
 from tunewise.desk.report.view import Report
+from tunewise.desk.study.declarations import declarations
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec

@@ -14,11 +14,12 @@ from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids
 
 from tunewise.desk.protocol import centres, schedule, trials
 from tunewise.desk.protocol import confirmations as confirmations_module
-from tunewise.desk.report.build import build_report, undecided_arms
-from tunewise.desk.report.folder import StudyFolder
-from tunewise.desk.report.looks import read_looks
+from tunewise.desk.report.build import build_report
 from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
+from tunewise.desk.study.looks import read_looks
+from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.verdicts import undecided_arms
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, TuningSpec
 from tunewise.storage.ledger import Ledger

@@ -14,12 +14,12 @@ from rich.console import Console
 from desk.conftest import write_study
 from tunewise.desk.protocol import resolve, schedule, trials
 from tunewise.desk.protocol.ranks import rank_curves
-from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.html import write_report
 from tunewise.desk.report.text import print_report
 from tunewise.desk.report.wording import rank_rows
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.study.state import StudyFolder
 from tunewise.records import RunRecord, truncated_split
 from tunewise.spec import LoraMethod, PeftMethod
 from tunewise.spec.reading import parse_study

@@ -14,7 +14,7 @@ from desk.test_declarations import compare as compare_with_a_seed
 from tunewise import study as driver
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.drafts import Drafts
-from tunewise.desk.stale import find_stale, stale_sentence
+from tunewise.desk.study.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
 from tunewise.inputs import input_files
 from tunewise.inputs.input_files import InputFiles

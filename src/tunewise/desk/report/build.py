@@ -1,33 +1,30 @@
 """From a study folder to its report: reads records and scores, asks the desk, and puts the answers together."""
 
-import math
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
 
 import yaml
 
-from tunewise.desk.declarations import as_exploratory, changed_finding
-from tunewise.desk.fairness import Case, Finding, check, hold_back, listed, run_warnings
+from tunewise.desk.fairness import listed, run_warnings
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol import trials
-from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report.advice import advise
 from tunewise.desk.report.arms import arm_cost, arm_views
 from tunewise.desk.report.capacity import capacity
-from tunewise.desk.report.folder import StudyFolder
-from tunewise.desk.report.looks import Reading, read_looks
 from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.sentences import sentence, what_would_decide
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
-from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metrics import METRICS, compute, primary_metric
-from tunewise.desk.statistics.multiplicity import decide_together, recommended
+from tunewise.desk.statistics.multiplicity import recommended
 from tunewise.desk.statistics.paired import PairedRuns
-from tunewise.desk.statistics.verdict import RateSearch, Verdict
-from tunewise.records import LOST_SEED
-from tunewise.spec import TASKS, StudySpec
+from tunewise.desk.statistics.verdict import Verdict
+from tunewise.desk.study.declarations import as_exploratory, changed_finding
+from tunewise.desk.study.looks import Reading, read_looks
+from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.verdicts import _case, _findings, _why_no_verdict, _words, asked
+from tunewise.spec import StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.text.numbers import short_path
 
@@ -76,40 +73,6 @@ def build_report(ledger: Ledger) -> Report:
     return Report(**{**dict(report), "advice": advise(folder, report)})
 
 
-def undecided_arms(ledger: Ledger) -> tuple[str, ...]:
-    """The arms that go on to the second look; empty where the first is not complete, or leaves nothing open."""
-    return read_looks(StudyFolder.read(ledger), _words).undecided
-
-
-def _words(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
-    """The verdicts at a complete look, as far as the fairness rules allow; empty where it has none."""
-    if _why_no_verdict(folder):
-        return ()
-    findings = _findings(folder)
-    return tuple(hold_back(_with_lost_runs(verdict, folder), findings) for verdict in _verdicts(folder, level))
-
-
-def _with_lost_runs(verdict: Verdict, folder: StudyFolder) -> Verdict:
-    """The verdict with the count of runs that diverged, and the seeds that were left out."""
-    runs = {arm: folder.confirmed[arm] for arm in (verdict.arm, verdict.against)}
-    diverged = {arm: number for arm, of in runs.items() if (number := sum(run.status == "diverged" for run in of))}
-    lost = {r.spec.seed for r in folder.records if r.spec.role == "confirm" and r.status in LOST_SEED}
-    return verdict.replace(diverged_runs=diverged, dropped_seeds=tuple(sorted(lost)))
-
-
-def _findings(folder: StudyFolder) -> tuple[Finding, ...]:
-    found = check(_case(folder))
-    if folder.budget is None:
-        return found
-    evidence = f"budget: {folder.study.budget}"
-    return (*found, Finding(id="budget", severity="note", sentence=folder.budget, evidence=evidence))
-
-
-def _case(folder: StudyFolder) -> Case:
-    curve = folder.selection_curve(folder.full) if folder.full else ()
-    return Case(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder), curve)
-
-
 # --- the study and its verdicts
 
 
@@ -152,12 +115,6 @@ def _question(study: StudySpec, full: str | None) -> str:
     return f"{verb} {listed(others)} as good as full fine-tuning of {model} on {data}?"
 
 
-def asked(study: StudySpec, full: str | None) -> list[str]:
-    """The arms that the question is about: all but full, and but the reference of gain unless it is the only one."""
-    others = [name for name in study.arms if name != full]
-    return [name for name in others if name != study.reference_arm] or others
-
-
 def _why_not_yet(reading: Reading) -> str | None:
     """What is missing until a look is complete, in a sentence; None: nothing."""
     if reading.is_complete:
@@ -170,63 +127,6 @@ def _why_not_yet(reading: Reading) -> str | None:
             f"{'goes' if len(reading.undecided) == 1 else 'go'} on to {looks[1]}. The same command continues."
         )
     return f"{begin}the verdict is read once every arm is confirmed with {looks[0]} seeds. The same command continues."
-
-
-def _why_no_verdict(folder: StudyFolder) -> str | None:
-    """The reason why a complete look allows no outcome to be read, in a sentence; None: it does."""
-    if folder.full is None:
-        return "No verdict: this study has no full fine-tuning arm to compare with."
-    if len(folder.study.arms) == 1:
-        return "No verdict: full fine-tuning is the only arm."
-    if not trials.fits(folder.records, folder.full):
-        return (
-            f"No verdict: {folder.full} ran out of memory on this machine, so nothing can be said of how the "
-            "other arms compare with full fine-tuning."
-        )
-    candidates = asked(folder.study, folder.full)
-    if not any(trials.fits(folder.records, arm) for arm in candidates):
-        return f"No verdict on {listed(candidates)}: ran out of memory on this machine."
-    if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
-        return "No verdict: too few runs finished to compare any arm with full fine-tuning."
-    return None
-
-
-def _reference_loss(folder: StudyFolder) -> float | None:
-    """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
-    heads = folder.confirmed.get(folder.study.reference_arm, [])
-    losses = [loss for run in heads if math.isfinite(loss := trials.selection_loss(run))]
-    if losses:
-        return sum(losses) / len(losses)
-    if folder.base is None or TASKS[folder.data.task].has_classes:
-        return None
-    return compute("nll", folder.scores([folder.base], "valid")[0])
-
-
-def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
-    study, full = folder.study, folder.full
-    assert full is not None, "checked by _why_no_verdict"
-    assert folder.base is not None, "checked by _why_no_verdict"
-    metric = primary_metric(folder.data.task, study.primary)
-    margin = study.margin_in(metric)
-    reference = folder.confirmed.get(study.reference_arm) or [folder.base]
-
-    def comparison(arm: str) -> Comparison:
-        runs = ArmScores(
-            arm=tuple(folder.scores(folder.confirmed[arm])),
-            full=tuple(folder.scores(folder.confirmed[full])),
-            base=tuple(folder.scores(reference)),
-            against=full,
-        )
-        edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, folder.records, name))
-        search = RateSearch(edges, headroom_of_arm=_headroom(folder, arm), headroom_of_full=_headroom(folder, full))
-        return Comparison(arm, runs, metric, margin, search)
-
-    # The reference of gain is no candidate, so it takes no share of the error from those that are.
-    candidates = [arm for arm in asked(study, full) if arm in folder.confirmed]
-    others = [arm for arm in folder.confirmed if arm not in (full, *candidates)]
-    families = (candidates, *([arm] for arm in others))
-    found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family], level)}
-    return tuple(found[arm] for arm in folder.confirmed if arm != full)
 
 
 def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
@@ -244,17 +144,6 @@ def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
 def _by_seed(folder: StudyFolder, verdict: Verdict) -> tuple[float, ...]:
     pairs = zip(*(folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)), strict=True)
     return tuple(compute(verdict.metric, a) - compute(verdict.metric, b) for a, b in pairs)
-
-
-def _headroom(folder: StudyFolder, arm: str) -> float | None:
-    """What a rate between those tried may gain, in units of the verdict's metric.
-
-    None where the verdict is about another metric than the one that selection minimises: the trials did not measure it.
-    """
-    task = folder.data.task
-    if primary_metric(task, folder.study.primary) != primary_metric(task):
-        return None
-    return headroom(trials.measured_losses(trials.trials(folder.records, arm)))
 
 
 def _recommendation(folder: StudyFolder, verdicts: Sequence[Verdict]) -> str | None:

@@ -7,11 +7,11 @@ import yaml
 from tunewise.desk.fairness import Finding
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
-from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.report.low_rank import low_rank
 from tunewise.desk.report.placements import placement_views
 from tunewise.desk.statistics.metrics import METRICS, compute
 from tunewise.desk.statistics.rank_curve import RankCurve
+from tunewise.desk.study.state import StudyFolder
 from tunewise.spec import LoraMethod
 from tunewise.text import numbers
 

@@ -16,9 +16,9 @@ from tunewise.desk.analysis.low_rank import (
 from tunewise.desk.protocol.ranks import margin_on_valid
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import LowRankView
-from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.statistics.harm import mean_of
 from tunewise.desk.statistics.metrics import METRICS, primary_metric
+from tunewise.desk.study.state import StudyFolder
 from tunewise.records import RunRecord, extracted_split
 from tunewise.spec import FullMethod
 from tunewise.text import numbers

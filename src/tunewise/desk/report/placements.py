@@ -11,9 +11,9 @@ from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
 from tunewise.desk.report.capacity_view import PlacementPoint, PlacementView
-from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
+from tunewise.desk.study.state import StudyFolder
 from tunewise.records import RunRecord
 from tunewise.spec.expand import PLACEMENTS, alike
 from tunewise.text import numbers

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunewise.desk.protocol import confirmations, schedule
-from tunewise.desk.report.folder import StudyFolder
 from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
+from tunewise.desk.study.state import StudyFolder
 
 # Why an arm is undecided although no number of further seeds would decide it: it does not go on.
 SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "headroom", "blocked"})

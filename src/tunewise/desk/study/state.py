@@ -6,13 +6,13 @@ from functools import cached_property, partial
 from tunewise.desk.analysis.costs import TimedRun, usual_step
 from tunewise.desk.analysis.curves import LossPoint, TimedCurve, ToQuality, mean_losses, to_quality
 from tunewise.desk.analysis.forgetting import AtEqualQuality, Point, equal_quality, read_curve
-from tunewise.desk.declarations import changed
 from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import confirmations, resolve, schedule
 from tunewise.desk.protocol.ranks import rank_curves
 from tunewise.desk.statistics.metrics import METRICS, Scores, compute, know_own, read_scores
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.statistics.scores import Rows, StoredScores
+from tunewise.desk.study.declarations import changed
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS, StudySpec

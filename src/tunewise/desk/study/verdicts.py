@@ -1,0 +1,124 @@
+"""What may be said of a study today: verdicts, and which arms are undecided."""
+
+import math
+
+from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
+from tunewise.desk.protocol import trials
+from tunewise.desk.protocol.search import headroom
+from tunewise.desk.statistics.comparison import ArmScores, Comparison
+from tunewise.desk.statistics.metrics import compute, primary_metric
+from tunewise.desk.statistics.multiplicity import decide_together
+from tunewise.desk.statistics.verdict import RateSearch, Verdict
+from tunewise.desk.study.looks import read_looks
+from tunewise.desk.study.state import StudyFolder
+from tunewise.records import LOST_SEED
+from tunewise.spec import TASKS, StudySpec
+from tunewise.storage.ledger import Ledger
+
+
+def undecided_arms(ledger: Ledger) -> tuple[str, ...]:
+    """The arms that go on to the second look; empty where the first is not complete, or leaves nothing open."""
+    return read_looks(StudyFolder.read(ledger), _words).undecided
+
+
+def _words(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
+    """The verdicts at a complete look, as far as the fairness rules allow; empty where it has none."""
+    if _why_no_verdict(folder):
+        return ()
+    findings = _findings(folder)
+    return tuple(hold_back(_with_lost_runs(verdict, folder), findings) for verdict in _verdicts(folder, level))
+
+
+def _with_lost_runs(verdict: Verdict, folder: StudyFolder) -> Verdict:
+    """The verdict with the count of runs that diverged, and the seeds that were left out."""
+    runs = {arm: folder.confirmed[arm] for arm in (verdict.arm, verdict.against)}
+    diverged = {arm: number for arm, of in runs.items() if (number := sum(run.status == "diverged" for run in of))}
+    lost = {r.spec.seed for r in folder.records if r.spec.role == "confirm" and r.status in LOST_SEED}
+    return verdict.replace(diverged_runs=diverged, dropped_seeds=tuple(sorted(lost)))
+
+
+def _findings(folder: StudyFolder) -> tuple[Finding, ...]:
+    found = check(_case(folder))
+    if folder.budget is None:
+        return found
+    evidence = f"budget: {folder.study.budget}"
+    return (*found, Finding(id="budget", severity="note", sentence=folder.budget, evidence=evidence))
+
+
+def _case(folder: StudyFolder) -> Case:
+    curve = folder.selection_curve(folder.full) if folder.full else ()
+    return Case(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder), curve)
+
+
+def asked(study: StudySpec, full: str | None) -> list[str]:
+    """The arms that the question is about: all but full, and but the reference of gain unless it is the only one."""
+    others = [name for name in study.arms if name != full]
+    return [name for name in others if name != study.reference_arm] or others
+
+
+def _why_no_verdict(folder: StudyFolder) -> str | None:
+    """The reason why a complete look allows no outcome to be read, in a sentence; None: it does."""
+    if folder.full is None:
+        return "No verdict: this study has no full fine-tuning arm to compare with."
+    if len(folder.study.arms) == 1:
+        return "No verdict: full fine-tuning is the only arm."
+    if not trials.fits(folder.records, folder.full):
+        return (
+            f"No verdict: {folder.full} ran out of memory on this machine, so nothing can be said of how the "
+            "other arms compare with full fine-tuning."
+        )
+    candidates = asked(folder.study, folder.full)
+    if not any(trials.fits(folder.records, arm) for arm in candidates):
+        return f"No verdict on {listed(candidates)}: ran out of memory on this machine."
+    if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
+        return "No verdict: too few runs finished to compare any arm with full fine-tuning."
+    return None
+
+
+def _reference_loss(folder: StudyFolder) -> float | None:
+    """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
+    heads = folder.confirmed.get(folder.study.reference_arm, [])
+    losses = [loss for run in heads if math.isfinite(loss := trials.selection_loss(run))]
+    if losses:
+        return sum(losses) / len(losses)
+    if folder.base is None or TASKS[folder.data.task].has_classes:
+        return None
+    return compute("nll", folder.scores([folder.base], "valid")[0])
+
+
+def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
+    study, full = folder.study, folder.full
+    assert full is not None, "checked by _why_no_verdict"
+    assert folder.base is not None, "checked by _why_no_verdict"
+    metric = primary_metric(folder.data.task, study.primary)
+    margin = study.margin_in(metric)
+    reference = folder.confirmed.get(study.reference_arm) or [folder.base]
+
+    def comparison(arm: str) -> Comparison:
+        runs = ArmScores(
+            arm=tuple(folder.scores(folder.confirmed[arm])),
+            full=tuple(folder.scores(folder.confirmed[full])),
+            base=tuple(folder.scores(reference)),
+            against=full,
+        )
+        edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, folder.records, name))
+        search = RateSearch(edges, headroom_of_arm=_headroom(folder, arm), headroom_of_full=_headroom(folder, full))
+        return Comparison(arm, runs, metric, margin, search)
+
+    # The reference of gain is no candidate, so it takes no share of the error from those that are.
+    candidates = [arm for arm in asked(study, full) if arm in folder.confirmed]
+    others = [arm for arm in folder.confirmed if arm not in (full, *candidates)]
+    families = (candidates, *([arm] for arm in others))
+    found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family], level)}
+    return tuple(found[arm] for arm in folder.confirmed if arm != full)
+
+
+def _headroom(folder: StudyFolder, arm: str) -> float | None:
+    """What a rate between those tried may gain, in units of the verdict's metric.
+
+    None where the verdict is about another metric than the one that selection minimises: the trials did not measure it.
+    """
+    task = folder.data.task
+    if primary_metric(task, folder.study.primary) != primary_metric(task):
+        return None
+    return headroom(trials.measured_losses(trials.trials(folder.records, arm)))
