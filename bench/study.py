@@ -14,9 +14,9 @@ from pathlib import Path
 
 from machine import environment, publish
 
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.view import Report
-from tunewise.desk.report.wording import planned_rows
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.rows import planned_rows
+from tunewise.desk.report.views.view import Report
 from tunewise.storage.ledger import Ledger
 from tunewise.text.numbers import duration
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.views.view import Report
 
 PATH = Path(__file__).parent / "pool" / "replications.json"
 

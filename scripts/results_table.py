@@ -6,7 +6,7 @@ python scripts/results_table.py runs/quickstart runs/e2e-tiny ...
 import argparse
 from pathlib import Path
 
-from tunewise.desk.report.view import ArmView, Report
+from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.metrics import METRICS
 
 

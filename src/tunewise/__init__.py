@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # not from typing: by `python -m tunewise` that could sti
 if TYPE_CHECKING:
     from typing import Any
 
-    from tunewise.desk.report.view import Report
+    from tunewise.desk.report.views.view import Report
     from tunewise.desk.statistics.metrics import Metric, Scores, register_metric
     from tunewise.desk.statistics.verdict import Verdict
     from tunewise.errors import DataError, ModelError, SpecError, StudyError, TunewiseError, UserError
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "tunewise.desk.statistics.metrics": ("Metric", "Scores", "register_metric"),
-    "tunewise.desk.report.view": ("Report",),
+    "tunewise.desk.report.views.view": ("Report",),
     "tunewise.desk.statistics.verdict": ("Verdict",),
     "tunewise.errors": ("DataError", "ModelError", "SpecError", "StudyError", "TunewiseError", "UserError"),
     "tunewise.spec": (

@@ -140,7 +140,7 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Validate everything before training, and show what would be trained on."""
-    from tunewise.desk.report.check import print_known, print_planned, print_remarks
+    from tunewise.desk.report.terminal.check import print_known, print_planned, print_remarks
     from tunewise.study import check as check_study
     from tunewise.terminal import Terminal
 
@@ -174,7 +174,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
 ) -> None:
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
     from tunewise.desk.planning.gpus import find_gpu
-    from tunewise.desk.report.plan import chart, print_plan
+    from tunewise.desk.report.terminal.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.storage.disk import require_output, write_output
     from tunewise.study import plan as plan_study
@@ -250,7 +250,7 @@ def report(
 @app.command(name="list")
 def list_studies(root: Annotated[Path, typer.Argument(help="where study folders lie")] = Path("runs")) -> None:
     """The studies below a folder, each with its verdicts."""
-    from tunewise.desk.report.listing import print_listing
+    from tunewise.desk.report.terminal.listing import print_listing
     from tunewise.terminal import Terminal
 
     print_listing(root, Terminal())
@@ -329,14 +329,14 @@ def _run(study: Any, out: Path | None, again: bool) -> None:
 
 
 def _show(result: Any) -> None:
-    from tunewise.desk.report.text import print_report
+    from tunewise.desk.report.terminal.text import print_report
     from tunewise.terminal import Terminal
 
     print_report(result.report, Terminal(), result.folder)
 
 
 def _advise(results: list[Any]) -> None:
-    from tunewise.desk.report.text import print_advice
+    from tunewise.desk.report.terminal.text import print_advice
     from tunewise.terminal import Terminal
 
     for result in results:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunewise.desk.export import check_path, export_records
 from tunewise.desk.fairness import check_before
 from tunewise.desk.planning.budget import affordable
 from tunewise.desk.planning.expected import num_scored, trials_of
@@ -13,10 +12,11 @@ from tunewise.desk.protocol import confirmations, resolve, schedule
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.drafts import changed_since
 from tunewise.desk.protocol.resolve import settled
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.card import write_card
-from tunewise.desk.report.check import Checked
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.export import check_path, export_records
+from tunewise.desk.report.pages.card import write_card
+from tunewise.desk.report.terminal.check import Checked
+from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.metrics import check_asked
 from tunewise.desk.study.declarations import declarations
 from tunewise.desk.study.stale import find_stale, stale_sentence
@@ -315,7 +315,9 @@ def report(folder: Path | str) -> StudyResult:
 
 def write_report(ledger: Ledger) -> Report:
     """The report of a study folder, after it was written there: report.json, report.html and figures/."""
-    from tunewise.desk.report import html  # with the charts' libraries: half a second, which reading does not need
+    from tunewise.desk.report.pages import (
+        html,  # with the charts' libraries: half a second, which reading does not need
+    )
 
     return html.write_report(ledger)
 
@@ -333,7 +335,7 @@ def read_reports(folders: Sequence[Path | str], records: Path | None = None) -> 
 
 def write_files(result: StudyResult) -> None:
     """Write the report into its study folder: report.json, report.html and figures/. Raises StudyError."""
-    from tunewise.desk.report import html
+    from tunewise.desk.report.pages import html
 
     with reporting(result.folder):
         html.write_pages(result.folder, result.report)

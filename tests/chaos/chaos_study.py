@@ -16,9 +16,9 @@ from unittest.mock import patch
 from lab_fixtures import small_model
 from laws.small_studies import SPLITS, LabHere, rows_of
 from tunewise import study as driver
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.html import write_report
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import write_report
+from tunewise.desk.report.views.view import Report
 from tunewise.lab.run import Run
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.records import RunRecord

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from tunewise.desk.report.build import build_report
+from tunewise.desk.report.compose.build import build_report
 from tunewise.errors import UserError
 from tunewise.storage.ledger import Ledger
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tunewise.cli import app
-from tunewise.desk.export import export_records
 from tunewise.desk.report.across import peft_result, print_side_by_side, side_by_side
-from tunewise.desk.report.build import build_report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.export import export_records
 from tunewise.errors import StudyError
 from tunewise.storage.ledger import Ledger
 

@@ -8,12 +8,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tunewise import cli
-from tunewise.desk.report.advice import TOPICS
-from tunewise.desk.report.advice_view import Advice, AdviceItem
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.html import write_report
-from tunewise.desk.report.text import print_advice, print_report
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.compose.advice import TOPICS
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import write_report
+from tunewise.desk.report.terminal.text import print_advice, print_report
+from tunewise.desk.report.views.advice_view import Advice, AdviceItem
+from tunewise.desk.report.views.view import Report
 from tunewise.storage.ledger import Ledger
 
 StudyWriter = Callable[..., Ledger]

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from tunewise.desk.fairness import Finding, hold_back
 from tunewise.desk.fairness.finding import WORDS
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.html import write_report
-from tunewise.desk.report.listing import print_listing
-from tunewise.desk.report.text import print_report
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import write_report
+from tunewise.desk.report.terminal.listing import print_listing
+from tunewise.desk.report.terminal.text import print_report
+from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.storage.ledger import Ledger
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunewise.desk.report.html import write_report
+from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.statistics.bootstrap import CHUNK_CELLS, pigeonhole_interval, pigeonhole_means
 from tunewise.desk.statistics.intervals import two_way_interval
 from tunewise.desk.statistics.paired import Contrast

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tunewise.desk.planning.budget import expected_seconds, first_trial, fit, within_budget
-from tunewise.desk.report.build import build_report
+from tunewise.desk.report.compose.build import build_report
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec, forgetting_steps, parse_budget
 from tunewise.storage.ledger import Ledger

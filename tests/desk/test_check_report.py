@@ -8,7 +8,7 @@ from rich.console import Console
 from simulated_study import ARMS, data_summary
 
 from tunewise.desk.protocol import resolve
-from tunewise.desk.report.check import Checked, print_check
+from tunewise.desk.report.terminal.check import Checked, print_check
 from tunewise.records import LawCount, SplitSummary
 from tunewise.spec import StudySpec
 

@@ -10,8 +10,8 @@ import pytest
 from desk.conftest import ARMS, FakeLab, data_summary, study_spec, unchanged
 from tunewise import study as driver
 from tunewise.desk.protocol import resolve
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.views.view import Report
 from tunewise.desk.study.declarations import declarations
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.records import DataSummary, RunRecord

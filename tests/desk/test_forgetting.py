@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunewise.desk.analysis.forgetting import Point, at_first_crossing, equal_quality, mean_curve, read_curve
-from tunewise.desk.report.build import build_report
+from tunewise.desk.report.compose.build import build_report
 from tunewise.records import FORGETTING_SCHEMA
 from tunewise.storage.ledger import Ledger
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from browser import NEEDS_BROWSER, RUN, dom, is_owned
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.charts import figures
-from tunewise.desk.report.check import Checked, print_check
-from tunewise.desk.report.html import to_html
-from tunewise.desk.report.listing import print_listing
+from tunewise.desk.report.charts.charts import figures
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import to_html
+from tunewise.desk.report.terminal.check import Checked, print_check
+from tunewise.desk.report.terminal.listing import print_listing
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 from tunewise.terminal import Terminal

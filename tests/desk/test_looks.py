@@ -14,7 +14,7 @@ from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids
 
 from tunewise.desk.protocol import centres, schedule, trials
 from tunewise.desk.protocol import confirmations as confirmations_module
-from tunewise.desk.report.build import build_report
+from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.looks import read_looks

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from desk.conftest import write_study
 from tunewise.desk.analysis.low_rank import Shortfall, State, cause
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.capacity_view import LowRankView
-from tunewise.desk.report.html import write_report
-from tunewise.desk.report.text import print_report
-from tunewise.desk.report.wording import extracted_rows
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import write_report
+from tunewise.desk.report.rows import extracted_rows
+from tunewise.desk.report.terminal.text import print_report
+from tunewise.desk.report.views.capacity_view import LowRankView
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.errors import StudyError
 from tunewise.records import RunRecord

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_verdict import text_study
 
-from tunewise.desk.sentences import sentence
+from tunewise.desk.report.sentences import sentence
 from tunewise.desk.statistics.comparison import ArmScores, Comparison, decide
 from tunewise.desk.statistics.multiplicity import decide_together, holm_levels, recommended
 from tunewise.desk.statistics.power import EARLY_ERROR

@@ -11,10 +11,10 @@ from rich.text import Text
 from simulated_study import data_summary
 
 from tunewise.desk.protocol import resolve
-from tunewise.desk.report.check import Checked, print_check
-from tunewise.desk.report.plan import USES, print_plan
-from tunewise.desk.report.tables import print_table
-from tunewise.desk.report.text import print_rows
+from tunewise.desk.report.terminal.check import Checked, print_check
+from tunewise.desk.report.terminal.plan import USES, print_plan
+from tunewise.desk.report.terminal.tables import print_table
+from tunewise.desk.report.terminal.text import print_rows
 from tunewise.records import SplitSummary, Tuned
 from tunewise.spec import StudySpec
 

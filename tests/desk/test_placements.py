@@ -14,10 +14,10 @@ from rich.console import Console
 from desk.conftest import GAINS, data_summary, study_spec, write_study
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol import trials as trials_module
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.capacity_view import PlacementView
-from tunewise.desk.report.html import write_report
-from tunewise.desk.report.text import print_report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import write_report
+from tunewise.desk.report.terminal.text import print_report
+from tunewise.desk.report.views.capacity_view import PlacementView
 from tunewise.errors import SpecError
 from tunewise.records import RunRecord, Tuned
 from tunewise.spec import LoraMethod

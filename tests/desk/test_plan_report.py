@@ -13,7 +13,7 @@ from tunewise import study as driver
 from tunewise.cli import app
 from tunewise.desk.planning import estimates
 from tunewise.desk.planning.gpus import GPUS, Gpu, find_gpu
-from tunewise.desk.report.plan import USES, chart, print_plan
+from tunewise.desk.report.terminal.plan import USES, chart, print_plan
 from tunewise.errors import SpecError
 from tunewise.records.plan import Speed, StudyPlan, StudySeconds, fitting_tokens
 from tunewise.spec import StudySpec

@@ -13,9 +13,9 @@ from tunewise import study as driver
 from tunewise.desk.planning import estimates
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.resolve import settled
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.html import to_html
-from tunewise.desk.report.text import print_report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import to_html
+from tunewise.desk.report.terminal.text import print_report
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.records.plan import ArmPlan, StudyPlan
 from tunewise.storage.ledger import Ledger

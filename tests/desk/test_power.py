@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunewise.desk.sentences import what_would_decide
+from tunewise.desk.report.sentences import what_would_decide
 from tunewise.desk.statistics.intervals import Components, two_way_interval
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, Needed, chance_of_as_good, needed, power, smallest_margin
 

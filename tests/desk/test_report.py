@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunewise.desk.protocol.search import headroom
-from tunewise.desk.report.arms import MAX_TRAIN_POINTS, thinned
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.charts import figures, parabola
-from tunewise.desk.report.html import to_html, write_report
+from tunewise.desk.report.charts.charts import figures
+from tunewise.desk.report.charts.rates import parabola
+from tunewise.desk.report.compose.arms import MAX_TRAIN_POINTS, thinned
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.pages.html import to_html, write_report
+from tunewise.desk.report.sentences import what_would_decide
 from tunewise.desk.report.stored import read_report
-from tunewise.desk.report.view import Report, schema_text
-from tunewise.desk.sentences import what_would_decide
+from tunewise.desk.report.views.view import Report, schema_text
 from tunewise.desk.statistics.metrics import METRICS
 from tunewise.records import RunRecord
 from tunewise.spec.reading import read_study
@@ -33,7 +34,7 @@ from tunewise.storage.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 REGENERATE = (
-    'python -c "from tunewise.desk.report.view import schema_text; print(schema_text(), end=str())"'
+    'python -c "from tunewise.desk.report.views.view import schema_text; print(schema_text(), end=str())"'
     " > docs/report.schema.json"
 )
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.text import print_report
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.terminal.text import print_report
+from tunewise.desk.report.views.view import Report
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tunewise.desk.sentences import sentence
+from tunewise.desk.report.sentences import sentence
 from tunewise.desk.statistics.comparison import ArmScores, decide
 from tunewise.desk.statistics.intervals import two_way_interval
 from tunewise.desk.statistics.metrics import METRICS, Scores, compute

@@ -23,7 +23,7 @@ from desk import simulated_study
 from tunewise import study as driver
 from tunewise.desk.planning.budget import affordable
 from tunewise.desk.protocol import resolve, schedule
-from tunewise.desk.report.build import build_report
+from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.wording import recommendation
 from tunewise.errors import UserError
 from tunewise.executors import server

@@ -14,7 +14,7 @@ from tunewise import __main__ as entry
 from tunewise import cli
 from tunewise import study as driver
 from tunewise.desk.protocol import resolve, schedule
-from tunewise.desk.report.build import build_report
+from tunewise.desk.report.compose.build import build_report
 from tunewise.errors import MachineError, TunewiseError
 from tunewise.executors import client
 from tunewise.executors.client import LabServer

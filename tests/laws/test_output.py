@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import tunewise
 from tunewise.cli import main
-from tunewise.desk.export import FORMULA
+from tunewise.desk.report.export import FORMULA
 from tunewise.terminal import Terminal
 from tunewise.text.output import escaped
 from tunewise.text.safe import CONTROLS
@@ -187,7 +187,7 @@ def test_law_50_a_closed_output_is_no_fault(monkeypatch: pytest.MonkeyPatch, pla
 def test_law_50_a_cell_of_the_records_is_text_for_a_spreadsheet(sign: str, tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from tunewise.desk.export import as_text
+    from tunewise.desk.report.export import as_text
 
     table = pa.table({"study": [f"{sign}HYPERLINK(1)", "a=b", None], "test_nll": [-1.5, 2.0, None]})
     csv.write_csv(as_text(table), tmp_path / "runs.csv")

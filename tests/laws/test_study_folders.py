@@ -16,7 +16,7 @@ from chaos_study import ChaosLab, chaos_study, digest, finish
 
 import tunewise.storage.ledger
 from tunewise import study as driver
-from tunewise.desk.report.html import write_report
+from tunewise.desk.report.pages.html import write_report
 from tunewise.errors import StudyError
 from tunewise.executors.server import _print_into
 from tunewise.lab.train.training import StepLog

@@ -14,7 +14,7 @@ from small_studies import FolderOf, first_trial, small_study
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import tunewise.lab.run
-from tunewise.desk.report.check import Checked, print_check
+from tunewise.desk.report.terminal.check import Checked, print_check
 from tunewise.lab.train.loop import Loop, train
 
 # not Qwen2: transformers does not read the words of our small tokenizer from the folder of one

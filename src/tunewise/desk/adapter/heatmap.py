@@ -3,7 +3,7 @@
 import altair as alt
 
 from tunewise.desk.adapter.view import AdapterView
-from tunewise.desk.report.canvas import FULL_WIDTH, MUTED, data, standalone, styled, to_svg
+from tunewise.desk.report.charts.canvas import FULL_WIDTH, MUTED, data, standalone, styled, to_svg
 from tunewise.errors import ModelError
 from tunewise.text.safe import printable
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from tunewise.adapter.records import Agreement, Certificate, Merging
 from tunewise.desk.adapter.view import AdapterView, Difference, ModuleView, Shrinking
-from tunewise.desk.report.text import print_rows
+from tunewise.desk.report.terminal.text import print_rows
 
 MISSING = "–"
 SHADES = " ░▒▓█"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tunewise.desk.report import wording
-from tunewise.desk.report.text import print_rows
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.terminal.text import print_rows
+from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.errors import StudyError
 from tunewise.spec import Frozen

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tunewise.storage.disk import read_text
 
 if TYPE_CHECKING:
-    from tunewise.desk.report.view import Report
+    from tunewise.desk.report.views.view import Report
 
 REPORT = "report.json"
 SEAL = ',\n "sha256": "'  # the last key; its value is the hash of the text before it

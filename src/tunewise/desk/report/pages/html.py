@@ -9,11 +9,11 @@ from markupsafe import Markup, escape
 
 from tunewise.desk.analysis.costs import COST_NAMES
 from tunewise.desk.report import wording
-from tunewise.desk.report.build import build_report
-from tunewise.desk.report.canvas import THEME, colours, standalone
-from tunewise.desk.report.charts import Figure, figures
+from tunewise.desk.report.charts.canvas import THEME, colours, standalone
+from tunewise.desk.report.charts.charts import Figure, figures
+from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.stored import REPORT, report_text
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metrics import METRICS
 from tunewise.spec import ARM_NAME

@@ -10,7 +10,7 @@ from tunewise.desk.fairness import Finding, listed
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
-from tunewise.desk.report.capacity_view import PlacementPoint, PlacementView
+from tunewise.desk.report.views.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
 from tunewise.desk.study.state import StudyFolder

@@ -6,8 +6,8 @@ from typing import Any
 import altair as alt
 
 from tunewise.desk.report import wording
-from tunewise.desk.report.canvas import INK, MUTED, PHONE, SURFACE, Canvas, Row, arm_colour, data, names, styled
-from tunewise.desk.report.view import Report, VerdictView
+from tunewise.desk.report.charts.canvas import INK, MUTED, PHONE, SURFACE, Canvas, Row, arm_colour, data, names, styled
+from tunewise.desk.report.views.view import Report, VerdictView
 from tunewise.desk.statistics.metrics import METRICS
 
 FAR = 5.0  # margins from zero beyond which an arm is an arrow, if another is nearer

@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk.fairness import Finding
+from tunewise.desk.report import rows as rows_module
 from tunewise.desk.report import wording
-from tunewise.desk.report.advice_view import Alternative
-from tunewise.desk.report.capacity_view import LowRankView, PlacementView, RankView
-from tunewise.desk.report.tables import MAX_NAME_WIDTH, print_table
-from tunewise.desk.report.view import ArmView, Report, SampleView, VerdictView
+from tunewise.desk.report.terminal.tables import MAX_NAME_WIDTH, print_table
+from tunewise.desk.report.views.advice_view import Alternative
+from tunewise.desk.report.views.capacity_view import LowRankView, PlacementView, RankView
+from tunewise.desk.report.views.view import ArmView, Report, SampleView, VerdictView
 from tunewise.desk.statistics.metrics import METRICS
 from tunewise.text import numbers
 
@@ -90,7 +91,7 @@ def _print_arms(report: Report, console: Console) -> None:
     quality = wording.metric_title(name, report.study.task)
     caption = f"{quality} on test; peak memory; costs: medians of confirmed runs, ratio to full"
     print_rows(console, "arms", columns, rows, caption)
-    if line := wording.planned(report):
+    if line := rows_module.planned(report):
         console.print(Text(line, style="dim"))
 
 
@@ -154,7 +155,7 @@ def _print_ranks(view: RankView, console: Console) -> None:
             _cell(row.spread, row.spread_within),
             _cell(row.trained, row.seeds),
         )
-        for row in wording.rank_rows(view)
+        for row in rows_module.rank_rows(view)
     ]
     print_rows(console, f"which rank: {view.arm} on valid", columns, rows, view.words)
 
@@ -187,7 +188,7 @@ def _print_low_rank(view: LowRankView, console: Console) -> None:
             _cell(row.trained, row.trained_difference if row.arm else None),
             Text(row.trained_state),
         )
-        for row in wording.extracted_rows(view)
+        for row in rows_module.extracted_rows(view)
     ]
     print_rows(console, "is the task of low rank? on valid", columns, rows, view.words)
     for cause in view.causes:

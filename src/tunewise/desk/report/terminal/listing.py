@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk.report.stored import REPORT, read_report
-from tunewise.desk.report.tables import print_table
+from tunewise.desk.report.terminal.tables import print_table
 from tunewise.errors import StudyError
 from tunewise.storage.disk import is_there
 from tunewise.storage.ledger import find_studies

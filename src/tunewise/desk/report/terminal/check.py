@@ -15,8 +15,8 @@ from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.schedule import num_steps
 from tunewise.desk.protocol.search import first_places, grid_rate
 from tunewise.desk.report import wording
-from tunewise.desk.report.tables import print_table
-from tunewise.desk.report.text import print_findings
+from tunewise.desk.report.terminal.tables import print_table
+from tunewise.desk.report.terminal.text import print_findings
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned

@@ -15,7 +15,7 @@ from tunewise.desk.analysis.low_rank import (
 )
 from tunewise.desk.protocol.ranks import margin_on_valid
 from tunewise.desk.report import wording
-from tunewise.desk.report.capacity_view import LowRankView
+from tunewise.desk.report.views.capacity_view import LowRankView
 from tunewise.desk.statistics.harm import mean_of
 from tunewise.desk.statistics.metrics import METRICS, primary_metric
 from tunewise.desk.study.state import StudyFolder

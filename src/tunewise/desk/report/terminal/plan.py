@@ -13,8 +13,8 @@ from tunewise.desk.planning import estimates
 from tunewise.desk.planning.expected import expected_runs, second_look
 from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.protocol.resolve import resolve_as_planned
-from tunewise.desk.report.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
-from tunewise.desk.report.tables import needed_width, print_table
+from tunewise.desk.report.charts.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
+from tunewise.desk.report.terminal.tables import needed_width, print_table
 from tunewise.desk.report.wording import at_least, study_duration
 from tunewise.records.plan import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec

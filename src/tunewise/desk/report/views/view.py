@@ -1,4 +1,4 @@
-"""report.json: everything that the report says, as plain typed data (built by desk/report/build.py).
+"""report.json: everything that the report says, as plain typed data (built by desk/report/compose/build.py).
 
 Charts, page and terminal read nothing else. Missing numbers are None. Costs are medians over the confirmed runs.
 """
@@ -9,8 +9,8 @@ from tunewise.desk.analysis.costs import Cost
 from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality, CurvePoint
 from tunewise.desk.fairness import Finding
-from tunewise.desk.report.advice_view import Advice
-from tunewise.desk.report.capacity_view import CapacityView
+from tunewise.desk.report.views.advice_view import Advice
+from tunewise.desk.report.views.capacity_view import CapacityView
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Verdict

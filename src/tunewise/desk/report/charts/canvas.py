@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.views.view import Report
 from tunewise.text.safe import pictured
 
 # Role -> (on light, on dark). The light colour is the one in the SVG.

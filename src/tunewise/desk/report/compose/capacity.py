@@ -6,9 +6,9 @@ import yaml
 
 from tunewise.desk.fairness import Finding
 from tunewise.desk.protocol import trials as trials_module
-from tunewise.desk.report.capacity_view import CapacityView, DirectPoint, RankView
-from tunewise.desk.report.low_rank import low_rank
-from tunewise.desk.report.placements import placement_views
+from tunewise.desk.report.compose.low_rank import low_rank
+from tunewise.desk.report.compose.placements import placement_views
+from tunewise.desk.report.views.capacity_view import CapacityView, DirectPoint, RankView
 from tunewise.desk.statistics.metrics import METRICS, compute
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.study.state import StudyFolder

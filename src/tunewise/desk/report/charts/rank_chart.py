@@ -5,9 +5,9 @@ from typing import Any
 import altair as alt
 
 from tunewise.desk.report import wording
-from tunewise.desk.report.canvas import AXIS, INK, MUTED, PALETTE, SURFACE, Canvas, Row, data, styled
-from tunewise.desk.report.capacity_view import RankView
-from tunewise.desk.report.view import Report
+from tunewise.desk.report.charts.canvas import AXIS, INK, MUTED, PALETTE, SURFACE, Canvas, Row, data, styled
+from tunewise.desk.report.views.capacity_view import RankView
+from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.metrics import METRICS
 
 HEIGHT = 320

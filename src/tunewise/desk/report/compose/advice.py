@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from tunewise.desk.fairness import listed
 from tunewise.desk.report import wording
-from tunewise.desk.report.advice_view import Advice, AdviceItem, Alternative, Topic
-from tunewise.desk.report.capacity_view import PlacementView
-from tunewise.desk.report.view import ArmView, Report, VerdictView
+from tunewise.desk.report.views.advice_view import Advice, AdviceItem, Alternative, Topic
+from tunewise.desk.report.views.capacity_view import PlacementView
+from tunewise.desk.report.views.view import ArmView, Report, VerdictView
 from tunewise.desk.study.state import StudyFolder
 from tunewise.spec import LoraMethod
 from tunewise.text import numbers

@@ -9,11 +9,11 @@ import yaml
 from tunewise.desk.fairness import listed, run_warnings
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol import trials
-from tunewise.desk.report.advice import advise
-from tunewise.desk.report.arms import arm_cost, arm_views
-from tunewise.desk.report.capacity import capacity
-from tunewise.desk.report.view import Report, SampleView, StudyView, VerdictView
-from tunewise.desk.sentences import sentence, what_would_decide
+from tunewise.desk.report.compose.advice import advise
+from tunewise.desk.report.compose.arms import arm_cost, arm_views
+from tunewise.desk.report.compose.capacity import capacity
+from tunewise.desk.report.sentences import sentence, what_would_decide
+from tunewise.desk.report.views.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metrics import METRICS, compute, primary_metric

@@ -1,0 +1,57 @@
+"""Axes, scales and marks that several charts share."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from tunewise.desk.report.charts.canvas import SURFACE, Row, arm_colour, data, names
+from tunewise.desk.report.views.view import Report
+from tunewise.desk.statistics.metrics import METRICS
+from tunewise.spec import TASKS
+
+HEIGHT = 310
+
+
+VALID_LOSS = "loss on valid (nats per token), better to the right"
+
+
+FORGETTING = "forgetting (nats per token)"
+
+
+FALLING = alt.Scale(zero=False, nice=False, padding=14, reverse=True)
+
+
+def _valid_metric(report: Report) -> str:
+    return TASKS[report.study.task].selection_metric
+
+
+def _shown(metric: str, nll: float | None, accuracy: float | None) -> float | None:
+    value = accuracy if metric == "accuracy" else nll
+    return None if value is None else value * METRICS[metric].scale
+
+
+def _log_ticks(values: Sequence[float]) -> list[float]:
+    """1 and 3 times the powers of ten inside the range of `values`; the values themselves where these are too few."""
+    powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 3)]
+    inside = [tick for tick in ticks if min(values) * 0.99 <= tick <= max(values) * 1.01]
+    return inside if len(inside) > 1 else sorted(set(values))
+
+
+def _by_step(report: Report, rows: Sequence[Row]) -> Any:
+    """A chart over optimizer steps, from 0 on."""
+    scale, axis = alt.Scale(zero=True, nice=False), alt.Axis(tickCount=5, grid=False, tickSize=4)
+    x = alt.X("step:Q", title="optimizer step", axis=axis, scale=scale)
+    return alt.Chart(data(rows)).encode(x=x, color=arm_colour(report, names(rows)))
+
+
+def _value_axis(title: str, field: str = "value") -> Any:
+    return alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False, padding=12))
+
+
+def _dots(shared: Any, size: int) -> list[Any]:
+    """Hollow dots, and larger filled ones where the row is `filled`."""
+    hollow = shared.mark_point(size=size, fill=SURFACE, strokeWidth=1.6, opacity=1)
+    return [hollow, shared.transform_filter("datum.filled").mark_point(size=size * 1.5, filled=True, opacity=1)]

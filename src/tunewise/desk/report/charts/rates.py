@@ -1,0 +1,117 @@
+"""Charts over the learning rate: loss, forgetting and the fitted parabola."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from tunewise.desk.report import wording
+from tunewise.desk.report.charts.axes import (
+    FALLING,
+    FORGETTING,
+    HEIGHT,
+    VALID_LOSS,
+    _dots,
+    _log_ticks,
+    _shown,
+    _valid_metric,
+    _value_axis,
+)
+from tunewise.desk.report.charts.canvas import Canvas, Row, arm_colour, data, names, styled
+from tunewise.desk.report.views.view import ArmView, Report
+from tunewise.desk.statistics.metrics import METRICS
+
+PARABOLA_POINTS = 25
+
+
+FAR = 3.0  # spreads of the bracketing rates beyond which a worse rate is an arrow
+
+
+def learning_rates(report: Report, canvas: Canvas) -> Any:
+    """The search: the selection metric on valid by learning rate; rates far worse than the others are arrows."""
+    name, rows = _valid_metric(report), _rate_rows(report)
+    near = _near(report, rows)
+    axis = alt.Axis(values=_log_ticks([row["rate"] for row in rows]), format="~e", grid=False, tickSize=4)
+    scale = alt.Scale(type="log", nice=False, padding=14)
+    x = alt.X("rate:Q", title="learning rate (logarithmic)", scale=scale, axis=axis)
+    y = _value_axis(wording.metric_title(name, report.study.task))
+    colour = arm_colour(report, names(rows))
+
+    def marks(some: Sequence[Row]) -> Any:
+        return alt.Chart(data(some)).encode(x=x, color=colour)
+
+    curves = marks(near).encode(y=y)
+    # rates as accurate as the best count as equal to it, so that a parabola through accuracies says nothing
+    searched = () if name == "accuracy" else report.arms
+    bent = marks([row for arm in searched for row in parabola(arm, near)]).encode(y=y)
+    off = marks([row for row in rows if row["value"] is not None and row not in near])
+    lost = marks([row for row in rows if row["value"] is None])
+    is_worse_below = METRICS[name].higher_is_better
+    edge = alt.value(HEIGHT - 90 if is_worse_below else 8)
+    layers = [
+        curves.mark_line(strokeWidth=1.6, opacity=0.55),
+        bent.mark_line(strokeWidth=2, strokeDash=[4, 3]),
+        *_dots(curves, size=70),
+        off.mark_text(text="↓" if is_worse_below else "↑", fontSize=18, fontWeight="bold").encode(y=edge),
+        lost.mark_text(text="×", fontSize=20, fontWeight="bold").encode(y=edge),
+    ]
+    return styled(alt.layer(*layers), canvas, HEIGHT)
+
+
+def _rate_rows(report: Report) -> list[Row]:
+    """A row per rate that was tried; `value` is the selection metric on valid, None where it did not finish."""
+    name = _valid_metric(report)
+    return [
+        {
+            "arm": arm.name,
+            "rate": point.learning_rate,
+            "value": _shown(name, point.valid_nll, point.valid_accuracy),
+            "forgetting": point.forgetting,
+            "filled": point.selected,
+        }
+        for arm in report.arms
+        for point in arm.learning_rate_curve
+    ]
+
+
+def _near(report: Report, rows: Sequence[Row]) -> list[Row]:
+    """Rates that are drawn to scale: those not much further from the best than the rates beside the chosen ones."""
+    known = [row for row in rows if row["value"] is not None]
+    beside = [
+        row["value"]
+        for arm in report.arms
+        for row in known
+        if row["arm"] == arm.name and row["rate"] in (arm.learning_rate, *(arm.bracket or ()))
+    ]
+    reach = FAR * (max(beside) - min(beside)) if beside else 0.0
+    if not reach:
+        return known
+    return [row for row in known if min(beside) - reach <= row["value"] <= max(beside) + reach]
+
+
+def parabola(arm: ArmView, rows: Sequence[Row]) -> Iterator[Row]:
+    """The parabola in log rate through an arm's chosen rate and the two beside it, from the chart's `rows`.
+
+    Nothing where one of the three is missing.
+    """
+    value = {row["rate"]: row["value"] for row in rows if row["arm"] == arm.name}
+    if arm.bracket is None or arm.learning_rate is None:
+        return
+    rates = (arm.bracket[0], arm.learning_rate, arm.bracket[1])
+    if any(value[rate] is None for rate in rates):
+        return
+    places = np.log(np.array(rates) / arm.learning_rate)
+    bend = np.polyfit(places, [value[rate] for rate in rates], 2)
+    for place in np.linspace(places[0], places[-1], PARABOLA_POINTS):
+        yield {"arm": arm.name, "rate": arm.learning_rate * math.exp(place), "value": float(np.polyval(bend, place))}
+
+
+def forgetting_by_rate(report: Report, canvas: Canvas) -> Any:
+    """Change of the loss on general text against the loss on valid, of every rate that was tried, joined by rate."""
+    rows = [row for row in _near(report, _rate_rows(report)) if row["forgetting"] is not None]
+    x = alt.X("value:Q", title=VALID_LOSS, axis=alt.Axis(tickCount=5, grid=False, tickSize=4), scale=FALLING)
+    shared = alt.Chart(data(rows)).encode(x=x, y=_value_axis(FORGETTING, "forgetting"), order="rate:Q")
+    shared = shared.encode(color=arm_colour(report, names(rows)))
+    return styled(alt.layer(shared.mark_line(strokeWidth=1.6, opacity=0.55), *_dots(shared, size=70)), canvas, HEIGHT)

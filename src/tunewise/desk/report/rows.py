@@ -1,0 +1,117 @@
+"""The rows of the report's tables, in words."""
+
+from typing import NamedTuple
+
+from tunewise.desk.report.views.capacity_view import LowRankView, RankView
+from tunewise.desk.report.views.view import Report
+from tunewise.desk.report.wording import figure, signed_interval
+from tunewise.text.numbers import MISSING, count, duration, ratio, size
+
+
+class PlannedRow(NamedTuple):
+    """One arm as planned and as measured."""
+
+    arm: str
+    train_seconds: tuple[str, str]  # planned, and measured over planned
+    above_start_bytes: tuple[str, str]
+    step_bytes: str
+
+
+def planned_rows(report: Report) -> list[PlannedRow]:
+    """What the plan said of every arm that was planned, and how far it was out."""
+    return [
+        PlannedRow(
+            arm=arm.name,
+            train_seconds=(duration(arm.planned.train_seconds), _over(arm.train_seconds, arm.planned.train_seconds)),
+            above_start_bytes=(
+                size(arm.planned.above_start_bytes),
+                _over(arm.peak_memory_above_start_bytes, arm.planned.above_start_bytes),
+            ),
+            step_bytes=size(arm.planned.step_bytes),
+        )
+        for arm in report.arms
+        if arm.planned
+    ]
+
+
+def _over(measured: float | None, planned: float | None) -> str:
+    """'measured 1.08×' of what was planned; nothing where one of the two is missing."""
+    return "" if measured is None or not planned else f"measured {ratio(measured / planned)}"
+
+
+def planned(report: Report) -> str:
+    """One line on what was planned and what came of it; nothing where nothing was planned."""
+    told = [
+        f"{row.arm} {row.train_seconds[0]} a run ({row.train_seconds[1] or 'not run'}), {row.above_start_bytes[0]} "
+        f"({row.above_start_bytes[1] or 'not measured'})"
+        for row in planned_rows(report)
+    ]
+    return f"planned: {'; '.join(told)}" if told else ""
+
+
+class RankRow(NamedTuple):
+    """One rank in the table of a rank curve."""
+
+    rank: int
+    parameters: str
+    value: str  # cut down to it, with its difference from the highest rank ...
+    difference: str
+    within: str  # ... and whether that is within the margin
+    spread: str  # its parameters spread over the modules ...
+    spread_within: str
+    trained: str  # trained directly, mean over so many seeds
+    seeds: str
+
+
+def rank_rows(view: RankView) -> list[RankRow]:
+    """A row for every rank that was cut down to or trained: what is not there is a dash."""
+    cut, spread = ({p.rank: p for p in view.points if p.spread == kind} for kind in (False, True))
+    direct = {point.rank: point for point in view.direct if point.value is not None}
+    rows = []
+    for rank in sorted({*cut, *direct}):
+        point, trained = cut.get(rank), direct.get(rank)
+        parameters = point.parameters if point else trained.parameters if trained else None
+        shared = spread.get(rank)
+        row = RankRow(
+            rank=rank,
+            parameters=count(parameters),
+            value=figure(view.metric, point.value if point else None),
+            difference=signed_interval(view.metric, point.difference if point else None),
+            within=MISSING if point is None else "yes" if point.within else "no",
+            spread=figure(view.metric, shared.value if shared else None),
+            spread_within="" if shared is None else "within" if shared.within else "not within",
+            trained=figure(view.metric, trained.value if trained else None),
+            seeds=f"{trained.num_seeds} seeds" if trained else "",
+        )
+        rows.append(row)
+    return rows
+
+
+class ExtractedRow(NamedTuple):
+    """One adapter in the table of what was cut out of full fine-tuning."""
+
+    adapter: str
+    cut: str
+    cut_difference: str
+    cut_state: str
+    trained: str
+    arm: str
+    trained_difference: str
+    trained_state: str
+
+
+def extracted_rows(view: LowRankView) -> list[ExtractedRow]:
+    """A row for every adapter that was cut out, the whole change of its targets last."""
+    return [
+        ExtractedRow(
+            adapter=f"{one.targets}, {'whole change' if one.rank is None else f'rank {one.rank}'}",
+            cut=figure(view.metric, one.cut.value),
+            cut_difference=signed_interval(view.metric, one.cut.difference),
+            cut_state=one.cut.state,
+            trained=figure(view.metric, one.trained.value if one.trained else None),
+            arm=one.arm or "",
+            trained_difference=signed_interval(view.metric, one.trained.difference if one.trained else None),
+            trained_state=one.trained.state if one.trained else "",
+        )
+        for one in view.extracted
+    ]
