@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from tunewise.lab.data.batching import Example, read_examples, step_rows
-from tunewise.lab.run import Run
+from tunewise.lab.run.story import Run
 from tunewise.spec import RunSpec
 from tunewise.storage.ledger import Ledger
 

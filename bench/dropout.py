@@ -21,10 +21,10 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example
-from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import build_method
-from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
-from tunewise.lab.packing import fit_attention
+from tunewise.lab.models.fusing import fuse
+from tunewise.lab.models.load import Base, load_base, load_config, load_tokenizer
+from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.train import loop
 from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.dropout import dropout, quick_dropout

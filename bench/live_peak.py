@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 import tunewise.lab.train.loop as loop_module
-from tunewise.lab.plan import dry
-from tunewise.lab.plan.meter import StepMeter
-from tunewise.lab.run import Run
+from tunewise.lab.plan import fake_step
+from tunewise.lab.plan.memory import StepMeter
+from tunewise.lab.run.story import Run
 from tunewise.lab.train.loop import Loop
 from tunewise.spec import RunSpec
 
@@ -33,7 +33,7 @@ class LivePeak:
 
         def counted(model: torch.nn.Module, micro_batches: Any, num_targets: int, loop: Loop) -> Any:
             if self.meter is None:
-                dry.begin(loop)
+                fake_step.begin(loop)
             self.meter = StepMeter(None)
             state = [tensor for of in loop.optimizer.state.values() for tensor in of.values()]
             self.meter.hold([*model.parameters(), *model.buffers()], "weights")

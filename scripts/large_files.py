@@ -28,7 +28,7 @@ path = Path(sys.argv[1])
 """
 READ = f"""{PEAK}
 from tunewise.errors import DataError
-from tunewise.lab.data.files import read_file
+from tunewise.lab.data.sources.files import read_file
 
 before, rows, said = peak(), 0, ""
 try:
@@ -40,7 +40,7 @@ print(peak() - before, rows, said, sep="\\t")
 """
 PREPARE = f"""{PEAK}
 from tunewise.lab.data.prepare import prepare_examples
-from tunewise.lab.models import load_config, load_tokenizer
+from tunewise.lab.models.load import load_config, load_tokenizer
 from tunewise.spec import StudySpec
 
 study = StudySpec.model_validate({{

@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from tunewise.lab.data.batching import Example
-from tunewise.lab.models import Base, load_base
+from tunewise.lab.models.load import Base, load_base
 
 VOCABULARY = 64
 LABELS = ("negative", "neutral", "positive")

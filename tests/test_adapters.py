@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tunewise.cli import app
 from tunewise.errors import ModelError, SpecError
-from tunewise.lab.models import BUNDLED
+from tunewise.lab.models.load import BUNDLED
 
 ROWS = [{"prompt": f"Say {i}", "completion": f"number {i}"} for i in range(6)]
 

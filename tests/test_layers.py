@@ -184,7 +184,7 @@ def test_no_import_goes_round_in_a_circle() -> None:
 
 def test_the_layers_exist_and_the_walk_sees_their_imports() -> None:
     assert all(any(f"{module}.".startswith(f"{layer}.") for module in FILES) for layer in LAYERS)
-    assert {"tunewise.records", "tunewise.lab.methods"} <= imported("tunewise.lab.run", at_run_time=True)
+    assert {"tunewise.records", "tunewise.lab.methods"} <= imported("tunewise.lab.run.story", at_run_time=True)
     assert "tunewise.lab.prepare" in imported("tunewise.executors.server", at_run_time=False)
 
 

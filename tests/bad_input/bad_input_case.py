@@ -84,7 +84,7 @@ class TakenError(Exception):
 @cache
 def tiny_tokenizer() -> Any:
     """The bundled base's tokenizer."""
-    from tunewise.lab.models import load_config, load_tokenizer
+    from tunewise.lab.models.load import load_config, load_tokenizer
 
     return load_tokenizer("tiny", load_config("tiny", None, False), False)
 

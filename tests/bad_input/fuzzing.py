@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from tunewise.errors import DataError, ModelError, SpecError
 from tunewise.lab.data.classify import label_name
-from tunewise.lab.data.files import read_file
 from tunewise.lab.data.rows import Cells
-from tunewise.lab.model_folder import weight_files
-from tunewise.lab.models import load_config
+from tunewise.lab.data.sources.files import read_file
+from tunewise.lab.models.folder import weight_files
+from tunewise.lab.models.load import load_config
 from tunewise.spec import StudySpec, canonical_json
 from tunewise.spec.reading import read_study
 from tunewise.text.safe import CONTROLS, printable

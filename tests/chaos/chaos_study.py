@@ -19,7 +19,7 @@ from tunewise import study as driver
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.report.views.view import Report
-from tunewise.lab.run import Run
+from tunewise.lab.run.story import Run
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec

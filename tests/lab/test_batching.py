@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewise.lab.attention import common_size
 from tunewise.lab.data.batching import (
     Batch,
     Batching,
@@ -23,6 +22,7 @@ from tunewise.lab.data.batching import (
     read_examples,
     step_rows,
 )
+from tunewise.lab.models.attention import common_size
 from tunewise.records import EXAMPLES_SCHEMA
 
 PADDING = 0

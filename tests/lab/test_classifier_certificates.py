@@ -14,7 +14,7 @@ from tunewise.adapters import merge, verify
 from tunewise.errors import ModelError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.methods.targets import linear_modules
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.spec import DataSpec
 
 KINDS: dict[str, Callable[..., Any]] = {

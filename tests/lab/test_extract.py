@@ -12,7 +12,7 @@ from tunewise.errors import SpecError
 from tunewise.lab.evaluate.extract import Change, extractions, find_change
 from tunewise.lab.methods import build_method
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.spec import FullMethod
 
 Load = Callable[..., Base]

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from transformers.activations import ACT2FN
 
 from lab_fixtures import small_config
-from tunewise.lab.fusing import fuse
-from tunewise.lab.models import model_source
+from tunewise.lab.models.fusing import fuse
+from tunewise.lab.models.load import model_source
 
 IDS = torch.arange(3, 43).reshape(2, 20)
 

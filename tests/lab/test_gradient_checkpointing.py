@@ -11,13 +11,13 @@ from lab_fixtures import make_examples, small_config
 from tunewise.errors import ModelError, SpecError
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching
-from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import build_method
-from tunewise.lab.models import Base
-from tunewise.lab.packing import fit_attention
+from tunewise.lab.models.fusing import fuse
+from tunewise.lab.models.load import Base
+from tunewise.lab.models.packing import fit_attention
+from tunewise.lab.models.precision import store_frozen_weights
 from tunewise.lab.prepare import prepare
 from tunewise.lab.train.loss import add_gradient
-from tunewise.lab.train.precision import store_frozen_weights
 from tunewise.spec import FullMethod, LoraMethod, Precision, StudySpec
 
 METHODS = {"full": FullMethod(), "lora": LoraMethod(rank=4, dropout=0.3)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 
 from tunewise.lab.methods import build_method
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups, rate_factors
 from tunewise.spec import LoraMethod, TrainSpec
 

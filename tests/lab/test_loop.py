@@ -12,7 +12,7 @@ from lab_fixtures import CUTS, LENGTHS, Gradients, relative_difference, without_
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Example, make_batch
 from tunewise.lab.methods import build_method
-from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
+from tunewise.lab.models.load import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.optim import LearningRates, describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.spec import LoraMethod, TrainSpec

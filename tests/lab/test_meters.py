@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tunewise.lab import machine
 from tunewise.lab.train import meters
 
 
@@ -23,7 +24,7 @@ def test_others_have_what_the_machine_worked_and_the_run_did_not(
     monkeypatch.setattr(meters.time, "process_time", lambda: clock["own"])
     monkeypatch.setattr(meters.time, "perf_counter", lambda: clock["now"])
     monkeypatch.setattr(meters.os, "cpu_count", lambda: 2)
-    others = meters.OthersMeter()
+    others = machine.OthersMeter()
     clock.update(user=100 + 0.9 * busy, system=5 + 0.1 * busy, idle=8.0, iowait=4.0, own=3 + own, now=60.0)
     assert others.share() == pytest.approx(share)
 

@@ -19,10 +19,10 @@ from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora
 from tunewise.lab.methods.reallocating import REALLOCATING, AdaLora
-from tunewise.lab.models import Base, load_tuned
+from tunewise.lab.models.load import Base, load_tuned
+from tunewise.lab.models.precision import assert_masters
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.loss import example_losses
-from tunewise.lab.train.precision import assert_masters
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod
 
 Load = Callable[..., Base]

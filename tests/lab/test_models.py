@@ -15,18 +15,10 @@ from transformers import (
 )
 
 from tunewise.errors import ModelError
-from tunewise.lab.context import context_length
 from tunewise.lab.evaluate.generate import generate
-from tunewise.lab.fingerprints import FileHashes, tokenizer_fingerprint
-from tunewise.lab.models import (
-    BUNDLED,
-    Base,
-    load_base,
-    load_config,
-    load_tokenizer,
-    load_tuned,
-    padding_id,
-)
+from tunewise.lab.models.context import context_length
+from tunewise.lab.models.fingerprints import FileHashes, tokenizer_fingerprint
+from tunewise.lab.models.load import BUNDLED, Base, load_base, load_config, load_tokenizer, load_tuned, padding_id
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "weights" / "stories260k"
 ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert")

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from tunewise.errors import SpecError
 from tunewise.lab.methods.placements import expand_placements, placement_costs
 from tunewise.lab.methods.targets import resolve_targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.spec import LoraMethod, StudySpec
 
 Load = Callable[..., Base]

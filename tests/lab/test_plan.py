@@ -14,13 +14,13 @@ from lab_fixtures import ENCODERS, LABELS, make_examples, small_config
 from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import ModelError, SpecError
 from tunewise.lab.data.batching import Batching, Example
-from tunewise.lab.models import is_encoder
+from tunewise.lab.models.load import is_encoder
 from tunewise.lab.plan.arm import largest, plan_arm
-from tunewise.lab.plan.blank import blank_base, give_storage, with_small_values
 from tunewise.lab.plan.configurations import configuration, known_configurations
-from tunewise.lab.plan.following import try_kernels
+from tunewise.lab.plan.kernels import try_kernels
+from tunewise.lab.plan.meta_model import blank_base, give_storage, with_small_values
+from tunewise.lab.plan.setting import Setting, build
 from tunewise.lab.plan.study import plan_study
-from tunewise.lab.plan.subject import Setting, build
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan
 from tunewise.spec import NO_DATA, FullMethod, LoraMethod, Method, PeftMethod, StudySpec, TrainSpec
@@ -117,7 +117,7 @@ def test_a_model_that_cannot_be_followed_says_why_and_invents_nothing(monkeypatc
     def look(*arguments: object) -> None:
         torch.ones(1).nonzero().tolist()
 
-    monkeypatch.setattr("tunewise.lab.plan.dry.example_losses", look)
+    monkeypatch.setattr("tunewise.lab.plan.fake_step.example_losses", look)
     found = plan("gpt2", make_examples([8]), 10**9)
     assert (found.step, found.evaluation, found.flops_per_token, found.largest_micro_batch) == (None,) * 4
     assert found.note is not None

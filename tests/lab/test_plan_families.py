@@ -5,8 +5,8 @@ import torch
 from lab_fixtures import small_config
 from tunewise.lab.plan import families
 from tunewise.lab.plan.arm import plan_arm
-from tunewise.lab.plan.following import try_kernels
-from tunewise.lab.plan.subject import Kernels, Setting
+from tunewise.lab.plan.kernels import try_kernels
+from tunewise.lab.plan.setting import Kernels, Setting
 from tunewise.lab.plan.workload import assumed_examples, workload
 from tunewise.records.plan import ArmPlan
 from tunewise.spec import FullMethod, LoraMethod, Method, TrainSpec

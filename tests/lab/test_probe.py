@@ -11,8 +11,8 @@ import torch
 from lab_fixtures import make_examples
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching
-from tunewise.lab.plan import probe
-from tunewise.lab.plan.blank import with_drawn_values
+from tunewise.lab.plan import timing
+from tunewise.lab.plan.meta_model import with_drawn_values
 from tunewise.lab.plan.study import plan_study
 from tunewise.lab.plan.workload import workload
 from tunewise.lab.train.loop import Loop
@@ -43,7 +43,7 @@ def planned(model_folder: Any, tmp_path: Path) -> tuple[StudySpec, StudyPlan, Pa
 
 def speed_of(planned: tuple[StudySpec, StudyPlan, Path], arm: str = "lora") -> Speed:
     study, plan, folder = planned
-    return probe.probe_arm(study, folder, arm, plan.arms[arm])
+    return timing.probe_arm(study, folder, arm, plan.arms[arm])
 
 
 @pytest.mark.parametrize("arm", ["full", "lora"])
@@ -62,9 +62,9 @@ def test_nothing_is_built_where_a_step_would_not_fit_in_the_free_memory(
     def build_no_model(*of: object) -> None:
         raise AssertionError("no step may be done")
 
-    monkeypatch.setattr(probe, "_with_weights", build_no_model)
-    monkeypatch.setattr(probe, "_free", lambda device: planned[1].arms["lora"].step.total)
-    monkeypatch.setattr(probe, "product_rates", lambda *of: probe.Rates(training=1e6, fp32=1e5))
+    monkeypatch.setattr(timing, "_with_weights", build_no_model)
+    monkeypatch.setattr(timing, "_free", lambda device: planned[1].arms["lora"].step.total)
+    monkeypatch.setattr(timing, "product_rates", lambda *of: timing.Rates(training=1e6, fp32=1e5))
     speed, plan = speed_of(planned), planned[1].arms["lora"]
     assert speed.source == "products"
     assert speed.fp32_score_seconds_per_token == pytest.approx(plan.scoring_flops_per_token / 1e5)
@@ -78,18 +78,18 @@ def test_a_step_that_would_take_too_long_is_done_in_part_and_says_nothing_of_the
     planned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[int] = []
-    whole = probe.compute_gradient
+    whole = timing.compute_gradient
 
     def gradient(model: torch.nn.Module, batches: Any, num_targets: int, loop: Loop) -> Any:
         done.extend(len(batch.rows) for batch in batches)
         return whole(model, batches, num_targets, loop)
 
-    monkeypatch.setattr(probe, "compute_gradient", gradient)
+    monkeypatch.setattr(timing, "compute_gradient", gradient)
     plan = planned[1].arms["lora"]
     longest = planned[1].work.longest
     # two of the longest in the limit, of eight in a step; a part takes a third of it
-    rate = plan.flops_per_token * longest * 2 / probe.LIMIT_SECONDS
-    monkeypatch.setattr(probe, "product_rates", lambda *of: probe.Rates(rate, rate))
+    rate = plan.flops_per_token * longest * 2 / timing.LIMIT_SECONDS
+    monkeypatch.setattr(timing, "product_rates", lambda *of: timing.Rates(rate, rate))
     speed = speed_of(planned)
     assert speed.source == "steps"
     assert speed.peak_above_start_bytes is None
@@ -109,23 +109,23 @@ def steps_of_four_seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], 
         now[0] += 1
 
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    monkeypatch.setattr(probe, "compute_gradient", gradient)
-    monkeypatch.setattr(probe, "update", update)
+    monkeypatch.setattr(timing, "compute_gradient", gradient)
+    monkeypatch.setattr(timing, "update", update)
     return lambda seconds: gradient_seconds.__setitem__(0, seconds)
 
 
 LOOP = type("Loop", (), {"compute": Compute("cpu", "fp32")})
 
 
-def work_of(num_steps: int) -> probe.Work:
+def work_of(num_steps: int) -> timing.Work:
     """Steps of two examples of eight tokens."""
     load = workload(make_examples([8] * 2 * num_steps), TrainSpec(batch_size=2), 0, Batching(64, 0, 0))
-    return probe._work(load, 1e-9)
+    return timing._work(load, 1e-9)
 
 
 def test_a_warm_up_does_not_count_and_no_step_begins_when_the_time_is_over(steps_of_four_seconds: Any) -> None:
-    timed = probe._time_steps(torch.nn.Linear(1, 1), work_of(8), LOOP)
-    assert timed == [probe.StepSeconds(3, 1, 16)] * 2, "in a limit of 5 seconds"
+    timed = timing._time_steps(torch.nn.Linear(1, 1), work_of(8), LOOP)
+    assert timed == [timing.StepSeconds(3, 1, 16)] * 2, "in a limit of 5 seconds"
 
 
 def test_no_step_is_done_twice_where_there_are_enough(steps_of_four_seconds: Any) -> None:
@@ -136,9 +136,9 @@ def test_no_step_is_done_twice_where_there_are_enough(steps_of_four_seconds: Any
 
 
 def test_a_usual_step_is_the_mean_of_the_middle_half() -> None:
-    held_up = [probe.StepSeconds(gradient, 1 + gradient / 100, 10) for gradient in (10, 30, 20, 900)]
-    assert probe._usual(held_up) == probe.Usual(2.5, 1.25)
-    assert probe._usual(held_up[:2]).of(20) == pytest.approx(20 * 2 + 1.2)
+    held_up = [timing.StepSeconds(gradient, 1 + gradient / 100, 10) for gradient in (10, 30, 20, 900)]
+    assert timing._usual(held_up) == timing.Usual(2.5, 1.25)
+    assert timing._usual(held_up[:2]).of(20) == pytest.approx(20 * 2 + 1.2)
 
 
 def test_the_steps_after_every_scoring_are_told_apart(steps_of_four_seconds: Any) -> None:
@@ -146,7 +146,7 @@ def test_the_steps_after_every_scoring_are_told_apart(steps_of_four_seconds: Any
         steps_of_four_seconds(7)
         return 0.5
 
-    seconds, after = probe._interrupted(torch.nn.Linear(1, 1), work_of(8), LOOP, score_once)
+    seconds, after = timing._interrupted(torch.nn.Linear(1, 1), work_of(8), LOOP, score_once)
     assert seconds == [0.5] * 2
     assert [[step.total for step in steps] for steps in after] == [[8, 8]] * 2
 

@@ -13,7 +13,7 @@ import torch
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.evaluate.score import score, summarise
-from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
+from tunewise.lab.models.load import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.train.loss import example_losses
 from tunewise.records import SCORES_SCHEMA, WRITTEN_COLUMNS
 

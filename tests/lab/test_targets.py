@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, FalconH1Con
 
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 
 # Endings of the modules in one block, written by hand from the papers' and libraries' definitions.
 # name: (query, key and value projections, the rest of attention, MLP, linear modules outside the blocks)

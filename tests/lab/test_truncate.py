@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 
 from tunewise.lab.evaluate.truncate import truncations
 from tunewise.lab.methods import build_method, describe
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.spec import LoraMethod, PeftMethod
 
 Load = Callable[..., Base]

@@ -15,7 +15,7 @@ from lab_fixtures import (
     model_folder,
     tokenizer,
 )
-from tunewise.lab.models import BUNDLED, Base, load_base, load_config, load_tokenizer
+from tunewise.lab.models.load import BUNDLED, Base, load_base, load_config, load_tokenizer
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "weights" / "stories260k"
 LABELS = ("negative", "neutral", "positive")

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedT
 
 from lab_fixtures import ENCODERS, VOCABULARY, small_config
 from tunewise.lab.data.batching import Example
-from tunewise.lab.models import Base, load_base, load_config, load_tokenizer
+from tunewise.lab.models.load import Base, load_base, load_config, load_tokenizer
 
 PADDING, EOS = 0, 2
 LABELS = ("animal", "city", "plant")

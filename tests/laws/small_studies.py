@@ -8,7 +8,7 @@ from typing import Any
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.errors import TunewiseError
 from tunewise.lab.prepare import prepare
-from tunewise.lab.run import Run
+from tunewise.lab.run.story import Run
 from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger

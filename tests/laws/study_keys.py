@@ -17,7 +17,7 @@ import torch
 from small_studies import FolderOf, LabHere, SmallStudy, rows_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import tunewise.lab.run
+import tunewise.lab.run.story
 from desk import conftest as fake
 from desk import simulated_study
 from tunewise import study as driver
@@ -172,7 +172,7 @@ def trained(bench: Bench, study: StudySpec) -> Any:
         return train(model, counted(), loop)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tunewise.lab.run, "train", note)
+        patch.setattr(tunewise.lab.run.story, "train", note)
         record = small.run(spec)
     return noted, contents(small, record), [record.environment and record.environment.threads]
 

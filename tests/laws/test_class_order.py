@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from tunewise.errors import ModelError
-from tunewise.lab.class_order import order_by_name
-from tunewise.lab.models import Base, load_base, load_tuned
+from tunewise.lab.models.class_order import order_by_name
+from tunewise.lab.models.load import Base, load_base, load_tuned
 
 LABELS = ("negative", "neutral", "positive")
 ORDERS = [order for order in permutations(LABELS) if order != LABELS]

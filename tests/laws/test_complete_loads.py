@@ -18,7 +18,7 @@ from tunewise.adapter.config import CONFIG, WEIGHTS
 from tunewise.adapter.file import read_adapter
 from tunewise.cli import app
 from tunewise.errors import ModelError
-from tunewise.lab.models import load_tuned
+from tunewise.lab.models.load import load_tuned
 from tunewise.lab.prepare import prepare
 from tunewise.spec import StudySpec
 

@@ -14,7 +14,7 @@ import torch
 from builders import make_data_summary, make_inputs, make_run_spec
 from lab_fixtures import make_examples
 from tunewise.lab.data.batching import Batch
-from tunewise.lab.run import Run
+from tunewise.lab.run.story import Run
 from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 from tunewise.records import EXAMPLES_SCHEMA, RunRecord
 from tunewise.spec import SamplesSpec, TrainSpec

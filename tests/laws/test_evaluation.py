@@ -23,7 +23,7 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import build_method
-from tunewise.lab.models import BUNDLED, Base
+from tunewise.lab.models.load import BUNDLED, Base
 from tunewise.spec import LoraMethod
 
 Rows = list[dict[str, Any]]

@@ -10,8 +10,8 @@ import pytest
 from laws.small_studies import LabHere, SmallStudy, small_study
 from tunewise.desk.planning.expected import Length, Runs, expected_runs
 from tunewise.desk.protocol import schedule
-from tunewise.lab import run as lab_run
 from tunewise.lab.data.batching import Example, read_examples
+from tunewise.lab.run import story as lab_run
 from tunewise.study import next_runs, todays
 
 FolderOf = Callable[[str], Path]

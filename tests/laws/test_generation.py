@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from tunewise.lab.evaluate.generate import Generated, generate
-from tunewise.lab.models import load_base, load_config, load_tokenizer
+from tunewise.lab.models.load import load_base, load_config, load_tokenizer
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "weights" / "stories260k"
 VOCABULARY, CONTEXT = 4096, 96

@@ -21,7 +21,7 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.methods import build_method
-from tunewise.lab.models import BUNDLED, Base
+from tunewise.lab.models.load import BUNDLED, Base
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.loss import add_gradient, example_losses
 from tunewise.spec import FullMethod, LoraMethod

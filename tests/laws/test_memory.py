@@ -10,10 +10,10 @@ import pytest
 import torch
 from small_studies import FolderOf, SmallStudy, small_study
 
-import tunewise.lab.run
+import tunewise.lab.run.story
 import tunewise.lab.train.checkpoint
 from tunewise.executors.client import LabServer
-from tunewise.lab.models import load_tuned
+from tunewise.lab.models.load import load_tuned
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.records import Memory
@@ -78,7 +78,7 @@ def test_law_32_what_a_phase_needs_is_in_its_own_figure_alone(
     study = small_study(tmp_path, folder_of("llama"), "sft", arms, train=train, looks=[1], forgetting=general)
     spec = last_run(study)
     wrap, figure = NEEDS[name]
-    owner = tunewise.lab.train.checkpoint if name == "write_tensors" else tunewise.lab.run
+    owner = tunewise.lab.train.checkpoint if name == "write_tensors" else tunewise.lab.run.story
     monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))
     usage = study.run(spec).usage
     assert usage is not None
@@ -114,8 +114,8 @@ def test_law_32_the_trained_model_is_gone_when_the_saved_one_is_scored(
         alive.append(sum(thing() is not None for thing in trained))
         return load_tuned(*arguments)
 
-    monkeypatch.setattr(tunewise.lab.run, "train", remember)
-    monkeypatch.setattr(tunewise.lab.run, "load_tuned", count)
+    monkeypatch.setattr(tunewise.lab.run.story, "train", remember)
+    monkeypatch.setattr(tunewise.lab.run.story, "load_tuned", count)
     study.run(spec)
     assert len(trained) > 10
     assert alive == [0]

@@ -18,7 +18,7 @@ from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import MergePlan, merge
 from tunewise.lab.adapters.rows import ScoredRows, rows_of
 from tunewise.lab.data.batching import Example, make_batch
-from tunewise.lab.models import BUNDLED
+from tunewise.lab.models.load import BUNDLED
 from tunewise.spec import DataSpec
 
 Folders = Callable[[str], Path]

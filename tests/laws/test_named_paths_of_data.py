@@ -10,7 +10,7 @@ import pytest
 
 from tunewise.errors import DataError
 from tunewise.inputs.named_path import require_relative
-from tunewise.lab.data.sources import read_source, source_fingerprint
+from tunewise.lab.data.sources.sources import read_source, source_fingerprint
 
 ROW = '{"text": "inside"}\n'
 SECRET = '{"text": "secret"}\n'

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tunewise.errors import ModelError
-from tunewise.lab.fingerprints import FileHashes
-from tunewise.lab.model_folder import INDEX
-from tunewise.lab.models import load_base, load_config, load_tokenizer
+from tunewise.lab.models.fingerprints import FileHashes
+from tunewise.lab.models.folder import INDEX
+from tunewise.lab.models.load import load_base, load_config, load_tokenizer
 
 Folder = Callable[[str], Path]
 
@@ -132,7 +132,7 @@ def test_law_41_an_adapter_beside_a_base_is_put_on_nothing(copy: Path) -> None:
 def test_law_41_a_model_of_the_hub_passes_the_same_gate(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunewise.lab import model_folder
+    from tunewise.lab.models import folder as model_folder
 
     sharded(copy, {"1.safetensors": "evil.bin"})
     monkeypatch.setattr(

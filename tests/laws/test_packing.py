@@ -23,13 +23,13 @@ from transformers import (
 
 import tunewise.lab.data.batching
 from lab_fixtures import LABELS, LENGTHS, VOCABULARY, make_examples, small_config
-from tunewise.lab.attention import NAMES, pack_places
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch, pack_batch
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.methods import build_method
-from tunewise.lab.models import Base
-from tunewise.lab.packing import fit_attention
+from tunewise.lab.models.attention import NAMES, pack_places
+from tunewise.lab.models.load import Base
+from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.train.loss import class_logits, example_losses
 from tunewise.spec import LoraMethod
 

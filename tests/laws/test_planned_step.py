@@ -12,18 +12,18 @@ from small_studies import small_study
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedTokenizerFast
 
-import tunewise.lab.models
+import tunewise.lab.models.load
 import tunewise.lab.train.loop
 import tunewise.lab.train.loss
 from lab_fixtures import ENCODERS, VOCABULARY, make_examples, small_config
 from tunewise.lab.data.batching import Batch, Batching, read_examples
-from tunewise.lab.plan import dry
+from tunewise.lab.plan import fake_step
 from tunewise.lab.plan.arm import plan_arm
-from tunewise.lab.plan.blank import give_storage, with_small_values, without_values
-from tunewise.lab.plan.following import operators, try_kernels
-from tunewise.lab.plan.meter import StepMeter
+from tunewise.lab.plan.kernels import operators, try_kernels
+from tunewise.lab.plan.memory import StepMeter
+from tunewise.lab.plan.meta_model import give_storage, with_small_values, without_values
 from tunewise.lab.plan.operators import Operators
-from tunewise.lab.plan.subject import Setting, begin_training, build
+from tunewise.lab.plan.setting import Setting, begin_training, build
 from tunewise.lab.plan.workload import workload
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.records.plan import ArmPlan
@@ -91,7 +91,7 @@ def test_law_37_the_plans_step_does_the_operations_of_a_runs_second_step(
     batches, and the same operations in the same order, with the same shapes and types in and out."""
     task = task_of(family)
     # transformers would read the words of the small tokenizer in the way of the family's own
-    monkeypatch.setattr(tunewise.lab.models, "AutoTokenizer", PreTrainedTokenizerFast)
+    monkeypatch.setattr(tunewise.lab.models.load, "AutoTokenizer", PreTrainedTokenizerFast)
     monkeypatch.setattr(tunewise.lab.train.loss, "MAX_LOGITS", 5 * VOCABULARY)
     study = small_study(
         tmp_path,
@@ -137,12 +137,12 @@ def test_law_37_a_step_without_storage_needs_the_same_bytes(
         subject = build(of, method).take_up(kernels)
         examples = make_examples(lengths, classify=family == "bert")
         (batches,) = workload(examples, of.train, 0, Batching(512, 0, max_packed_length)).first
-        with dry.no_storage() if not is_real else torch.enable_grad() as mode:
+        with fake_step.no_storage() if not is_real else torch.enable_grad() as mode:
             give_storage(subject.model, with_small_values if is_real else without_values)
             loop = begin_training(subject, of)
-            dry.begin(loop)
-            shapes = batches if is_real else [dry.bare(batch, mode) for batch in batches]
-            dry.meter_step(subject.model, shapes, loop, found)
+            fake_step.begin(loop)
+            shapes = batches if is_real else [fake_step.bare(batch, mode) for batch in batches]
+            fake_step.meter_step(subject.model, shapes, loop, found)
         return found
 
     real, planned = meter(is_real=True), meter(is_real=False)
@@ -178,8 +178,8 @@ def test_law_37_a_plan_that_differs_is_not_called_checked(monkeypatch: pytest.Mo
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             yield mode
 
-    monkeypatch.setattr(dry, "no_storage", left_to_itself)
-    monkeypatch.setattr("tunewise.lab.plan.following.fit_attention", lambda *of: 0)
+    monkeypatch.setattr(fake_step, "no_storage", left_to_itself)
+    monkeypatch.setattr("tunewise.lab.plan.kernels.fit_attention", lambda *of: 0)
     assert not plan_of("llama", FullMethod()).is_checked
 
 

@@ -25,12 +25,12 @@ from transformers import (
 
 from lab_fixtures import make_examples, small_tokenizer
 from tunewise.errors import ModelError
-from tunewise.lab.context import context_length
 from tunewise.lab.data.prepare import write_examples
 from tunewise.lab.data.rows import EncodedRow
 from tunewise.lab.evaluate.generate import Generated, generate, stop_ids
-from tunewise.lab.models import Base, load_base, padding_id
-from tunewise.lab.usable import require_usable
+from tunewise.lab.models.context import context_length
+from tunewise.lab.models.load import Base, load_base, padding_id
+from tunewise.lab.models.usable import require_usable
 
 COMMON = {
     "vocab_size": 64,

@@ -15,7 +15,7 @@ from tunewise.errors import SpecError
 from tunewise.lab.data.batching import make_batch
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.methods.targets import body_parameters, linear_modules, resolve_targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.lab.train.gradients import GradientWatch
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.optim import make_optimizer, parameter_groups

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunewise.errors import DataError
-from tunewise.lab.data import limits
-from tunewise.lab.data.files import read_file
+from tunewise.lab.data.sources import limits
+from tunewise.lab.data.sources.files import read_file
 from tunewise.text.suggest import near_miss
 
 MIB = 2**20
@@ -23,7 +23,7 @@ READ = """
 import sys
 from pathlib import Path
 from tunewise.errors import DataError
-from tunewise.lab.data.files import read_file
+from tunewise.lab.data.sources.files import read_file
 
 rows, said = 0, ""
 try:

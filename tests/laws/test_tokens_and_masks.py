@@ -23,7 +23,7 @@ from tunewise.lab.data.batching import make_batch, step_rows
 from tunewise.lab.data.examples import prompt_ids, prompt_length
 from tunewise.lab.evaluate import answer as answer_module
 from tunewise.lab.evaluate.generate import Generated, generate
-from tunewise.lab.models import load_base
+from tunewise.lab.models.load import load_base
 from tunewise.lab.train.loop import Loop, train
 
 GENERATIVE = ("tiny", "gpt2", "stories260k", "awkward")

@@ -17,7 +17,7 @@ from tunewise.adapter.config import CONFIG, WEIGHTS, LoraOptions, read_config
 from tunewise.adapter.file import read_adapter
 from tunewise.errors import ModelError
 from tunewise.lab.adapters.load import AdapterFolder
-from tunewise.lab.models import load_tuned
+from tunewise.lab.models.load import load_tuned
 
 # What changes what an adapter computes, or could.
 UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {

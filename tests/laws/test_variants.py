@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import Method, build_method
-from tunewise.lab.models import Base, load_tuned
-from tunewise.lab.train.precision import store_frozen_weights
+from tunewise.lab.models.load import Base, load_tuned
+from tunewise.lab.models.precision import store_frozen_weights
 from tunewise.spec import LoraMethod, PeftMethod
 
 Load = Callable[..., Base]

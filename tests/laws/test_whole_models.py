@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from tunewise.errors import ModelError
-from tunewise.lab.models import Base, load_base, load_tuned
+from tunewise.lab.models.load import Base, load_base, load_tuned
 
 Tensors = dict[str, torch.Tensor]
 LABELS = ("negative", "neutral", "positive")

@@ -26,9 +26,9 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise
 from tunewise.lab.evaluate.truncate import truncations
-from tunewise.lab.models import BUNDLED, load_base, load_config, load_tokenizer, load_tuned, padding_id
+from tunewise.lab.models.load import BUNDLED, load_base, load_config, load_tokenizer, load_tuned, padding_id
 from tunewise.lab.prepare import prepare
-from tunewise.lab.run import Run
+from tunewise.lab.run.story import Run
 from tunewise.records import RunRecord
 from tunewise.spec import StudySpec
 from tunewise.storage.ledger import Ledger

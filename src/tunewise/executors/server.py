@@ -39,7 +39,7 @@ from tunewise.text.safe import redacted
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
 # pyarrow imports pandas once a table is made of Python's lists: half a second, which every job would pay anew
-PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run", "pandas", "pyarrow.compute")
+PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run.story", "pandas", "pyarrow.compute")
 
 
 def serve() -> None:
@@ -145,7 +145,7 @@ def prepare_job(request: dict[str, Any]) -> None:
 
 def run_job(request: dict[str, Any]) -> None:
     """Execute one run."""
-    from tunewise.lab.run import Run
+    from tunewise.lab.run.story import Run
     from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 
     folder = Path(request["folder"])
@@ -173,7 +173,7 @@ def plan_job(request: dict[str, Any]) -> None:
 
 def probe_job(request: dict[str, Any]) -> None:
     """Measure the speed of one arm."""
-    from tunewise.lab.plan.probe import probe_arm
+    from tunewise.lab.plan.timing import probe_arm
 
     watch(LIFELINE, None, send)
     study, plan = StudySpec.model_validate(request["study"]), ArmPlan.model_validate(request["plan"])

@@ -13,17 +13,18 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.adapter.config import CONFIG
 from tunewise.errors import DataError, ModelError, SpecError
-from tunewise.lab.context import context_length
-from tunewise.lab.data.chat import read_template
+from tunewise.lab.data.chat.chat import read_template
 from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
-from tunewise.lab.data.sources import read_source
+from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.evaluate.generate import stops_of_base
-from tunewise.lab.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
+from tunewise.lab.machine import pick_device, require_device
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
-from tunewise.lab.model_limits import require_unrounded
-from tunewise.lab.models import (
+from tunewise.lab.models.context import context_length
+from tunewise.lab.models.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
+from tunewise.lab.models.limits import require_unrounded
+from tunewise.lab.models.load import (
     Base,
     load_base,
     load_config,
@@ -32,12 +33,11 @@ from tunewise.lab.models import (
     model_source,
     quiet_transformers,
 )
-from tunewise.lab.peft_loading import load_adapter, require_complete
-from tunewise.lab.plan.blank import blank_base
-from tunewise.lab.plan.subject import Setting, build
-from tunewise.lab.train.meters import pick_device, require_device
-from tunewise.lab.train.precision import pick_precision
-from tunewise.lab.usable import enough_memory, require_usable, unnamed_classes
+from tunewise.lab.models.peft_loading import load_adapter, require_complete
+from tunewise.lab.models.precision import pick_precision
+from tunewise.lab.models.usable import enough_memory, require_usable, unnamed_classes
+from tunewise.lab.plan.meta_model import blank_base
+from tunewise.lab.plan.setting import Setting, build
 from tunewise.records import DataSummary, Tuned
 from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
 from tunewise.storage.disk import delete, make_folder, write_atomically

@@ -11,9 +11,9 @@ import pytest
 
 from tunewise.lab.data.lm import Documents
 from tunewise.lab.data.prepare import PreparedExamples
-from tunewise.lab.data.row_index import Source, group_column
 from tunewise.lab.data.rows import Row, Text, input_key
-from tunewise.lab.data.sources import Table
+from tunewise.lab.data.sources.row_index import Source, group_column
+from tunewise.lab.data.sources.sources import Table
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec, Split, StudySpec
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tunewise.errors import DataError
-from tunewise.lab.data.builtin import MAX_CHARACTERS, pydoc_topics, stdlib_pairs
+from tunewise.lab.data.sources.builtin import MAX_CHARACTERS, pydoc_topics, stdlib_pairs
 
 SOURCE = '''
 """A module."""

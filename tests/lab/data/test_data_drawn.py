@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from tunewise.errors import DataError
 from tunewise.lab.data.audit import Separated, drop_duplicates
-from tunewise.lab.data.row_index import Indexed, Source, index_rows
 from tunewise.lab.data.rows import Row, input_key
-from tunewise.lab.data.sources import Table
+from tunewise.lab.data.sources.row_index import Indexed, Source, index_rows
+from tunewise.lab.data.sources.sources import Table
 from tunewise.lab.data.splits import SPLITS, position
 from tunewise.spec import DataSpec, Split, canonical_json
 

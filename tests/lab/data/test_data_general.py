@@ -7,9 +7,9 @@ import pytest
 from data_helpers import make_study
 
 from tunewise.errors import DataError
-from tunewise.lab.data.builtin import pydoc_topics
-from tunewise.lab.data.general import WINDOW_TOKENS, general_examples
 from tunewise.lab.data.rows import EncodedRow
+from tunewise.lab.data.sources.builtin import pydoc_topics
+from tunewise.lab.data.sources.general import WINDOW_TOKENS, general_examples
 from tunewise.lab.data.tokens import TextTokenizer
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunewise.errors import DataError
-from tunewise.lab.data.sources import read_source, source_fingerprint
+from tunewise.lab.data.sources.sources import read_source, source_fingerprint
 from tunewise.spec import Split
 
 ROWS = [{"text": 'one, "two"\nthree', "label": "a"}, {"text": "naïve 雪 ", "label": "b"}]

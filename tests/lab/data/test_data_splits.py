@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from data_helpers import Prepared, documents, make_row, make_study, write_rows
 
-from tunewise.lab.data.row_index import index_rows
 from tunewise.lab.data.rows import Row
+from tunewise.lab.data.sources.row_index import index_rows
 from tunewise.lab.data.splits import draw, position
 from tunewise.spec import DataSpec, Split
 

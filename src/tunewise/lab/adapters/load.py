@@ -24,16 +24,10 @@ from tunewise.adapter.config import require_safe
 from tunewise.adapter.file import PREFIX
 from tunewise.adapter.records import Rounding, Stored
 from tunewise.errors import ModelError
-from tunewise.lab.context import context_length
-from tunewise.lab.models import (
-    load_base,
-    load_config,
-    load_tokenizer,
-    model_source,
-    quiet_transformers,
-)
-from tunewise.lab.peft_loading import load_adapter, require_complete, require_known_kind, tensor_shapes
-from tunewise.lab.plan.blank import blank_base
+from tunewise.lab.models.context import context_length
+from tunewise.lab.models.load import load_base, load_config, load_tokenizer, model_source, quiet_transformers
+from tunewise.lab.models.peft_loading import load_adapter, require_complete, require_known_kind, tensor_shapes
+from tunewise.lab.plan.meta_model import blank_base
 from tunewise.spec import Task
 
 TASKS: Mapping[str, Task] = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify"}

@@ -12,9 +12,9 @@ from tunewise.lab.data.batching import Example
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.examples import choose_format, infer_task
-from tunewise.lab.data.row_index import Source, group_column
 from tunewise.lab.data.rows import EncodedRow, Row
-from tunewise.lab.data.sources import read_source
+from tunewise.lab.data.sources.row_index import Source, group_column
+from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec, Task
 

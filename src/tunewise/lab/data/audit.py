@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewise.errors import DataError
-from tunewise.lab.data.row_index import Indexed, Numbers, RowIndex
 from tunewise.lab.data.rows import PIECE, EncodedRow, Row, runs
+from tunewise.lab.data.sources.row_index import Indexed, Numbers, RowIndex
 from tunewise.records import DataLaw, LawCount, SplitSummary
 from tunewise.spec import DataSpec, Split, Task
 

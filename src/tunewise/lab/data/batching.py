@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tunewise.lab.attention import common_size, pack_places
+from tunewise.lab.models.attention import common_size, pack_places
 from tunewise.storage.disk import read_table
 
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from tunewise.errors import DataError
 from tunewise.lab.data.alpaca import Alpaca, is_alpaca
-from tunewise.lab.data.chat import Chat
+from tunewise.lab.data.chat.chat import Chat
 from tunewise.lab.data.classify import Labelled
 from tunewise.lab.data.column_names import ALPACA, CONVERSATIONS, advice, are_turns, columns_line, nearest
 from tunewise.lab.data.lm import Documents, sample_length
 from tunewise.lab.data.rows import Format, runs
 from tunewise.lab.data.sft import Pairs
-from tunewise.lab.data.sources import read_source
+from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec, StudySpec, Task
 

@@ -22,14 +22,14 @@ from tunewise.lab.data.audit import (
     keep_fitting,
     summarize,
 )
-from tunewise.lab.data.chat import Chat
+from tunewise.lab.data.chat.chat import Chat
 from tunewise.lab.data.classify import number_labels
 from tunewise.lab.data.column_names import label_line, unread_label
 from tunewise.lab.data.examples import choose_format, infer_task
-from tunewise.lab.data.general import general_examples
-from tunewise.lab.data.row_index import Source, group_column, index_rows
 from tunewise.lab.data.rows import EncodedRow, Format, Row, runs
-from tunewise.lab.data.sources import Table, file_fingerprint, read_source, source_fingerprint
+from tunewise.lab.data.sources.general import general_examples
+from tunewise.lab.data.sources.row_index import Source, group_column, index_rows
+from tunewise.lab.data.sources.sources import Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, draw
 from tunewise.lab.data.tokens import LONG_TEXT, TextTokenizer
 from tunewise.lab.data.write import encode_rows, write_examples

@@ -7,7 +7,7 @@ import torch
 
 from tunewise.lab.data.examples import prompt_ids
 from tunewise.lab.evaluate.generate import generate
-from tunewise.lab.models import load_base, load_config, load_tokenizer, load_tuned
+from tunewise.lab.models.load import load_base, load_config, load_tokenizer, load_tuned
 from tunewise.records import DataSummary
 from tunewise.spec import StudySpec
 

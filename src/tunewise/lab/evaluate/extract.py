@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tunewise.adapter.lowrank import Thin, intruders
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 
 LEADING = 10  # directions among which intruders are counted (Shuttleworth et al. 2024, arXiv 2410.21228)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from tunewise.lab.models import inner_model, model_source, padding_id
+from tunewise.lab.models.load import inner_model, model_source, padding_id
 from tunewise.lab.private import has_own_generation_file
 
 

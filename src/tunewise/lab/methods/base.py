@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from tunewise.lab.methods.targets import Targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 
 
 class Method(Protocol):

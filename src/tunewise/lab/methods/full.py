@@ -5,7 +5,7 @@ import torch
 from tunewise.errors import SpecError
 from tunewise.lab.methods.base import WholeModel, learn_only
 from tunewise.lab.methods.targets import resolve_targets
-from tunewise.lab.models import LINEAR, Base
+from tunewise.lab.models.load import LINEAR, Base
 from tunewise.spec import FullMethod
 
 

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import Targets, resolve_targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.spec import LoraMethod, PeftMethod, Task
 from tunewise.text.suggest import lookup, near_miss
 

@@ -2,7 +2,7 @@
 
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
-from tunewise.lab.models import Base
+from tunewise.lab.models.load import Base
 from tunewise.spec import StudySpec
 from tunewise.spec.expand import PLACEMENTS, Costs, expand
 

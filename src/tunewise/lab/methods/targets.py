@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from tunewise.errors import SpecError
-from tunewise.lab.models import LINEAR, Base
+from tunewise.lab.models.load import LINEAR, Base
 from tunewise.text.suggest import near_miss
 
 KEYWORDS = ("qkv", "attention", "mlp", "all-linear")

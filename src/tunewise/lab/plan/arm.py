@@ -7,12 +7,12 @@ from peft import PeftModel, get_peft_model_state_dict
 
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.methods import describe
-from tunewise.lab.models import LINEAR, inner_model
-from tunewise.lab.plan import dry
-from tunewise.lab.plan.blank import give_storage, without_values
-from tunewise.lab.plan.following import REFUSALS, is_followed
-from tunewise.lab.plan.meter import StepMeter
-from tunewise.lab.plan.subject import Kernels, Setting, Subject, begin_training, build
+from tunewise.lab.models.load import LINEAR, inner_model
+from tunewise.lab.plan import fake_step
+from tunewise.lab.plan.kernels import REFUSALS, is_followed
+from tunewise.lab.plan.memory import StepMeter
+from tunewise.lab.plan.meta_model import give_storage, without_values
+from tunewise.lab.plan.setting import Kernels, Setting, Subject, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import Method as MethodSpec
@@ -48,16 +48,16 @@ def plan_arm(setting: Setting, work: Workload, spec: MethodSpec, kernels: Kernel
 
 def _followed(plan: ArmPlan, subject: Subject, setting: Setting, work: Workload, memory_bytes: int) -> ArmPlan:
     vocabulary = setting.config.get_text_config().vocab_size
-    with dry.no_storage() as mode:
+    with fake_step.no_storage() as mode:
         give_storage(subject.model, without_values)
         evaluation = StepMeter(vocabulary)
-        dry.meter_score(subject.model, dry.bare(work.candidates[0].batch, mode), "fp32", evaluation)
+        fake_step.meter_score(subject.model, fake_step.bare(work.candidates[0].batch, mode), "fp32", evaluation)
         loop = begin_training(subject, setting)
-        dry.begin(loop)
+        fake_step.begin(loop)
 
         def followed(batch: Batch, follows_others: bool) -> StepMeter:
             meter = StepMeter(vocabulary)
-            dry.meter_step(subject.model, [dry.bare(batch, mode)], loop, meter, after_others=follows_others)
+            fake_step.meter_step(subject.model, [fake_step.bare(batch, mode)], loop, meter, after_others=follows_others)
             return meter
 
         steps = [followed(*candidate) for candidate in work.candidates]
@@ -65,7 +65,7 @@ def _followed(plan: ArmPlan, subject: Subject, setting: Setting, work: Workload,
         def peak_bytes(num_examples: int) -> int:
             return followed(work.of_longest(num_examples), num_examples < setting.train.batch_size).peak_total
 
-        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes, dry.stays(subject.model, loop))
+        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes, fake_step.stays(subject.model, loop))
     frozen = _frozen_linear(subject.model)
     return plan.replace(
         step=PeakMemory(**max(steps, key=lambda step: step.peak_total).peak),

@@ -8,20 +8,20 @@ import psutil
 import torch
 from transformers import PreTrainedConfig
 
-from tunewise.lab.context import context_length
 from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.data.prepare import prepare_examples
+from tunewise.lab.machine import pick_device
 from tunewise.lab.methods.placements import expand_placements
-from tunewise.lab.models import is_encoder, load_tokenizer
+from tunewise.lab.models.context import context_length
+from tunewise.lab.models.load import is_encoder, load_tokenizer
+from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.plan.arm import plan_arm
-from tunewise.lab.plan.blank import blank_base
 from tunewise.lab.plan.configurations import configuration
 from tunewise.lab.plan.families import plan_arms
-from tunewise.lab.plan.following import try_kernels
-from tunewise.lab.plan.subject import Kernels, Setting
+from tunewise.lab.plan.kernels import try_kernels
+from tunewise.lab.plan.meta_model import blank_base
+from tunewise.lab.plan.setting import Kernels, Setting
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
-from tunewise.lab.train.meters import pick_device
-from tunewise.lab.train.precision import pick_precision
 from tunewise.records import DataSummary, SplitSummary
 from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan, Work, fitting_tokens
 from tunewise.spec import NO_DATA, Device, Frozen, Method, StudySpec, Task

@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file
 
 from tunewise.errors import StudyError
+from tunewise.lab.train.state import TrainingState
 from tunewise.lab.train.tensor_file import SUFFIX, bytes_as_tensor, write_tensors
-from tunewise.lab.train.training import TrainingState
 from tunewise.storage import disk
 from tunewise.storage.ledger import CHECKPOINT
 

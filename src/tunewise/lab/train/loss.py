@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
-from tunewise.lab.models import inner_model
+from tunewise.lab.models.load import inner_model
 from tunewise.lab.train.cross_entropy import target_nll
 
 # Logits that exist at once: 256 MiB in fp32, and a few tensors of this size while their gradient is computed. These are

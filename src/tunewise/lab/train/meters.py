@@ -1,25 +1,16 @@
 """What a run costs: peak memory per phase, and where it runs."""
 
 import ctypes
-import os
-import platform
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import torch
 
-from tunewise.errors import SpecError
-from tunewise.records import Environment, Memory
+from tunewise.records import Memory
 from tunewise.spec import Device
-
-# Kinds of processor time in which it works; guest time is part of user time.
-BUSY = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc")
-LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "tunewise")
 
 
 class MemoryMeter:
@@ -96,62 +87,3 @@ def give_back() -> None:
         return
     with suppress(AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
-
-
-class OthersMeter:
-    """What other processes take of the machine's processors, from its making on."""
-
-    def __init__(self) -> None:
-        self.machine_seconds, self.own_seconds, self.start = self._now()
-
-    def share(self) -> float:
-        """CPU seconds of other processes over those that all cores together had, in [0, 1]."""
-        machine, own, now = self._now()
-        others = (machine - self.machine_seconds) - (own - self.own_seconds)
-        return min(max(others / ((now - self.start) * (os.cpu_count() or 1)), 0.0), 1.0)
-
-    def _now(self) -> tuple[float, float, float]:
-        times = psutil.cpu_times()._asdict()
-        busy = sum(seconds for name, seconds in times.items() if name in BUSY)
-        return busy, time.process_time(), time.perf_counter()
-
-
-def pick_device() -> Device:
-    """The accelerator if there is one."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def require_device(device: Device) -> None:
-    """Raises SpecError where torch does not find the device here."""
-    is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not is_there[device]:
-        found = ", ".join(name for name in is_there if is_there[name])
-        raise SpecError(
-            f"machine.device: torch finds no {device} here, only {found}. Leave the key out, or install a torch for it."
-        )
-
-
-def describe_environment(device: Device) -> Environment:
-    """Where this process runs."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return Environment(
-        python=platform.python_version(),
-        system=f"{platform.system()} {platform.machine()}",
-        device=device,
-        device_name=name,
-        num_cores=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        memory_bytes=psutil.virtual_memory().total,
-        versions={library: version(library) for library in LIBRARIES},
-    )
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()

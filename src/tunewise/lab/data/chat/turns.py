@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewise.errors import DataError
+from tunewise.lab.data.chat.tools import read_calls, read_tools
 from tunewise.lab.data.column_names import CONVERSATIONS, roles_line, turns_column
 from tunewise.lab.data.rows import Cells, UnreadError, checked_text
-from tunewise.lab.data.tools import read_calls, read_tools
 from tunewise.spec import CHAT_ROLES
 from tunewise.text.suggest import near_miss
 

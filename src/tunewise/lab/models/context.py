@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoModel, PreTrainedConfig
 
-from tunewise.lab.models import quiet_transformers
-from tunewise.lab.plan.blank import give_storage, small_config, with_small_values
+from tunewise.lab.models.load import quiet_transformers
+from tunewise.lab.plan.meta_model import give_storage, small_config, with_small_values
 from tunewise.lab.private import TorchDispatchMode
 
 UNBOUNDED = 1_000_000  # tokens, where nothing sets a bound

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from tunewise.errors import ModelError
-from tunewise.lab.model_folder import rounding_file
+from tunewise.lab.models.folder import rounding_file
 
 # The largest models that anybody published have some 130 layers, 260,000 tokens and a width of 20,000: well above it,
 # so that a mistaken or hostile file ends in a message and not in hours of building.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tunewise.errors import DataError
 from tunewise.lab.data.rows import Cells, Format, Row, UnreadError, input_key
-from tunewise.lab.data.sources import BUILTIN, Table
+from tunewise.lab.data.sources.sources import BUILTIN, Table
 from tunewise.lab.data.splits import SPLITS, drawn, hashed, side, split_notes
 from tunewise.spec import DataSpec, Split
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tunewise.errors import DataError
-from tunewise.lab.data.limits import MAX_ROW, too_long
-from tunewise.lab.data.lines import Content, NumberedRows, lines
+from tunewise.lab.data.sources.limits import MAX_ROW, too_long
+from tunewise.lab.data.sources.lines import Content, NumberedRows, lines
 from tunewise.text.suggest import listed
 
 OTHERS = ("\t", ";", "|")  # told from the header if no comma stands in it

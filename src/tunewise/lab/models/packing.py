@@ -5,9 +5,9 @@ import sys
 import torch
 from transformers import PreTrainedModel
 
-from tunewise.lab.attention import NAMES, Kernel, register_kernels
 from tunewise.lab.data.batching import Batch, Example, make_batch, pack_batch
-from tunewise.lab.models import inner_model
+from tunewise.lab.models.attention import NAMES, Kernel, register_kernels
+from tunewise.lab.models.load import inner_model
 from tunewise.lab.private import attention_of
 from tunewise.lab.train.loss import class_logits
 from tunewise.spec import Attention, Task

@@ -25,9 +25,9 @@ from transformers.utils import logging as transformers_logging
 
 from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
 from tunewise.errors import ModelError
-from tunewise.lab.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
-from tunewise.lab.class_order import LINEAR as LINEAR
-from tunewise.lab.class_order import (
+from tunewise.lab.models.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
+from tunewise.lab.models.class_order import LINEAR as LINEAR
+from tunewise.lab.models.class_order import (
     class_names,
     label_layers,
     names_beside,
@@ -35,10 +35,10 @@ from tunewise.lab.class_order import (
     put_in_order,
     require_order,
 )
-from tunewise.lab.library_errors import reraised
-from tunewise.lab.model_folder import require_plain_base, weight_files
-from tunewise.lab.model_limits import require_possible, require_unrounded
-from tunewise.lab.peft_loading import load_adapter
+from tunewise.lab.models.folder import require_plain_base, weight_files
+from tunewise.lab.models.library_errors import reraised
+from tunewise.lab.models.limits import require_possible, require_unrounded
+from tunewise.lab.models.peft_loading import load_adapter
 from tunewise.lab.private import draw_weights, mark_as_not_drawn
 from tunewise.spec import Task
 

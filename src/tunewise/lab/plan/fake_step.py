@@ -9,7 +9,7 @@ import torch
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
-from tunewise.lab.plan.meter import StepMeter
+from tunewise.lab.plan.memory import StepMeter
 from tunewise.lab.private import FakeTensorMode, one_text_a_row
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.loss import example_losses

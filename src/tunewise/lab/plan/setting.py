@@ -8,10 +8,10 @@ from transformers import PreTrainedConfig
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching
-from tunewise.lab.fusing import fuse
 from tunewise.lab.methods import Method, build_method
-from tunewise.lab.models import inner_model
-from tunewise.lab.plan.blank import blank_base, small_config
+from tunewise.lab.models.fusing import fuse
+from tunewise.lab.models.load import inner_model
+from tunewise.lab.plan.meta_model import blank_base, small_config
 from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.loop import Loop
 from tunewise.lab.train.optim import LearningRates

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.errors import DataError
-from tunewise.lab.data.limits import MAX_BLANK_LINES, MAX_ROW, too_long
-from tunewise.lab.data.lines import Content, NumberedRows, lines, refuse_nul, too_many_blank
+from tunewise.lab.data.sources.limits import MAX_BLANK_LINES, MAX_ROW, too_long
+from tunewise.lab.data.sources.lines import Content, NumberedRows, lines, refuse_nul, too_many_blank
 
 READ_AHEAD = 2**20  # characters
 SPACE = " \t\r\n"

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from tunewise.lab.models import LINEAR, inner_model
+from tunewise.lab.models.load import LINEAR, inner_model
 from tunewise.lab.private import has_fast_bf16_on_cpu
 from tunewise.spec import Device, Precision
 

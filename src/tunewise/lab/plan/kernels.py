@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from tunewise.errors import SpecError
-from tunewise.lab.attention import NAMES
 from tunewise.lab.data.batching import Batch
-from tunewise.lab.fusing import fuse
-from tunewise.lab.models import inner_model
-from tunewise.lab.packing import REFUSALS as REFUSED_TO_RUN
-from tunewise.lab.packing import fit_attention
-from tunewise.lab.plan import dry
-from tunewise.lab.plan.blank import give_storage, with_small_values, without_values
+from tunewise.lab.models.attention import NAMES
+from tunewise.lab.models.fusing import fuse
+from tunewise.lab.models.load import inner_model
+from tunewise.lab.models.packing import REFUSALS as REFUSED_TO_RUN
+from tunewise.lab.models.packing import fit_attention
+from tunewise.lab.plan import fake_step
+from tunewise.lab.plan.meta_model import give_storage, with_small_values, without_values
 from tunewise.lab.plan.operators import Operators
-from tunewise.lab.plan.subject import Kernels, Setting, begin_training, build
+from tunewise.lab.plan.setting import Kernels, Setting, begin_training, build
 from tunewise.lab.plan.workload import assumed_examples
 from tunewise.lab.private import attention_of
 from tunewise.spec import Method as MethodSpec
@@ -60,11 +60,11 @@ def operators(
 ) -> list[str]:
     """The operations of one step of a run, really done or followed."""
     subject, seen = build(setting, spec).take_up(kernels), Operators()
-    with nullcontext() if is_real else dry.no_storage() as mode:
+    with nullcontext() if is_real else fake_step.no_storage() as mode:
         give_storage(subject.model, with_small_values if is_real else without_values)
         loop = begin_training(subject, setting)
-        dry.begin(loop)
-        batches = [batch if mode is None else dry.bare(batch, mode) for batch in micro_batches]
+        fake_step.begin(loop)
+        batches = [batch if mode is None else fake_step.bare(batch, mode) for batch in micro_batches]
         with seen:
-            dry.step(subject.model, batches, loop)
+            fake_step.step(subject.model, batches, loop)
     return seen.seen

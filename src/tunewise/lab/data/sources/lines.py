@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunewise.errors import DataError
-from tunewise.lab.data.limits import MAX_BLANK_LINES, MAX_ROW, Unpacked, too_long
+from tunewise.lab.data.sources.limits import MAX_BLANK_LINES, MAX_ROW, Unpacked, too_long
 
 Content = Unpacked | io.BufferedReader  # of a file, unpacked
 NumberedRows = Iterator[tuple[int, dict[str, Any]]]  # each with its place in the file, from 1

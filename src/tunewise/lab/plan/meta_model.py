@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from tunewise.errors import ModelError
-from tunewise.lab.library_errors import reraised
-from tunewise.lab.models import Base, quiet_transformers
+from tunewise.lab.models.library_errors import reraised
+from tunewise.lab.models.load import Base, quiet_transformers
 from tunewise.lab.private import tensors_of
 from tunewise.spec import Task
 

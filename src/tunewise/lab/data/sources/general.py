@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tunewise.errors import DataError
 from tunewise.lab.data.lm import Documents
 from tunewise.lab.data.rows import EncodedRow, Row, input_key
-from tunewise.lab.data.sources import read_source
+from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.splits import position
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import StudySpec

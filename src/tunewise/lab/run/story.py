@@ -23,18 +23,20 @@ from tunewise.lab.evaluate.generate import Generated, generate
 from tunewise.lab.evaluate.score import require_finite, score, summarise
 from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.evaluate.truncate import truncations
-from tunewise.lab.fusing import fuse
+from tunewise.lab.machine import OthersMeter, describe_environment
 from tunewise.lab.methods import Method, build_method, describe
-from tunewise.lab.models import Base, inner_model, load_base, load_config, load_tokenizer, load_tuned, padding_id
-from tunewise.lab.packing import fit_attention
+from tunewise.lab.models.fusing import fuse
+from tunewise.lab.models.load import Base, inner_model, load_base, load_config, load_tokenizer, load_tuned, padding_id
+from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.train.begin import ready_to_train
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.gradients import GradientWatch
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
 from tunewise.lab.train.memory import MemoryBudget
-from tunewise.lab.train.meters import MemoryMeter, OthersMeter, describe_environment
+from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.optim import LearningRates, describe_groups, rate_factors
-from tunewise.lab.train.training import StepLog, Training, TrainingState
+from tunewise.lab.train.state import Training, TrainingState
+from tunewise.lab.train.step_log import StepLog
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.records import (
     SCORES_SCHEMA,

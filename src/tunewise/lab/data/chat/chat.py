@@ -11,6 +11,9 @@ import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tunewise.errors import DataError
+from tunewise.lab.data.chat.tools import with_text_arguments
+from tunewise.lab.data.chat.turns import Conversation, read_conversation
+from tunewise.lab.data.chat.written import prints_python, require_written
 from tunewise.lab.data.rows import (
     Cells,
     EncodedRow,
@@ -23,9 +26,6 @@ from tunewise.lab.data.rows import (
     runs,
 )
 from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
-from tunewise.lab.data.tools import with_text_arguments
-from tunewise.lab.data.turns import Conversation, read_conversation
-from tunewise.lab.data.written import prints_python, require_written
 from tunewise.spec import DataSpec
 from tunewise.text.suggest import near_miss
 

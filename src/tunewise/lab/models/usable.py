@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
 from tunewise.errors import ModelError
-from tunewise.lab.class_order import names_beside
 from tunewise.lab.data.splits import SPLITS
-from tunewise.lab.models import inner_model
+from tunewise.lab.models.class_order import names_beside
+from tunewise.lab.models.load import inner_model
 from tunewise.lab.train.memory import is_out_of_memory
 
 TRIED_TOKENS = 32  # of the first example, which is read once

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 
 from tunewise.errors import DataError
+from tunewise.lab.data.chat.turns import REASONING, Conversation
 from tunewise.lab.data.rows import UnreadError
-from tunewise.lab.data.turns import REASONING, Conversation
 
 Write = Callable[[Conversation], str]
 

@@ -16,11 +16,11 @@ from typing import Literal
 
 from tunewise.errors import DataError
 from tunewise.inputs.data_folder import KINDS, kind_of
-from tunewise.lab.data.csv_rows import csv_rows
-from tunewise.lab.data.json_rows import json_array, json_lines
-from tunewise.lab.data.limits import MAX_BLANK_LINES, MAX_ROW, TIMES_PARQUET_GZ, TIMES_TEXT, Unpacked
-from tunewise.lab.data.lines import Content, NumberedRows, refuse_nul, too_many_blank
-from tunewise.lab.data.table_rows import arrow_rows, parquet_rows
+from tunewise.lab.data.sources.csv_rows import csv_rows
+from tunewise.lab.data.sources.json_rows import json_array, json_lines
+from tunewise.lab.data.sources.limits import MAX_BLANK_LINES, MAX_ROW, TIMES_PARQUET_GZ, TIMES_TEXT, Unpacked
+from tunewise.lab.data.sources.lines import Content, NumberedRows, refuse_nul, too_many_blank
+from tunewise.lab.data.sources.table_rows import arrow_rows, parquet_rows
 from tunewise.text.suggest import near_miss
 
 READ_AHEAD = 2**20  # characters of a txt file

@@ -16,11 +16,11 @@ from typing import Any
 
 from tunewise.errors import DataError
 from tunewise.inputs.data_folder import KINDS, kind_of, split_files, whole
-from tunewise.lab.data.builtin import BUILTINS
-from tunewise.lab.data.files import Unit, counted_in, read_file, require_file
-from tunewise.lab.data.lines import NumberedRows
 from tunewise.lab.data.rows import Cells
-from tunewise.lab.data.table_rows import BATCH_ROWS, class_names
+from tunewise.lab.data.sources.builtin import BUILTINS
+from tunewise.lab.data.sources.files import Unit, counted_in, read_file, require_file
+from tunewise.lab.data.sources.lines import NumberedRows
+from tunewise.lab.data.sources.table_rows import BATCH_ROWS, class_names
 from tunewise.spec import SPLIT_NAMES, Split
 from tunewise.storage.disk import file_hash, files_below
 from tunewise.text.suggest import lookup

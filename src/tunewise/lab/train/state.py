@@ -1,10 +1,8 @@
 """Everything that changes while a run trains: what it has noted, its weights, optimizer and random states."""
 
-import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,9 @@ import torch
 from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.methods import Method
 from tunewise.lab.train.meters import MemoryMeter
+from tunewise.lab.train.step_log import StepLog
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.records import Evaluation, Tuned
-from tunewise.storage import disk
 
 
 @dataclass
@@ -57,50 +55,6 @@ class Training:
         for name in self.to_plain().keys() - {"load_seconds"}:
             setattr(self, name, plain[name])
         self.evaluations = [Evaluation.model_validate(e) for e in plain["evaluations"]]
-
-
-class StepLog:
-    """steps.jsonl: a line per optimizer step, the first ones perhaps written by a process that is gone."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.num_bytes, self.digest = path, 0, hashlib.sha256()
-
-    def holds(self, num_bytes: int, sha256: str) -> bool:
-        """True if the file begins with these many bytes of this hash."""
-        if not self.path.is_file():
-            return False
-        with self.path.open("rb") as file:
-            content = file.read(num_bytes)
-        return len(content) == num_bytes and hashlib.sha256(content).hexdigest() == sha256
-
-    def open(self, num_bytes: int) -> None:
-        """Begin behind the first `num_bytes`; what stood there goes."""
-        with disk.told(self.path):
-            self.file = open(  # noqa: SIM115 - `close` closes it
-                self.path, "r+b", opener=lambda name, flags: disk.open_own(Path(name), flags)
-            )
-            self.digest.update(self.file.read(num_bytes))
-            self.num_bytes = num_bytes
-            self.file.truncate(num_bytes)
-
-    def write(self, line: str) -> None:
-        """Add a line."""
-        content = f"{line}\n".encode()
-        with disk.told(self.path):
-            disk.append(self.file, content)
-        self.digest.update(content)
-        self.num_bytes += len(content)
-
-    def flush(self) -> None:
-        """What was written is on the disk when this returns."""
-        with disk.told(self.path):
-            self.file.flush()
-            disk.sync(self.path)
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        self.flush()
-        self.file.close()
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunewise.errors import DataError
-from tunewise.lab.data.limits import (
+from tunewise.lab.data.sources.limits import (
     ANY_FILE,
     MAX_ROW,
     TIMES_COLUMN,
@@ -21,7 +21,7 @@ from tunewise.lab.data.limits import (
     refuse_unpacked,
     too_long,
 )
-from tunewise.lab.data.lines import Content, NumberedRows
+from tunewise.lab.data.sources.lines import Content, NumberedRows
 
 BATCH_ROWS = 512
 BATCH_NESTED = 32  # of a file with text inside lists, whose repeated cells are written out
