@@ -22,7 +22,7 @@ from workloads import FULL, LORA_ALL, LORA_QKV, WORKLOADS, Workload, save_gpt2_s
 
 import tunewise as tw
 from tunewise.desk.protocol import resolve, schedule
-from tunewise.executors.client import LabServer
+from tunewise.executors.local.client import LabServer
 from tunewise.lab.train.updates import WATCHED_STEPS
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed
 from tunewise.storage.ledger import Ledger

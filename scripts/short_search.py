@@ -14,7 +14,7 @@ from typing import NamedTuple
 import tunewise as tw
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.protocol import trials as trials_module
-from tunewise.executors.client import LabServer
+from tunewise.executors.local.client import LabServer
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 from tunewise.study import load_data

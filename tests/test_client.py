@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from builders import make_run_spec
-from tunewise.executors import client
-from tunewise.executors.client import LabServer
+from tunewise.executors.local import client
+from tunewise.executors.local.client import LabServer
 from tunewise.lab.train.memory import is_out_of_memory
 from tunewise.records import RunRecord
 from tunewise.spec import BaseMethod, MachineSpec, RunSpec

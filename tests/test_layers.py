@@ -185,10 +185,12 @@ def test_no_import_goes_round_in_a_circle() -> None:
 def test_the_layers_exist_and_the_walk_sees_their_imports() -> None:
     assert all(any(f"{module}.".startswith(f"{layer}.") for module in FILES) for layer in LAYERS)
     assert {"tunewise.records", "tunewise.lab.methods"} <= imported("tunewise.lab.run.story", at_run_time=True)
-    assert "tunewise.lab.prepare" in imported("tunewise.executors.server", at_run_time=False)
+    assert "tunewise.lab.prepare" in imported("tunewise.executors.local.server", at_run_time=False)
 
 
-TORCH_FREE = [m for m in FILES if not m.startswith(("tunewise.lab", "tunewise.executors.server", "tunewise.__main__"))]
+TORCH_FREE = [
+    m for m in FILES if not m.startswith(("tunewise.lab", "tunewise.executors.local.server", "tunewise.__main__"))
+]
 
 
 def test_neither_the_package_nor_the_desk_nor_the_command_line_loads_torch() -> None:

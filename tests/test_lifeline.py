@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from tunewise.executors import server
-from tunewise.executors.lifeline import ORPHANED, TIMED_OUT, stop_signals
+from tunewise.executors.local import server
+from tunewise.executors.local.lifeline import ORPHANED, TIMED_OUT, stop_signals
 
 WORK = """
 import os, sys, time
-from tunewise.executors.lifeline import watch
+from tunewise.executors.local.lifeline import watch
 
 def say(word):  # one write, so that the lines of two threads never mix
     os.write(1, f"{word}\\n".encode())

@@ -9,7 +9,7 @@ from typing import Any
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import StudyError, TunewiseError
-from tunewise.executors.client import LabServer
+from tunewise.executors.local.client import LabServer
 from tunewise.records import DataSummary
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec import StudySpec

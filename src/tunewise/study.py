@@ -23,7 +23,7 @@ from tunewise.desk.study.stale import find_stale, stale_sentence
 from tunewise.desk.study.state import StudyFolder
 from tunewise.desk.study.verdicts import undecided_arms
 from tunewise.errors import StudyError, TunewiseError
-from tunewise.executors.client import LabServer
+from tunewise.executors.local.client import LabServer
 from tunewise.inputs.input_files import InputFiles
 from tunewise.planning import planned, timed
 from tunewise.records import LOST, DataSummary, RunRecord

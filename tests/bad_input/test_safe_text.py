@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.errors import SpecError
-from tunewise.executors import server
+from tunewise.executors.local import server
 from tunewise.progress import StudyProgress
 from tunewise.spec.reading import parse_study
 from tunewise.terminal import Terminal

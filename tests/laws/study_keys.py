@@ -26,8 +26,8 @@ from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.wording import recommendation
 from tunewise.errors import UserError
-from tunewise.executors import server
-from tunewise.executors.client import LabServer
+from tunewise.executors.local import server
+from tunewise.executors.local.client import LabServer
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import Loop, Step, train

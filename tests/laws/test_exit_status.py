@@ -16,8 +16,8 @@ from tunewise import study as driver
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.errors import MachineError, TunewiseError
-from tunewise.executors import client
-from tunewise.executors.client import LabServer
+from tunewise.executors.local import client
+from tunewise.executors.local.client import LabServer
 from tunewise.progress import StudyProgress
 from tunewise.records import RunRecord
 from tunewise.records.plan import ArmPlan, PlanRequest, StudyPlan

@@ -13,7 +13,7 @@ import yaml
 from small_studies import rows_of
 
 from lab_fixtures import small_model
-from tunewise.executors import client, server
+from tunewise.executors.local import client, server
 from tunewise.inputs import import_path
 
 MODULE = [sys.executable, "-m", "tunewise"]

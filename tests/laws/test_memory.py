@@ -12,7 +12,7 @@ from small_studies import FolderOf, SmallStudy, small_study
 
 import tunewise.lab.run.story
 import tunewise.lab.train.checkpoint
-from tunewise.executors.client import LabServer
+from tunewise.executors.local.client import LabServer
 from tunewise.lab.models.load import load_tuned
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.lab.train.meters import MemoryMeter

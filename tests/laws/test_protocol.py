@@ -17,7 +17,7 @@ from small_studies import FolderOf, SmallStudy, rows_of, small_study
 import tunewise.lab.run.story
 from desk import simulated_study
 from tunewise.desk.report.compose.build import build_report
-from tunewise.executors.client import LabServer
+from tunewise.executors.local.client import LabServer
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import score
 from tunewise.records import RunRecord

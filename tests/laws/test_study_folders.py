@@ -18,7 +18,7 @@ import tunewise.storage.ledger
 from tunewise import study as driver
 from tunewise.desk.report.pages.html import write_report
 from tunewise.errors import StudyError
-from tunewise.executors.server import _print_into
+from tunewise.executors.local.server import _print_into
 from tunewise.lab.train.step_log import StepLog
 from tunewise.spec import StudySpec
 from tunewise.storage import disk

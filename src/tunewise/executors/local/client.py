@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tunewise.errors import AGAIN, USER_ERRORS, MachineError, TunewiseError, refusal
-from tunewise.executors.lifeline import stop_signals
+from tunewise.executors.local.lifeline import stop_signals
 from tunewise.inputs.import_path import PYTHON, safe_environment
 from tunewise.records import MAX_ATTEMPTS, RunRecord, Status
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
@@ -23,7 +23,7 @@ from tunewise.storage.ledger import Ledger
 
 KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
 SMALLEST_SHARE = 8  # of train.micro_batch_tokens a run is tried with, where the system killed it for memory: an eighth
-SERVER = ("-m", "tunewise.executors.server")
+SERVER = ("-m", "tunewise.executors.local.server")
 GRACE_SECONDS = 9.0  # for a run that was asked to stop: it stops within 10 s, at the end of a step or at once
 KEPT_LINES = 200  # of what the server prints, its libraries' warnings among it: told only where it fails
 

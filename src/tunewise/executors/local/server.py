@@ -1,6 +1,6 @@
 """A small server that has torch, transformers and peft loaded, and forks a process for every job.
 
-`python -P -m tunewise.executors.server` reads one JSON request a line from standard input and writes one JSON event a
+`python -P -m tunewise.executors.local.server` reads one JSON request a line from standard input and writes one JSON event a
 line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean, in
 hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
@@ -13,7 +13,7 @@ Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind",
           {"event": "stopped", "message"} when it did, {"event": "timeout"}, and last {"event": "end", "code"}: the exit
           status, negative for a signal.
 
-The first argument is a handle of the lifeline (executors/lifeline.py): no job outlives whoever asked for it.
+The first argument is a handle of the lifeline (executors/local/lifeline.py): no job outlives whoever asked for it.
 """
 
 import gc
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.errors import MachineError, UserError, refusal
-from tunewise.executors.lifeline import watch
+from tunewise.executors.local.lifeline import watch
 from tunewise.inputs.import_path import PYTHON
 from tunewise.records import RunRecord
 from tunewise.records.plan import ArmPlan, PlanRequest
@@ -89,7 +89,7 @@ def _in_fork(line: str) -> int:
 
 
 def _in_fresh_process(line: str) -> int:
-    command = [*PYTHON, "-m", "tunewise.executors.server", str(LIFELINE), line]
+    command = [*PYTHON, "-m", "tunewise.executors.local.server", str(LIFELINE), line]
     return subprocess.run(command, check=False, stdout=EVENTS, pass_fds=(EVENTS, LIFELINE)).returncode
 
 
