@@ -21,12 +21,12 @@ from machine import environment, publish
 from workloads import FULL, LORA_ALL, LORA_QKV, WORKLOADS, Workload, save_gpt2_small
 
 import tunewise as tw
+from tunewise.commands.opening import load_data
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.executors.local.client import LabServer
 from tunewise.lab.train.updates import WATCHED_STEPS
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed
 from tunewise.storage.ledger import Ledger
-from tunewise.study import load_data
 
 LIVE_PEAK = Path(__file__).parent / "live_peak.py"
 LIMITS = {"tensors": 0.03, "process": 0.15, "step": 0.25}

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tunewise as tw
+from tunewise.commands.opening import load_data
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.executors.local.client import LabServer
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
-from tunewise.study import load_data
 
 SEARCH_SEEDS = (11, 12, 13, 14, 15)
 ARMS = {

@@ -122,7 +122,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.text.output": ("tunewise.errors", "tunewise.text.safe"),
 }
 SEE_EVERYTHING = {
-    *("tunewise", "tunewise.study", "tunewise.planning", "tunewise.adapters"),
+    *("tunewise", "tunewise.commands.compare", "tunewise.commands.planning", "tunewise.commands.adapters"),
     *("tunewise.cli", "tunewise.cli_adapter", "tunewise.cli_options", "tunewise.__main__"),
 }
 
@@ -134,7 +134,7 @@ MANY_PARAMETERS = {
     "tunewise.cli.plan": "every parameter is an option of the command",
     "tunewise.cli_adapter.merge": "every parameter is an option of the command",
     "tunewise.cli_adapter.verify": "every parameter is an option of the command",
-    "tunewise.adapters.merge": "the options of the command",
+    "tunewise.commands.adapters.merge": "the options of the command",
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 6
 

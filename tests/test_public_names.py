@@ -52,7 +52,7 @@ def test_every_block_of_code_in_a_docstring_runs(
     where: str, study_of_a_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[tw.StudySpec] = []
-    monkeypatch.setattr("tunewise.study.compare", lambda study: asked.append(study) or Ended)
+    monkeypatch.setattr("tunewise.commands.compare.compare", lambda study: asked.append(study) or Ended)
     exec(compile(blocks()[where], where, "exec"), {})
     assert capsys.readouterr().out == "('as good',)\n"
     assert [study.name for study in asked] == ["quickstart"]

@@ -13,6 +13,9 @@ TYPE_CHECKING = False  # not from typing: by `python -m tunewise` that could sti
 if TYPE_CHECKING:
     from typing import Any
 
+    from tunewise.commands.compare import compare
+    from tunewise.commands.plan import check
+    from tunewise.commands.report import StudyResult, report
     from tunewise.desk.report.views.view import Report
     from tunewise.desk.statistics.metrics import Metric, Scores, register_metric
     from tunewise.desk.statistics.verdict import Verdict
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
         TuningSpec,
     )
     from tunewise.spec.reading import parse_study, read_study
-    from tunewise.study import StudyResult, check, compare, report
 
 _HOMES = {
     "tunewise.desk.statistics.metrics": ("Metric", "Scores", "register_metric"),
@@ -55,7 +57,7 @@ _HOMES = {
             "TuningSpec",
         ),
     ),
-    "tunewise.study": ("StudyResult", "check", "compare", "report"),
+    "tunewise.commands.compare": ("StudyResult", "check", "compare", "report"),
     "tunewise.spec.reading": ("parse_study", "read_study"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

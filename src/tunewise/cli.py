@@ -140,8 +140,8 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Validate everything before training, and show what would be trained on."""
+    from tunewise.commands.plan import check as check_study
     from tunewise.desk.report.terminal.check import print_known, print_planned, print_remarks
-    from tunewise.study import check as check_study
     from tunewise.terminal import Terminal
 
     terminal = Terminal()
@@ -173,11 +173,11 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
+    from tunewise.commands.plan import plan as plan_study
     from tunewise.desk.planning.gpus import find_gpu
     from tunewise.desk.report.terminal.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.storage.disk import require_output, write_output
-    from tunewise.study import plan as plan_study
     from tunewise.terminal import Terminal
     from tunewise.text.safe import printable
 
@@ -231,7 +231,7 @@ def report(
     advice: Annotated[bool, typer.Option("--advice", help="print its last section alone: what to do, and why")] = False,
 ) -> None:
     """Build the report of a study folder again, or print those of several side by side; trains nothing."""
-    from tunewise.study import export, read_reports, write_files
+    from tunewise.commands.report import export, read_reports, write_files
 
     results = read_reports(folders, records)
     together = None if advice or (len(results) == 1 and not peft_results) else _together(results, peft_results or [])
@@ -267,7 +267,7 @@ def generate(
     offline: Offline = False,
 ) -> None:
     """What base and tuned models answer to a prompt, side by side."""
-    from tunewise.study import answers
+    from tunewise.commands.generate import answers
 
     for arm, text in answers(folder, prompt, max_new_tokens, trust_remote_code=trust_remote_code).items():
         say(f"--- {arm}\n{text}")
@@ -313,8 +313,8 @@ def _study(
 
 
 def _run(study: Any, out: Path | None, again: bool) -> None:
+    from tunewise.commands.compare import compare as run_study
     from tunewise.progress import StudyProgress
-    from tunewise.study import compare as run_study
     from tunewise.terminal import Terminal
     from tunewise.text.safe import printable
 

@@ -110,8 +110,8 @@ def merge(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Merge an adapter into its base in fp32, cast once, and say what that changes."""
-    from tunewise.adapters import data_spec
-    from tunewise.adapters import merge as merge_into
+    from tunewise.commands.adapters import data_spec
+    from tunewise.commands.adapters import merge as merge_into
     from tunewise.desk.adapter.text import print_merging
     from tunewise.spec.reading import parse_options
     from tunewise.terminal import Terminal
@@ -136,8 +136,8 @@ def verify(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Does an adapter compute the same read back and merged? Exit status 3 if not."""
-    from tunewise.adapters import data_spec
-    from tunewise.adapters import verify as certify
+    from tunewise.commands.adapters import data_spec
+    from tunewise.commands.adapters import verify as certify
     from tunewise.desk.adapter.text import print_certificate
     from tunewise.spec.reading import parse_options
     from tunewise.terminal import Terminal

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 from unittest import mock
 
-import tunewise.study
+import tunewise.commands.compare
 from tunewise.cli import main
 from tunewise.errors import TunewiseError
 from tunewise.spec import StudySpec
@@ -150,7 +150,7 @@ def outcome(case: Case) -> Outcome:
         with (
             inside(folder),
             mock.patch.object(sys, "argv", ["tunewise", *case.arguments]),
-            mock.patch.object(tunewise.study, "LabServer", LabWithoutModel),
+            mock.patch.object(tunewise.commands.compare, "LabServer", LabWithoutModel),
             contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(said),
         ):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from tunewise.adapter.file import read_adapter, require_safe
+from tunewise.commands.generate import answers
 from tunewise.errors import ModelError, SpecError, StudyError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.data.sources.sources import read_source
@@ -19,7 +20,6 @@ from tunewise.lab.models.fingerprints import FileHashes
 from tunewise.lab.models.load import ASSETS, load_base, load_config, load_tokenizer, load_tuned
 from tunewise.spec.reading import parse_study
 from tunewise.storage.ledger import Ledger
-from tunewise.study import answers
 
 LORA = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": "tiny", "task_type": "CAUSAL_LM"}
 STUDY = {"name": "s", "data": {"train": "t.jsonl"}}

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from lab_fixtures import small_model
 from laws.small_studies import SPLITS, LabHere, rows_of
-from tunewise import study as driver
+from tunewise.commands import compare as driver
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.report.views.view import Report

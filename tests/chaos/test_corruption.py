@@ -13,13 +13,13 @@ from rich.console import Console
 
 from desk.planned_study import arm_plan, study_plan
 from lab_fixtures import _one_thread, _quiet
+from tunewise.commands.generate import answers
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.terminal.listing import print_listing
 from tunewise.errors import UserError
 from tunewise.spec import StudySpec
 from tunewise.storage.disk import files_below
 from tunewise.storage.ledger import Ledger
-from tunewise.study import answers
 
 __all__ = ["_one_thread", "_quiet"]
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import make_data_summary, make_inputs
+from tunewise.commands.compare import next_runs, todays
 from tunewise.desk.protocol import centres, resolve
 from tunewise.records import (
     FORGETTING_SCHEMA,
@@ -34,7 +35,6 @@ from tunewise.records import (
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.seal import seal_data
-from tunewise.study import next_runs, todays
 
 MiB = 2**20
 NUM_STEPS = 126

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from desk.conftest import ARMS, FakeLab, data_summary, study_spec, unchanged
-from tunewise import study as driver
+from tunewise.commands import compare as driver
 from tunewise.desk.protocol import resolve
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.views.view import Report

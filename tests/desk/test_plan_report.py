@@ -9,8 +9,8 @@ from planned_study import GIB, PEAK, SPEED, TEST, TUNED, arm_plan, study_plan
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tunewise import study as driver
 from tunewise.cli import app
+from tunewise.commands import plan as plan_module
 from tunewise.desk.planning import estimates
 from tunewise.desk.planning.gpus import GPUS, Gpu, find_gpu
 from tunewise.desk.report.terminal.plan import USES, chart, print_plan
@@ -221,8 +221,8 @@ def planned_by(monkeypatch: pytest.MonkeyPatch, asked: StudySpec, of_lab: StudyP
         def probe(self, *of: object) -> Speed:
             return SPEED
 
-    monkeypatch.setattr("tunewise.study.LabServer", Lab)
-    return driver.plan(asked, **how)
+    monkeypatch.setattr("tunewise.commands.compare.LabServer", Lab)
+    return plan_module.plan(asked, **how)
 
 
 def test_the_time_of_a_classification_of_raw_data_has_the_head_arm_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +347,7 @@ def test_the_command_asks_for_the_time_unless_told_not_to(
         asked.update(how)
         return study_plan(lora=arm_plan(speed=SPEED if how["probe"] else None))
 
-    monkeypatch.setattr("tunewise.study.plan", plan)
+    monkeypatch.setattr("tunewise.commands.compare.plan", plan)
     said = CliRunner().invoke(app, ["plan", "--model", "gpt2", "--arm", "lora=lora", *options])
     assert said.exit_code == 0, said.output
     assert asked["probe"] == probe

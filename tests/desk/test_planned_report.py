@@ -9,7 +9,7 @@ import pytest
 from planned_study import PEAK, SPEED, arm_plan, study_plan
 from rich.console import Console
 
-from tunewise import study as driver
+from tunewise.commands import compare as driver
 from tunewise.desk.planning import estimates
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.resolve import settled

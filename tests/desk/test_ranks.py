@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from desk.conftest import write_study
+from tunewise.commands.compare import outlook
 from tunewise.desk.protocol import resolve, schedule, trials
 from tunewise.desk.protocol.ranks import rank_curves
 from tunewise.desk.report.pages.html import write_report
@@ -24,7 +25,6 @@ from tunewise.records import RunRecord, truncated_split
 from tunewise.spec import LoraMethod, PeftMethod
 from tunewise.spec.reading import parse_study
 from tunewise.storage.ledger import Ledger
-from tunewise.study import outlook
 
 StudyWriter = Callable[..., Ledger]
 AUTO = {"method": "lora", "rank": "auto", "max_rank": 32, "targets": "qkv"}

@@ -10,7 +10,7 @@ import torch
 from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 
 from lab_fixtures import ENCODERS
-from tunewise.adapters import merge, verify
+from tunewise.commands.adapters import merge, verify
 from tunewise.errors import ModelError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.methods.targets import linear_modules

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import tunewise.lab.run.story
 from desk import conftest as fake
 from desk import simulated_study
-from tunewise import study as driver
+from tunewise.commands import compare as driver
 from tunewise.desk.planning.budget import affordable
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report

@@ -12,7 +12,7 @@ from desk.conftest import ARMS, FakeLab, data_summary, study_spec
 from desk.planned_study import arm_plan, study_plan
 from tunewise import __main__ as entry
 from tunewise import cli
-from tunewise import study as driver
+from tunewise.commands import compare as driver
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.errors import MachineError, TunewiseError

@@ -11,7 +11,7 @@ from small_studies import FolderOf, LabHere, small_study
 
 from desk.conftest import ARMS, data_summary, study_spec
 from desk.test_declarations import compare as compare_with_a_seed
-from tunewise import study as driver
+from tunewise.commands import compare as driver
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.drafts import Drafts
 from tunewise.desk.study.stale import find_stale, stale_sentence

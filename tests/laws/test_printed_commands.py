@@ -37,7 +37,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "it's: a folder #1"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("tunewise.study.LabServer", LabHere)
+    monkeypatch.setattr("tunewise.commands.compare.LabServer", LabHere)
     return folder
 
 
@@ -141,7 +141,7 @@ def test_law_35_the_same_command_continues_after_an_interruption(
             made.append(spec.run_id)
             return super().run(spec, ledger, data_folder, listener)
 
-    monkeypatch.setattr("tunewise.study.LabServer", Interrupted)
+    monkeypatch.setattr("tunewise.commands.compare.LabServer", Interrupted)
     command = write_study(at, folder_of("llama"))
     assert "the same command continues" in give(command, 130)
     give(command)

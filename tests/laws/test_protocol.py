@@ -16,6 +16,7 @@ from small_studies import FolderOf, SmallStudy, rows_of, small_study
 
 import tunewise.lab.run.story
 from desk import simulated_study
+from tunewise.commands.deliver import deliver, tidy
 from tunewise.desk.report.compose.build import build_report
 from tunewise.executors.local.client import LabServer
 from tunewise.lab.data.batching import Example
@@ -24,7 +25,6 @@ from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec
 from tunewise.storage.disk import file_hash
 from tunewise.storage.ledger import Ledger
-from tunewise.study import deliver, tidy
 
 MODELS = [("llama", "sft"), ("bert", "classify")]
 ARMS = {"full": {"method": "full", "learning_rate": 1e-3}, "lora": {"method": "lora", "learning_rate": 1e-2}}

@@ -15,7 +15,7 @@ import torch
 from chaos_study import ChaosLab, chaos_study, digest, finish
 
 import tunewise.storage.ledger
-from tunewise import study as driver
+from tunewise.commands import generate, plan, report
 from tunewise.desk.report.pages.html import write_report
 from tunewise.errors import StudyError
 from tunewise.executors.local.server import _print_into
@@ -75,19 +75,19 @@ def run_again(study: StudySpec, folder: Path) -> None:
 
 def check_again(study: StudySpec, folder: Path) -> None:
     with patch.object(driver, "LabServer", ChaosLab):
-        driver.check(study, folder)
+        plan.check(study, folder)
 
 
 def report_again(_: StudySpec, folder: Path) -> None:
-    driver.report(folder)
+    report.report(folder)
 
 
 def answer_again(_: StudySpec, folder: Path) -> None:
-    driver.answers(folder, "w4 w20", 2)
+    generate.answers(folder, "w4 w20", 2)
 
 
 def export_again(_: StudySpec, folder: Path) -> None:
-    driver.export([folder], folder.parent / "records.csv")
+    report.export([folder], folder.parent / "records.csv")
 
 
 COMMANDS = (run_again, check_again, report_again, answer_again, export_again)
@@ -222,7 +222,7 @@ def test_law_38_what_an_option_names_is_a_new_file_or_one_to_replace(
     theirs, path = digest(outside), tmp_path / "records.csv"
     kind(path, outside)
     with pytest.raises(StudyError, match="Give the name of a new file"):
-        driver.export([done[0]], path)
+        report.export([done[0]], path)
     assert digest(outside) == theirs
 
 
@@ -388,9 +388,9 @@ def test_law_38_an_answer_is_of_models_that_stayed_where_they_were(
         return {"lora": "an answer"}
 
     monkeypatch.setattr(driver, "_answers", partial(replacing, 2))
-    assert driver.answers(folder, "w4", 1) == {"lora": "an answer"}
+    assert generate.answers(folder, "w4", 1) == {"lora": "an answer"}
     assert len(tries) == 3
     tries.clear()
     monkeypatch.setattr(driver, "_answers", partial(replacing, 9))
     with pytest.raises(StudyError, match="are being replaced"):
-        driver.answers(folder, "w4", 1)
+        generate.answers(folder, "w4", 1)

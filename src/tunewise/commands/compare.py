@@ -1,0 +1,145 @@
+"""The driver: ask the desk what to run next, hand it to the lab, store the records, write the report."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunewise.commands.deliver import deliver, disk_needed, tidy, undelivered
+from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale
+from tunewise.commands.planning import planned
+from tunewise.commands.report import StudyResult, written
+from tunewise.desk.fairness import check_before
+from tunewise.desk.planning.budget import affordable
+from tunewise.desk.planning.expected import num_scored, trials_of
+from tunewise.desk.protocol import resolve, schedule
+from tunewise.desk.protocol.resolve import settled
+from tunewise.desk.statistics.metrics import check_asked
+from tunewise.desk.study.declarations import declarations
+from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.verdicts import undecided_arms
+from tunewise.errors import StudyError
+from tunewise.executors.local.client import LabServer
+from tunewise.inputs.input_files import InputFiles
+from tunewise.records import LOST, DataSummary, RunRecord
+from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.lock import exclusive
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def compare(
+    study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None, *, again: bool = False
+) -> StudyResult:
+    """Run what is missing of `study`, write its report, return both.
+
+    `out` is the study folder (default `runs/<name>`). The same call continues where an earlier one stopped. `again`:
+    finished runs that were made with other inputs, libraries or threads are made again; without it that is an error.
+    `listener` hears of every step. Raises UserError before anything is trained where the study cannot run, and
+    KeyboardInterrupt after a Ctrl-C or SIGTERM, once the run that was going on is saved.
+    """
+    check_asked(study)
+    ledger = begin(study, out)
+    with exclusive(ledger.folder) as lock:
+        ledger.sweep()
+        inputs = InputFiles.of(study, ledger.folder)
+        with LabServer(study.machine, (lock,)) as lab:
+            finished = run_missing(study, Work(ledger, lab, inputs, listener), again)
+        tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before it came to that
+        deliver(ledger, finished.study, finished.records)
+        return written(ledger, unfinished(finished))
+
+
+class Work(NamedTuple):
+    """What the runs of a study are made with."""
+
+    ledger: Ledger
+    lab: LabServer
+    inputs: InputFiles
+    listener: Listener
+
+    def run(self, spec: RunSpec, data_key: str) -> RunRecord:
+        """The record of a run, which read what the study began with. Raises StudyError where that changed."""
+        self.inputs.require_same()
+        record = self.lab.run(spec, self.ledger, self.ledger.data_folder(data_key), self.listener)
+        try:
+            self.inputs.require_same("runs")
+        except StudyError:
+            self.ledger.forget(spec.run_id)  # which of the two it read is not known
+            raise
+        return record
+
+
+def run_missing(study: StudySpec, work: Work, again: bool) -> StudyFolder:
+    """The folder of the study once every run that it asks for is there."""
+    ledger, lab, listener = work.ledger, work.lab, work.listener
+    listener({"event": "preparing"})
+    data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+    work.inputs.require_same()
+    declared = resolve.resolve(study, data)
+    check_asked(declared)
+    ledger.require_space(disk_needed(declared, data))
+    listener({"event": "findings", "findings": check_before(declared, data)})
+    # what an earlier command lost gets another chance: its cause may be gone
+    stored = [r for r in ledger.records() if r.status not in LOST]
+    require_declarations(ledger, stored)
+    if not again:
+        require_no_stale(declared, data, stored)
+    listener({"event": "planning"})
+    declared = settled(declared, planned(lab, ledger, declared, data, listener))
+    ledger.store_study(declared)
+    records = {r.run_id: r for r in stored}
+    for run_id in records:
+        ledger.clear(run_id)
+    folder = todays(ledger, declared, data, stored)
+    while runs := next_runs(ledger, folder.study, data, folder.records) or undelivered(ledger, folder):
+        if any(spec.role == "confirm" for spec in runs):
+            declare(ledger, folder.study, data)
+        current = list(folder.records)
+        for number, spec in enumerate(runs):
+            listener({"event": "begin", "spec": spec, **outlook(folder, current, len(runs) - number)})
+            records[spec.run_id] = work.run(spec, data.key)
+            current = schedule.current(folder.study, data, list(records.values()))
+            tidy(ledger, folder.study, current)
+        folder = todays(ledger, declared, data, list(records.values()))
+    return folder
+
+
+def unfinished(folder: StudyFolder) -> tuple[str, ...]:
+    """A line for every run that the study asked for and that gave no result."""
+    return tuple(
+        f"{record.spec.arm}, seed {record.spec.seed}: {record.status}" + (f" ({record.message})" * bool(record.message))
+        for record in folder.records
+        if record.status in LOST
+    )
+
+
+def todays(ledger: Ledger, declared: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> StudyFolder:
+    """The study as its budget and its own trials have it by now, with the records that belong to it."""
+    study = affordable(declared, data, records)
+    return StudyFolder(ledger, study, data, schedule.current(study, data, records)).settled(records)
+
+
+def declare(ledger: Ledger, study: StudySpec, data: DataSummary) -> None:
+    """Store what the study declares, unless an arm was scored on test already: then what stands is what counts."""
+    is_scored = any(r.spec.role == "confirm" and r.status not in LOST for r in ledger.records())
+    if ledger.declared() is None or not is_scored:
+        ledger.declare(declarations(study, data))
+
+
+def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunSpec]:
+    """The runs that come next, those of the second look once the verdicts of the first are known."""
+    runs = schedule.next_runs(study, data, records, ())
+    if runs or len(study.looks) == 1:
+        return runs
+    return schedule.next_runs(study, data, records, undecided_arms(ledger))
+
+
+def outlook(folder: StudyFolder, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
+    """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
+    study, first = folder.study, len(folder.first_searches)
+    trained = study.trained_arms
+    trials = sum(sum(trials_of(study, arm, "least")) for arm in trained.values())
+    expected = num_scored(study) + first + trials + len(trained) * study.looks[0]
+    done = first + len(records)
+    return {"done": done, "expected": max(expected, done + waiting)}

@@ -1,0 +1,66 @@
+"""Hand over the tuned models of a study."""
+
+from collections.abc import Sequence
+
+from tunewise.desk.protocol import confirmations
+from tunewise.desk.protocol import trials as trials_module
+from tunewise.desk.protocol.drafts import changed_since
+from tunewise.desk.report.pages.card import write_card
+from tunewise.desk.study.state import StudyFolder
+from tunewise.records import DataSummary, RunRecord
+from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage.ledger import Ledger
+
+
+def disk_needed(study: StudySpec, data: DataSummary) -> int:
+    """Bytes of tuned weights that lie on disk at once, at most, and as much again for one being written."""
+    sizes = [
+        4 * (tuned.trainable_parameters if study.arms[name].method not in ("full", "head") else tuned.total_parameters)
+        for name, tuned in data.arms.items()
+        if name in study.arms
+    ]
+    kept = sum(sizes) * (study.looks[-1] if study.keep == "all" else 1)
+    return kept + 2 * max(sizes, default=0)
+
+
+def undelivered(ledger: Ledger, folder: StudyFolder) -> list[RunSpec]:
+    """The runs whose weights should be delivered and are gone or damaged: they are made again."""
+    if folder.study.keep == "none":
+        return []
+    best = {arm: _best(runs) for arm, runs in _deliverable_runs(folder.study, folder.records).items()}
+    return [
+        record.spec
+        for arm, record in best.items()
+        # an accepted stale run cannot be made again as it was
+        if not ledger.has_weights(arm, record) and not changed_since(record.spec, folder.data)
+    ]
+
+
+def tidy(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
+    """Delete the weights that `keep` does not keep."""
+    if study.keep == "all":
+        return
+    for runs in _deliverable_runs(study, records).values():
+        best = _best(runs)
+        for record in runs:
+            if study.keep == "none" or record is not best:
+                ledger.drop_weights(record.run_id)
+
+
+def deliver(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
+    """Put the confirmed run with the best valid score of every arm into best/<arm>, with its model card."""
+    if study.keep == "none":
+        return
+    for arm, runs in _deliverable_runs(study, records).items():
+        record = _best(runs)
+        ledger.promote(arm, record.run_id, keep_in_run=study.keep == "all")
+        write_card(ledger, study, record)
+
+
+def _deliverable_runs(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    chosen = confirmations.confirmed(study, records)
+    return {arm: runs for arm, runs in chosen.items() if study.arms[arm].method != "existing" and runs}
+
+
+def _best(runs: Sequence[RunRecord]) -> RunRecord:
+    return min(runs, key=trials_module.selection_loss)

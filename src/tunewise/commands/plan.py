@@ -1,0 +1,78 @@
+"""Check and plan a study: what it would train on and what that needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunewise.commands.compare import Listener
+from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale
+from tunewise.commands.planning import planned, timed
+from tunewise.desk.protocol import resolve
+from tunewise.desk.protocol.resolve import settled
+from tunewise.desk.report.terminal.check import Checked
+from tunewise.desk.statistics.metrics import check_asked
+from tunewise.errors import StudyError
+from tunewise.executors.local.client import LabServer
+from tunewise.records import LOST, DataSummary
+from tunewise.records.plan import PlanRequest, StudyPlan
+from tunewise.spec import StudySpec
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.lock import exclusive
+from tunewise.storage.scratch import scratch_folder
+
+
+def check(
+    study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None, *, probe: bool = True
+) -> Checked:
+    """The resolved study, what became of its data, and what it will need, before anything is trained.
+
+    `listener` hears what is known before the study is planned. `probe`: with seconds, from steps that are really done.
+    Raises UserError like `compare`, which does not plan again what was planned here.
+    """
+    check_asked(study)
+    ledger = begin(study, out)
+    missing: list[str] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        missing.append(event["message"])
+        listener(event)
+
+    with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
+        ledger.sweep()
+        data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+        resolved = resolve.resolve(study, data)
+        check_asked(resolved)
+        listener({"event": "checked", "checked": Checked(resolved, data, None, _would_be_lost(ledger, resolved, data))})
+        plan = planned(lab, ledger, resolved, data, hear, probe=probe)
+    return Checked(settled(resolved, plan), data, plan, tuple(missing))
+
+
+def _would_be_lost(ledger: Ledger, study: StudySpec, data: DataSummary) -> tuple[str, ...]:
+    """What `compare` would refuse in this folder, in a sentence."""
+    try:
+        stored = [r for r in ledger.records() if r.status not in LOST]
+        require_declarations(ledger, stored)
+        require_no_stale(study, data, stored)
+    except StudyError as error:
+        return (str(error),)
+    return ()
+
+
+def plan(
+    study: StudySpec,
+    request: PlanRequest | None = None,
+    *,
+    probe: bool = True,
+    tell: Callable[[str], None] = lambda message: None,
+) -> StudyPlan:
+    """What every arm of `study` will need, without its weights and before anything is trained. Raises UserError.
+
+    `request`: for another machine than this one. `probe`: with seconds, from steps that are really done; here only.
+    `tell` is given a sentence for every arm whose speed could not be measured.
+    """
+    with scratch_folder() as scratch, LabServer(study.machine) as lab:
+        found = lab.plan(study, scratch, request or PlanRequest())
+        study = resolve.resolve_as_planned(study, found)
+        if not probe or request is not None:
+            return found
+        return timed(lab, settled(study, found), scratch, found, tell)

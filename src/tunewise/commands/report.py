@@ -1,0 +1,75 @@
+"""Read a study folder and build its report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.export import check_path, export_records
+from tunewise.desk.report.views.view import Report
+from tunewise.storage.ledger import Ledger
+from tunewise.storage.lock import reporting
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study: its report as typed objects, and where everything lies."""
+
+    folder: Path
+    report: Report
+    unfinished: tuple[str, ...] = ()  # a line for every run that was asked for and lost; (): all was done
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per arm, ready for `pandas.DataFrame`."""
+        flat = []
+        for arm in self.report.arms:
+            row = {k: v for k, v in arm.model_dump().items() if isinstance(v, str | int | float | None)}
+            for name, metric in arm.metrics.items():
+                row |= {name: metric.mean, f"{name}_low": metric.low, f"{name}_high": metric.high}
+            flat.append(row)
+        return flat
+
+
+def written(ledger: Ledger, missing: tuple[str, ...] = ()) -> StudyResult:
+    """The study with its report, which is written, and what is `missing` of it. Raises StudyError."""
+    with reporting(ledger.folder):
+        return StudyResult(ledger.folder, write_report(ledger), missing)
+
+
+def report(folder: Path | str) -> StudyResult:
+    """The report of a study folder, built again from its records; trains nothing. Raises StudyError."""
+    return written(Ledger.open(Path(folder)))
+
+
+def write_report(ledger: Ledger) -> Report:
+    """The report of a study folder, after it was written there: report.json, report.html and figures/."""
+    from tunewise.desk.report.pages import (
+        html,  # with the charts' libraries: half a second, which reading does not need
+    )
+
+    return html.write_report(ledger)
+
+
+def read_reports(folders: Sequence[Path | str], records: Path | None = None) -> list[StudyResult]:
+    """The reports of study folders, from their records; nothing is written. Raises StudyError.
+
+    Also where `records`, to which their runs are to be exported, cannot be written.
+    """
+    if records:
+        check_path(records)
+    ledgers = [Ledger.open(Path(folder)) for folder in folders]
+    return [StudyResult(ledger.folder, build_report(ledger)) for ledger in ledgers]
+
+
+def write_files(result: StudyResult) -> None:
+    """Write the report into its study folder: report.json, report.html and figures/. Raises StudyError."""
+    from tunewise.desk.report.pages import html
+
+    with reporting(result.folder):
+        html.write_pages(result.folder, result.report)
+
+
+def export(folders: Sequence[Path | str], path: Path | str) -> int:
+    """The number of runs that were written to `path` (.csv or .parquet), a row each. Raises StudyError."""
+    return export_records({str(folder): Ledger.open(Path(folder)) for folder in folders}, Path(path))
