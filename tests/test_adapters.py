@@ -11,7 +11,7 @@ from tokenizers.normalizers import Lowercase
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from tunewise.cli import app
+from tunewise.cli.app import app
 from tunewise.errors import ModelError, SpecError
 from tunewise.lab.models.load import BUNDLED
 

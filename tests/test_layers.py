@@ -117,23 +117,23 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tunewise.desk": (*PLAIN, "tunewise.storage.ledger"),
     "tunewise.lab": (*PLAIN, "tunewise.storage.ledger"),
     "tunewise.executors": (*PLAIN, "tunewise.storage.ledger", "tunewise.lab", "tunewise.inputs.import_path"),
-    "tunewise.progress": PLAIN,
-    "tunewise.terminal": ("tunewise.text.safe",),
+    "tunewise.cli.progress": PLAIN,
+    "tunewise.cli.terminal": ("tunewise.text.safe",),
     "tunewise.text.output": ("tunewise.errors", "tunewise.text.safe"),
 }
 SEE_EVERYTHING = {
     *("tunewise", "tunewise.commands.compare", "tunewise.commands.planning", "tunewise.commands.adapters"),
-    *("tunewise.cli", "tunewise.cli_adapter", "tunewise.cli_options", "tunewise.__main__"),
+    *("tunewise.cli.app", "tunewise.cli.adapter", "tunewise.cli.options", "tunewise.__main__"),
 }
 
 # Parameters beyond 6, `self` apart: name -> the reason.
 MANY_PARAMETERS = {
-    "tunewise.cli.compare": "every parameter is an option of the command",
-    "tunewise.cli.train": "every parameter is an option of the command",
-    "tunewise.cli.check": "every parameter is an option of the command",
-    "tunewise.cli.plan": "every parameter is an option of the command",
-    "tunewise.cli_adapter.merge": "every parameter is an option of the command",
-    "tunewise.cli_adapter.verify": "every parameter is an option of the command",
+    "tunewise.cli.app.compare": "every parameter is an option of the command",
+    "tunewise.cli.app.train": "every parameter is an option of the command",
+    "tunewise.cli.app.check": "every parameter is an option of the command",
+    "tunewise.cli.app.plan": "every parameter is an option of the command",
+    "tunewise.cli.adapter.merge": "every parameter is an option of the command",
+    "tunewise.cli.adapter.verify": "every parameter is an option of the command",
     "tunewise.commands.adapters.merge": "the options of the command",
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 6

@@ -5,8 +5,8 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from tunewise.cli import app
-from tunewise.cli_options import OFFLINE
+from tunewise.cli.app import app
+from tunewise.cli.options import OFFLINE
 
 # the rest of each command line ends in a message before anything is loaded
 LOADING = {

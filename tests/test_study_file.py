@@ -6,19 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tunewise.cli.template import write_template
+from tunewise.cli.words import data_sources, keep_one_arm, parse_arm, parse_options, study_from_options, study_name
 from tunewise.errors import SpecError
 from tunewise.spec import ExistingMethod, LoraMethod, PeftMethod, StudySpec
-from tunewise.spec.reading import (
-    data_sources,
-    keep_one_arm,
-    parse_arm,
-    parse_options,
-    parse_study,
-    read_study,
-    study_from_options,
-    study_name,
-    write_template,
-)
+from tunewise.spec.reading import parse_study, read_study
 
 SMALL: dict[str, Any] = {"data": {"train": "train.jsonl"}, "arms": {"full": {"method": "full"}}}
 

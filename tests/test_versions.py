@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typer.testing import CliRunner
 
 import tunewise
-from tunewise.cli import app
+from tunewise.cli.app import app
 
 
 def test_version_names_the_package_and_the_libraries_that_results_depend_on() -> None:

@@ -14,7 +14,7 @@ def main() -> None:
         leave_out_current_folder()
         _open_standard_descriptors()
         _silence_libraries()
-        from tunewise.cli import main as command
+        from tunewise.cli.app import main as command
 
         command()
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from unittest import mock
 
 import tunewise.commands.compare
-from tunewise.cli import main
+from tunewise.cli.app import main
 from tunewise.errors import TunewiseError
 from tunewise.spec import StudySpec
 

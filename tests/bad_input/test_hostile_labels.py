@@ -11,14 +11,14 @@ import pytest
 from browser import NEEDS_BROWSER, RUN, dom, is_owned
 from lab_fixtures import _one_thread, _quiet, small_model
 from laws.small_studies import SmallStudy, small_study
-from tunewise.cli import app
+from tunewise.cli.app import app
+from tunewise.cli.terminal import Terminal
 from tunewise.commands.deliver import deliver
 from tunewise.desk.report.charts.charts import figures
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import to_html
 from tunewise.desk.report.terminal.check import Checked, print_check
 from tunewise.desk.report.terminal.text import print_report
-from tunewise.terminal import Terminal
 from tunewise.text.safe import CONTROLS, pictured
 
 __all__ = ["_one_thread", "_quiet"]

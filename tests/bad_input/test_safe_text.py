@@ -11,11 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from tunewise.cli.progress import StudyProgress
+from tunewise.cli.terminal import Terminal
 from tunewise.errors import SpecError
 from tunewise.executors.local import server
-from tunewise.progress import StudyProgress
 from tunewise.spec.reading import parse_study
-from tunewise.terminal import Terminal
 from tunewise.text.safe import CONTROLS, check_source, pictured, printable, redacted
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"  # clears a terminal, and renames its window

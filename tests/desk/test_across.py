@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tunewise.cli import app
+from tunewise.cli.app import app
 from tunewise.desk.report.across import peft_result, print_side_by_side, side_by_side
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.export import export_records

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tunewise import cli
+from tunewise.cli import app
 from tunewise.desk.report.compose.advice import TOPICS
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import write_report
@@ -170,7 +170,7 @@ def test_it_is_the_last_section_of_every_output_and_the_command_prints_it_alone(
     for item in advice.items:
         assert re.sub(r"\s+", " ", item.reason) in re.sub(r"\s+", " ", text)
         assert item.reason in page.replace("&#39;", "'").replace("&#34;", '"')
-    given = CliRunner().invoke(cli.app, ["report", str(ledger.folder), "--advice"])
+    given = CliRunner().invoke(app.app, ["report", str(ledger.folder), "--advice"])
     assert given.exit_code == 0
     assert "advice" in given.stdout
     assert "lora-r16-all" in given.stdout

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from browser import NEEDS_BROWSER, RUN, dom, is_owned
+from tunewise.cli.terminal import Terminal
 from tunewise.desk.report.charts.charts import figures
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import to_html
@@ -15,7 +16,6 @@ from tunewise.desk.report.terminal.check import Checked, print_check
 from tunewise.desk.report.terminal.listing import print_listing
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
-from tunewise.terminal import Terminal
 from tunewise.text.safe import CONTROLS
 
 HOSTILE = (

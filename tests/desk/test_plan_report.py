@@ -9,7 +9,7 @@ from planned_study import GIB, PEAK, SPEED, TEST, TUNED, arm_plan, study_plan
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tunewise.cli import app
+from tunewise.cli.app import app
 from tunewise.commands import plan as plan_module
 from tunewise.desk.planning import estimates
 from tunewise.desk.planning.gpus import GPUS, Gpu, find_gpu

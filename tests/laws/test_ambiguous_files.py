@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tunewise.cli.words import data_sources
 from tunewise.errors import DataError, SpecError
 from tunewise.lab.data.sources.sources import read_source
-from tunewise.spec.reading import data_sources
 
 SHARDS = ["train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003"]
 

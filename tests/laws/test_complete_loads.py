@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from tunewise.adapter.config import CONFIG, WEIGHTS
 from tunewise.adapter.file import read_adapter
-from tunewise.cli import app
+from tunewise.cli.app import app
 from tunewise.errors import ModelError
 from tunewise.lab.models.load import load_tuned
 from tunewise.lab.prepare import prepare

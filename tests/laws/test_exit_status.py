@@ -11,20 +11,20 @@ import pytest
 from desk.conftest import ARMS, FakeLab, data_summary, study_spec
 from desk.planned_study import arm_plan, study_plan
 from tunewise import __main__ as entry
-from tunewise import cli
+from tunewise.cli import app
+from tunewise.cli.progress import StudyProgress
+from tunewise.cli.terminal import Terminal
 from tunewise.commands import compare as driver
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.errors import MachineError, TunewiseError
 from tunewise.executors.local import client
 from tunewise.executors.local.client import LabServer
-from tunewise.progress import StudyProgress
 from tunewise.records import RunRecord
 from tunewise.records.plan import ArmPlan, PlanRequest, StudyPlan
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.seal import seal_data
-from tunewise.terminal import Terminal
 
 # A server with jobs of its own: each reports something before it fails, or dies within a line.
 FAULTY = """
@@ -150,12 +150,12 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(driver, "write_card", lambda ledger, study, record: None)
     monkeypatch.setattr(driver, "LabServer", Lab)
     monkeypatch.setattr(sys, "argv", ["tunewise", "compare"])
-    monkeypatch.setattr(cli, "_show", lambda result: None)
+    monkeypatch.setattr(app, "_show", lambda result: None)
 
     def run() -> int:
         try:
-            cli._run(study_spec(), tmp_path / "study", False)
-        except cli.typer.Exit as ended:
+            app._run(study_spec(), tmp_path / "study", False)
+        except app.typer.Exit as ended:
             return ended.exit_code
         return 0
 
@@ -184,7 +184,7 @@ def test_law_48_a_study_with_lost_runs_does_not_end_with_0(
     """Law 48: they are named with their reason, and the same command makes them."""
     arm = list(ARMS)[-1]
     monkeypatch.setattr(Lab, "lose", (arm,))
-    assert compare() == cli.UNFINISHED
+    assert compare() == app.UNFINISHED
     said = capsys.readouterr().err
     assert f"- {arm}, seed " in said
     assert "failed (it broke)" in said

@@ -16,9 +16,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import tunewise
-from tunewise.cli import main
+from tunewise.cli.app import main
+from tunewise.cli.terminal import Terminal
 from tunewise.desk.report.export import FORMULA
-from tunewise.terminal import Terminal
 from tunewise.text.output import escaped
 from tunewise.text.safe import CONTROLS
 

@@ -1,4 +1,4 @@
-"""`tunewise adapter ...`: parse, call, print, as in cli.py."""
+"""`tunewise adapter ...`: parse, call, print, as in cli/app.py."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tunewise.adapter.records import Rounding, Stored
-from tunewise.cli_options import Offline, to_write
+from tunewise.cli.options import Offline, to_write
 from tunewise.text.output import say_json
 
 BROKEN = 3  # exit status of a certificate that does not hold: neither the user's mistake nor ours
@@ -35,11 +35,11 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Ranks, scales, spectra and dead modules of a LoRA adapter; its base is not needed."""
+    from tunewise.cli.terminal import Terminal
     from tunewise.desk.adapter.heatmap import heat_map
     from tunewise.desk.adapter.inspect import inspect_adapter
     from tunewise.desk.adapter.text import print_adapter
     from tunewise.storage.disk import require_output, write_output
-    from tunewise.terminal import Terminal
 
     if svg:
         require_output(svg, ".svg")
@@ -65,9 +65,9 @@ def shrink(
     as_json: Json = False,
 ) -> None:
     """Write a LoRA adapter of lower rank, the nearest there is, and say what was lost."""
+    from tunewise.cli.terminal import Terminal
     from tunewise.desk.adapter.inspect import shrink_adapter
     from tunewise.desk.adapter.text import print_shrinking
-    from tunewise.terminal import Terminal
 
     shrinking = shrink_adapter(adapter, out, rank, energy, spread)
     if as_json:
@@ -83,9 +83,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """How alike two LoRA adapters are: cosine of the updates, overlap and angles of their spaces, module by module."""
+    from tunewise.cli.terminal import Terminal
     from tunewise.desk.adapter.inspect import compare_adapters
     from tunewise.desk.adapter.text import print_difference
-    from tunewise.terminal import Terminal
 
     difference = compare_adapters(first, second)
     if as_json:
@@ -110,11 +110,11 @@ def merge(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Merge an adapter into its base in fp32, cast once, and say what that changes."""
+    from tunewise.cli.terminal import Terminal
+    from tunewise.cli.words import parse_options
     from tunewise.commands.adapters import data_spec
     from tunewise.commands.adapters import merge as merge_into
     from tunewise.desk.adapter.text import print_merging
-    from tunewise.spec.reading import parse_options
-    from tunewise.terminal import Terminal
 
     rows = data_spec(data, parse_options(sets or []))
     merging = merge_into(adapter, out, base, trained_on, onto, dtype, rows)
@@ -136,11 +136,11 @@ def verify(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Does an adapter compute the same read back and merged? Exit status 3 if not."""
+    from tunewise.cli.terminal import Terminal
+    from tunewise.cli.words import parse_options
     from tunewise.commands.adapters import data_spec
     from tunewise.commands.adapters import verify as certify
     from tunewise.desk.adapter.text import print_certificate
-    from tunewise.spec.reading import parse_options
-    from tunewise.terminal import Terminal
 
     certificate = certify(adapter, base, data_spec(data, parse_options(sets or [])), logits, metric)
     if as_json:

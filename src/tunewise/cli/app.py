@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tunewise.cli_adapter import adapter_app
-from tunewise.cli_options import Offline, to_write
+from tunewise.cli.adapter import adapter_app
+from tunewise.cli.options import Offline, to_write
 from tunewise.text.output import say, say_json, standard_streams
 
 app = typer.Typer(
@@ -81,7 +81,8 @@ def quickstart(
     offline: Offline = False,
 ) -> None:
     """A real comparison in a few minutes: bundled base, offline data, no arguments."""
-    from tunewise.spec.reading import UNFAIR_ARM, parse_options, read_study
+    from tunewise.cli.words import UNFAIR_ARM, parse_options
+    from tunewise.spec.reading import read_study
 
     study = Path(__file__).parent / "assets" / "studies" / "quickstart.yaml"
     extra = UNFAIR_ARM if with_unfair_arm else {}
@@ -122,7 +123,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Tune one arm only: search its learning rate, confirm it, keep the best model."""
-    from tunewise.spec.reading import keep_one_arm
+    from tunewise.cli.words import keep_one_arm
 
     more = ["accept_stale=true"] if accept_stale else []
     _run(keep_one_arm(_study(study, model, data, arm, [*(sets or []), *more]), only), out, again)
@@ -140,9 +141,9 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Validate everything before training, and show what would be trained on."""
+    from tunewise.cli.terminal import Terminal
     from tunewise.commands.plan import check as check_study
     from tunewise.desk.report.terminal.check import print_known, print_planned, print_remarks
-    from tunewise.terminal import Terminal
 
     terminal = Terminal()
 
@@ -173,12 +174,12 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
+    from tunewise.cli.terminal import Terminal
     from tunewise.commands.plan import plan as plan_study
     from tunewise.desk.planning.gpus import find_gpu
     from tunewise.desk.report.terminal.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.storage.disk import require_output, write_output
-    from tunewise.terminal import Terminal
     from tunewise.text.safe import printable
 
     if svg:
@@ -209,7 +210,7 @@ def init(
     ),
 ) -> None:
     """Write a commented study file to start from."""
-    from tunewise.spec.reading import write_template
+    from tunewise.cli.template import write_template
 
     write_template(model, data, to)
     say(f"wrote {to}\nnext: {shlex.join(['tunewise', 'check', str(to)])}")
@@ -250,8 +251,8 @@ def report(
 @app.command(name="list")
 def list_studies(root: Annotated[Path, typer.Argument(help="where study folders lie")] = Path("runs")) -> None:
     """The studies below a folder, each with its verdicts."""
+    from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.terminal.listing import print_listing
-    from tunewise.terminal import Terminal
 
     print_listing(root, Terminal())
 
@@ -307,15 +308,15 @@ def _call() -> None:
 def _study(
     study: Path | None, model: str | None, data: str | None, arm: list[str] | None, sets: list[str] | None
 ) -> Any:
-    from tunewise.spec.reading import study_from_options
+    from tunewise.cli.words import study_from_options
 
     return study_from_options(study, model, data, arm or [], sets or [])
 
 
 def _run(study: Any, out: Path | None, again: bool) -> None:
+    from tunewise.cli.progress import StudyProgress
+    from tunewise.cli.terminal import Terminal
     from tunewise.commands.compare import compare as run_study
-    from tunewise.progress import StudyProgress
-    from tunewise.terminal import Terminal
     from tunewise.text.safe import printable
 
     with StudyProgress(Terminal()) as progress:
@@ -329,15 +330,15 @@ def _run(study: Any, out: Path | None, again: bool) -> None:
 
 
 def _show(result: Any) -> None:
+    from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.terminal.text import print_report
-    from tunewise.terminal import Terminal
 
     print_report(result.report, Terminal(), result.folder)
 
 
 def _advise(results: list[Any]) -> None:
+    from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.terminal.text import print_advice
-    from tunewise.terminal import Terminal
 
     for result in results:
         if len(results) > 1:
@@ -355,7 +356,7 @@ def _together(results: list[Any], peft_results: list[Path]) -> Any:
 
 
 def _show_together(together: Any) -> None:
+    from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.across import print_side_by_side
-    from tunewise.terminal import Terminal
 
     print_side_by_side(together, Terminal())

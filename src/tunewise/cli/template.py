@@ -1,0 +1,46 @@
+"""The commented study.yaml that `tunewise init` writes."""
+
+import math
+import shlex
+from pathlib import Path
+
+import yaml
+
+from tunewise.cli.words import _absolute_model, data_sources
+from tunewise.errors import SpecError
+from tunewise.storage.disk import write_output
+
+TEMPLATE = """\
+# A tunewise study: which arms, on which data, read how. `{check}` shows what it means.
+# Every key and its default: docs/03-implementation.md. Unknown keys are errors.
+model: {model}          # tiny (bundled), a folder, or a hub id
+data:
+{data}
+  # columns: {{prompt: question, completion: answer}}   # where your columns have other names
+  # limit: {{train: 1000}}                              # a quick look first
+  # max_length: 512                                   # tokens; longer examples are cut, and counted
+arms:
+  full: {{method: full}}
+  lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha is 32 unless you say otherwise
+  lora-r16-all: {{method: lora, rank: 16, targets: all-linear}}
+  # lora: {{method: lora, rank: auto, max_rank: 64}}          # the smallest rank that is within the margin on valid
+train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step
+tuning: {{rates: 3, cap: 7}}           # learning rates tried per arm; more where the best is at an edge
+looks: [5, 10]                       # seeds after which the verdict is read; 10 for arms undecided at 5
+# margin: 5% of gain                 # the loss of quality you accept; or 0.02 (in the metric), or 1pp
+"""
+
+
+def write_template(model: str, data: str, path: Path) -> None:
+    """Write a commented study file. Raises SpecError where one is there already, or may not be written."""
+    if path.exists() or path.is_symlink():
+        raise SpecError(f"{path} exists already. Choose another name with --to.")
+    sources = "\n".join(f"  {split}: {_as_yaml(source)}" for split, source in data_sources(data).items())
+    check = shlex.join(["tunewise", "check", str(path)])
+    content = TEMPLATE.format(check=check, model=_as_yaml(_absolute_model(model)), data=sources)
+    write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+
+
+def _as_yaml(text: str) -> str:
+    """The text as YAML writes it on one line, in quotation marks where they are needed."""
+    return yaml.safe_dump(text, width=math.inf, allow_unicode=True).splitlines()[0]
