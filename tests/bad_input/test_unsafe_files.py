@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from tunewise.adapter.file import read_adapter, require_safe
+from tunewise.assets import ASSETS
 from tunewise.commands.generate import answers
 from tunewise.errors import ModelError, SpecError, StudyError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.models.fingerprints import FileHashes
-from tunewise.lab.models.load import ASSETS, load_base, load_config, load_tokenizer, load_tuned
+from tunewise.lab.models.load import load_base, load_config, load_tokenizer, load_tuned
 from tunewise.spec.reading import parse_study
 from tunewise.storage.ledger import Ledger
 

@@ -1,1 +1,3 @@
-"""TODO room."""
+"""The command line: parse, call, print."""
+
+from tunewise.cli.app import main as main

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewise.assets import ASSETS
 from tunewise.cli.adapter import adapter_app
 from tunewise.cli.options import Offline, to_write
 from tunewise.text.output import say, say_json, standard_streams
@@ -84,7 +85,7 @@ def quickstart(
     from tunewise.cli.words import UNFAIR_ARM, parse_options
     from tunewise.spec.reading import read_study
 
-    study = Path(__file__).parent / "assets" / "studies" / "quickstart.yaml"
+    study = ASSETS / "studies" / "quickstart.yaml"
     extra = UNFAIR_ARM if with_unfair_arm else {}
     limits = {"budget": budget} if budget else {}
     _run(read_study(study, {**extra, **parse_options(sets or []), **limits}), out, again)

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
+from tunewise.assets import ASSETS
 from tunewise.errors import ModelError
 from tunewise.lab.models.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
 from tunewise.lab.models.class_order import LINEAR as LINEAR
@@ -42,7 +43,6 @@ from tunewise.lab.models.peft_loading import load_adapter
 from tunewise.lab.private import draw_weights, mark_as_not_drawn
 from tunewise.spec import Task
 
-ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"tiny": ASSETS / "tiny"}
 # A word of a loading library's error -> what to do next.
 ADVICE = {

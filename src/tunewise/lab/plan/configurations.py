@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, PreTrainedConfig
 
+from tunewise.assets import ASSETS
 from tunewise.lab.models.limits import require_unrounded
-from tunewise.lab.models.load import ASSETS, BUNDLED, check_config, load_config, model_source
+from tunewise.lab.models.load import BUNDLED, check_config, load_config, model_source
 from tunewise.spec import Task
 
 FACTS_ABOUT_THE_TABLE = ("parameters", "same_as")

@@ -1,9 +1,8 @@
 """The model card of a deliverable: what it is, its own figures, and how to load it."""
 
-from pathlib import Path
-
 from jinja2 import Environment, StrictUndefined
 
+from tunewise.assets import ASSETS
 from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of, read_scores
 from tunewise.records import RunRecord
 from tunewise.spec import TASKS, DataSpec, StudySpec
@@ -101,5 +100,5 @@ def _prompt_form(data: DataSpec) -> str:
 
 def base_path(model: str) -> str:
     """What transformers loads the base by: the folder of a bundled model, else the model's own name."""
-    bundled = Path(__file__).parents[2] / "assets" / model
+    bundled = ASSETS / model
     return str(bundled) if bundled.is_dir() else model
