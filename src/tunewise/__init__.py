@@ -57,7 +57,9 @@ _HOMES = {
             "TuningSpec",
         ),
     ),
-    "tunewise.commands.compare": ("StudyResult", "check", "compare", "report"),
+    "tunewise.commands.compare": ("compare",),
+    "tunewise.commands.plan": ("check",),
+    "tunewise.commands.report": ("StudyResult", "report"),
     "tunewise.spec.reading": ("parse_study", "read_study"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

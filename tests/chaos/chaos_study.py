@@ -74,7 +74,7 @@ def chaos_study(root: Path) -> StudySpec:
 
 def finish(study: StudySpec, folder: Path, report: Callable[[Ledger], Report] = write_report) -> None:
     """What the command does, in this process: begin or continue the study, to its report."""
-    with patch.object(driver, "LabServer", ChaosLab), patch.object(driver, "write_report", report):
+    with patch.object(driver, "LabServer", ChaosLab), patch("tunewise.commands.report.write_report", report):
         driver.compare(study, folder)
 
 

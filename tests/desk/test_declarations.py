@@ -26,8 +26,8 @@ Compare = Callable[..., Ledger]
 def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     """The driver itself, with a lab that answers from a seed; `change` alters every record before it is stored."""
     monkeypatch.setattr("tunewise.storage.disk.sync", lambda path: None)
-    monkeypatch.setattr(driver, "write_report", build_report)
-    monkeypatch.setattr(driver, "write_card", lambda ledger, study, record: None)
+    monkeypatch.setattr("tunewise.commands.report.write_report", build_report)
+    monkeypatch.setattr("tunewise.commands.deliver.write_card", lambda ledger, study, record: None)
 
     def run(
         before: Callable[[RunSpec, Ledger], None] = lambda spec, ledger: None,

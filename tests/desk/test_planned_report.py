@@ -9,7 +9,7 @@ import pytest
 from planned_study import PEAK, SPEED, arm_plan, study_plan
 from rich.console import Console
 
-from tunewise.commands import compare as driver
+from tunewise.commands import planning
 from tunewise.desk.planning import estimates
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.resolve import settled
@@ -108,7 +108,7 @@ def test_a_study_is_planned_once_and_an_arm_that_cannot_be_followed_is_not_probe
     study, data = ledger.study(), ledger.data_summary()
     ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
     lab = Lab(lambda: study_plan(full=arm_plan(step=None), lora=arm_plan()))
-    first, second = (driver.planned(lab, ledger, study, data) for _ in range(2))  # type: ignore[arg-type]
+    first, second = (planning.planned(lab, ledger, study, data) for _ in range(2))  # type: ignore[arg-type]
     assert first == second
     assert lab.asked == ["plan", "lora"]
 
@@ -127,7 +127,7 @@ def test_a_damaged_plan_is_refused_by_the_report_and_made_again_by_the_driver(
     ):
         build_report(ledger)
     study, data = ledger.study(), ledger.data_summary()
-    assert driver.planned(Lab(lambda: plan), ledger, study, data) is not None  # type: ignore[arg-type]
+    assert planning.planned(Lab(lambda: plan), ledger, study, data) is not None  # type: ignore[arg-type]
     assert build_report(ledger).arm("full").planned is not None
 
 
@@ -139,7 +139,7 @@ def test_the_plan_of_automatic_micro_batches_is_found_again_by_the_number_that_i
     asked = study.replace(train={**study.train.model_dump(), "micro_batch_tokens": "auto"})
     ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
     lab = Lab(lambda: study_plan(full=arm_plan()).replace(micro_batch_tokens=777))
-    found = driver.planned(lab, ledger, asked, data)  # type: ignore[arg-type]
+    found = planning.planned(lab, ledger, asked, data)  # type: ignore[arg-type]
     resolved = settled(asked, found)
     assert resolved.train.micro_batch_tokens == 777
     assert ledger.plan(data.key, resolved) == ledger.plan(data.key, asked) == found
@@ -151,5 +151,5 @@ def test_a_study_goes_on_where_planning_fails(make_study: Callable[..., Ledger])
         raise TunewiseError("killed")
 
     ledger = make_study()
-    found = driver.planned(Lab(fail), ledger, ledger.study(), ledger.data_summary())  # type: ignore[arg-type]
+    found = planning.planned(Lab(fail), ledger, ledger.study(), ledger.data_summary())  # type: ignore[arg-type]
     assert found is None

@@ -29,7 +29,7 @@ from tunewise.storage.seal import seal_data
 # A server with jobs of its own: each reports something before it fails, or dies within a line.
 FAULTY = """
 import os, signal, sys, warnings
-from tunewise.executors import server
+from tunewise.executors.local import server
 
 def crash(request):
     server.send({"event": "note"})
@@ -146,8 +146,8 @@ class Lab:
 def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command `compare` with that lab: its exit status."""
     monkeypatch.setattr("tunewise.storage.disk.sync", lambda path: None)
-    monkeypatch.setattr(driver, "write_report", build_report)
-    monkeypatch.setattr(driver, "write_card", lambda ledger, study, record: None)
+    monkeypatch.setattr("tunewise.commands.report.write_report", build_report)
+    monkeypatch.setattr("tunewise.commands.deliver.write_card", lambda ledger, study, record: None)
     monkeypatch.setattr(driver, "LabServer", Lab)
     monkeypatch.setattr(sys, "argv", ["tunewise", "compare"])
     monkeypatch.setattr(app, "_show", lambda result: None)

@@ -35,7 +35,7 @@ def asked(tmp_path: Path, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch) 
     """A study of two arms whose base lies in `tmp_path`, its jobs done in this process, a report not written."""
     shutil.copytree(folder_of("llama"), tmp_path / "model")
     monkeypatch.setattr(driver, "LabServer", LabHere)
-    monkeypatch.setattr(driver, "write_report", lambda ledger: None)
+    monkeypatch.setattr("tunewise.commands.report.write_report", lambda ledger: None)
     arms = {"full": {"method": "full", "learning_rate": 1e-3}}
     return small_study(tmp_path / "inputs", tmp_path / "model", "sft", arms, **PROTOCOL).study
 

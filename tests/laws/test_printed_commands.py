@@ -38,6 +38,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr("tunewise.commands.compare.LabServer", LabHere)
+    monkeypatch.setattr("tunewise.commands.plan.LabServer", LabHere)
     return folder
 
 

@@ -74,7 +74,7 @@ def run_again(study: StudySpec, folder: Path) -> None:
 
 
 def check_again(study: StudySpec, folder: Path) -> None:
-    with patch.object(driver, "LabServer", ChaosLab):
+    with patch("tunewise.commands.plan.LabServer", ChaosLab):
         plan.check(study, folder)
 
 
@@ -387,10 +387,10 @@ def test_law_38_an_answer_is_of_models_that_stayed_where_they_were(
             raise ValueError("Repo id must be in the form ...")
         return {"lora": "an answer"}
 
-    monkeypatch.setattr(driver, "_answers", partial(replacing, 2))
+    monkeypatch.setattr("tunewise.commands.generate._answers", partial(replacing, 2))
     assert generate.answers(folder, "w4", 1) == {"lora": "an answer"}
     assert len(tries) == 3
     tries.clear()
-    monkeypatch.setattr(driver, "_answers", partial(replacing, 9))
+    monkeypatch.setattr("tunewise.commands.generate._answers", partial(replacing, 9))
     with pytest.raises(StudyError, match="are being replaced"):
         generate.answers(folder, "w4", 1)

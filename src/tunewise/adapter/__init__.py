@@ -1,1 +1,1 @@
-"""TODO room."""
+"""A LoRA adapter on disk, read, checked and written without torch."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from tunewise.cli.words import _absolute_model, data_sources
+from tunewise.cli.words import absolute_model, data_sources
 from tunewise.errors import SpecError
 from tunewise.storage.disk import write_output
 
@@ -37,7 +37,7 @@ def write_template(model: str, data: str, path: Path) -> None:
         raise SpecError(f"{path} exists already. Choose another name with --to.")
     sources = "\n".join(f"  {split}: {_as_yaml(source)}" for split, source in data_sources(data).items())
     check = shlex.join(["tunewise", "check", str(path)])
-    content = TEMPLATE.format(check=check, model=_as_yaml(_absolute_model(model)), data=sources)
+    content = TEMPLATE.format(check=check, model=_as_yaml(absolute_model(model)), data=sources)
     write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunewise.errors import DataError, SpecError
 from tunewise.inputs.data_folder import is_saved, is_single_file, split_files, whole
-from tunewise.spec.reading import _absolute, _as_name, parse_study, read_study, resolve_paths, set_key
+from tunewise.spec.reading import absolute_path, as_name, parse_study, read_study, resolve_paths, set_key
 from tunewise.spec.study import ARM_NAME, StudySpec
 from tunewise.text.plain_yaml import YamlError, load_yaml
 from tunewise.text.suggest import listed, lookup
@@ -25,7 +25,7 @@ def study_from_options(
     if file is not None:
         # relative to where the command is given, not to the file; a split that --data lacks is not the file's
         sources = data_sources(data) if data else {}
-        overrides |= {"model": _absolute_model(model)} if model else {}
+        overrides |= {"model": absolute_model(model)} if model else {}
         overrides |= {f"data.{split}": sources.get(split) for split in ("train", "valid", "test")} if data else {}
         return read_study(file, overrides)
     if not model or not data:
@@ -107,15 +107,15 @@ def data_sources(data: str) -> dict[str, str]:
     return {split: str(there / files[0].name if split in alone else there) for split, files in found.items()}
 
 
-def _absolute_model(model: str) -> str:
+def absolute_model(model: str) -> str:
     """The folder that `model` names from here, else the name itself: bundled, or of the hub."""
-    return model if model == "tiny" else _absolute(Path(model)) or model
+    return model if model == "tiny" else absolute_path(Path(model)) or model
 
 
 def study_name(model: str, data: str) -> str:
     """A folder name from what is compared: 'trec6-minilm'. A file named train is known by its folder."""
     source = Path(data).resolve().parent if Path(data).name.startswith("train.") else Path(data)
-    return "-".join(_as_name(Path(part).name.split(".")[0]) for part in (source, model))[:64]
+    return "-".join(as_name(Path(part).name.split(".")[0]) for part in (source, model))[:64]
 
 
 def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:

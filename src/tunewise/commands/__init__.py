@@ -1,1 +1,1 @@
-"""TODO room."""
+"""What each command does, without a terminal."""

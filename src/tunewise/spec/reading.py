@@ -34,7 +34,7 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         raise SpecError(f"{path}: a study is a mapping of keys, but this is {kind}. `tunewise init` writes one.")
     for key, value in (overrides or {}).items():
         set_key(content, key, value)
-    content.setdefault("name", _as_name(path.stem))
+    content.setdefault("name", as_name(path.stem))
     return resolve_paths(parse_study(content, str(path)), path.parent)
 
 
@@ -65,7 +65,7 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
     def beside(name: str | None) -> str | None:
         if name is None or name.startswith("builtin:"):
             return name
-        return _absolute(folder / name) or name
+        return absolute_path(folder / name) or name
 
     data = {key: beside(getattr(study.data, key)) for key in ("train", "valid", "test", "chat_template")}
     existing = {name: arm.replace(path=beside(arm.path)) for name, arm in study.existing_arms.items()}
@@ -77,7 +77,8 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
     )
 
 
-def _absolute(path: Path) -> str | None:
+def absolute_path(path: Path) -> str | None:
+    """The absolute path of something that exists; None: nothing is there."""
     try:
         return str(path.resolve()) if path.exists() else None
     except OSError:  # longer than any file name: somebody put the text itself where its file belongs
@@ -87,6 +88,6 @@ def _absolute(path: Path) -> str | None:
 # --- from the command line
 
 
-def _as_name(text: str) -> str:
+def as_name(text: str) -> str:
     """The text as a study may be called: letters, digits and what may stand between them."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64] or "study"

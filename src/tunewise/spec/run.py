@@ -13,7 +13,7 @@ from tunewise.spec.train import TrainSpec
 from tunewise.spec.words import NUMERICS, Attention, Device, Precision, Role, Split
 
 
-def _text_alone(value: object) -> object:
+def text_alone(value: object) -> object:
     """`forgetting: FILE` for `forgetting: {text: FILE}`."""
     return {"text": value} if isinstance(value, str) else value
 

@@ -20,7 +20,7 @@ from tunewise.spec.methods import (
 )
 from tunewise.spec.metrics import MetricSpec, check_primary
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
-from tunewise.spec.run import SamplesSpec, _text_alone
+from tunewise.spec.run import SamplesSpec, text_alone
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec
 from tunewise.spec.words import Attention, CostName, Device, Precision
@@ -110,7 +110,7 @@ class StudySpec(Frozen):
     seed: int = Field(0, ge=0, le=1_000_000, description="other numbers give other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
     margin: str | None = Field(None, description="'0.02' (in the metric), '1pp', or '5% of gain'; None: by metric")
-    forgetting: Annotated[ForgettingSpec, BeforeValidator(_text_alone, json_schema_input_type=ForgettingSpec | str)] = (
+    forgetting: Annotated[ForgettingSpec, BeforeValidator(text_alone, json_schema_input_type=ForgettingSpec | str)] = (
         ForgettingSpec()
     )
     samples: SamplesSpec = SamplesSpec()

@@ -54,11 +54,11 @@ from tunewise.storage.seal import (
     CARD,
     DATA_HASHES,
     SEAL,
-    _but_card,
-    _holds,
-    _text_hash,
+    but_card,
     data_is_whole,
+    holds,
     sealed,
+    text_hash,
     unsealed,
 )
 from tunewise.text.plain_yaml import YamlError, load_yaml
@@ -130,7 +130,7 @@ class Ledger:
         """True if study.yaml is as tunewise wrote it."""
         path = self.folder / STUDY
         text, _, seal = (read_text(path) if is_there(path) else "").rpartition(SEAL)
-        return seal.strip() == _text_hash(text)
+        return seal.strip() == text_hash(text)
 
     def store_study(self, study: StudySpec) -> None:
         """Write study.yaml, every default written out."""
@@ -139,7 +139,7 @@ class Ledger:
         if is_there(path) and not self._is_sealed():  # damaged, or written by the user: it is not ours to delete
             with told(path):
                 rename(path, temporary_name(path).with_suffix(".kept"))
-        write_atomically(path, f"{text}{SEAL}{_text_hash(text)}\n")
+        write_atomically(path, f"{text}{SEAL}{text_hash(text)}\n")
 
     def declared(self) -> dict[str, Any] | None:
         """What was declared before the first confirmation run; None: nothing. Raises StudyError if it was altered."""
@@ -148,7 +148,7 @@ class Ledger:
             return None
         try:
             stored = json.loads(read_text(path))
-            is_sound = stored["sha256"] == _text_hash(canonical_json(stored["declared"]))
+            is_sound = stored["sha256"] == text_hash(canonical_json(stored["declared"]))
         except (ValueError, KeyError, TypeError):
             is_sound = False
         if not is_sound:
@@ -160,7 +160,7 @@ class Ledger:
 
     def declare(self, declared: Mapping[str, Any]) -> None:
         """Store what is declared, with its hash."""
-        content = {"sha256": _text_hash(canonical_json(declared)), "declared": declared}
+        content = {"sha256": text_hash(canonical_json(declared)), "declared": declared}
         write_atomically(self.folder / DECLARATIONS, json.dumps(content, indent=1))
 
     def require_space(self, num_bytes: int) -> None:
@@ -172,7 +172,7 @@ class Ledger:
         path = self.folder / "study.yaml"
         text, _, seal = read_text(path).rpartition(SEAL)
         again = "Give `tunewise compare` your own study file again: this one is written anew."
-        if seal.strip() != _text_hash(text):
+        if seal.strip() != text_hash(text):
             raise StudyError(f"{path} is not what tunewise wrote. {again}")
         try:
             return parse_study(load_yaml(text), str(path))
@@ -347,14 +347,14 @@ class Ledger:
     def has_weights(self, arm: str, record: RunRecord) -> bool:
         """True if the weights that the run saved lie in its folder, or in best/<arm>, as it wrote them."""
         return any(
-            _holds(at, record.weights) for at in (self.run_folder(record.run_id) / "weights", self.best_folder(arm))
+            holds(at, record.weights) for at in (self.run_folder(record.run_id) / "weights", self.best_folder(arm))
         )
 
     def writer(self, arm: str, records: Sequence[RunRecord]) -> RunRecord | None:
         """The record, one of these, of the run that wrote the weights that best/<arm> holds now; None: none of them."""
         best = self.best_folder(arm)
         held = {str(path.relative_to(best)): file_hash(path) for path in files_below(best)}
-        saved = [(record, _but_card(record.weights)) for record in records]
+        saved = [(record, but_card(record.weights)) for record in records]
         return next((record for record, hashes in saved if hashes and hashes.items() <= held.items()), None)
 
     def drop_weights(self, run_id: str) -> None:

@@ -18,32 +18,35 @@ SEAL = "\n# sha256: "  # before the hash of what stands above it in study.yaml
 CARD = "README.md"  # of a deliverable: written over that of the run
 
 
-def _text_hash(text: str) -> str:
+def text_hash(text: str) -> str:
+    """SHA-256 of a text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sealed(content: Mapping[str, Any]) -> str:
     """JSON of plain data with a hash of its own, so that no other number can be read from it unnoticed."""
-    return json.dumps({**content, "sha256": _text_hash(canonical_json(content))}, indent=1)
+    return json.dumps({**content, "sha256": text_hash(canonical_json(content))}, indent=1)
 
 
 def unsealed(text: str) -> dict[str, Any] | None:
     """What `sealed` was given; None where it is not that any more."""
     try:
         content = json.loads(text)
-        return content if content.pop("sha256") == _text_hash(canonical_json(content)) else None
+        return content if content.pop("sha256") == text_hash(canonical_json(content)) else None
     except (ValueError, AttributeError, KeyError, TypeError):
         return None
 
 
-def _holds(folder: Path, hashes: Mapping[str, str]) -> bool:
-    files = {folder / name: expected for name, expected in _but_card(hashes).items()}
+def holds(folder: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether a folder holds exactly these files, with these hashes, the card of a deliverable apart."""
+    files = {folder / name: expected for name, expected in but_card(hashes).items()}
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in hashes):
         return False  # a path from a file that somebody else may have written
     return all(is_there(path) and file_hash(path) == expected for path, expected in files.items())
 
 
-def _but_card(hashes: Mapping[str, str]) -> dict[str, str]:
+def but_card(hashes: Mapping[str, str]) -> dict[str, str]:
+    """The hashes without that of the card, which is written anew."""
     return {name: expected for name, expected in hashes.items() if name != CARD}
 
 
@@ -57,4 +60,4 @@ def data_is_whole(folder: Path, names: Sequence[str] = ()) -> bool:
     """True if the files of prepared data (all, or those of these names) are as they were when they were sealed."""
     path = folder / DATA_HASHES
     hashes = unsealed(read_text(path)) if is_there(path) else None
-    return hashes is not None and _holds(folder, {name: hashes[name] for name in names or hashes})
+    return hashes is not None and holds(folder, {name: hashes[name] for name in names or hashes})

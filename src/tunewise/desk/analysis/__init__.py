@@ -1,1 +1,1 @@
-"""TODO room."""
+"""What records say beyond the verdict: curves, forgetting, best rates, rank, costs."""

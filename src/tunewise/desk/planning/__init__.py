@@ -1,1 +1,1 @@
-"""TODO room."""
+"""What a study will need, before it runs: runs, seconds, a budget, other cards."""

@@ -19,7 +19,7 @@ def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[
         arm: [] for arm in study.arms if any(run.status not in LOST for run in runs.get(arm, {}).values())
     }
     existing = [arm for arm in found if not study.arms[arm].is_trained]
-    for look, seeds in enumerate(_seeds_by_look(study)):
+    for look, seeds in enumerate(seeds_by_look(study)):
         took_part = [arm for arm in found if arm not in existing and runs[arm].keys() & set(seeds)]
         if look > 0 and not took_part:
             break
@@ -42,7 +42,7 @@ def _confirmations_by_seed(study: StudySpec, records: Sequence[RunRecord]) -> di
     return found
 
 
-def _seeds_by_look(study: StudySpec) -> list[tuple[int, ...]]:
+def seeds_by_look(study: StudySpec) -> list[tuple[int, ...]]:
     """The seeds that each look adds."""
     seeds = study.confirmation_seeds()
     return [seeds[begin:end] for begin, end in pairwise((0, *study.looks))]
@@ -53,7 +53,7 @@ def asked_for(study: StudySpec, records: Sequence[RunRecord], undecided: Collect
 
     Such runs are left over from another margin or other looks; to read them would be a look that nobody declared.
     """
-    first = _seeds_by_look(study)[0]
+    first = seeds_by_look(study)[0]
     arms = going_on(study, undecided)
     return [r for r in records if r.spec.role != "confirm" or r.spec.seed in first or r.spec.arm in arms]
 

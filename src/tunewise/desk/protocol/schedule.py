@@ -10,7 +10,7 @@ part, and the study goes on without it.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from tunewise.desk.protocol.confirmations import _seeds_by_look, going_on
+from tunewise.desk.protocol.confirmations import going_on, seeds_by_look
 from tunewise.desk.protocol.drafts import Drafts
 from tunewise.desk.protocol.drafts import short_schedule as short_schedule
 from tunewise.desk.protocol.trials import arm_search, fits, selected_rates, shared_head_rate
@@ -78,7 +78,7 @@ def next_runs(
     assert not any(study.arms[arm].has_open_rank for arm in rates), "a searched rank: auto is settled first"
     arms = [arm for arm, method in study.arms.items() if arm in rates or not method.is_trained]
     arms = [arm for arm in arms if fits(ended, arm)]
-    for seeds in _seeds_by_look(study):
+    for seeds in seeds_by_look(study):
         if waiting := missing(_confirmations(draft, {arm: rates.get(arm) for arm in arms}, head_rate, seeds)):
             return waiting
         arms = [arm for arm in arms if arm in going_on(study, undecided)]

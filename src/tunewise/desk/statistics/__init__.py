@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Scores, metrics, intervals and verdicts. Nothing here knows a study folder."""

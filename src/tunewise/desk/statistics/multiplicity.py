@@ -37,7 +37,7 @@ def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
 def decide_together(comparisons: Sequence[Comparison], level: float = ONE_SIDED_ERROR) -> tuple[Verdict, ...]:
     """One verdict per arm, in order, each word at its Holm level among these arms; the interval is at the same level.
 
-    `level`: the one-sided error of each word at this look. An arm that may not have a word (desk/statistics/verdict.py) stands
+    `level`: the one-sided error of each word at this look. An arm that may not have a word (`verdict.py`) stands
     last for it.
     """
     levels = [Levels() for _ in comparisons]

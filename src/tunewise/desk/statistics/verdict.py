@@ -46,7 +46,7 @@ class RateSearch:
 
 @dataclass(frozen=True)
 class Levels:
-    """One-sided error of every word. Other than the default where many arms are compared (desk/statistics/multiplicity.py)."""
+    """One-sided error of every word. Other than the default where many arms are compared (`multiplicity.py`)."""
 
     better: float = ONE_SIDED_ERROR
     as_good: float = ONE_SIDED_ERROR

@@ -18,14 +18,14 @@ from tunewise.storage.ledger import Ledger
 
 def undecided_arms(ledger: Ledger) -> tuple[str, ...]:
     """The arms that go on to the second look; empty where the first is not complete, or leaves nothing open."""
-    return read_looks(StudyFolder.read(ledger), _words).undecided
+    return read_looks(StudyFolder.read(ledger), words_at).undecided
 
 
-def _words(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
+def words_at(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
     """The verdicts at a complete look, as far as the fairness rules allow; empty where it has none."""
-    if _why_no_verdict(folder):
+    if why_no_verdict(folder):
         return ()
-    findings = _findings(folder)
+    findings = findings_of(folder)
     return tuple(hold_back(_with_lost_runs(verdict, folder), findings) for verdict in _verdicts(folder, level))
 
 
@@ -37,15 +37,17 @@ def _with_lost_runs(verdict: Verdict, folder: StudyFolder) -> Verdict:
     return verdict.replace(diverged_runs=diverged, dropped_seeds=tuple(sorted(lost)))
 
 
-def _findings(folder: StudyFolder) -> tuple[Finding, ...]:
-    found = check(_case(folder))
+def findings_of(folder: StudyFolder) -> tuple[Finding, ...]:
+    """What the fairness rules find, and what the budget cut down."""
+    found = check(case_of(folder))
     if folder.budget is None:
         return found
     evidence = f"budget: {folder.study.budget}"
     return (*found, Finding(id="budget", severity="note", sentence=folder.budget, evidence=evidence))
 
 
-def _case(folder: StudyFolder) -> Case:
+def case_of(folder: StudyFolder) -> Case:
+    """The study as the fairness rules look at it."""
     curve = folder.selection_curve(folder.full) if folder.full else ()
     return Case(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder), curve)
 
@@ -56,7 +58,7 @@ def asked(study: StudySpec, full: str | None) -> list[str]:
     return [name for name in others if name != study.reference_arm] or others
 
 
-def _why_no_verdict(folder: StudyFolder) -> str | None:
+def why_no_verdict(folder: StudyFolder) -> str | None:
     """The reason why a complete look allows no outcome to be read, in a sentence; None: it does."""
     if folder.full is None:
         return "No verdict: this study has no full fine-tuning arm to compare with."
@@ -88,8 +90,8 @@ def _reference_loss(folder: StudyFolder) -> float | None:
 
 def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
     study, full = folder.study, folder.full
-    assert full is not None, "checked by _why_no_verdict"
-    assert folder.base is not None, "checked by _why_no_verdict"
+    assert full is not None, "checked by why_no_verdict"
+    assert folder.base is not None, "checked by why_no_verdict"
     metric = primary_metric(folder.data.task, study.primary)
     margin = study.margin_in(metric)
     reference = folder.confirmed.get(study.reference_arm) or [folder.base]

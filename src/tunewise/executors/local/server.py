@@ -1,8 +1,8 @@
 """A small server that has torch, transformers and peft loaded, and forks a process for every job.
 
-`python -P -m tunewise.executors.local.server` reads one JSON request a line from standard input and writes one JSON event a
-line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean, in
-hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
+`python -P -m tunewise.executors.local.server` reads one JSON request a line from standard input and writes one
+JSON event a line to standard output. It runs no tensor operation and never touches CUDA, so its children start
+clean, in hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
 Requests: {"job": "prepare", "study": {...}, "root": "..."}, the same with "plan" and {"request": {...}}, with "probe"
           and {"arm": "...", "plan": {...}}, and

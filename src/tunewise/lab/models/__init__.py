@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Base models and tokenizers: loaded, checked, and made ready for packed batches and mixed precision."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""One run: load, adapt, train, select, save, read back, score, record."""

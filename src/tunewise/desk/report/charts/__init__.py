@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The report's figures, as declarations that become SVG."""

@@ -23,16 +23,18 @@ FORGETTING = "forgetting (nats per token)"
 FALLING = alt.Scale(zero=False, nice=False, padding=14, reverse=True)
 
 
-def _valid_metric(report: Report) -> str:
+def valid_metric(report: Report) -> str:
+    """The metric of valid that a chart over trials shows: what selection goes by."""
     return TASKS[report.study.task].selection_metric
 
 
-def _shown(metric: str, nll: float | None, accuracy: float | None) -> float | None:
+def shown_value(metric: str, nll: float | None, accuracy: float | None) -> float | None:
+    """The value of that metric in the units that are shown; None: not measured."""
     value = accuracy if metric == "accuracy" else nll
     return None if value is None else value * METRICS[metric].scale
 
 
-def _log_ticks(values: Sequence[float]) -> list[float]:
+def log_ticks(values: Sequence[float]) -> list[float]:
     """1 and 3 times the powers of ten inside the range of `values`; the values themselves where these are too few."""
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 3)]
@@ -40,18 +42,19 @@ def _log_ticks(values: Sequence[float]) -> list[float]:
     return inside if len(inside) > 1 else sorted(set(values))
 
 
-def _by_step(report: Report, rows: Sequence[Row]) -> Any:
+def by_step(report: Report, rows: Sequence[Row]) -> Any:
     """A chart over optimizer steps, from 0 on."""
     scale, axis = alt.Scale(zero=True, nice=False), alt.Axis(tickCount=5, grid=False, tickSize=4)
     x = alt.X("step:Q", title="optimizer step", axis=axis, scale=scale)
     return alt.Chart(data(rows)).encode(x=x, color=arm_colour(report, names(rows)))
 
 
-def _value_axis(title: str, field: str = "value") -> Any:
+def value_axis(title: str, field: str = "value") -> Any:
+    """An axis for values that does not begin at 0."""
     return alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False, padding=12))
 
 
-def _dots(shared: Any, size: int) -> list[Any]:
+def dots(shared: Any, size: int) -> list[Any]:
     """Hollow dots, and larger filled ones where the row is `filled`."""
     hollow = shared.mark_point(size=size, fill=SURFACE, strokeWidth=1.6, opacity=1)
     return [hollow, shared.transform_filter("datum.filled").mark_point(size=size * 1.5, filled=True, opacity=1)]

@@ -13,11 +13,11 @@ from tunewise.desk.report.charts.axes import (
     FORGETTING,
     HEIGHT,
     VALID_LOSS,
-    _by_step,
-    _dots,
-    _shown,
-    _valid_metric,
-    _value_axis,
+    by_step,
+    dots,
+    shown_value,
+    valid_metric,
+    value_axis,
 )
 from tunewise.desk.report.charts.canvas import (
     FULL_WIDTH,
@@ -31,7 +31,7 @@ from tunewise.desk.report.charts.canvas import (
     styled,
     to_svg,
 )
-from tunewise.desk.report.charts.cost import _cost_rows, quality_against_cost
+from tunewise.desk.report.charts.cost import cost_rows, quality_against_cost
 from tunewise.desk.report.charts.forest import forest
 from tunewise.desk.report.charts.rank_chart import rank_chart
 from tunewise.desk.report.charts.rates import forgetting_by_rate, learning_rates
@@ -88,7 +88,7 @@ def _plans(report: Report) -> Iterator[Plan]:
         yield Plan("validation", "Validation while training", words, validation, HALF_WIDTH)
     if any(point.valid_nll is not None for arm in report.arms for point in arm.learning_rate_curve):
         dashed = "Dashed: the parabola through it and its neighbours, whose dip below it is the headroom. "
-        words = f"Filled: the chosen rate. {dashed if _valid_metric(report) == 'nll' else ''}Arrow: off the scale. "
+        words = f"Filled: the chosen rate. {dashed if valid_metric(report) == 'nll' else ''}Arrow: off the scale. "
         words += "×: did not finish."
         yield Plan("learning-rates", "Learning rates tried", words, learning_rates, HALF_WIDTH)
     if any(arm.forgetting_curve for arm in report.arms):
@@ -108,7 +108,7 @@ def _plans(report: Report) -> Iterator[Plan]:
         )
         title = f"Rank and quality of {view.arm}"
         yield Plan(f"ranks-{view.arm}", title, words, partial(rank_chart, view), FULL_WIDTH)
-    if _cost_rows(report):
+    if cost_rows(report):
         words = "The further left, the cheaper. Bars: intervals."
         yield Plan("quality-against-cost", "Quality against cost", words, quality_against_cost, HALF_WIDTH)
 
@@ -126,33 +126,33 @@ def training_loss(report: Report, canvas: Canvas) -> Any:
         {"arm": arm, "step": step, "low": min(nll), "high": max(nll), "value": sum(nll) / len(nll)}
         for (arm, step), nll in losses.items()
     ]
-    shared = _by_step(report, rows)
+    shared = by_step(report, rows)
     title = wording.metric_title("nll", report.study.task)
     band = shared.mark_area(opacity=0.16)
     layers = [
-        band.encode(y=_value_axis(title, "low"), y2="high:Q"),
-        shared.mark_line(strokeWidth=1.8).encode(y=_value_axis(title)),
+        band.encode(y=value_axis(title, "low"), y2="high:Q"),
+        shared.mark_line(strokeWidth=1.8).encode(y=value_axis(title)),
     ]
     return styled(alt.layer(*layers), canvas, HEIGHT)
 
 
 def validation(report: Report, canvas: Canvas) -> Any:
     """The selection metric on valid by step: every seed, their mean, and the checkpoints that were taken."""
-    name = _valid_metric(report)
+    name = valid_metric(report)
     rows = [
         {
             "arm": arm.name,
             "step": point.step,
-            "value": _shown(name, point.nll, point.accuracy),
+            "value": shown_value(name, point.nll, point.accuracy),
             "filled": point.step == curve.selected_step,
         }
         for arm in report.arms
         for curve in arm.learning_curves
         for point in curve.valid
     ]
-    shared, title = _by_step(report, rows), wording.metric_title(name, report.study.task)
-    line = shared.mark_line(strokeWidth=2).encode(y=_value_axis(title, "mean(value)"))
-    return styled(alt.layer(line, *_dots(shared.encode(y=_value_axis(title)), size=42)), canvas, HEIGHT)
+    shared, title = by_step(report, rows), wording.metric_title(name, report.study.task)
+    line = shared.mark_line(strokeWidth=2).encode(y=value_axis(title, "mean(value)"))
+    return styled(alt.layer(line, *dots(shared.encode(y=value_axis(title)), size=42)), canvas, HEIGHT)
 
 
 def learning_and_forgetting(report: Report, canvas: Canvas) -> Any:
@@ -165,9 +165,9 @@ def learning_and_forgetting(report: Report, canvas: Canvas) -> Any:
         for p in arm.forgetting_curve
     ]
     x = alt.X("valid:Q", title=VALID_LOSS, axis=alt.Axis(tickCount=5, grid=False, tickSize=4), scale=FALLING)
-    shared = alt.Chart(data(rows)).encode(x=x, y=_value_axis(FORGETTING), order="step:Q")
+    shared = alt.Chart(data(rows)).encode(x=x, y=value_axis(FORGETTING), order="step:Q")
     shared = shared.encode(color=arm_colour(report, names(rows)))
-    return styled(alt.layer(shared.mark_line(strokeWidth=2), *_dots(shared, size=42)), canvas, HEIGHT)
+    return styled(alt.layer(shared.mark_line(strokeWidth=2), *dots(shared, size=42)), canvas, HEIGHT)
 
 
 # --- cost

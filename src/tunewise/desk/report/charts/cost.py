@@ -7,7 +7,7 @@ import altair as alt
 
 from tunewise.desk.analysis import costs as frontier
 from tunewise.desk.report import wording
-from tunewise.desk.report.charts.axes import HEIGHT, _log_ticks, _value_axis
+from tunewise.desk.report.charts.axes import HEIGHT, log_ticks, value_axis
 from tunewise.desk.report.charts.canvas import AXIS, SURFACE, Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.metrics import METRICS
@@ -24,14 +24,14 @@ COST_TITLES = {
 
 def quality_against_cost(report: Report, canvas: Canvas) -> Any:
     """Share of full's gain that each arm keeps (or the metric itself), against the cost that tells arms apart best."""
-    rows = _cost_rows(report)
+    rows = cost_rows(report)
     metric = report.study.primary_metric
     title = "share of full's gain kept (%)" if _shows_gain(report) else wording.metric_title(metric, report.study.task)
     shared = alt.Chart(data(rows)).encode(x=_cost_axis(report, rows), color=arm_colour(report, names(rows)))
-    points = shared.encode(y=_value_axis(title))
+    points = shared.encode(y=value_axis(title))
     bars = shared.mark_rule(strokeWidth=6, strokeCap="round", opacity=0.4)
     layers = [
-        bars.encode(y=_value_axis(title, "low"), y2="high:Q"),
+        bars.encode(y=value_axis(title, "low"), y2="high:Q"),
         points.mark_circle(size=110, opacity=1, stroke=SURFACE, strokeWidth=1.5),
     ]
     if _shows_gain(report):
@@ -44,7 +44,7 @@ def _charted_cost(report: Report) -> str | None:
     return frontier.telling_cost({arm.name: arm.cost for arm in report.tuned_arms()})
 
 
-def _cost_rows(report: Report) -> list[Row]:
+def cost_rows(report: Report) -> list[Row]:
     """One row per arm whose cost and quality are both known."""
     name = _charted_cost(report)
     if name is None:
@@ -79,6 +79,6 @@ def _cost_axis(report: Report, rows: Sequence[Row]) -> Any:
     title, costs = COST_TITLES[str(_charted_cost(report))], [row["cost"] for row in rows]
     if max(costs) <= LOG_FROM * min(costs):
         return alt.X("cost:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(grid=False, tickCount=5))
-    axis = alt.Axis(values=_log_ticks(costs), format=".3~g", grid=False, tickSize=4)
+    axis = alt.Axis(values=log_ticks(costs), format=".3~g", grid=False, tickSize=4)
     scale = alt.Scale(type="log", nice=False, padding=30)
     return alt.X("cost:Q", title=f"{title}, logarithmic", scale=scale, axis=axis)

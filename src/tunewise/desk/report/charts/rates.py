@@ -13,11 +13,11 @@ from tunewise.desk.report.charts.axes import (
     FORGETTING,
     HEIGHT,
     VALID_LOSS,
-    _dots,
-    _log_ticks,
-    _shown,
-    _valid_metric,
-    _value_axis,
+    dots,
+    log_ticks,
+    shown_value,
+    valid_metric,
+    value_axis,
 )
 from tunewise.desk.report.charts.canvas import Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import ArmView, Report
@@ -31,12 +31,12 @@ FAR = 3.0  # spreads of the bracketing rates beyond which a worse rate is an arr
 
 def learning_rates(report: Report, canvas: Canvas) -> Any:
     """The search: the selection metric on valid by learning rate; rates far worse than the others are arrows."""
-    name, rows = _valid_metric(report), _rate_rows(report)
+    name, rows = valid_metric(report), _rate_rows(report)
     near = _near(report, rows)
-    axis = alt.Axis(values=_log_ticks([row["rate"] for row in rows]), format="~e", grid=False, tickSize=4)
+    axis = alt.Axis(values=log_ticks([row["rate"] for row in rows]), format="~e", grid=False, tickSize=4)
     scale = alt.Scale(type="log", nice=False, padding=14)
     x = alt.X("rate:Q", title="learning rate (logarithmic)", scale=scale, axis=axis)
-    y = _value_axis(wording.metric_title(name, report.study.task))
+    y = value_axis(wording.metric_title(name, report.study.task))
     colour = arm_colour(report, names(rows))
 
     def marks(some: Sequence[Row]) -> Any:
@@ -53,7 +53,7 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
     layers = [
         curves.mark_line(strokeWidth=1.6, opacity=0.55),
         bent.mark_line(strokeWidth=2, strokeDash=[4, 3]),
-        *_dots(curves, size=70),
+        *dots(curves, size=70),
         off.mark_text(text="↓" if is_worse_below else "↑", fontSize=18, fontWeight="bold").encode(y=edge),
         lost.mark_text(text="×", fontSize=20, fontWeight="bold").encode(y=edge),
     ]
@@ -62,12 +62,12 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
 
 def _rate_rows(report: Report) -> list[Row]:
     """A row per rate that was tried; `value` is the selection metric on valid, None where it did not finish."""
-    name = _valid_metric(report)
+    name = valid_metric(report)
     return [
         {
             "arm": arm.name,
             "rate": point.learning_rate,
-            "value": _shown(name, point.valid_nll, point.valid_accuracy),
+            "value": shown_value(name, point.valid_nll, point.valid_accuracy),
             "forgetting": point.forgetting,
             "filled": point.selected,
         }
@@ -112,6 +112,6 @@ def forgetting_by_rate(report: Report, canvas: Canvas) -> Any:
     """Change of the loss on general text against the loss on valid, of every rate that was tried, joined by rate."""
     rows = [row for row in _near(report, _rate_rows(report)) if row["forgetting"] is not None]
     x = alt.X("value:Q", title=VALID_LOSS, axis=alt.Axis(tickCount=5, grid=False, tickSize=4), scale=FALLING)
-    shared = alt.Chart(data(rows)).encode(x=x, y=_value_axis(FORGETTING, "forgetting"), order="rate:Q")
+    shared = alt.Chart(data(rows)).encode(x=x, y=value_axis(FORGETTING, "forgetting"), order="rate:Q")
     shared = shared.encode(color=arm_colour(report, names(rows)))
-    return styled(alt.layer(shared.mark_line(strokeWidth=1.6, opacity=0.55), *_dots(shared, size=70)), canvas, HEIGHT)
+    return styled(alt.layer(shared.mark_line(strokeWidth=1.6, opacity=0.55), *dots(shared, size=70)), canvas, HEIGHT)

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""From the state of a study to the report's views."""

@@ -23,7 +23,7 @@ from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.declarations import as_exploratory, changed_finding
 from tunewise.desk.study.looks import Reading, read_looks
 from tunewise.desk.study.state import StudyFolder
-from tunewise.desk.study.verdicts import _case, _findings, _why_no_verdict, _words, asked
+from tunewise.desk.study.verdicts import asked, case_of, findings_of, why_no_verdict, words_at
 from tunewise.spec import StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.text.numbers import short_path
@@ -31,14 +31,14 @@ from tunewise.text.numbers import short_path
 
 def build_report(ledger: Ledger) -> Report:
     """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
-    reading = read_looks(StudyFolder.read(ledger), _words)
+    reading = read_looks(StudyFolder.read(ledger), words_at)
     folder, verdicts = reading.folder, reading.verdicts
-    findings = _findings(folder)
+    findings = findings_of(folder)
     cross_checks = _cross_checks(reading)
     exploratory = [changed_finding(folder.changed)] if folder.changed else []
     for finding in exploratory:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
-    no_verdict = _why_not_yet(reading) or _why_no_verdict(folder)
+    no_verdict = _why_not_yet(reading) or why_no_verdict(folder)
     candidates = asked(folder.study, folder.full)
     unfit = [arm for arm in candidates if not trials.fits(folder.records, arm)]
     said = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
@@ -93,7 +93,7 @@ def _study_view(reading: Reading) -> StudyView:
         reference_arm=study.reference_arm,
         full_arm=folder.full,
         margin=verdicts[0].margin if verdicts else study.margin,
-        full_within_margin_after=_case(folder).full_within_margin_after() if verdicts else None,
+        full_within_margin_after=case_of(folder).full_within_margin_after() if verdicts else None,
         seeds=tuple(sorted({run.spec.seed for runs in folder.confirmed.values() for run in runs})),
         planned_seeds=study.confirmation_seeds()[: study.looks[1 if reading.undecided else 0]],
         looks=study.looks,

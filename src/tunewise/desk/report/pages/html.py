@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from tunewise.desk.analysis.costs import COST_NAMES
-from tunewise.desk.report import wording
+from tunewise.desk.report import rows, wording
 from tunewise.desk.report.charts.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts.charts import Figure, figures
 from tunewise.desk.report.compose.build import build_report
@@ -19,6 +19,7 @@ from tunewise.desk.statistics.metrics import METRICS
 from tunewise.spec import ARM_NAME
 from tunewise.storage.disk import delete, make_folder, sweep, write_atomically
 from tunewise.storage.ledger import Ledger
+from tunewise.text import numbers
 from tunewise.text.safe import pictured
 
 TEMPLATE = "report.html.j2"
@@ -79,6 +80,8 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         theme=THEME,
         bars=_bars(report),
         words=wording,
+        numbers=numbers,
+        rows=rows,
     )
 
 

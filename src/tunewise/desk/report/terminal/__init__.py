@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The report, the check, the plan and the list as text in a terminal."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The report as typed, plain data: what report.json holds."""

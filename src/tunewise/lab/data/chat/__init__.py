@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Conversations: turns, tools, and what a chat template makes of them."""
