@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 # What a machine measures anew each time: by the name of the key.
-MEASURED = re.compile(r"seconds|memory|peak|above_start|tokens_per_second|others_share|^started$|^ended$|^planned$")
+MEASURED = re.compile(
+    r"seconds|memory|peak|above_start|tokens_per_second|others_share|^started$|^ended$|^planned$|^sha256$"
+)
 # In sentences: a number with a unit of time, size or speed.
 MEASURED_IN_TEXT = re.compile(r"(about )?[\d.,]+\s?(ms|s|min|h|d|days?|KiB|MiB|GiB|kB|MB|GB|tokens/s|x|%)(?!\w)")
 MEASURED_FINDINGS = {"busy-machine"}

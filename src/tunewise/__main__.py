@@ -23,7 +23,8 @@ def main() -> None:
         from tunewise.errors import refusal  # needs nothing that may not be loaded
 
         if message := refusal(error):
-            print(f"error: {message}", file=sys.stderr)
+            shown = "".join(sign if sign.isprintable() else "?" for sign in message)
+            os.write(2, f"error: {shown}\n".encode("ascii", "backslashreplace"))
             sys.exit(2)
         raise
 

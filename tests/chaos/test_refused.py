@@ -152,7 +152,7 @@ def test_a_run_that_may_not_be_written_is_named_and_the_same_command_continues(
     kept = {path: digest(path.parent) for path in copy.glob("runs/*/record.json")}
     with unwritable(copy / "runs"):
         line = refused("compare", written(study, tmp_path), "--out", str(copy))
-    assert line.startswith(f"error: cannot write {lost}: Permission denied. Mend that")
+    assert line.startswith(f"error: cannot write the study folder {copy}: Permission denied.")
     assert {path: digest(path.parent) for path in copy.glob("runs/*/record.json")} == kept
     finish(study, copy, write_report_alone)
     found = outcome(copy)

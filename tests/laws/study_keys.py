@@ -61,6 +61,7 @@ class Bench:
             "other.txt": "w19 w18 w17 w16 w15 " * 40,
             "first.jinja": CHAT,
             "second.jinja": CHAT.replace("w10", "w11"),
+            "cells.csv": "prompt,completion\n" + "".join(f"w{n} w4,w{n + 1} w6\n" for n in range(7, 23)),
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ from tunewise.lab.methods.targets import body_parameters, linear_modules, resolv
 from tunewise.lab.models.load import Base
 from tunewise.lab.train.gradients import GradientWatch
 from tunewise.lab.train.loop import Loop, train
-from tunewise.lab.train.optim import make_optimizer, parameter_groups
+from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
 from tunewise.spec import FullMethod, LoraMethod, TrainSpec
 
 TEXT = {
@@ -70,7 +70,7 @@ def steps(model: torch.nn.Module, method: Method, num_steps: int) -> Iterator[in
     """Real steps of a real run's loop; yields while the gradients of each are there."""
     examples = text_windows([4 + i % 40 for i in range(64)], 16)
     settings = TrainSpec()
-    groups = parameter_groups(model, (), settings, 0.01, None)
+    groups = parameter_groups(model, (), settings, LearningRates(0.01, None))
     watch = GradientWatch(model, method)
     loop = Loop(make_optimizer(groups, settings, "cpu"), [1.0] * num_steps, 1.0, "cpu", "fp32", lambda *_: watch.look())
     batches = [[make_batch(examples, range(len(examples)), PADDING)]] * num_steps

@@ -96,6 +96,7 @@ TABLE: dict[str, Row] = {
     "data.test": Row(prepared, "@other.jsonl"),
     "data.columns": Row(prepared, {"prompt": "question"}),
     "data.roles": Row(prepared, {"tool": "gpt"}, {"data": {"train": "@spoken.jsonl", "chat_template": "@first.jinja"}}),
+    "data.delimiter": Row(prepared, "|", {"data": {"train": "@cells.csv"}}),
     "data.template": Row(prepared, "w7 {prompt}"),
     "data.separator": Row(prepared, " w9 "),
     "data.chat_template": Row(prepared, "@second.jinja", CHAT),

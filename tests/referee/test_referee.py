@@ -118,7 +118,7 @@ def finish(tmp_path_factory: pytest.TempPathFactory) -> Finish:
             "machine": {"threads": 1, "precision": "fp32"},
             **content,
         }
-        return Finished(folder, StudySpec.model_validate(asked))
+        return Finished(folder / "study", StudySpec.model_validate(asked))
 
     return run
 
@@ -173,7 +173,7 @@ def test_a_script_runs_as_its_first_lines_say(written: tuple[str, Finished]) -> 
 @pytest.mark.parametrize("arm", ARMS)
 def test_perplexity_is_what_the_referee_finds(arm: str, written: tuple[str, Finished]) -> None:
     model, study = written
-    found = referee("perplexity", study.weights(arm), model, study.ledger.folder / "test.jsonl")
+    found = referee("perplexity", study.weights(arm), model, study.ledger.folder.parent / "test.jsonl")
     assert study.metric(arm, "perplexity") == pytest.approx(found["perplexity"], rel=TOLERANCE)
     assert study.metric(arm, "perplexity") != pytest.approx(study.metric("base", "perplexity"), rel=0.01)
 
@@ -209,7 +209,7 @@ def test_a_model_merged_by_hand_has_the_perplexity_of_the_adapter(
     assert tuned is not None
     assert (merged["num_modules"], merged["scale"]) == (tuned.num_target_modules, pytest.approx(tuned.scale))
     assert merged["update_norm"] > 0.001 * merged["weight_norm"]
-    found = referee("perplexity", tmp_path, model, study.ledger.folder / "test.jsonl")
+    found = referee("perplexity", tmp_path, model, study.ledger.folder.parent / "test.jsonl")
     assert study.metric(arm, "perplexity") == pytest.approx(found["perplexity"], rel=TOLERANCE)
 
 
@@ -225,7 +225,7 @@ def test_a_truncated_adapter_scores_what_the_referee_finds(written: tuple[str, F
         rows = score(adapted, test, Batching(2048, padding_id(tokenizer)), Compute("cpu", "fp32"))
         out = tmp_path / f"rank-{cut_down.rank}"
         referee("merged_weights", study.weights("lora"), model, out, str(cut_down.rank))
-        found = referee("perplexity", out, model, study.ledger.folder / "test.jsonl")
+        found = referee("perplexity", out, model, study.ledger.folder.parent / "test.jsonl")
         assert summarise(rows, 0).nll == pytest.approx(found["nll"], rel=TOLERANCE)
         assert abs(found["nll"] - study.metric("lora", "nll")) > 1e-4, "the cut shows"
 
@@ -272,7 +272,7 @@ def test_accuracy_and_trainable_parameters_of_classifiers_are_what_the_referee_f
     arms = {"full": {"method": "full", "learning_rate": 3e-4}, "lora": {"method": "lora", "learning_rate": 3e-3}}
     train = {**TRAIN, "head_learning_rate": 1e-2}
     study = finish({"model": model, "arms": arms, "train": train, "data": {"labels": MODULES}})
-    test = study.ledger.folder / "test.jsonl"
+    test = study.ledger.folder.parent / "test.jsonl"
     for arm in ("full", "lora", "head"):
         found = referee("accuracy", study.weights(arm), model, test, ",".join(MODULES))
         assert study.metric(arm, "accuracy") == found["accuracy"]

@@ -181,7 +181,6 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.desk.report.terminal.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.storage.disk import require_output, write_output
-    from tunewise.text.safe import printable
 
     if svg:
         require_output(svg, ".svg")
@@ -197,7 +196,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     else:
         print_plan(asked, found, card, Terminal())
     for message in missing:
-        typer.echo(f"- {printable(message)}", err=True)
+        say(f"- {message}", error=True)
 
 
 @app.command()
@@ -318,15 +317,14 @@ def _run(study: Any, out: Path | None, again: bool) -> None:
     from tunewise.cli.progress import StudyProgress
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.compare import compare as run_study
-    from tunewise.text.safe import printable
 
     with StudyProgress(Terminal()) as progress:
         result = run_study(study, out, progress, again=again)
     _show(result)
     if result.unfinished:
-        lines = "\n".join(f"- {printable(line)}" for line in result.unfinished)
-        typer.echo(f"not everything that was asked for is done; these runs were lost:\n{lines}", err=True)
-        typer.echo(f"The same command tries them again: {shlex.join(['tunewise', *sys.argv[1:]])}", err=True)
+        lines = "\n".join(f"- {line}" for line in result.unfinished)
+        say(f"not everything that was asked for is done; these runs were lost:\n{lines}", error=True)
+        say(f"The same command tries them again: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)
         raise typer.Exit(UNFINISHED)
 
 

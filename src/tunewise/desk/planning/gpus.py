@@ -62,7 +62,8 @@ def find_gpu(name: str) -> tuple[str, Gpu]:
     known = {_bare(key): key for key in GPUS}
     if key := known.get(_bare(name)):
         return key, GPUS[key]
-    if family := [key for key in GPUS if _model(key) == _model(name)]:
+    family = [key for key in GPUS if _model(key) == _model(name)]
+    if family := [key for key in family if _bare(key).startswith(_bare(name))] or family:
         meant = " or ".join(f"'{key}'" for key in family)
         raise SpecError(f"unknown GPU '{name}'. Did you mean {meant}? Known: {', '.join(GPUS)}.")
     return name, lookup(GPUS, name, "GPU")

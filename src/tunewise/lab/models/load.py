@@ -244,7 +244,7 @@ def load_tuned(base: Base, folder: Path, trust_remote_code: bool = False) -> tor
 
 def _load_adapter(base: Base, folder: Path) -> PeftModel:
     with _readable_errors(str(folder), "the tuned weights"), quiet_transformers():
-        return load_adapter(base.model, folder, "the base").float()
+        return load_adapter(base.model, folder, base.model.config.name_or_path).float()
 
 
 def _classes_by_name(base: Base, model: torch.nn.Module, folder: Path) -> None:

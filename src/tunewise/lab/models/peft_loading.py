@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils.save_and_load import load_peft_weights
 from safetensors import SafetensorError, safe_open
@@ -152,7 +152,8 @@ def _differences(adapted: PeftModel, folder: Path) -> tuple[list[str], list[str]
     peft's own report names too little: of what was not taken nothing, and of prompts all of the base.
     """
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    if adapted.active_peft_config.is_prompt_learning:
+    config = adapted.active_peft_config
+    if config.is_prompt_learning or config.peft_type == PeftType.ADALORA:  # its ranks are cut as it is read: once only
         given = set(tensor_shapes(folder))
         return sorted(given - set(expected)), sorted(set(expected) - given)
     # loaded once more, because `from_pretrained` does not tell; it names tensors as transformers renamed them

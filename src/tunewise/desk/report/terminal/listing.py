@@ -39,4 +39,4 @@ def _cells(folder: Path) -> tuple[str, str, str, str]:
         outcomes = "; ".join(f"{verdict['arm']}: {verdict['outcome']}" for verdict in report["verdicts"])
         return str(report["study"]["model"]), str(report["study"]["task"]), arms, outcomes or "-"
     except (ValueError, KeyError, TypeError):
-        return "-", "-", "-", f"a damaged report, or of another version: `tunewise report {folder}` writes it again"
+        return "-", "-", "-", f"a damaged report: `tunewise report {folder}` writes it again"
