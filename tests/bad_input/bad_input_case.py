@@ -14,6 +14,7 @@ from typing import Any, Self
 from unittest import mock
 
 import tunewise.commands.compare
+import tunewise.commands.plan
 from tunewise.cli.app import main
 from tunewise.errors import TunewiseError
 from tunewise.spec import StudySpec
@@ -151,6 +152,7 @@ def outcome(case: Case) -> Outcome:
             inside(folder),
             mock.patch.object(sys, "argv", ["tunewise", *case.arguments]),
             mock.patch.object(tunewise.commands.compare, "LabServer", LabWithoutModel),
+            mock.patch.object(tunewise.commands.plan, "LabServer", LabWithoutModel),
             contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(said),
         ):

@@ -6,16 +6,23 @@ Used by the tests for a moment, and by scripts/fuzz_readers.py for as long as on
 import gzip
 import io
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
+from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.config import WEIGHTS as ADAPTER_WEIGHTS
+from tunewise.adapter.file import read_adapter
 from tunewise.errors import DataError, ModelError, SpecError
+from tunewise.inputs.data_folder import split_files
 from tunewise.lab.data.classify import label_name
 from tunewise.lab.data.rows import Cells
 from tunewise.lab.data.sources.files import read_file
@@ -27,6 +34,7 @@ from tunewise.text.safe import CONTROLS, printable
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz"))
 SEPARATOR = "\n\n\n"
+FACTOR_SHAPES = {"A": (2, 3), "B": (4, 2)}
 MAX_MESSAGE = 20_000  # characters, of ten mistakes
 
 
@@ -91,6 +99,37 @@ def check_model(name: str, content: bytes) -> None:
     assert all(file.name.endswith((".safetensors", ".safetensors.index.json")) for file in files)
 
 
+def check_adapter(name: str, content: bytes) -> None:
+    """A LoRA adapter whose update can be computed, or a ModelError."""
+    folder = FOLDER / "adapter"
+    folder.mkdir(exist_ok=True)
+    for file, sound in {ADAPTER_CONFIG: ADAPTER, ADAPTER_WEIGHTS: FACTORS}.items():
+        (folder / file).write_bytes(content if file == name else sound)
+    try:
+        adapter = read_adapter(folder)
+    except ModelError as error:
+        check_message(error)
+        return
+    assert adapter.modules, "an adapter of no module is refused"
+    for factors in adapter.modules.values():
+        assert math.isfinite(factors.scale)
+        assert factors.A_RN.shape[0] == factors.B_MR.shape[1] > 0
+
+
+def check_card(content: bytes) -> None:
+    """Files of splits below the folder of the card, or a DataError."""
+    folder = FOLDER / "dataset"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", "train.jsonl", "data/test.jsonl"):
+        (folder / name).write_bytes(content if name == "README.md" else JSON_LINES)
+    try:
+        files = [file for of_split in split_files(folder).files.values() for file in of_split]
+    except DataError as error:
+        check_message(error)
+        return
+    assert all(file.resolve().is_relative_to(folder.resolve()) and file.is_file() for file in files)
+
+
 def check_message(error: Exception) -> None:
     """It can be printed, obeyed by no terminal, and read."""
     text = printable(str(error))
@@ -132,6 +171,25 @@ CONFIG = b"""\
 """
 INDEX = b'{"metadata": {"total_size": 1}, "weight_map": {"x": "a.safetensors", "y": "a.safetensors"}}'
 
+ADAPTER = b"""\
+{"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "x", "r": 2, "lora_alpha": 4, "bias": "none",
+ "inference_mode": true, "target_modules": ["q"], "rank_pattern": {"k": 2}, "alpha_pattern": {"q": 8.0}}
+"""
+FACTORS = save(
+    {f"base_model.model.q.lora_{side}.weight": np.ones(shape, np.float32) for side, shape in FACTOR_SHAPES.items()}
+)
+CARD = b"""\
+---
+configs:
+- config_name: default
+  data_files:
+  - {split: train, path: train.jsonl}
+  - {split: test, path: ["data/*.jsonl"]}
+dataset_info: {features: [{name: label, dtype: {class_label: {names: {"0": a, "1": b}}}}]}
+---
+# A card
+"""
+
 # What each target begins with, and the check of it.
 TARGETS: dict[str, tuple[bytes, Callable[[bytes], None]]] = {
     ".jsonl": (JSON_LINES, lambda content: check_file(".jsonl", content)),
@@ -142,6 +200,9 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes], None]]] = {
     ".jsonl.gz": (gzip.compress(JSON_LINES, mtime=0), lambda content: check_file(".jsonl.gz", content)),
     "study": (STUDY, check_study),
     "model": (CONFIG, lambda content: check_model("config.json", content)),
+    "adapter": (ADAPTER, lambda content: check_adapter(ADAPTER_CONFIG, content)),
+    "factors": (FACTORS, lambda content: check_adapter(ADAPTER_WEIGHTS, content)),
+    "card": (CARD, check_card),
     "index": (INDEX, lambda content: check_model("model.safetensors.index.json", content)),
 }
 

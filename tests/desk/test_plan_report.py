@@ -221,7 +221,7 @@ def planned_by(monkeypatch: pytest.MonkeyPatch, asked: StudySpec, of_lab: StudyP
         def probe(self, *of: object) -> Speed:
             return SPEED
 
-    monkeypatch.setattr("tunewise.commands.compare.LabServer", Lab)
+    monkeypatch.setattr("tunewise.commands.plan.LabServer", Lab)
     return plan_module.plan(asked, **how)
 
 
