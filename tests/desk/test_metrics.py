@@ -374,8 +374,7 @@ def test_metrics_that_do_not_fit_the_task_are_refused(changes: dict, message: st
 def test_an_own_metric_is_a_function_of_sums_and_gets_its_interval_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(metrics_module, "METRICS", METRICS.copy())
-    monkeypatch.setattr(metrics_module, "_REPORTED", metrics_module._REPORTED.copy())
+    monkeypatch.setattr(metrics_module, "_REGISTERED", {})
     top_share = Metric(
         name="share_of_class_1",
         label="share of class 1",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
-from tunewise.desk.statistics.metrics import METRICS, Floats, Metric, Scores
+from tunewise.desk.statistics.metrics import Floats, Metric, Scores, measured_metric
 from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, Needed, needed
 from tunewise.desk.statistics.verdict import (
@@ -32,7 +32,6 @@ from tunewise.desk.statistics.verdict import (
     judge,
 )
 from tunewise.spec import Margin
-from tunewise.text.suggest import lookup
 
 # One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
 # Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5 %.
@@ -89,7 +88,7 @@ class Comparison:
     def __init__(self, arm: str, runs: ArmScores, metric: str, margin: Margin, search: RateSearch) -> None:
         assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
         self.arm, self._runs, self._margin, self._search = arm, runs, margin, search
-        self._metric = lookup(METRICS, metric, "metric")
+        self._metric = measured_metric(metric, runs.full[0])
         sign = -1.0 if self._metric.higher_is_better else 1.0
         self._paired = PairedRuns(self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base})
         self._difference = self._paired.contrast({"arm": 1, "full": -1})
