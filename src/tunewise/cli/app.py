@@ -82,13 +82,12 @@ def quickstart(
     offline: Offline = False,
 ) -> None:
     """A real comparison in a few minutes: bundled base, offline data, no arguments."""
-    from tunewise.cli.words import UNFAIR_ARM, parse_options
+    from tunewise.cli.words import parse_options
     from tunewise.spec.reading import read_study
 
-    study = ASSETS / "studies" / "quickstart.yaml"
-    extra = UNFAIR_ARM if with_unfair_arm else {}
+    study = ASSETS / "studies" / ("quickstart-unfair.yaml" if with_unfair_arm else "quickstart.yaml")
     limits = {"budget": budget} if budget else {}
-    _run(read_study(study, {**extra, **parse_options(sets or []), **limits}), out, again)
+    _run(read_study(study, {**parse_options(sets or []), **limits}), out, again)
 
 
 @app.command()
