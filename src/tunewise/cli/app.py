@@ -347,7 +347,8 @@ def _advise(results: list[Any]) -> None:
 
 
 def _together(results: list[Any], peft_results: list[Path]) -> Any:
-    from tunewise.desk.report.across import SideBySide, peft_result, side_by_side
+    from tunewise.desk.report.across import SideBySide, side_by_side
+    from tunewise.desk.report.peft_results import peft_result
 
     others = [peft_result(path) for path in peft_results]
     together = side_by_side({str(result.folder): result.report for result in results})
