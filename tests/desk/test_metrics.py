@@ -12,15 +12,14 @@ from tunewise.desk.statistics import metrics as metrics_module
 from tunewise.desk.statistics.metrics import (
     METRICS,
     Metric,
-    Scores,
     check_asked,
     compute,
     metrics_of,
     primary_metric,
-    read_scores,
     register_metric,
 )
 from tunewise.desk.statistics.paired import PairedRuns, mean_interval
+from tunewise.desk.statistics.scores import Scores, read_scores
 from tunewise.errors import SpecError, StudyError
 from tunewise.records import SCORES_SCHEMA
 from tunewise.spec import StudySpec

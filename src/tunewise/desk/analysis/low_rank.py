@@ -16,7 +16,7 @@ from tunewise.adapter.lowrank import Floats, effective_rank, energy, energy_rank
 from tunewise.desk.statistics.harm import Harm, harm
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metric import Metric
-from tunewise.desk.statistics.metrics import Scores
+from tunewise.desk.statistics.scores import Scores
 from tunewise.errors import StudyError
 from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen

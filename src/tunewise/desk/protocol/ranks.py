@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.statistics.harm import harm, mean_of
-from tunewise.desk.statistics.metrics import Scores, metric_named, primary_metric
+from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
+from tunewise.desk.statistics.scores import Scores
 from tunewise.records import DataSummary, RunRecord, Tuned, truncated_split
 from tunewise.spec import DEFAULT_MARGINS, LoraMethod, StudySpec
 

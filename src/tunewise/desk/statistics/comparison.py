@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
-from tunewise.desk.statistics.metrics import Floats, Metric, Scores, measured_metric
+from tunewise.desk.statistics.metrics import Metric, measured_metric
 from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, Needed, needed
+from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.verdict import (
     NOTHING_LEFT_OPEN,
     ONE_ARM,

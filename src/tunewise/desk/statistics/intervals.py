@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from tunewise.desk.statistics.metrics import Floats
+from tunewise.desk.arrays import Floats
 from tunewise.spec import Frozen
 
 # Spread that is only rounding: far above the 1e-16 of float64, far below any difference that a model makes.

@@ -10,9 +10,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.class_metrics import CLASS_METRICS
-from tunewise.desk.statistics.metric import Form, Metric, pair, ratio
-from tunewise.desk.statistics.scores import Floats, Integers, Scores, Texts, Written, read_scores
+from tunewise.desk.statistics.metric import Metric, pair, ratio
+from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
 from tunewise.spec import TASKS, StudySpec, Task
@@ -20,20 +21,13 @@ from tunewise.text.suggest import lookup
 
 __all__ = [
     "METRICS",
-    "Floats",
-    "Form",
-    "Integers",
     "Metric",
-    "Scores",
-    "Texts",
-    "Written",
     "check_asked",
     "compute",
     "measured_metric",
     "metric_named",
     "metrics_of",
     "primary_metric",
-    "read_scores",
     "register_metric",
 ]
 

@@ -13,6 +13,7 @@ from typing import Literal, cast
 import numpy as np
 from scipy import optimize
 
+from tunewise.desk.arrays import Floats, Integers, Texts
 from tunewise.desk.statistics.intervals import (
     ROUNDING,
     Estimate,
@@ -26,7 +27,8 @@ from tunewise.desk.statistics.intervals import (
     unit_interval,
 )
 from tunewise.desk.statistics.metric import Sums
-from tunewise.desk.statistics.metrics import Floats, Integers, Metric, Scores, Texts, compute, measured_metric
+from tunewise.desk.statistics.metrics import Metric, compute, measured_metric
+from tunewise.desk.statistics.scores import Scores
 from tunewise.errors import StudyError
 from tunewise.spec import Frozen
 

@@ -9,9 +9,9 @@ from tunewise.desk.analysis.forgetting import AtEqualQuality, Point, equal_quali
 from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import confirmations, resolve, schedule
 from tunewise.desk.protocol.ranks import rank_curves
-from tunewise.desk.statistics.metrics import Scores, compute, metric_named, read_scores
+from tunewise.desk.statistics.metrics import compute, metric_named
 from tunewise.desk.statistics.rank_curve import RankCurve
-from tunewise.desk.statistics.scores import Rows, StoredScores
+from tunewise.desk.statistics.scores import Rows, Scores, StoredScores, read_scores
 from tunewise.desk.study.declarations import changed
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.plan import StudyPlan

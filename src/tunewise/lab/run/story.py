@@ -51,7 +51,6 @@ from tunewise.records import (
 )
 from tunewise.records.selection import takes_over
 from tunewise.spec import (
-    TASKS,
     BaseMethod,
     ExistingMethod,
     FullMethod,
@@ -360,7 +359,7 @@ class Run:
         """The rows of test, with what the model wrote where metrics ask for it; and the first answers, to be shown."""
         spec = self.spec
         shown = examples[: spec.samples.count]
-        if TASKS[spec.task].has_classes:
+        if spec.task == "classify":
             outputs = [self.data.labels[row["prediction"]] for row in rows]
         else:
             written = self._generate(model, examples if spec.metrics else shown)

@@ -12,7 +12,8 @@ from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
 from tunewise.desk.report.views.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.statistics.harm import harm, mean_of
-from tunewise.desk.statistics.metrics import Scores, metric_named, primary_metric
+from tunewise.desk.statistics.metrics import metric_named, primary_metric
+from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.study.state import StudyFolder
 from tunewise.records import RunRecord
 from tunewise.spec.expand import PLACEMENTS, alike
