@@ -44,7 +44,7 @@ MANY_PARAMETERS = {
     "tunewise.commands.adapters.merge": "the options of the command",
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 6
-LONGEST_CHAIN = 21
+LONGEST_CHAIN = 18
 
 
 def imported(module: str, *, at_run_time: bool) -> set[str]:

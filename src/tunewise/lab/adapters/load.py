@@ -21,8 +21,8 @@ from transformers import (
 from transformers.utils import is_bitsandbytes_available
 
 from tunewise.adapter.config import require_safe
-from tunewise.adapter.file import PREFIX
 from tunewise.adapter.records import Rounding, Stored
+from tunewise.adapter.refusals import PREFIX
 from tunewise.errors import ModelError
 from tunewise.lab.models.context import context_length
 from tunewise.lab.models.load import load_base, load_config, load_tokenizer, model_source, quiet_transformers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from tunewise.adapter.file import CONFIG, require_safe
+from tunewise.adapter.config import CONFIG, require_safe
 from tunewise.errors import ModelError
 from tunewise.lab.models.folder import configuration_files, weight_files
 from tunewise.lab.models.load import model_source

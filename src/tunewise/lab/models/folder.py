@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
-from tunewise.adapter.file import WEIGHTS as ADAPTER_WEIGHTS
+from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.config import WEIGHTS as ADAPTER_WEIGHTS
 from tunewise.errors import ModelError
 from tunewise.storage.disk import read_text
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
 from tunewise.assets import ASSETS
 from tunewise.errors import ModelError
 from tunewise.lab.models.checkpoint_names import Names, require_whole, require_whole_body, unused_parts

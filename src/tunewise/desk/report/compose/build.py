@@ -6,7 +6,8 @@ from importlib.metadata import version
 
 import yaml
 
-from tunewise.desk.fairness import listed, run_warnings
+from tunewise.desk.fairness import run_warnings
+from tunewise.desk.fairness.finding import listed
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol import trials
 from tunewise.desk.report.compose.advice import advise

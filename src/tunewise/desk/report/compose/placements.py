@@ -6,7 +6,7 @@ The one that is named is the best on valid, so that test, on which the others ar
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tunewise.desk.fairness import Finding, listed
+from tunewise.desk.fairness.finding import Finding, listed
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
