@@ -23,7 +23,8 @@ from tunewise.adapter.patterns import NamePattern, deadline, name_ends
 from tunewise.adapter.refusals import PREFIX, refuse_other_kinds, require_factor, require_plain_names, require_targeted
 from tunewise.errors import ModelError
 from tunewise.spec.mistakes import shown
-from tunewise.storage.disk import new_folder, told
+from tunewise.storage.disk import new_folder
+from tunewise.storage.files import told
 
 Matrix = npt.NDArray[Any]
 MAX_NAME = 1_000  # characters of a module's name; real ones have up to about 100

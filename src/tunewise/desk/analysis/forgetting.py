@@ -17,7 +17,7 @@ from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.intervals import two_way_interval
 from tunewise.desk.statistics.paired import linearise
 from tunewise.spec import Frozen
-from tunewise.storage.disk import read_table
+from tunewise.storage.files import read_table
 
 
 @dataclass(frozen=True)

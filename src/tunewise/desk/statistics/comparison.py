@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from tunewise.desk.arrays import Floats
-from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
+from tunewise.desk.statistics.intervals import Estimate, Interval, has_harmful_tail, unit_interval
 from tunewise.desk.statistics.metrics import Metric, measured_metric
 from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, Needed, needed
@@ -35,9 +33,6 @@ from tunewise.desk.statistics.verdict import (
 )
 from tunewise.spec import Margin
 
-# One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
-# Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5 %.
-UNITS_PER_SQUARED_SKEWNESS = 70
 NUM_HARMFUL_UNITS = 10
 HEADROOM_SHARE = 0.25  # of the margin that a better learning rate may be worth before it counts against words
 # Reasons for being undecided that a larger study would take away.
@@ -263,16 +258,6 @@ def _moved(contrast: Contrast, by: float) -> Contrast:
 
 def _is_skewed(harm: Contrast) -> bool:
     return bool(has_harmful_tail(harm.values_SN, len(harm.units)))
-
-
-def has_harmful_tail(harm_SN: Floats, num_units: int) -> npt.NDArray[np.bool_]:
-    """True where a tail of units towards harm makes the upper end too low to be trusted; of tables (..., S, N)."""
-    by_unit = harm_SN.mean(axis=-2)
-    deviations = by_unit - by_unit.mean(axis=-1, keepdims=True)
-    spread = np.sqrt((deviations**2).mean(axis=-1))
-    skewness = (deviations**3).mean(axis=-1) / np.where(spread > 0, spread, 1) ** 3
-    found: npt.NDArray[np.bool_] = (skewness > 0) & (num_units < UNITS_PER_SQUARED_SKEWNESS * skewness**2)
-    return found
 
 
 def _harmful_units(harm: Contrast) -> tuple[str, ...]:

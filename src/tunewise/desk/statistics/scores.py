@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from tunewise.desk.arrays import Floats, Integers, Texts
 from tunewise.errors import StudyError
 from tunewise.records.tables import SCORES_SCHEMA, WRITTEN_COLUMNS
-from tunewise.storage.disk import read_table
+from tunewise.storage.files import read_table
 
 
 @dataclass(frozen=True)

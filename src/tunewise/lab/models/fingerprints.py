@@ -12,7 +12,8 @@ from tunewise.errors import ModelError
 from tunewise.lab.models.folder import configuration_files, weight_files
 from tunewise.lab.models.load import model_source
 from tunewise.lab.private import commit_of
-from tunewise.storage.disk import file_hash, is_there, read_text, write_atomically
+from tunewise.storage.disk import write_atomically
+from tunewise.storage.files import file_hash, is_there, read_text
 from tunewise.storage.seal import sealed, unsealed
 
 VERSIONED = ("torch", "transformers", "peft")

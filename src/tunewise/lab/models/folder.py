@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
 from tunewise.adapter.config import WEIGHTS as ADAPTER_WEIGHTS
 from tunewise.errors import ModelError
-from tunewise.storage.disk import read_text
+from tunewise.storage.files import read_text
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
