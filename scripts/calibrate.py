@@ -21,8 +21,8 @@ from calibrate_cells import Cell, Floats, cells, normal
 from scipy import special
 
 from tunewise.desk.protocol.search import best_rate, brackets_best, headroom, search
-from tunewise.desk.statistics.comparison import HEADROOM_SHARE, has_harmful_tail
-from tunewise.desk.statistics.intervals import Spread, table_spread
+from tunewise.desk.statistics.comparison import HEADROOM_SHARE
+from tunewise.desk.statistics.intervals import Spread, has_harmful_tail, table_spread
 from tunewise.desk.statistics.multiplicity import holm_levels
 from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.spec import TuningSpec

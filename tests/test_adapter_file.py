@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lab_fixtures import small_config
-from tunewise.adapter.file import WEIGHTS, read_adapter, with_ranks, write_adapter
+from tunewise.adapter.config import WEIGHTS
+from tunewise.adapter.file import read_adapter, with_ranks, write_adapter
 from tunewise.desk.adapter.inspect import shrink_adapter
 from tunewise.errors import ModelError
 

@@ -11,6 +11,7 @@ import pytest
 
 from tunewise.errors import StudyError
 from tunewise.storage import disk
+from tunewise.storage.files import file_hash, files_below, is_whole
 
 LITTER = re.compile(r"\.[0-9a-f]{16}\.tmp$")
 OPERATIONS = ("fill", "sync", "rename")
@@ -68,12 +69,12 @@ def test_text_that_is_no_unicode_touches_nothing(tmp_path: Path) -> None:
 def test_a_hashed_file_is_named_by_what_it_holds(tmp_path: Path) -> None:
     path = disk.write_hashed(tmp_path / "new", "some", ".bin", lambda take: (take(b"con"), take(memoryview(b"tent"))))
     assert path.read_bytes() == b"content"
-    assert path.name == f"some-{disk.file_hash(path)}.bin"
-    assert disk.is_whole(path)
+    assert path.name == f"some-{file_hash(path)}.bin"
+    assert is_whole(path)
     path.write_bytes(b"contend")
-    assert not disk.is_whole(path)
+    assert not is_whole(path)
     path.unlink()
-    assert not disk.is_whole(path)
+    assert not is_whole(path)
 
 
 def test_a_disk_that_gives_back_something_else_gives_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +115,7 @@ def test_a_link_is_removed_and_what_it_points_to_stays(tmp_path: Path) -> None:
     (tmp_path / "outside" / "a").write_text("a", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "outside")
     disk.delete(tmp_path / "link")
-    assert [path.name for path in disk.files_below(tmp_path)] == ["a"]
+    assert [path.name for path in files_below(tmp_path)] == ["a"]
 
 
 def test_a_moved_folder_replaces_the_one_that_was_there(tmp_path: Path) -> None:
@@ -122,4 +123,4 @@ def test_a_moved_folder_replaces_the_one_that_was_there(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(name, encoding="utf-8")
     disk.move(tmp_path / "new", tmp_path / "old")
-    assert [str(p.relative_to(tmp_path)) for p in disk.files_below(tmp_path)] == ["old/new"]
+    assert [str(p.relative_to(tmp_path)) for p in files_below(tmp_path)] == ["old/new"]

@@ -11,7 +11,8 @@ from builders import make_data_summary, make_run_spec
 from tunewise.errors import StudyError
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
-from tunewise.storage.disk import file_hash, files_below, write_atomically
+from tunewise.storage.disk import write_atomically
+from tunewise.storage.files import file_hash, files_below
 from tunewise.storage.ledger import Ledger, find_studies
 from tunewise.storage.seal import SEAL, _text_hash, seal_data, sealed, unsealed
 

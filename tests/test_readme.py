@@ -1,5 +1,6 @@
 """What the documents say is so: the file tree, the links, and every Python block, which runs."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -29,12 +30,30 @@ def test_every_path_of_the_readmes_file_tree_exists() -> None:
         assert (ROOT / "/".join(part.rstrip("/") for part in folders)).exists(), line
 
 
-def test_the_readmes_file_tree_names_every_module_of_the_package() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in (ROOT / "src" / "tunewise").iterdir():
-        if path.name.startswith("__") or path.suffix not in ("", ".py"):
-            continue
-        assert path.name in text, f"{path.name} is missing in the README's file tree"
+def test_the_readmes_file_tree_says_of_every_folder_what_the_folder_says_of_itself() -> None:
+    """Rooms and the folders in them; a folder says what may be in it in the first line of its docstring."""
+    package = ROOT / "src" / "tunewise"
+    expected = ""
+    for path in sorted(package.rglob("__init__.py"), key=lambda path: path.parent.parts):
+        parts = path.parent.relative_to(package).parts
+        if 0 < len(parts) <= 2:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            name = f"{'  ' * len(parts)}{parts[-1]}/"
+            expected += f"{name:18}{docstring.splitlines()[0]}\n"
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("\nsrc/tunewise/\n")[2].partition("```")[0]
+    assert tree == expected, f"the README's file tree should be:\n{expected}"
+
+
+ROOMS = "|".join(path.parent.name for path in (ROOT / "src" / "tunewise").glob("*/__init__.py"))
+MODULE = re.compile(rf"`(?:src/tunewise/)?((?:{ROOMS})/[a-z_0-9/]*(?:\.[a-z0-9]+)?)`")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_module_that_a_document_names_exists(path: Path) -> None:
+    if path.name in ("LOG.md", "CHANGELOG.md"):  # of what was so at its time
+        return
+    for name in MODULE.findall(path.read_text(encoding="utf-8")):
+        assert (ROOT / "src" / "tunewise" / name).exists(), f"{path.name}: {name}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tunewise.assets import ASSETS
 from tunewise.cli.template import write_template
 from tunewise.cli.words import data_sources, keep_one_arm, parse_arm, parse_options, study_from_options, study_name
 from tunewise.errors import SpecError
@@ -366,3 +367,9 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="exists already"):
         write_template("tiny", "builtin:stdlib", path)
     assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_the_unfair_quickstart_is_the_quickstart_with_one_more_arm() -> None:
+    fair, unfair = (read_study(ASSETS / "studies" / f"{name}.yaml") for name in ("quickstart", "quickstart-unfair"))
+    assert list(unfair.arms) == [*fair.arms, "lora-untuned"]
+    assert unfair == fair.replace(name="quickstart-unfair", arms=unfair.arms)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tunewise.adapter.file import read_adapter, require_safe
+from tunewise.adapter.config import require_safe
+from tunewise.adapter.file import read_adapter
 from tunewise.assets import ASSETS
 from tunewise.commands.generate import answers
 from tunewise.errors import ModelError, SpecError, StudyError

@@ -24,6 +24,7 @@ from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec, StudySpec
 from tunewise.storage import disk
+from tunewise.storage.files import file_hash, files_below
 from tunewise.storage.ledger import Ledger
 
 # Measured, or about how a run was interrupted: no two runs agree in them.
@@ -94,12 +95,12 @@ def outcome(folder: Path) -> dict[str, Any]:
             {key: value for key, value in step.items() if key != "seconds"} for step in ledger.steps(record.run_id)
         ]
         found[record.run_id] = (record.model_dump(mode="json", exclude=OF_RECORD), steps)
-    for path in disk.files_below(folder):
+    for path in files_below(folder):
         if path.suffix == ".kept":  # a study.yaml that was not as tunewise wrote it
             continue
         name = str(path.relative_to(folder))
         is_weights = name.startswith("best/") and path.suffix != ".md"
-        found[name] = disk.file_hash(path) if is_weights or path.suffix == ".parquet" else "is there"
+        found[name] = file_hash(path) if is_weights or path.suffix == ".parquet" else "is there"
     text = (folder / "report.json").read_text(encoding="utf-8").replace(str(folder), "FOLDER")
     report = without_measured(json.loads(text))
     del report["sha256"]  # of the text, with all that was measured
@@ -136,7 +137,7 @@ def visited(visit: Visit) -> Iterator[None]:
 
     def remove(path: Path) -> None:
         visit(f"remove {LITTER.sub('.tmp', path.name)}")
-        if path.is_dir() and (files := list(disk.files_below(path))):
+        if path.is_dir() and (files := list(files_below(path))):
             files[0].unlink()
             visit(f"half removed {LITTER.sub('.tmp', path.name)}")
         true["remove"](path)

@@ -18,7 +18,7 @@ from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.terminal.listing import print_listing
 from tunewise.errors import UserError
 from tunewise.spec import StudySpec
-from tunewise.storage.disk import files_below
+from tunewise.storage.files import files_below
 from tunewise.storage.ledger import Ledger
 
 __all__ = ["_one_thread", "_quiet"]

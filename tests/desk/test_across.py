@@ -12,9 +12,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tunewise.cli.app import app
-from tunewise.desk.report.across import peft_result, print_side_by_side, side_by_side
+from tunewise.desk.report.across import print_side_by_side, side_by_side
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.export import export_records
+from tunewise.desk.report.peft_results import peft_result
 from tunewise.errors import StudyError
 from tunewise.storage.ledger import Ledger
 

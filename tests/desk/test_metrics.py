@@ -12,15 +12,14 @@ from tunewise.desk.statistics import metrics as metrics_module
 from tunewise.desk.statistics.metrics import (
     METRICS,
     Metric,
-    Scores,
     check_asked,
     compute,
     metrics_of,
     primary_metric,
-    read_scores,
     register_metric,
 )
 from tunewise.desk.statistics.paired import PairedRuns, mean_interval
+from tunewise.desk.statistics.scores import Scores, read_scores
 from tunewise.errors import SpecError, StudyError
 from tunewise.records import SCORES_SCHEMA
 from tunewise.spec import StudySpec
@@ -374,8 +373,7 @@ def test_metrics_that_do_not_fit_the_task_are_refused(changes: dict, message: st
 def test_an_own_metric_is_a_function_of_sums_and_gets_its_interval_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(metrics_module, "METRICS", METRICS.copy())
-    monkeypatch.setattr(metrics_module, "_REPORTED", metrics_module._REPORTED.copy())
+    monkeypatch.setattr(metrics_module, "_REGISTERED", {})
     top_share = Metric(
         name="share_of_class_1",
         label="share of class 1",

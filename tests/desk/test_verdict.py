@@ -9,8 +9,9 @@ import pytest
 from tunewise.desk.report.sentences import sentence
 from tunewise.desk.statistics.comparison import ArmScores, decide
 from tunewise.desk.statistics.intervals import two_way_interval
-from tunewise.desk.statistics.metrics import METRICS, Scores, compute
+from tunewise.desk.statistics.metrics import METRICS, compute
 from tunewise.desk.statistics.paired import PairedRuns
+from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.verdict import Levels, MarginTest, RateSearch, Verdict, judge
 from tunewise.errors import SpecError
 from tunewise.spec import Margin

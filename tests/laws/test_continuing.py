@@ -18,7 +18,7 @@ from tunewise.lab.run.story import Run
 from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 from tunewise.records import EXAMPLES_SCHEMA, RunRecord
 from tunewise.spec import SamplesSpec, TrainSpec
-from tunewise.storage.disk import file_hash, files_below
+from tunewise.storage.files import file_hash, files_below
 from tunewise.storage.ledger import CHECKPOINT, Ledger
 
 LABELS = ("negative", "neutral", "positive")

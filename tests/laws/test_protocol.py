@@ -23,7 +23,7 @@ from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import score
 from tunewise.records import RunRecord
 from tunewise.spec import MachineSpec, RunSpec
-from tunewise.storage.disk import file_hash
+from tunewise.storage.files import file_hash
 from tunewise.storage.ledger import Ledger
 
 MODELS = [("llama", "sft"), ("bert", "classify")]

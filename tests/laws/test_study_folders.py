@@ -22,6 +22,7 @@ from tunewise.executors.local.server import _print_into
 from tunewise.lab.train.step_log import StepLog
 from tunewise.spec import StudySpec
 from tunewise.storage import disk
+from tunewise.storage.files import files_below
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import exclusive, reporting
 from tunewise.storage.seal import sealed, unsealed
@@ -350,7 +351,7 @@ def test_law_39_a_copy_of_rows_is_no_more_readable_than_the_rows(study: StudySpe
 
 
 def test_law_39_of_a_deliverable_one_may_read_all_or_nothing(done: tuple[Path, set[str]]) -> None:
-    files = disk.files_below(done[0] / "best")
+    files = files_below(done[0] / "best")
     assert len({path.stat().st_mode for path in files}) == 1
 
 

@@ -21,7 +21,8 @@ import pytest
 
 from tunewise.desk.protocol.resolve import resolve
 from tunewise.desk.protocol.schedule import current, next_runs
-from tunewise.desk.statistics.metrics import compute, read_scores
+from tunewise.desk.statistics.metrics import compute
+from tunewise.desk.statistics.scores import read_scores
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise

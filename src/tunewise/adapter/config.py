@@ -12,7 +12,7 @@ from tunewise.adapter.patterns import NamePattern, name_ends
 from tunewise.errors import ModelError
 from tunewise.spec.methods import HIGHEST_RANK
 from tunewise.spec.mistakes import explain_all, shown
-from tunewise.storage.disk import told
+from tunewise.storage.files import told
 from tunewise.text.suggest import near_miss
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -6,7 +6,7 @@ Only adapters whose update is exactly scale * B A are read; every other kind is 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,38 +17,19 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
-from tunewise.adapter.config import CONFIG as CONFIG
-from tunewise.adapter.config import MAX_PATTERNS, LoraOptions, require_known_options
-from tunewise.adapter.config import WEIGHTS as WEIGHTS
-from tunewise.adapter.config import require_safe as require_safe
+from tunewise.adapter.config import CONFIG, MAX_PATTERNS, WEIGHTS, LoraOptions, require_known_options, require_safe
 from tunewise.adapter.lowrank import Thin, thin_svd
 from tunewise.adapter.patterns import NamePattern, deadline, name_ends
+from tunewise.adapter.refusals import PREFIX, refuse_other_kinds, require_factor, require_plain_names, require_targeted
 from tunewise.errors import ModelError
 from tunewise.spec.mistakes import shown
-from tunewise.storage.disk import new_folder, told
+from tunewise.storage.disk import new_folder
+from tunewise.storage.files import told
 
 Matrix = npt.NDArray[Any]
 MAX_NAME = 1_000  # characters of a module's name; real ones have up to about 100
-PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.(?P<adapter>[^.]+))??(\.weight)?")
-# What a module is called within while it is compiled or sharded.
-WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
-# Options of a LoRA config with which the update is not scale * B A on the base's own weight.
-OTHER_UPDATES = {
-    "use_dora": "DoRA",
-    "use_bdlora": "BD-LoRA",
-    "lora_bias": "LoRA with a bias",
-    "use_qalora": "QALoRA",
-    "target_parameters": "LoRA on parameters that are no module's own, such as fused experts (target_parameters)",
-    "layer_replication": "LoRA on replicated layers",
-    "alora_invocation_tokens": "activated LoRA",
-    "arrow_config": "Arrow",
-    "kasa_config": "KaSA",
-    "velora_config": "VeLoRA",
-    "monteclora_config": "MonteCLoRA",
-}
-SPLIT_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 @dataclass(frozen=True)
@@ -96,7 +77,7 @@ class LoraAdapter:
 def read_adapter(folder: Path) -> LoraAdapter:
     """The adapter in `folder`. Raises ModelError where there is none, and for kinds that are no plain LoRA."""
     config = require_safe(folder)
-    _refuse_other_kinds(folder, config)
+    refuse_other_kinds(folder, config)
     require_known_options(f"{folder}/{CONFIG}", config, LoraOptions.model_fields)
     tensors = _read_tensors(folder / WEIGHTS)
     require_plain_names(folder, tensors)
@@ -104,7 +85,7 @@ def read_adapter(folder: Path) -> LoraAdapter:
     others, embeddings = {}, set()
     for name, tensor in tensors.items():
         match = FACTOR.fullmatch(name)
-        _require_factor(folder, name, match)
+        require_factor(folder, name, match)
         if match is None:
             others[name] = tensor
             continue
@@ -117,68 +98,13 @@ def read_adapter(folder: Path) -> LoraAdapter:
     if longest > MAX_NAME:
         raise ModelError(f"{folder}: a module name has {longest:,} characters; at most {MAX_NAME:,} are read.")
     options = LoraOptions.model_validate(config)
-    _require_targeted(folder, options, factors)
+    require_targeted(folder, options, factors)
     values = _PatternValues(folder, options, list(factors))
     modules = {
         module.removeprefix(PREFIX): _factors(folder, module, sides, values, module in embeddings)
         for module, sides in sorted(factors.items(), key=lambda item: _in_order(item[0]))
     }
     return LoraAdapter(config, modules, others)
-
-
-def require_plain_names(folder: Path, names: Iterable[str]) -> None:
-    """Raises ModelError for tensors that peft would find no place for, whatever the base is."""
-    for name in names:
-        parts = name.removeprefix(PREFIX).split(".")
-        if wrapped := next((part for part in parts if part in WRAPPERS), None):
-            raise ModelError(
-                f"{folder}: the tensor {shown(name)} was saved from a wrapped model ('{wrapped}'), so that peft finds "
-                f"no module for it. Take '{wrapped}.' out of all names, or save the unwrapped model again."
-            )
-        if not name.startswith(PREFIX):
-            raise ModelError(
-                f"{folder}: the tensor {shown(name)} does not begin with '{PREFIX}', as all tensors that peft saves. "
-                "peft would pass over it. Save the adapter with peft's save_pretrained."
-            )
-
-
-def _require_factor(folder: Path, name: str, match: re.Match[str] | None) -> None:
-    """Raises ModelError for a tensor of LoRA that is no factor B or A on a module's own weight."""
-    if match and match["adapter"] not in (None, "default"):  # peft takes that one for its own
-        raise ModelError(
-            f"{folder}: the tensor {shown(name)} has the name of an adapter in it ('{match['adapter']}'), which peft "
-            "takes out when it saves, so that peft would pass over it. Take it out of all names, or save again with "
-            "save_pretrained."
-        )
-    is_nested = match is not None and "base_layer" in match["module"].split(".")
-    is_other = match is None and any(part.startswith("lora_") for part in name.split(".")[-2:])
-    if is_nested or is_other:
-        raise ModelError(
-            f"{folder}: the tensor {shown(name)} is no factor of B A on a module's own weight. `tunewise adapter "
-            "merge` and `verify` work on whatever peft can merge."
-        )
-
-
-def _require_targeted(folder: Path, options: LoraOptions, modules: Iterable[str]) -> None:
-    """Raises ModelError for factors of modules that the configuration does not adapt: peft would pass over them."""
-    targets, names = options.target_modules, [module.removeprefix(PREFIX) for module in modules]
-    if targets is None or targets == "all-linear":
-        return
-    if isinstance(targets, str):
-        adapted = set(NamePattern(targets, f"{folder}/{CONFIG}: target_modules", max(map(len, names))).matching(names))
-    else:
-        endings = set(targets)
-        adapted = {name for name in names if any(ending in endings for ending in _endings(name))}
-    if left := [name for name in names if name not in adapted]:
-        raise ModelError(
-            f"{folder}: it holds factors of {shown(left[0])} ({len(left)} such modules), which target_modules in "
-            f"{CONFIG} does not name, so that peft would pass over them. Correct target_modules, or save again."
-        )
-
-
-def _endings(name: str) -> Iterable[str]:
-    parts = name.split(".")
-    return (".".join(parts[start:]) for start in range(len(parts)))
 
 
 def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
@@ -224,25 +150,6 @@ def with_ranks(adapter: LoraAdapter, updates: Mapping[str, Thin]) -> LoraAdapter
 
 def _alpha(factors: Factors, is_rank_stabilised: bool) -> float:
     return factors.scale * (math.sqrt(factors.rank) if is_rank_stabilised else factors.rank)
-
-
-def _refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
-    kind = str(config.get("peft_type"))
-    what = None if kind == "LORA" else kind
-    for option, name in OTHER_UPDATES.items():
-        if config.get(option):
-            what = name
-    if what:
-        raise ModelError(
-            f"{folder} is {what}: its change of the weights is no product of two factors, so it cannot be taken apart "
-            "exactly. `tunewise adapter merge` and `verify` work on whatever peft can merge."
-        )
-    start = str(config.get("init_lora_weights"))
-    if start.startswith(SPLIT_STARTS):
-        raise ModelError(
-            f"{folder} is in the format of {start}, where B A also holds a part of the base's weight. Convert it with "
-            "peft: save_pretrained(..., path_initial_model_for_weight_conversion=...)."
-        )
 
 
 class _PatternValues:

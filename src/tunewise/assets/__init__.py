@@ -1,4 +1,4 @@
-"""Files that the product ships: the bundled base, studies, configurations of well-known models."""
+"""Files that the product ships: the bundled base, studies, known models and graphics cards."""
 
 from pathlib import Path
 

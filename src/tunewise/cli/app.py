@@ -10,7 +10,26 @@ import typer
 
 from tunewise.assets import ASSETS
 from tunewise.cli.adapter import adapter_app
-from tunewise.cli.options import Offline, to_write
+from tunewise.cli.options import (
+    AcceptStale,
+    Again,
+    Arms,
+    Budget,
+    Data,
+    Folder,
+    Model,
+    NewStudyFile,
+    Offline,
+    Out,
+    PeftResults,
+    Probe,
+    Records,
+    Sets,
+    StudyFile,
+    Svg,
+    print_versions,
+)
+from tunewise.cli.show import placed_together, show_advice, show_report, show_side_by_side, show_unfinished
 from tunewise.text.output import say, say_json, standard_streams
 
 app = typer.Typer(
@@ -23,48 +42,14 @@ app = typer.Typer(
 )
 app.add_typer(adapter_app, name="adapter")
 
-StudyFile = Annotated[Path | None, typer.Argument(help="a study file (YAML)", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="instead of a study file: a bundled name, a folder, or a hub id")]
-Data = Annotated[
-    str | None, typer.Option(help="a file, a folder with train/valid/test files, a hub id, builtin:stdlib")
-]
-Arms = Annotated[list[str] | None, typer.Option("--arm", help="NAME=METHOD,key=value,... (repeatable)")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="override a key of the study: train.epochs=1 (repeatable)")
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(parser=to_write, metavar="PATH", help="the study folder [default: runs/<name of the study>]"),
-]
-Budget = Annotated[str | None, typer.Option(help="a time such as 2h: caps and looks shrink for all arms alike to fit")]
-Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quickstart")]
-
-Again = Annotated[
-    bool, typer.Option("--again", help="make finished runs again that were made with other inputs or libraries")
-]
-AcceptStale = Annotated[
-    bool, typer.Option("--accept-stale", help="also take runs made with another base, other libraries or threads")
-]
-
 INTERRUPTED = 130  # exit status after a Ctrl-C
 UNFINISHED = 3  # exit status where something that was asked for was not done
-
-
-def _print_versions(is_asked: bool) -> None:
-    """What a report of a bug needs, read from the packages' metadata: to import them would take seconds."""
-    if is_asked:
-        from importlib.metadata import version
-        from platform import python_version
-
-        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-        say(f"tunewise {version('tunewise')} (python {python_version()}, {libraries})")
-        raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="show versions and exit")
+        bool, typer.Option("--version", callback=print_versions, is_eager=True, help="show versions and exit")
     ] = False,
 ) -> None:
     """What there is to ask without a command."""
@@ -82,13 +67,12 @@ def quickstart(
     offline: Offline = False,
 ) -> None:
     """A real comparison in a few minutes: bundled base, offline data, no arguments."""
-    from tunewise.cli.words import UNFAIR_ARM, parse_options
+    from tunewise.cli.words import parse_options
     from tunewise.spec.reading import read_study
 
-    study = ASSETS / "studies" / "quickstart.yaml"
-    extra = UNFAIR_ARM if with_unfair_arm else {}
+    study = ASSETS / "studies" / ("quickstart-unfair.yaml" if with_unfair_arm else "quickstart.yaml")
     limits = {"budget": budget} if budget else {}
-    _run(read_study(study, {**extra, **parse_options(sets or []), **limits}), out, again)
+    _run(read_study(study, {**parse_options(sets or []), **limits}), out, again)
 
 
 @app.command()
@@ -138,7 +122,7 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     out: Out = None,
-    probe: Annotated[bool, typer.Option(help="do a few steps of every arm to tell how long the study takes")] = True,
+    probe: Probe = True,
     offline: Offline = False,
 ) -> None:
     """Validate everything before training, and show what would be trained on."""
@@ -166,12 +150,9 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     arm: Arms = None,
     sets: Sets = None,
     gpu: Annotated[str | None, typer.Option(help="for this card instead of this machine, such as A100-80GB")] = None,
-    probe: Annotated[bool, typer.Option(help="do a few steps of every arm to tell how long the study takes")] = True,
+    probe: Probe = True,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
-    svg: Annotated[
-        Path | None,
-        typer.Option(parser=to_write, metavar="PATH", help="also draw what fills the memory as a chart into this .svg"),
-    ] = None,
+    svg: Svg = None,
     offline: Offline = False,
 ) -> None:
     """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
@@ -205,9 +186,7 @@ def init(
     data: Annotated[
         str, typer.Option(help="a file, a folder with train/valid/test files, a hub id")
     ] = "builtin:stdlib",
-    to: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="the study file to write")] = Path(
-        "study.yaml"
-    ),
+    to: NewStudyFile = Path("study.yaml"),
 ) -> None:
     """Write a commented study file to start from."""
     from tunewise.cli.template import write_template
@@ -219,33 +198,26 @@ def init(
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="study folders; several stand side by side")],
-    records: Annotated[
-        Path | None,
-        typer.Option(
-            parser=to_write, metavar="PATH", help="also write every run as a row of this .csv or .parquet file"
-        ),
-    ] = None,
-    peft_results: Annotated[
-        list[Path] | None,
-        typer.Option(help="a result JSON of peft's method_comparison suite, to stand beside (repeatable)"),
-    ] = None,
+    records: Records = None,
+    peft_results: PeftResults = None,
     advice: Annotated[bool, typer.Option("--advice", help="print its last section alone: what to do, and why")] = False,
 ) -> None:
     """Build the report of a study folder again, or print those of several side by side; trains nothing."""
     from tunewise.commands.report import export, read_reports, write_files
 
     results = read_reports(folders, records)
-    together = None if advice or (len(results) == 1 and not peft_results) else _together(results, peft_results or [])
+    is_alone = len(results) == 1 and not peft_results
+    together = None if advice or is_alone else placed_together(results, peft_results or [])
     if len(results) == 1:  # and nothing is refused any more
         write_files(results[0])
     if records:
         say(f"{export(folders, records)} runs written to {records}")
     if advice:
-        _advise(results)
+        show_advice(results)
     elif together:
-        _show_together(together)
+        show_side_by_side(together)
     else:
-        _show(results[0])
+        show_report(results[0])
 
 
 @app.command(name="list")
@@ -320,42 +292,7 @@ def _run(study: Any, out: Path | None, again: bool) -> None:
 
     with StudyProgress(Terminal()) as progress:
         result = run_study(study, out, progress, again=again)
-    _show(result)
+    show_report(result)
     if result.unfinished:
-        lines = "\n".join(f"- {line}" for line in result.unfinished)
-        say(f"not everything that was asked for is done; these runs were lost:\n{lines}", error=True)
-        say(f"The same command tries them again: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)
+        show_unfinished(result.unfinished)
         raise typer.Exit(UNFINISHED)
-
-
-def _show(result: Any) -> None:
-    from tunewise.cli.terminal import Terminal
-    from tunewise.desk.report.terminal.text import print_report
-
-    print_report(result.report, Terminal(), result.folder)
-
-
-def _advise(results: list[Any]) -> None:
-    from tunewise.cli.terminal import Terminal
-    from tunewise.desk.report.terminal.text import print_advice
-
-    for result in results:
-        if len(results) > 1:
-            say(f"\n{result.folder}")
-        print_advice(result.report, Terminal())
-
-
-def _together(results: list[Any], peft_results: list[Path]) -> Any:
-    from tunewise.desk.report.across import SideBySide, peft_result, side_by_side
-
-    others = [peft_result(path) for path in peft_results]
-    together = side_by_side({str(result.folder): result.report for result in results})
-    rows, remarks = [row for row, _ in others], [remark for _, remark in others]
-    return SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks))
-
-
-def _show_together(together: Any) -> None:
-    from tunewise.cli.terminal import Terminal
-    from tunewise.desk.report.across import print_side_by_side
-
-    print_side_by_side(together, Terminal())

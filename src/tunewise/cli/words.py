@@ -43,14 +43,6 @@ DEFAULT_ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-# A LoRA arm at one rate far below its best; it would look as if LoRA of low rank did not work. Its own folder, because
-# another arm makes another study.
-UNFAIR_ARM: dict[str, Any] = {
-    "name": "quickstart-unfair",
-    "arms.lora-untuned": {"method": "lora", "rank": 4, "targets": "qkv", "rates": [1e-6]},
-}
-
-
 def parse_options(sets: Sequence[str]) -> dict[str, Any]:
     """['train.epochs=1'] -> {'train.epochs': 1}; values are YAML. Raises SpecError."""
     overrides = {}

@@ -8,7 +8,7 @@ from tunewise.errors import StudyError
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.plan import settled_with
 from tunewise.spec import StudySpec
-from tunewise.storage.disk import read_text
+from tunewise.storage.files import read_text
 from tunewise.storage.ledger import DECLARATIONS, DEFAULT_ROOT, Ledger
 from tunewise.text.numbers import duration
 

@@ -1,1 +1,1 @@
-"""What strangers made and a study reads: data folders, their cards, paths that a file names, and files that change."""
+"""What a study reads and strangers made: data folders, their cards, paths that files name, files that change."""

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Self
 
 from tunewise.errors import StudyError
 from tunewise.spec import ExistingMethod, StudySpec
-from tunewise.storage.disk import file_hash, files_below
+from tunewise.storage.files import file_hash, files_below
 
 # Of a model's folder: configuration, weights, tokenizer, templates, code. Others (README.md, logs) are not read.
 READ_OF_A_MODEL = (".json", ".safetensors", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".bin")

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.adapter.config import CONFIG
 from tunewise.errors import DataError, ModelError, SpecError
-from tunewise.lab.data.chat.chat import read_template
+from tunewise.lab.data.chat.template import read_template
 from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
 from tunewise.lab.data.sources.sources import read_source

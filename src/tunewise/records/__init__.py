@@ -5,25 +5,25 @@ from tunewise.records.run import (
     LOST,
     LOST_SEED,
     MAX_ATTEMPTS,
-    REFERENCES_FIELD,
     Environment,
     Evaluation,
     Memory,
     RunRecord,
     Sample,
     Status,
-    Tuned,
     Usage,
 )
 from tunewise.records.tables import (
     EXAMPLES_SCHEMA,
     FORGETTING_SCHEMA,
+    REFERENCES_FIELD,
     SCORES_SCHEMA,
     SPECTRUM_SCHEMA,
     WRITTEN_COLUMNS,
     extracted_split,
     truncated_split,
 )
+from tunewise.records.tuned import Tuned
 
 __all__ = [
     "BETWEEN_PARTS",

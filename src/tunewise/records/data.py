@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tunewise.records.run import Tuned
+from tunewise.records.tuned import Tuned
 from tunewise.spec import Device, Frozen, Inputs, Precision, Split, StudySpec, Task
 
 # What about the user's data spoils figures in silence; counted row by row before anything is trained.

@@ -4,7 +4,7 @@ import hashlib
 from typing import Literal
 
 from tunewise.records.data import SplitSummary
-from tunewise.records.run import Tuned
+from tunewise.records.tuned import Tuned
 from tunewise.spec import Device, Frozen, Precision, StudySpec, Task, TrainSpec, canonical_json
 
 

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-import pyarrow as pa
 from pydantic import AwareDatetime
 
+from tunewise.records.tuned import Tuned
 from tunewise.spec import Device, Frozen, RunSpec
 
 SCHEMA_VERSION = 1
@@ -16,10 +16,6 @@ Status = Literal["done", "diverged", "failed", "timed-out", "out-of-memory"]
 LOST: tuple[Status, ...] = ("failed", "timed-out", "out-of-memory")  # nothing was scored
 LOST_SEED: tuple[Status, ...] = ("failed", "timed-out")  # of a confirmation: its seed is left out of every arm
 MAX_ATTEMPTS = 2  # at a run that the machine loses
-
-
-# A further column where the data gives several answers for one prompt, and only there.
-REFERENCES_FIELD = pa.field("references", pa.list_(pa.string()))
 
 
 class Environment(Frozen):
@@ -86,19 +82,6 @@ class Sample(Frozen):
     prompt: str
     output: str
     reference: str
-
-
-class Tuned(Frozen):
-    """What learned."""
-
-    trainable_parameters: int
-    total_parameters: int
-    scale: float | None  # effective LoRA scale; None: not LoRA
-    num_target_modules: int | None  # None: no target modules
-    linear_share: float | None  # share of the weights of the base's body inside the targets
-    rank_parameters: int | None = None  # what one more rank in every target adds; None: not LoRA
-    parameter_groups: tuple[str, ...]  # one line each: names, count, rate, decay
-    learned_dtypes: tuple[str, ...] = ()  # in which the weights that learn are stored: 'float32'
 
 
 class RunRecord(Frozen):

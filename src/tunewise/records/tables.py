@@ -75,3 +75,7 @@ EXAMPLES_SCHEMA = pa.schema(
         ("reference", pa.string()),  # the completion, label or continuation, for samples
     ]
 )
+
+
+# A further column where the data gives several answers for one prompt, and only there.
+REFERENCES_FIELD = pa.field("references", pa.list_(pa.string()))

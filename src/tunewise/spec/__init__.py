@@ -13,9 +13,9 @@ from tunewise.spec.methods import (
     PeftMethod,
     TrainedArm,
 )
-from tunewise.spec.metrics import MetricSpec
+from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
-from tunewise.spec.run import Inputs, RunSpec, SamplesSpec, forgetting_steps
+from tunewise.spec.run import Inputs, RunSpec, forgetting_steps
 from tunewise.spec.study import ARM_NAME, MAX_SEEDS, ForgettingSpec, MachineSpec, StudySpec, TuningSpec, same_arm
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec

@@ -1,11 +1,9 @@
 """The frozen model that all plain data is, and its canonical JSON."""
 
 import json
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
-
-from tunewise.text.safe import check_source
+from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
@@ -16,10 +14,6 @@ class Frozen(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`, validated like a new one. Raises pydantic.ValidationError."""
         return type(self).model_validate({**self.model_dump(), **changes})
-
-
-# The name of a file, a folder, a hub id or something bundled: no control characters, no secrets.
-Source = Annotated[str, AfterValidator(check_source)]
 
 
 def canonical_json(value: object) -> str:

@@ -1,19 +1,24 @@
-"""Which metrics of written text a study asks for, and which metric it is judged by."""
+"""What models are asked to write, and which metrics of it a study asks for."""
 
 import re
-from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunewise.spec.frozen import Frozen
-from tunewise.spec.quantities import DEFAULT_MARGINS
 from tunewise.text.suggest import near_miss
 
 # Those that are the share of texts in which something is found; a study may have several, under names of its own.
 SHARES = ("exact_match", "matches")
 TEXT_METRICS = (*SHARES, "bleu", "chrf", "rouge_l", "end_of_text", "length")
 TAKEN = ("nll", "perplexity", "bits_per_byte", "accuracy", "macro_f1", "mcc", "calibration_error")
+
+
+class SamplesSpec(Frozen):
+    """Outputs of base and arms shown side by side (greedy decoding)."""
+
+    count: int = Field(4, ge=0)
+    max_new_tokens: int = Field(64, ge=1)
 
 
 class MetricSpec(Frozen):
@@ -69,20 +74,3 @@ class MetricSpec(Frozen):
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"extract '{self.extract:.80}' is no regular expression: {error}") from error
         return self
-
-
-def check_primary(primary: str | None, metrics: Sequence[MetricSpec], margin: str | None) -> None:
-    """Raises ValueError where a verdict cannot be about `primary`; whether it fits the task is known later."""
-    if primary is None:
-        return
-    if primary == "perplexity":
-        raise ValueError(
-            "primary: perplexity is exp of nll, and a margin in it would mean something else at every level. "
-            "Write nll: the ratio of the perplexities is printed beside its verdict."
-        )
-    allowed = ("nll", "bits_per_byte", "accuracy", "macro_f1", "mcc", *(metric.name for metric in metrics))
-    if primary not in allowed:
-        hint = near_miss(primary, allowed)
-        raise ValueError(f"primary: '{primary}' is not measured.{hint} Known: {', '.join(allowed)}.")
-    if margin is None and primary not in DEFAULT_MARGINS:
-        raise ValueError(f"primary: {primary} needs a margin: the loss of it that you accept, such as '1pp'")

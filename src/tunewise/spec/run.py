@@ -3,26 +3,12 @@
 import hashlib
 from typing import Literal
 
-from pydantic import Field
-
 from tunewise.spec.frozen import Frozen, canonical_json
 from tunewise.spec.methods import Method
-from tunewise.spec.metrics import MetricSpec
+from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.tasks import Task
 from tunewise.spec.train import TrainSpec
 from tunewise.spec.words import NUMERICS, Attention, Device, Precision, Role, Split
-
-
-def text_alone(value: object) -> object:
-    """`forgetting: FILE` for `forgetting: {text: FILE}`."""
-    return {"text": value} if isinstance(value, str) else value
-
-
-class SamplesSpec(Frozen):
-    """Outputs of base and arms shown side by side (greedy decoding)."""
-
-    count: int = Field(4, ge=0)
-    max_new_tokens: int = Field(64, ge=1)
 
 
 class Inputs(Frozen):

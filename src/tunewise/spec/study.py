@@ -4,12 +4,13 @@ Nothing here imports torch. Every default of the product lives here, or in the s
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tunewise.spec.data import DataSpec
-from tunewise.spec.frozen import Frozen, Source, canonical_json
+from tunewise.spec.frozen import Frozen, canonical_json
 from tunewise.spec.methods import (
     ArmMethod,
     ExistingMethod,
@@ -18,12 +19,13 @@ from tunewise.spec.methods import (
     TrainedArm,
     TrainedMethod,
 )
-from tunewise.spec.metrics import MetricSpec, check_primary
+from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
-from tunewise.spec.run import SamplesSpec, text_alone
+from tunewise.spec.source import Source
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec
 from tunewise.spec.words import Attention, CostName, Device, Precision
+from tunewise.text.suggest import near_miss
 
 # --- the sections of a study ----------------------------------------------------------------------
 
@@ -59,6 +61,11 @@ class TuningSpec(Frozen):
         return self
 
 
+def text_alone(value: object) -> object:
+    """`forgetting: FILE` for `forgetting: {text: FILE}`."""
+    return {"text": value} if isinstance(value, str) else value
+
+
 class ForgettingSpec(Frozen):
     """General text on which tuned models are compared with the base (causal language models only)."""
 
@@ -88,6 +95,23 @@ class MachineSpec(Frozen):
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  # no dot: in `--set arms.NAME.rank=4` it separates keys
 MAX_SEEDS = 999
+
+
+def check_primary(primary: str | None, metrics: Sequence[MetricSpec], margin: str | None) -> None:
+    """Raises ValueError where a verdict cannot be about `primary`; whether it fits the task is known later."""
+    if primary is None:
+        return
+    if primary == "perplexity":
+        raise ValueError(
+            "primary: perplexity is exp of nll, and a margin in it would mean something else at every level. "
+            "Write nll: the ratio of the perplexities is printed beside its verdict."
+        )
+    allowed = ("nll", "bits_per_byte", "accuracy", "macro_f1", "mcc", *(metric.name for metric in metrics))
+    if primary not in allowed:
+        hint = near_miss(primary, allowed)
+        raise ValueError(f"primary: '{primary}' is not measured.{hint} Known: {', '.join(allowed)}.")
+    if margin is None and primary not in DEFAULT_MARGINS:
+        raise ValueError(f"primary: {primary} needs a margin: the loss of it that you accept, such as '1pp'")
 
 
 class StudySpec(Frozen):

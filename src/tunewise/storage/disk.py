@@ -15,13 +15,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
 
 from tunewise.errors import ModelError, StudyError
+from tunewise.storage.files import file_hash, files_below, told
 
 Take = Callable[[bytes | memoryview], object]  # writes some bytes
 TEMPORARY = ".tmp"  # ends the name of what is being written or deleted; nothing reads such a file
@@ -73,12 +73,6 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_with(path, lambda temporary: pq.write_table(table, temporary))
 
 
-def read_table(path: Path) -> pa.Table:
-    """The table of a Parquet file. pyarrow's own `read_table` takes folder names such as `a=b` for columns."""
-    with pq.ParquetFile(path) as file:
-        return file.read()
-
-
 def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], object]) -> Path:
     """`folder/<stem>-<SHA-256><suffix>`, filled by `write`, which is given what takes the bytes.
 
@@ -109,11 +103,6 @@ def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], o
             rename(temporary, path)
             sync(folder)
     return path
-
-
-def is_whole(path: Path) -> bool:
-    """True if the file is there and holds what the hash in its name says."""
-    return path.is_file() and path.stem.rpartition("-")[2] == file_hash(path)
 
 
 def make_folder(folder: Path) -> Path:
@@ -276,18 +265,6 @@ def freed(temporary: Path) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def told(path: Path, doing: Literal["read", "write"] = "write") -> Iterator[None]:
-    """Turns a refusal of the disk into a StudyError that names `path`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:  # safetensors tells what the system said in an error of its own
-        reason = getattr(error, "strerror", None) or error
-        raise StudyError(
-            f"cannot {doing} {path}: {reason}. Mend that and give the same command again: it continues."
-        ) from error
-
-
 # --- the operations --------------------------------------------------------------------------------
 
 
@@ -321,42 +298,3 @@ def remove(path: Path) -> None:
 def append(file: IO[bytes], content: bytes) -> None:
     """Write `content` at the end of an open log."""
     file.write(content)
-
-
-# --- reading ---------------------------------------------------------------------------------------
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex. Raises StudyError if the disk refuses."""
-    with told(path, "read"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_text(path: Path) -> str:
-    """The text of a file, with a sign for every byte that is none. Raises StudyError if the disk refuses."""
-    with told(path, "read"):
-        return path.read_text(encoding="utf-8", errors="replace")
-
-
-def is_there(path: Path) -> bool:
-    """True for a file, False where there is none. Raises StudyError where one may not look: that is no answer."""
-    with told(path, "read"):
-        try:
-            return stat.S_ISREG(path.stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-
-
-def in_folders(folder: Path, name: str) -> list[Path]:
-    """Every file `folder/*/name`, in a fixed order. Raises StudyError where one may not look: glob is silent there."""
-    with told(folder, "read"):
-        try:
-            places = sorted(folder.iterdir())
-        except FileNotFoundError:
-            return []
-    return [path for place in places if is_there(path := place / name)]
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every regular file below `folder`, in a fixed order."""
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunewise.errors import StudyError
-from tunewise.storage.disk import told
+from tunewise.storage.files import told
 
 KEY = re.compile(r"[0-9a-f]{16}")  # of a run, and of prepared data: the name of its folder
 # what a command leaves that ended before it made a run or prepared data

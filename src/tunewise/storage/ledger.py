@@ -32,23 +32,18 @@ from tunewise.storage.disk import (
     TEMPORARY,
     create,
     delete,
-    file_hash,
-    files_below,
     hide_like,
-    in_folders,
-    is_there,
     make_folder,
     move,
-    read_text,
     rename,
     require_space,
     set_modes,
     sweep,
     sync_all,
     temporary_name,
-    told,
     write_atomically,
 )
+from tunewise.storage.files import file_hash, files_below, in_folders, is_there, read_text, told
 from tunewise.storage.gate import has_results, require_free, require_inside, require_key, require_no_links
 from tunewise.storage.seal import (
     CARD,

@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 
 from tunewise.errors import StudyError
-from tunewise.storage.disk import open_own, told
+from tunewise.storage.disk import open_own
+from tunewise.storage.files import told
 
 LOCK = ".lock"
 REPORT_LOCK = ".report-lock"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.spec import canonical_json
-from tunewise.storage.disk import file_hash, files_below, is_there, read_text, write_atomically
+from tunewise.storage.disk import write_atomically
+from tunewise.storage.files import file_hash, files_below, is_there, read_text
 
 DATA_HASHES = "sha256.json"
 

@@ -9,7 +9,8 @@ import pytest
 from data_helpers import Prepared, make_study, write_rows
 
 from tunewise.errors import DataError
-from tunewise.lab.data.chat.chat import GENERATION_MARK, Chat
+from tunewise.lab.data.chat.chat import Chat
+from tunewise.lab.data.chat.template import GENERATION_MARK
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
 from tunewise.lab.data.tokens import TextTokenizer

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tunewise.adapter.file import WEIGHTS, Factors, LoraAdapter, read_adapter, with_ranks, write_adapter
+from tunewise.adapter.config import WEIGHTS
+from tunewise.adapter.file import Factors, LoraAdapter, read_adapter, with_ranks, write_adapter
 from tunewise.adapter.lowrank import (
     cosine,
     effective_rank,

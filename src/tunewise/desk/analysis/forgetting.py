@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from tunewise.desk.analysis.curves import common_level, first_crossing
+from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.intervals import two_way_interval
-from tunewise.desk.statistics.metrics import Floats
 from tunewise.desk.statistics.paired import linearise
 from tunewise.spec import Frozen
-from tunewise.storage.disk import read_table
+from tunewise.storage.files import read_table
 
 
 @dataclass(frozen=True)

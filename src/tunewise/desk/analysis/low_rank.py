@@ -16,11 +16,11 @@ from tunewise.adapter.lowrank import Floats, effective_rank, energy, energy_rank
 from tunewise.desk.statistics.harm import Harm, harm
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metric import Metric
-from tunewise.desk.statistics.metrics import Scores
+from tunewise.desk.statistics.scores import Scores
 from tunewise.errors import StudyError
 from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen
-from tunewise.storage.disk import read_table
+from tunewise.storage.files import read_table
 
 State = Literal["within", "beyond", "open"]  # of a harm and its interval, and the margin on valid
 # why a trained adapter falls short of full: what it can hold does too; what it can hold does not; not even the whole

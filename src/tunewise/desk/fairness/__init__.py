@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from tunewise.desk.fairness import data as data_rules
 from tunewise.desk.fairness import invariance, machine, protocol, strength, training, tuning
 from tunewise.desk.fairness.blocking import hold_back as hold_back
-from tunewise.desk.fairness.finding import Case as Case
+from tunewise.desk.fairness.case import Case as Case
+from tunewise.desk.fairness.case import Rule
 from tunewise.desk.fairness.finding import Finding as Finding
-from tunewise.desk.fairness.finding import Rule, Severity
+from tunewise.desk.fairness.finding import Severity
 from tunewise.desk.fairness.finding import listed as listed
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec

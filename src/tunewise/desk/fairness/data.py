@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from tunewise.desk.fairness.finding import WORDS, Case, Finding, count
+from tunewise.desk.fairness.case import Case
+from tunewise.desk.fairness.finding import WORDS, Finding, count
 from tunewise.desk.statistics.power import MIN_UNITS
 
 WANTED_UNITS = 30  # independent test units below which coverage suffers

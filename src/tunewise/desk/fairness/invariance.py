@@ -10,7 +10,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tunewise.desk.fairness.finding import Case, Finding, listed
+from tunewise.desk.fairness.case import Case
+from tunewise.desk.fairness.finding import Finding, listed
 from tunewise.spec import LoraMethod
 
 ALIKE = 1e-9  # relative: equal but for rounding

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Iterator
 
-from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
+from tunewise.desk.fairness.case import Case, unlike
+from tunewise.desk.fairness.finding import WORDS, Finding, count
 from tunewise.records import RunRecord
 
 QUIET_SHARE = 0.1  # of the machine's CPU time, which other programs may take before costs stop to compare

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tunewise.desk.fairness.finding import WORDS, Case, Finding, count
+from tunewise.desk.fairness.case import Case
+from tunewise.desk.fairness.finding import WORDS, Finding, count
 from tunewise.desk.protocol.drafts import changed_since
 from tunewise.desk.statistics.power import MIN_SEEDS
 from tunewise.records import RunRecord

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from tunewise.desk.fairness.finding import WORDS, Case, Finding
+from tunewise.desk.fairness.case import Case
+from tunewise.desk.fairness.finding import WORDS, Finding
 
 MIN_LINEAR_SHARE = 0.5  # of the weights of the base's body
 TIGHT_MARGIN_SHARE = 0.5  # of full's steps, before which it should not be within the margin of its best

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from tunewise.desk.fairness.finding import WORDS, Case, Finding, Severity, count, listed, unlike
+from tunewise.desk.fairness.case import Case, unlike
+from tunewise.desk.fairness.finding import WORDS, Finding, Severity, count, listed
 from tunewise.records import RunRecord, Status
 from tunewise.spec import Role
 

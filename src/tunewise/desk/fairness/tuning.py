@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from tunewise.desk.fairness.finding import WORDS, Case, Finding, count, unlike
+from tunewise.desk.fairness.case import Case, unlike
+from tunewise.desk.fairness.finding import WORDS, Finding, count
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE

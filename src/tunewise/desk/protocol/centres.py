@@ -2,8 +2,7 @@
 
 import math
 
-from tunewise.records import DataSummary
-from tunewise.records.data import num_steps
+from tunewise.records.data import DataSummary, num_steps
 from tunewise.spec import StudySpec, TrainedArm
 
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.statistics.harm import harm, mean_of
-from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
+from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
+from tunewise.desk.statistics.scores import Scores
 from tunewise.records import DataSummary, RunRecord, Tuned, truncated_split
 from tunewise.spec import DEFAULT_MARGINS, LoraMethod, StudySpec
 
@@ -54,7 +55,7 @@ def _curve(
 ) -> RankCurve:
     spec, tuned = trials[0].spec, trials[0].tuned
     assert spec.learning_rate is not None, "a trial has a rate"
-    metric = METRICS[primary_metric(spec.task)]  # what rates and checkpoints are selected by
+    metric = metric_named(primary_metric(spec.task))  # what rates and checkpoints are selected by
     whole = scores(trials, "valid")
     margin = margin_on_valid(study, metric.name, whole, scores(reference, "valid"))
 

@@ -9,7 +9,8 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from tunewise.desk.protocol.trials import selected_evaluation
-from tunewise.desk.statistics.metrics import compute, know_own, metrics_of, read_scores
+from tunewise.desk.statistics.metrics import compute, metrics_of
+from tunewise.desk.statistics.scores import read_scores
 from tunewise.errors import StudyError
 from tunewise.records import LOST, RunRecord
 from tunewise.storage.disk import require_output, write_output
@@ -26,8 +27,6 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
     of the test split. Raises StudyError for another suffix, damaged records, or a folder that cannot be written.
     """
     check_path(path)
-    for ledger in ledgers.values():
-        know_own(ledger.study())
     rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})

@@ -1,6 +1,6 @@
 """A verdict in words: one sentence that says what was found, how sure it is, on how much evidence, what it means."""
 
-from tunewise.desk.statistics.metrics import METRICS, Metric
+from tunewise.desk.statistics.metrics import Metric, metric_named
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_SEEDS, Needed
 from tunewise.desk.statistics.verdict import Verdict
 
@@ -13,7 +13,7 @@ def sentence(verdict: Verdict) -> str:
         "worse": f"{verdict.arm} is worse than {verdict.against} by more than the margin",
         "undecided": f"{verdict.arm} against {verdict.against} is undecided",
     }[verdict.outcome]
-    metric = METRICS[verdict.metric]
+    metric = metric_named(verdict.metric)
     better = "higher" if metric.higher_is_better else "lower"
     units = _count(verdict.num_units, "test unit")
     if verdict.num_rows != verdict.num_units:
@@ -87,7 +87,7 @@ def _meaning(verdict: Verdict) -> str:
 
 
 def _headroom(verdict: Verdict) -> str:
-    metric = METRICS[verdict.metric]
+    metric = metric_named(verdict.metric)
     gains = {verdict.against: verdict.headroom_of_full, verdict.arm: verdict.headroom_of_arm}
     return " and ".join(f"{arm} {_signed(metric, gain).lstrip('+')}" for arm, gain in gains.items() if gain)
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewise.storage.disk import read_text
+from tunewise.storage.files import read_text
 
 if TYPE_CHECKING:
     from tunewise.desk.report.views.view import Report

@@ -8,7 +8,7 @@ from tunewise.desk.analysis.forgetting import AtEqualQuality
 from tunewise.desk.analysis.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import metric_named
 from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import BETWEEN_PARTS, DataSummary
@@ -43,13 +43,13 @@ def example_parts(data: DataSummary) -> list[tuple[str, bool]]:
 
 def figure(metric: str, value: float | None) -> str:
     """A value of a metric as it is shown, without its unit."""
-    shown = METRICS[metric]
+    shown = metric_named(metric)
     return MISSING if value is None else f"{value * shown.scale:.{shown.decimals}f}".replace("-", "−")
 
 
 def difference(metric: str, value: float | None) -> str:
     """A signed difference of a metric, without its unit."""
-    shown = METRICS[metric]
+    shown = metric_named(metric)
     return MISSING if value is None else f"{value * shown.scale:+.{shown.decimals}f}".replace("-", "−")
 
 
@@ -69,14 +69,14 @@ def signed_interval(metric: str, found: Estimate | Verdict | AtEqualQuality | No
 
 def metric_title(metric: str, task: Task) -> str:
     """The axis or column title: 'NLL (nats per supervised token)', for a classification 'NLL (nats per example)'."""
-    shown = METRICS[metric]
+    shown = metric_named(metric)
     unit = shown.unit.replace("supervised token", "example") if TASKS[task].has_classes else shown.unit
     return f"{shown.label} ({unit})" if unit and unit != shown.label else shown.label
 
 
 def centre(name: str) -> str | None:
     """Why the intervals of a metric are not centered on the estimates beside them; None: they are, but for tails."""
-    metric = METRICS[name]
+    metric = metric_named(name)
     if metric.form == "proportion":
         return (
             f"Intervals of {metric.label} are not centered on the estimate: a few units of either outcome are added "
@@ -152,8 +152,8 @@ def _times(found: Estimate) -> str:
 
 def _small(metric: str, value: float) -> str:
     """A value of a metric, or 'under 0.0001' where it would be shown as 0."""
-    least = 10.0 ** -METRICS[metric].decimals
-    return figure(metric, value) if value * METRICS[metric].scale >= least else f"under {least:g}"
+    least = 10.0 ** -metric_named(metric).decimals
+    return figure(metric, value) if value * metric_named(metric).scale >= least else f"under {least:g}"
 
 
 def reached(found: ToQuality | None) -> str:

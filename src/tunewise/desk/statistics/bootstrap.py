@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metrics import Floats
 from tunewise.desk.statistics.paired import Contrast
 
 FEWEST_SEEDS = 5

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
-from tunewise.desk.statistics.metrics import METRICS, Floats, Metric, Scores
+from tunewise.desk.statistics.intervals import Estimate, Interval, has_harmful_tail, unit_interval
+from tunewise.desk.statistics.metrics import Metric, measured_metric
 from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, Needed, needed
+from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.verdict import (
     NOTHING_LEFT_OPEN,
     ONE_ARM,
@@ -32,11 +32,7 @@ from tunewise.desk.statistics.verdict import (
     judge,
 )
 from tunewise.spec import Margin
-from tunewise.text.suggest import lookup
 
-# One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
-# Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5 %.
-UNITS_PER_SQUARED_SKEWNESS = 70
 NUM_HARMFUL_UNITS = 10
 HEADROOM_SHARE = 0.25  # of the margin that a better learning rate may be worth before it counts against words
 # Reasons for being undecided that a larger study would take away.
@@ -89,7 +85,7 @@ class Comparison:
     def __init__(self, arm: str, runs: ArmScores, metric: str, margin: Margin, search: RateSearch) -> None:
         assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
         self.arm, self._runs, self._margin, self._search = arm, runs, margin, search
-        self._metric = lookup(METRICS, metric, "metric")
+        self._metric = measured_metric(metric, runs.full[0])
         sign = -1.0 if self._metric.higher_is_better else 1.0
         self._paired = PairedRuns(self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base})
         self._difference = self._paired.contrast({"arm": 1, "full": -1})
@@ -262,16 +258,6 @@ def _moved(contrast: Contrast, by: float) -> Contrast:
 
 def _is_skewed(harm: Contrast) -> bool:
     return bool(has_harmful_tail(harm.values_SN, len(harm.units)))
-
-
-def has_harmful_tail(harm_SN: Floats, num_units: int) -> npt.NDArray[np.bool_]:
-    """True where a tail of units towards harm makes the upper end too low to be trusted; of tables (..., S, N)."""
-    by_unit = harm_SN.mean(axis=-2)
-    deviations = by_unit - by_unit.mean(axis=-1, keepdims=True)
-    spread = np.sqrt((deviations**2).mean(axis=-1))
-    skewness = (deviations**3).mean(axis=-1) / np.where(spread > 0, spread, 1) ** 3
-    found: npt.NDArray[np.bool_] = (skewness > 0) & (num_units < UNITS_PER_SQUARED_SKEWNESS * skewness**2)
-    return found
 
 
 def _harmful_units(harm: Contrast) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from tunewise.desk.statistics.intervals import ROUNDING, Estimate, unit_interval
 from tunewise.desk.statistics.metric import Metric
-from tunewise.desk.statistics.metrics import Scores, compute
+from tunewise.desk.statistics.metrics import compute
 from tunewise.desk.statistics.paired import PairedRuns
+from tunewise.desk.statistics.scores import Scores
 
 
 class Harm(NamedTuple):

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tunewise.desk.statistics.scores import Floats, Integers, Scores
+from tunewise.desk.arrays import Floats, Integers
+from tunewise.desk.statistics.scores import Scores
 from tunewise.errors import StudyError
 
 Sums = Floats | npt.NDArray[np.bool_]  # truth values count as 0 and 1

@@ -5,13 +5,15 @@ Shapes: N examples, K sums of a metric.
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
+from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.class_metrics import CLASS_METRICS
-from tunewise.desk.statistics.metric import Form, Metric, pair, ratio
-from tunewise.desk.statistics.scores import Floats, Integers, Scores, Texts, Written, read_scores
+from tunewise.desk.statistics.metric import Metric, pair, ratio
+from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
 from tunewise.spec import TASKS, StudySpec, Task
@@ -19,19 +21,13 @@ from tunewise.text.suggest import lookup
 
 __all__ = [
     "METRICS",
-    "Floats",
-    "Form",
-    "Integers",
     "Metric",
-    "Scores",
-    "Texts",
-    "Written",
     "check_asked",
     "compute",
-    "know_own",
+    "measured_metric",
+    "metric_named",
     "metrics_of",
     "primary_metric",
-    "read_scores",
     "register_metric",
 ]
 
@@ -78,12 +74,29 @@ _BITS_PER_BYTE = Metric(
     sums=_bits_and_bytes,
     value=ratio,
 )
-METRICS: dict[str, Metric] = {m.name: m for m in (_NLL, _PERPLEXITY, _BITS_PER_BYTE, *CLASS_METRICS, *TEXT_METRICS)}
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {m.name: m for m in (_NLL, _PERPLEXITY, _BITS_PER_BYTE, *CLASS_METRICS, *TEXT_METRICS)}
+)
 
-# by task, with those that were registered in this process
-_REPORTED: dict[Task, tuple[str, ...]] = {name: task.reported for name, task in TASKS.items()}
+_REGISTERED: dict[str, tuple[Metric, Task]] = {}  # what `register_metric`, and nothing else, adds for this process
 # What the statistics of a metric are counted with; the `metrics` extra brings it.
 _LIBRARIES = {"bleu": "sacrebleu", "chrf": "sacrebleu", "rouge_l": "rouge_score"}
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of this name: built in, registered, or else the share that a study's own metric is.
+
+    For names that a study holds, which were checked when it was read.
+    """
+    if name in _REGISTERED:
+        return _REGISTERED[name][0]
+    return METRICS[name] if name in METRICS else own_share(name)
+
+
+def measured_metric(name: str, scores: Scores) -> Metric:
+    """The metric of this name. Raises SpecError where it is neither known nor a statistic of `scores`."""
+    counted = scores.written.statistics if scores.written else ()
+    return metric_named(lookup({known: known for known in (*METRICS, *_REGISTERED, *counted)}, name, "metric"))
 
 
 def compute(name: str, scores: Scores) -> float:
@@ -91,18 +104,19 @@ def compute(name: str, scores: Scores) -> float:
 
     Raises SpecError for an unknown metric, StudyError where the rows hold nothing that it could be computed from.
     """
-    metric = lookup(METRICS, name, "metric")
+    metric = measured_metric(name, scores)
     return float(metric.value(metric.sums(scores).sum(axis=0, dtype=np.float64)))
 
 
 def metrics_of(task: Task, asked: Sequence[str] = ()) -> tuple[str, ...]:
     """The names of the metrics that are reported: the task's, the most telling one first, then those `asked` for."""
-    return (*_REPORTED[task], *asked)
+    registered = [name for name, (_, of) in _REGISTERED.items() if of == task]
+    return (*TASKS[task].reported, *registered, *asked)
 
 
 def primary_metric(task: Task, asked: str | None = None) -> str:
     """The metric that the verdict is about: the one `asked` for, else the task's."""
-    return asked or _REPORTED[task][0]
+    return asked or TASKS[task].reported[0]
 
 
 def register_metric(metric: Metric, task: Task) -> None:
@@ -112,25 +126,14 @@ def register_metric(metric: Metric, task: Task) -> None:
     because the study file, which alone is declared before the runs, does not hold it. Raises SpecError where its name
     is taken.
     """
-    if metric.name in METRICS:
-        raise SpecError(f"a metric named '{metric.name}' exists already. Known: {', '.join(METRICS)}. Choose another.")
-    METRICS[metric.name] = metric
-    _REPORTED[task] = (*_REPORTED[task], metric.name)
-
-
-def know_own(study: StudySpec) -> None:
-    """From now on, in this process, the metrics that `study` named itself are known; each is a share of texts."""
-    for metric in study.metrics:
-        if metric.is_own:
-            METRICS.setdefault(metric.name, own_share(metric.name))
+    known = (*METRICS, *_REGISTERED)
+    if metric.name in known:
+        raise SpecError(f"a metric named '{metric.name}' exists already. Known: {', '.join(known)}. Choose another.")
+    _REGISTERED[metric.name] = (metric, task)
 
 
 def check_asked(study: StudySpec) -> None:
-    """Raises SpecError where the metrics of `study` do not fit its task (once it is known) or this installation.
-
-    Metrics of its own are known afterwards.
-    """
-    know_own(study)
+    """Raises SpecError where the metrics of `study` do not fit its task (once it is known) or this installation."""
     lacking = {m.name: lib for m in study.metrics if (lib := _LIBRARIES.get(m.name)) and not _is_installed(lib)}
     if lacking:
         raise SpecError(

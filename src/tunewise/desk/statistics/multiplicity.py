@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.comparison import Comparison
-from tunewise.desk.statistics.metrics import Floats
 from tunewise.desk.statistics.power import ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Levels, Verdict, Word
 

@@ -13,6 +13,7 @@ from typing import Literal, cast
 import numpy as np
 from scipy import optimize
 
+from tunewise.desk.arrays import Floats, Integers, Texts
 from tunewise.desk.statistics.intervals import (
     ROUNDING,
     Estimate,
@@ -26,10 +27,10 @@ from tunewise.desk.statistics.intervals import (
     unit_interval,
 )
 from tunewise.desk.statistics.metric import Sums
-from tunewise.desk.statistics.metrics import METRICS, Floats, Integers, Metric, Scores, Texts, compute
+from tunewise.desk.statistics.metrics import Metric, compute, measured_metric
+from tunewise.desk.statistics.scores import Scores
 from tunewise.errors import StudyError
 from tunewise.spec import Frozen
-from tunewise.text.suggest import lookup
 
 CELLS = 2**20  # of sums at a time: 8 MiB
 MANY_SUMS = 64  # of a metric; with fewer, the sums of all units are made at once
@@ -227,7 +228,7 @@ def mean_interval(
     `seeds="fixed"` is for what was not trained from a seed (the base, an adapter from elsewhere): the interval is
     over units only. Perplexity is exp of the NLL, of its mean and of its ends. Raises SpecError, StudyError.
     """
-    metric = lookup(METRICS, name, "metric")
+    metric = measured_metric(name, runs[0])
     if metric.form == "exponential":
         inner = mean_interval("nll", runs, seeds, confidence)
         mean, low, high, *per_seed = (finite_exp(x) for x in (inner.mean, inner.low, inner.high, *inner.per_seed))

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, special
 
+from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.intervals import Components, MeanSquares, spread_of
-from tunewise.desk.statistics.metrics import Floats
 from tunewise.spec import Frozen
 
 MIN_SEEDS = 3  # below it no outcome

@@ -12,13 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tunewise.desk.arrays import Floats, Integers, Texts
 from tunewise.errors import StudyError
-from tunewise.records import SCORES_SCHEMA, WRITTEN_COLUMNS
-from tunewise.storage.disk import read_table
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Texts = npt.NDArray[np.object_]  # of str; objects, because numpy's own strings pad every row to the longest
+from tunewise.records.tables import SCORES_SCHEMA, WRITTEN_COLUMNS
+from tunewise.storage.files import read_table
 
 
 @dataclass(frozen=True)

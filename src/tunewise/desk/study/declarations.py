@@ -7,8 +7,8 @@ declarations are stored before, and a report of others is exploratory: intervals
 from collections.abc import Mapping
 from typing import Any
 
-from tunewise.desk.fairness import Finding, hold_back
-from tunewise.desk.fairness.finding import WORDS
+from tunewise.desk.fairness.blocking import hold_back
+from tunewise.desk.fairness.finding import WORDS, Finding
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary

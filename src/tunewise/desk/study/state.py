@@ -9,9 +9,9 @@ from tunewise.desk.analysis.forgetting import AtEqualQuality, Point, equal_quali
 from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import confirmations, resolve, schedule
 from tunewise.desk.protocol.ranks import rank_curves
-from tunewise.desk.statistics.metrics import METRICS, Scores, compute, know_own, read_scores
+from tunewise.desk.statistics.metrics import compute, metric_named
 from tunewise.desk.statistics.rank_curve import RankCurve
-from tunewise.desk.statistics.scores import Rows, StoredScores
+from tunewise.desk.statistics.scores import Rows, Scores, StoredScores, read_scores
 from tunewise.desk.study.declarations import changed
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.plan import StudyPlan
@@ -45,7 +45,6 @@ class StudyFolder:
         data = ledger.data_summary()
         stored = ledger.records()
         declared = resolve.resolve(ledger.study(), data)
-        know_own(declared)
         plan = within_budget(declared, data, stored)
         study = plan.study if plan else declared
         found = cls(ledger, study, data, schedule.current(study, data, stored)).settled(stored)
@@ -121,7 +120,7 @@ class StudyFolder:
         if self.base is None or not measured:
             return measured
         value = compute(metric, self.scores([self.base], "valid")[0])
-        return [LossPoint(0, 1 - value if METRICS[metric].higher_is_better else value), *measured]
+        return [LossPoint(0, 1 - value if metric_named(metric).higher_is_better else value), *measured]
 
     def selection_curve(self, arm: str) -> tuple[LossPoint, ...]:
         """What selection minimises (NLL, for a classification the error rate) by step, mean over an arm's runs."""

@@ -34,7 +34,8 @@ from tunewise.inputs.import_path import PYTHON
 from tunewise.records import RunRecord
 from tunewise.records.plan import ArmPlan, PlanRequest
 from tunewise.spec import RunSpec, StudySpec
-from tunewise.storage.disk import make_folder, open_own, told
+from tunewise.storage.disk import make_folder, open_own
+from tunewise.storage.files import told
 from tunewise.text.safe import redacted
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe

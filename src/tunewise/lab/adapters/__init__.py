@@ -1,1 +1,1 @@
-"""Adapters from a folder, whoever made them: put onto their base, merged into it, scored beside it."""
+"""Adapters from any folder: put onto their base, merged into it, scored beside it."""

@@ -21,16 +21,16 @@ from transformers import (
 from transformers.utils import is_bitsandbytes_available
 
 from tunewise.adapter.config import require_safe
-from tunewise.adapter.file import PREFIX
 from tunewise.adapter.records import Rounding, Stored
+from tunewise.adapter.refusals import PREFIX
 from tunewise.errors import ModelError
 from tunewise.lab.models.context import context_length
 from tunewise.lab.models.load import load_base, load_config, load_tokenizer, model_source, quiet_transformers
 from tunewise.lab.models.peft_loading import load_adapter, require_complete, require_known_kind, tensor_shapes
 from tunewise.lab.plan.meta_model import blank_base
-from tunewise.spec import Task
+from tunewise.spec import TASKS, Task
 
-TASKS: Mapping[str, Task] = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify"}
+TASKS_OF_TYPES: Mapping[str, Task] = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify"}
 MANY_CLASSES = 99_991  # a prime that no other size of a model is
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -61,11 +61,12 @@ class AdapterFolder:
     def task(self) -> Task:
         """What it was trained for: plain text, or classes. Raises ModelError for anything else."""
         named = str(self.config.get("task_type"))
-        if named not in TASKS:
+        if named not in TASKS_OF_TYPES:
             raise ModelError(
-                f"{self.path} is for the task {named}. Allowed: {', '.join(TASKS)} (task_type in adapter_config.json)."
+                f"{self.path} is for the task {named}. "
+                f"Allowed: {', '.join(TASKS_OF_TYPES)} (task_type in adapter_config.json)."
             )
-        return TASKS[named]
+        return TASKS_OF_TYPES[named]
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -93,7 +94,7 @@ class AdapterFolder:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """Stand-ins for the names of its classes, which no adapter holds; () for a language model."""
-        if self.task != "classify":
+        if not TASKS[self.task].has_classes:
             return ()
         # which weight has a row for every class is asked of the base's own architecture
         config = load_config(self.base, self.task, False)
@@ -131,7 +132,7 @@ class AdapterFolder:
     def _load_rounded(self, rounding: Rounding, is_stored: bool) -> PreTrainedModel:
         if not is_bitsandbytes_available():
             raise ModelError("a quantised base needs bitsandbytes: pip install 'tunewise[quant]'.")
-        options: dict[str, Any] = {"num_labels": len(self.labels)} if self.task == "classify" else {}
+        options: dict[str, Any] = {"num_labels": len(self.labels)} if TASKS[self.task].has_classes else {}
         if not is_stored:
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_4bit=True,
@@ -139,7 +140,7 @@ class AdapterFolder:
                 bnb_4bit_use_double_quant=rounding == "nf4-double",
                 bnb_4bit_compute_dtype=torch.float32,
             )
-        auto = AutoModelForSequenceClassification if self.task == "classify" else AutoModelForCausalLM
+        auto = AutoModelForSequenceClassification if TASKS[self.task].has_classes else AutoModelForCausalLM
         with quiet_transformers():
             model = auto.from_pretrained(model_source(self.base), dtype=torch.float32, use_safetensors=True, **options)
         # not the 4-bit kernels, which round more than the weights: bitsandbytes' one for AVX-512 its scales, too

@@ -13,7 +13,8 @@ from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.rows import ScoredRows
 from tunewise.lab.models.load import padding_id, quiet_transformers
-from tunewise.storage.disk import files_below, new_folder, require_new
+from tunewise.storage.disk import new_folder, require_new
+from tunewise.storage.files import files_below
 
 DTYPES: dict[Stored, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARD_BYTES = 5 * 10**9

@@ -16,7 +16,7 @@ from tunewise.lab.data.rows import EncodedRow, Row
 from tunewise.lab.data.sources.row_index import Source, group_column
 from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
-from tunewise.spec import DataSpec, Task
+from tunewise.spec import TASKS, DataSpec, Task
 
 PYTHON_TEXT = DataSpec(train="builtin:pydoc-topics", max_length=256)
 NUM_PYTHON_ROWS = 8  # up to 2,000 tokens: enough to see a difference, over in seconds
@@ -43,11 +43,11 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
     table = read_source(chosen.train, "test", chosen.document_separator, chosen.delimiter)
     first, columns = table.first(), chosen.columns_of("test")
     task: Task = infer_task(first, columns)
-    if data and (task == "classify") != (adapter.task == "classify"):
+    if data and TASKS[task].has_classes != TASKS[adapter.task].has_classes:
         raise DataError(
             f"{data.train}: the rows are for the task {task}, but {adapter.path} is for {adapter.task}. Give rows with "
-            f"{'text and label' if adapter.task == 'classify' else 'prompt and completion, messages, or text'}."
-            f"{label_advice(first) if adapter.task == 'classify' else ''}"
+            f"{'text and label' if TASKS[adapter.task].has_classes else 'prompt and completion, messages, or text'}."
+            f"{label_advice(first) if TASKS[adapter.task].has_classes else ''}"
         )
     max_length = min(chosen.max_length, adapter.context_length)
     form = choose_format(task, first, chosen, TextTokenizer.of(adapter.tokenizer), max_length)
@@ -56,13 +56,15 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
     encoded = form.encode(rendered)
     if data is None:
         examples = encoded[:NUM_PYTHON_ROWS]
-        if adapter.task == "classify":
+        if TASKS[adapter.task].has_classes:
             examples = [replace(example, label=0, supervised=[False] * len(example.input_ids)) for example in examples]
         _require_tokens(adapter, examples)
-        return ScoredRows(_plain(examples), "topics of Python's documentation", adapter.task != "classify", task)
+        return ScoredRows(
+            _plain(examples), "topics of Python's documentation", not TASKS[adapter.task].has_classes, task
+        )
     examples = keep_fitting("test", encoded, task, chosen, max_length).examples
     _require_tokens(adapter, examples)
-    if task == "classify":
+    if TASKS[task].has_classes:
         examples = _numbered(examples, adapter, chosen.train)
     endless_rows = len(endless(encoded, adapter.tokenizer.eos_token_id)) if task == "sft" else 0
     template_agrees = _template_agrees(adapter.tokenizer, rendered, encoded)

@@ -11,7 +11,7 @@ from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store
 from tunewise.lab.adapters.rows import ScoredRows
 from tunewise.lab.models.load import load_config, load_tokenizer, padding_id, quiet_transformers
-from tunewise.storage.disk import told
+from tunewise.storage.files import told
 from tunewise.storage.scratch import scratch_folder
 
 

@@ -13,7 +13,7 @@ from tunewise.errors import DataError
 from tunewise.lab.data.rows import PIECE, EncodedRow, Row, runs
 from tunewise.lab.data.sources.row_index import Indexed, Numbers, RowIndex
 from tunewise.records import DataLaw, LawCount, SplitSummary
-from tunewise.spec import DataSpec, Split, Task
+from tunewise.spec import TASKS, DataSpec, Split, Task
 
 SHOWN_IDS = 3  # enough to open the file and see the pattern
 
@@ -108,7 +108,7 @@ def keep_fitting(split: Split, examples: Sequence[EncodedRow], task: Task, data:
     Raises DataError where more than the share `data.max_truncated` was cut or dropped, or nothing is left.
     """
     cut = [example for example in examples if example.cut_tokens]
-    kept = [example for example in examples if task == "classify" or any(example.supervised)]
+    kept = [example for example in examples if TASKS[task].has_classes or any(example.supervised)]
     if len(cut) > data.max_truncated * len(examples):
         raise DataError(_too_many(split, cut, len(examples), len(examples) - len(kept), data, max_length))
     if not kept:
@@ -143,7 +143,7 @@ def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: F
         rows=len(examples),
         units=len({example.unit for example in examples}),
         tokens=sum(len(example.input_ids) for example in examples),
-        supervised_tokens=len(examples) if task == "classify" else sum(sum(example.supervised) for example in examples),
+        supervised_tokens=sum(1 if TASKS[task].has_classes else sum(example.supervised) for example in examples),
         truncated_rows=fitted.rows,
         truncated_tokens=fitted.tokens,
         duplicates_dropped=dropped,
@@ -170,7 +170,7 @@ def count_laws(
     None: nothing is held out from this split.
     """
     found: dict[DataLaw, list[EncodedRow]] = {"truncation": [example for example in examples if example.cut_tokens]}
-    if task != "classify":
+    if not TASKS[task].has_classes:
         found["supervised"] = [example for example in examples if not any(example.supervised)]
     if task == "sft":
         found["end-of-text"] = endless(examples, ends)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tunewise.lab.models.attention import common_size, pack_places
-from tunewise.storage.disk import read_table
+from tunewise.storage.files import read_table
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tunewise.lab.data.rows import Format, runs
 from tunewise.lab.data.sft import Pairs
 from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
-from tunewise.spec import DataSpec, StudySpec, Task
+from tunewise.spec import TASKS, DataSpec, StudySpec, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,7 +67,7 @@ def choose_format(
     """How rows with these columns become examples of `task`. Raises what the format raises for its settings."""
     if task == "lm":
         return Documents(tokenizer, max_length)
-    if task == "classify":
+    if TASKS[task].has_classes:
         return Labelled(tokenizer, max_length)
     is_chat = bool({*CONVERSATIONS} & {*columns, *data.columns}) and "completion" not in data.columns
     if is_chat or are_turns(columns, data.columns_of("train")):
@@ -97,7 +97,7 @@ def prompt_ids(
 def prompt_length(task: Task, supervised: Sequence[bool]) -> int:
     """How many tokens of a prepared example a model reads before it writes its own, for samples: those before the
     last answer (sft), the beginning of a window (lm), all of them (classify)."""
-    if task == "classify":
+    if TASKS[task].has_classes:
         return len(supervised)
     if task == "lm":
         return sample_length(len(supervised))

@@ -34,7 +34,7 @@ from tunewise.lab.data.splits import SPLITS, draw
 from tunewise.lab.data.tokens import LONG_TEXT, TextTokenizer
 from tunewise.lab.data.write import encode_rows, write_examples
 from tunewise.records import BETWEEN_PARTS, LawCount, SplitSummary
-from tunewise.spec import NUMERICS, DataSpec, Split, StudySpec, Task, canonical_json
+from tunewise.spec import NUMERICS, TASKS, DataSpec, Split, StudySpec, Task, canonical_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,7 +123,7 @@ def prepare_examples(
     taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
     fitted = {split: keep_fitting(split, members, task, data, max_length) for split, members in taken.items()}
     examples = {split: fitted[split].examples for split in SPLITS}
-    labels, examples = number_labels(examples) if task == "classify" else ((), examples)
+    labels, examples = number_labels(examples) if TASKS[task].has_classes else ((), examples)
     general = general_examples(study, pieces, max_length) if _forgets(study, task) else []
     read, learnt = _first_example(tokenizer, examples["train"][0])
     return PreparedExamples(
@@ -192,7 +192,7 @@ def _source(data: DataSpec, split: Split) -> str:
 
 
 def _forgets(study: StudySpec, task: Task) -> bool:
-    return task != "classify" and study.forgetting.tokens > 0
+    return not TASKS[task].has_classes and study.forgetting.tokens > 0
 
 
 def _first_example(tokenizer: "PreTrainedTokenizerBase", example: EncodedRow) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from tunewise.lab.data.examples import prompt_ids
 from tunewise.lab.evaluate.generate import generate
 from tunewise.lab.models.load import load_base, load_config, load_tokenizer, load_tuned
 from tunewise.records import DataSummary
-from tunewise.spec import StudySpec
+from tunewise.spec import TASKS, StudySpec
 
 
 def answer(
@@ -29,7 +29,7 @@ def answer(
         if folder is None and base.new_parameters:
             continue  # a head that was never trained has nothing to say
         model = base.model if folder is None else load_tuned(base, folder, study.trust_remote_code)
-        if data.task == "classify":
+        if TASKS[data.task].has_classes:
             answers[arm] = _label(model, ids, data.labels)
         else:
             answers[arm] = generate(model, tokenizer, [ids], max_new_tokens, len(ids))[0].text

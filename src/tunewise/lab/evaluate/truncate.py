@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from peft.tuners.lora import LoraLayer
 
-from tunewise.adapter.file import PREFIX
 from tunewise.adapter.lowrank import Thin, spread_ranks, thin_svd
+from tunewise.adapter.refusals import PREFIX
 
 ADAPTER = "default"
 

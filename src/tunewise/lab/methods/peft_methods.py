@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import Targets, resolve_targets
 from tunewise.lab.models.load import Base
-from tunewise.spec import LoraMethod, PeftMethod, Task
+from tunewise.spec import TASKS, LoraMethod, PeftMethod, Task
 from tunewise.text.suggest import lookup, near_miss
 
 TASK_TYPES = {"sft": TaskType.CAUSAL_LM, "lm": TaskType.CAUSAL_LM, "classify": TaskType.SEQ_CLS}
@@ -195,7 +195,7 @@ class AnyPeft(_Adapter):
     def prepare(self, base: Base) -> torch.nn.Module:
         """The base with the method's modules. Raises SpecError for what peft refuses."""
         config = self._config(base)
-        if config.is_prompt_learning and self.task == "classify":
+        if config.is_prompt_learning and TASKS[self.task].has_classes:
             raise SpecError(
                 f"peft {self.spec.type} puts virtual tokens before the text, so that a classification head would read "
                 "the wrong place. Choose another type, or method 'lora'."

@@ -9,7 +9,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from tunewise.errors import ModelError
-from tunewise.storage.disk import read_text
+from tunewise.storage.files import read_text
 
 LINEAR = (torch.nn.Linear, Conv1D)
 NO_NAME = re.compile(r"label[_ ]?(\d+)")  # what transformers calls a class that nobody named

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from tunewise.adapter.file import CONFIG, require_safe
+from tunewise.adapter.config import CONFIG, require_safe
 from tunewise.errors import ModelError
 from tunewise.lab.models.folder import configuration_files, weight_files
 from tunewise.lab.models.load import model_source
 from tunewise.lab.private import commit_of
-from tunewise.storage.disk import file_hash, is_there, read_text, write_atomically
+from tunewise.storage.disk import write_atomically
+from tunewise.storage.files import file_hash, is_there, read_text
 from tunewise.storage.seal import sealed, unsealed
 
 VERSIONED = ("torch", "transformers", "peft")

@@ -13,10 +13,10 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
-from tunewise.adapter.file import WEIGHTS as ADAPTER_WEIGHTS
+from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.config import WEIGHTS as ADAPTER_WEIGHTS
 from tunewise.errors import ModelError
-from tunewise.storage.disk import read_text
+from tunewise.storage.files import read_text
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
 from tunewise.assets import ASSETS
 from tunewise.errors import ModelError
 from tunewise.lab.models.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
@@ -41,7 +41,7 @@ from tunewise.lab.models.library_errors import reraised
 from tunewise.lab.models.limits import require_possible, require_unrounded
 from tunewise.lab.models.peft_loading import load_adapter
 from tunewise.lab.private import draw_weights, mark_as_not_drawn
-from tunewise.spec import Task
+from tunewise.spec import TASKS, Task
 
 BUNDLED = {"tiny": ASSETS / "tiny"}
 # A word of a loading library's error -> what to do next.
@@ -150,7 +150,7 @@ def load_base(
     require_unrounded(name, model_source(name), config)
     auto = AutoModelForCausalLM
     options: dict[str, Any] = {}
-    if task == "classify":
+    if TASKS[task].has_classes:
         auto = AutoModelForSequenceClassification
         options = {
             "num_labels": len(labels),
@@ -158,7 +158,7 @@ def load_base(
             "label2id": {label: i for i, label in enumerate(labels)},
         }
     model, names = _load_whole(auto, name, model_source(name), trust_remote_code, options)
-    if task != "classify":
+    if not TASKS[task].has_classes:
         require_whole(name, names, model)
         if model.get_output_embeddings() is None:
             raise ModelError(

@@ -10,7 +10,7 @@ from tunewise.lab.models.attention import NAMES, Kernel, register_kernels
 from tunewise.lab.models.load import inner_model
 from tunewise.lab.private import attention_of
 from tunewise.lab.train.loss import class_logits
-from tunewise.spec import Attention, Task
+from tunewise.spec import TASKS, Attention, Task
 
 TOLERANCE = 1e-5  # of the largest logit
 # how models that were not made for our attention, or for packed batches, say so
@@ -36,7 +36,7 @@ def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Tas
         kernels = (attention,)
     padded = [kernel for kernel in kernels if probe.keeps_logits(NAMES[kernel], probe.padded)]
     packed = [kernel for kernel in padded if probe.keeps_logits(NAMES[kernel], probe.packed)]
-    if task == "classify" and packed and not probe.embeds_long_rows():
+    if TASKS[task].has_classes and packed and not probe.embeds_long_rows():
         packed = []
     usable = packed or padded
     name = own if not usable else NAMES["fastest"] if len(usable) > 1 else NAMES[usable[0]]
@@ -50,7 +50,7 @@ class _Probe:
 
     def __init__(self, model: torch.nn.Module, base: PreTrainedModel, task: Task) -> None:
         self.model, self.base = model, base
-        label = 0 if task == "classify" else -1
+        label = 0 if TASKS[task].has_classes else -1
         middle = base.get_input_embeddings().num_embeddings // 2  # of the vocabulary, where no special tokens are
         ids = [list(range(middle, middle + length)) for length in (7, 4)]
         examples = [Example("", "", one, [False] * len(one), 0, label, "", "") for one in ids]

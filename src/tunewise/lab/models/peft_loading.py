@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from tunewise.adapter.config import CONFIG, WEIGHTS, name_patterns, require_known_options, require_safe
-from tunewise.adapter.file import PREFIX, require_plain_names
 from tunewise.adapter.patterns import deadline
+from tunewise.adapter.refusals import PREFIX, require_plain_names
 from tunewise.errors import ModelError
 from tunewise.lab.private import address_of, renamed_in_checkpoints
 from tunewise.spec.mistakes import shown

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tunewise.adapter.file import CONFIG as ADAPTER_CONFIG
+from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
 from tunewise.errors import ModelError
 from tunewise.lab.data.splits import SPLITS
 from tunewise.lab.models.class_order import names_beside

@@ -1,1 +1,1 @@
-"""What a study will need, found before anything is loaded: the step of training itself, on tensors without storage."""
+"""What a study will need: the step of training itself, followed on tensors without storage."""

@@ -11,7 +11,7 @@ from tunewise.errors import ModelError
 from tunewise.lab.models.library_errors import reraised
 from tunewise.lab.models.load import Base, quiet_transformers
 from tunewise.lab.private import tensors_of
-from tunewise.spec import Task
+from tunewise.spec import TASKS, Task
 
 # What makes a configuration small, by the names that transformers maps every family's own to.
 SMALL: dict[str, int] = {
@@ -33,7 +33,7 @@ def blank_base(config: PreTrainedConfig, task: Task, num_labels: int, heads: tup
     """
     config = type(config).from_dict(config.to_dict())
     auto = AutoModelForCausalLM
-    if task == "classify":
+    if TASKS[task].has_classes:
         auto = AutoModelForSequenceClassification
         config.num_labels = num_labels
         config.pad_token_id = config.pad_token_id or 0
@@ -41,7 +41,7 @@ def blank_base(config: PreTrainedConfig, task: Task, num_labels: int, heads: tup
     with reraised(ModelError, what), torch.device("meta"), quiet_transformers():
         model = auto.from_config(config, dtype=torch.float32)
     if heads is None:
-        heads = _outside_the_body(model) if task == "classify" else ()
+        heads = _outside_the_body(model) if TASKS[task].has_classes else ()
     return Base(model.eval(), heads, ())
 
 

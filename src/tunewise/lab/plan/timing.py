@@ -18,10 +18,10 @@ from tunewise.lab.data.batching import Batch, Batching, Example
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.machine import pick_device
 from tunewise.lab.models.load import LINEAR, inner_model
+from tunewise.lab.plan.basis import Basis, basis_of
 from tunewise.lab.plan.kernels import try_kernels
 from tunewise.lab.plan.meta_model import give_storage, with_drawn_values
 from tunewise.lab.plan.setting import Kernels, Setting, Subject, begin_training, build
-from tunewise.lab.plan.study import Basis, basis_of
 from tunewise.lab.plan.workload import Workload
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.meters import MemoryMeter

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tunewise.lab.data.batching import Batch, Batching, Example, step_rows
-from tunewise.spec import Task, TrainSpec
+from tunewise.spec import TASKS, Task, TrainSpec
 
 NUM_FIRST = 28  # steps
 
@@ -42,7 +42,7 @@ class Workload:
 
 def assumed_examples(task: Task, num_rows: int, length: int) -> list[Example]:
     """Where there is no data: examples of `length` tokens, every one but the first trained on, or labelled."""
-    label = 0 if task == "classify" else -1
+    label = 0 if TASKS[task].has_classes else -1
     supervised = [False] + [label < 0] * (length - 1)
     return [Example(str(row), "", [0] * length, supervised, 0, label, "", "") for row in range(num_rows)]
 

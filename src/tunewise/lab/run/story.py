@@ -58,7 +58,8 @@ from tunewise.spec import (
     RunSpec,
     forgetting_steps,
 )
-from tunewise.storage.disk import delete, files_below, set_modes, told, write_table
+from tunewise.storage.disk import delete, set_modes, write_table
+from tunewise.storage.files import files_below, told
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.seal import CARD
 

@@ -23,6 +23,7 @@ from tunewise.errors import StudyError
 from tunewise.lab.train.state import TrainingState
 from tunewise.lab.train.tensor_file import SUFFIX, bytes_as_tensor, write_tensors
 from tunewise.storage import disk
+from tunewise.storage.files import is_whole
 from tunewise.storage.ledger import CHECKPOINT
 
 NAME = re.compile(rf"step-(\d+)-[0-9a-f]{{64}}{re.escape(SUFFIX)}")
@@ -110,12 +111,12 @@ class Checkpoints:
 
     def _read(self, path: Path, state: TrainingState) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """What a checkpoint holds; None where it, the weights that it names, or the log are not whole."""
-        if not disk.is_whole(path):
+        if not is_whole(path):
             return None
         tensors = load_file(path)
         notes = json.loads(tensors.pop(NOTES).numpy().tobytes())
         selected = notes["training"]["selected_file"]
-        is_there = selected is None or (Path(selected).name == selected and disk.is_whole(self.folder / selected))
+        is_there = selected is None or (Path(selected).name == selected and is_whole(self.folder / selected))
         is_complete = is_there and state.log.holds(**notes["log"])
         return (tensors, notes) if is_complete else None
 

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from tunewise.storage import disk
+from tunewise.storage.files import told
 
 
 class StepLog:
@@ -22,7 +23,7 @@ class StepLog:
 
     def open(self, num_bytes: int) -> None:
         """Begin behind the first `num_bytes`; what stood there goes."""
-        with disk.told(self.path):
+        with told(self.path):
             self.file = open(  # noqa: SIM115 - `close` closes it
                 self.path, "r+b", opener=lambda name, flags: disk.open_own(Path(name), flags)
             )
@@ -33,14 +34,14 @@ class StepLog:
     def write(self, line: str) -> None:
         """Add a line."""
         content = f"{line}\n".encode()
-        with disk.told(self.path):
+        with told(self.path):
             disk.append(self.file, content)
         self.digest.update(content)
         self.num_bytes += len(content)
 
     def flush(self) -> None:
         """What was written is on the disk when this returns."""
-        with disk.told(self.path):
+        with told(self.path):
             self.file.flush()
             disk.sync(self.path)
 

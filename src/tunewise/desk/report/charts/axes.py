@@ -8,7 +8,7 @@ import altair as alt
 
 from tunewise.desk.report.charts.canvas import SURFACE, Row, arm_colour, data, names
 from tunewise.desk.report.views.view import Report
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import metric_named
 from tunewise.spec import TASKS
 
 HEIGHT = 310
@@ -31,7 +31,7 @@ def valid_metric(report: Report) -> str:
 def shown_value(metric: str, nll: float | None, accuracy: float | None) -> float | None:
     """The value of that metric in the units that are shown; None: not measured."""
     value = accuracy if metric == "accuracy" else nll
-    return None if value is None else value * METRICS[metric].scale
+    return None if value is None else value * metric_named(metric).scale
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.charts.axes import HEIGHT, log_ticks, value_axis
 from tunewise.desk.report.charts.canvas import AXIS, SURFACE, Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import ArmView, Report
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import metric_named
 
 LOG_FROM = 4.0  # costs further apart than this factor are drawn on a logarithmic axis
 
@@ -64,7 +64,7 @@ def _shows_gain(report: Report) -> bool:
 def _quality(report: Report, arm: ArmView) -> Row:
     """The arm's quality with the ends of its interval, as it is drawn."""
     if not _shows_gain(report):
-        found, scale = arm.metrics[report.study.primary_metric], METRICS[report.study.primary_metric].scale
+        found, scale = arm.metrics[report.study.primary_metric], metric_named(report.study.primary_metric).scale
         ends = {"value": found.mean, "low": found.low, "high": found.high}
     elif arm.name == report.study.full_arm:
         scale, ends = 100.0, {"value": 1.0, "low": None, "high": None}

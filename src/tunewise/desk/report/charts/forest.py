@@ -8,7 +8,7 @@ import altair as alt
 from tunewise.desk.report import wording
 from tunewise.desk.report.charts.canvas import INK, MUTED, PHONE, SURFACE, Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import Report, VerdictView
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import metric_named
 
 FAR = 5.0  # margins from zero beyond which an arm is an arrow, if another is nearer
 
@@ -45,7 +45,7 @@ def forest(report: Report, canvas: Canvas) -> Any:
 
 
 def _row(verdict: VerdictView) -> Row:
-    scale, low, high = METRICS[verdict.metric].scale, verdict.low, verdict.high
+    scale, low, high = metric_named(verdict.metric).scale, verdict.low, verdict.high
     assert low is not None, "drawn only where there is an interval"
     assert high is not None, "an interval has both ends"
     interval = wording.signed_interval(verdict.metric, verdict)
@@ -65,7 +65,7 @@ def _arrow(row: Row, low: float, high: float) -> Row:
 
 
 def _seed_rows(verdict: VerdictView) -> Iterator[Row]:
-    scale = METRICS[verdict.metric].scale
+    scale = metric_named(verdict.metric).scale
     return ({"arm": verdict.arm, "value": difference * scale} for difference in verdict.seed_differences)
 
 
@@ -79,7 +79,7 @@ def _lines(report: Report) -> list[Row]:
 def _margin_line(report: Report) -> float | None:
     """The smaller part of the margin, the share of the gain as it was estimated; towards the side of harm."""
     verdict = report.verdicts[0]
-    metric, share = METRICS[verdict.metric], verdict.margin_share_of_gain
+    metric, share = metric_named(verdict.metric), verdict.margin_share_of_gain
     parts = [verdict.margin_absolute, share * verdict.gain.estimate if share else None]
     known = [part for part in parts if part is not None and part > 0]
     return min(known) * metric.scale * (-1 if metric.higher_is_better else 1) if known else None
@@ -99,7 +99,7 @@ def _reach(*groups: Sequence[Row]) -> tuple[float, float]:
 
 
 def _axis_title(report: Report) -> list[str]:
-    metric = METRICS[report.study.primary_metric]
+    metric = metric_named(report.study.primary_metric)
     left, right = ("worse", "better") if metric.higher_is_better else ("better", "worse")
     return [f"← {left} than full  ·  {right} than full →", f"{metric.label}, {metric.difference_unit}"]
 

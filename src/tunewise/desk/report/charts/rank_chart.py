@@ -8,7 +8,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.charts.canvas import AXIS, INK, MUTED, PALETTE, SURFACE, Canvas, Row, data, styled
 from tunewise.desk.report.views.capacity_view import RankView
 from tunewise.desk.report.views.view import Report
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import metric_named
 
 HEIGHT = 320
 KINDS = ("cut down", "cut down, spread", "trained directly")
@@ -17,7 +17,7 @@ COLOURS = (PALETTE[0], MUTED, PALETTE[1])
 
 def rank_chart(view: RankView, report: Report, canvas: Canvas) -> Any:
     """The curve of one arm on valid; the dashed line is the untruncated adapter, the rule marks the candidate."""
-    scale = METRICS[view.metric].scale
+    scale = metric_named(view.metric).scale
     rows = [*_truncated(view), *_direct(view)]
     for row in rows:
         row |= {key: row[key] * scale for key in ("value", "low", "high") if row[key] is not None}

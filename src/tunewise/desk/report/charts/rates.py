@@ -21,7 +21,7 @@ from tunewise.desk.report.charts.axes import (
 )
 from tunewise.desk.report.charts.canvas import Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import ArmView, Report
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import metric_named
 
 PARABOLA_POINTS = 25
 
@@ -48,7 +48,7 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
     bent = marks([row for arm in searched for row in parabola(arm, near)]).encode(y=y)
     off = marks([row for row in rows if row["value"] is not None and row not in near])
     lost = marks([row for row in rows if row["value"] is None])
-    is_worse_below = METRICS[name].higher_is_better
+    is_worse_below = metric_named(name).higher_is_better
     edge = alt.value(HEIGHT - 90 if is_worse_below else 8)
     layers = [
         curves.mark_line(strokeWidth=1.6, opacity=0.55),

@@ -6,7 +6,8 @@ from importlib.metadata import version
 
 import yaml
 
-from tunewise.desk.fairness import listed, run_warnings
+from tunewise.desk.fairness import run_warnings
+from tunewise.desk.fairness.finding import listed
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol import trials
 from tunewise.desk.report.compose.advice import advise
@@ -16,7 +17,7 @@ from tunewise.desk.report.sentences import sentence, what_would_decide
 from tunewise.desk.report.views.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metrics import METRICS, compute, primary_metric
+from tunewise.desk.statistics.metrics import compute, metric_named, primary_metric
 from tunewise.desk.statistics.multiplicity import recommended
 from tunewise.desk.statistics.paired import PairedRuns
 from tunewise.desk.statistics.verdict import Verdict
@@ -135,7 +136,7 @@ def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
     for verdict in reading.verdicts:
         folder = reading.read_in[verdict.arm]
         runs = {arm: folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
-        difference = PairedRuns(METRICS[verdict.metric], runs).contrast({verdict.arm: 1, verdict.against: -1})
+        difference = PairedRuns(metric_named(verdict.metric), runs).contrast({verdict.arm: 1, verdict.against: -1})
         asked.append((difference, verdict.confidence))
     arms = (verdict.arm for verdict in reading.verdicts)
     return dict(zip(arms, pigeonhole_intervals(asked), strict=True))

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import yaml
 
-from tunewise.desk.fairness import Finding
+from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.report.compose.low_rank import low_rank
 from tunewise.desk.report.compose.placements import placement_views
 from tunewise.desk.report.views.capacity_view import CapacityView, DirectPoint, RankView
-from tunewise.desk.statistics.metrics import METRICS, compute
+from tunewise.desk.statistics.metrics import compute, metric_named
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.study.state import StudyFolder
 from tunewise.spec import LoraMethod
@@ -77,7 +77,7 @@ def _direct(folder: StudyFolder, arm: str, method: LoraMethod, metric: str) -> D
 
 
 def _words(curve: RankCurve) -> str:
-    margin = f"{curve.margin * METRICS[curve.metric].scale:.3g} {METRICS[curve.metric].difference_unit}"
+    margin = f"{curve.margin * metric_named(curve.metric).scale:.3g} {metric_named(curve.metric).difference_unit}"
     seeds = "one seed" if curve.num_seeds == 1 else f"{curve.num_seeds} seeds"
     begin = (
         f"An adapter of rank {curve.top_rank} of {curve.arm}, trained at {numbers.rate(curve.learning_rate)} with "

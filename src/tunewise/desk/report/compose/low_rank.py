@@ -17,7 +17,7 @@ from tunewise.desk.protocol.ranks import margin_on_valid
 from tunewise.desk.report import wording
 from tunewise.desk.report.views.capacity_view import LowRankView
 from tunewise.desk.statistics.harm import mean_of
-from tunewise.desk.statistics.metrics import METRICS, primary_metric
+from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.study.state import StudyFolder
 from tunewise.records import RunRecord, extracted_split
 from tunewise.spec import FullMethod
@@ -37,7 +37,7 @@ class _Cutting:
         """An adapter cut out, beside full uncut."""
         scores = self.folder.scores(self.runs, extracted_split("valid", targets, rank))
         full = self.folder.scores(self.runs, "valid")
-        return shortfall(METRICS[self.metric], mean_of(self.metric, scores), scores, full, self.margin)
+        return shortfall(metric_named(self.metric), mean_of(self.metric, scores), scores, full, self.margin)
 
     def trained(self, arm: str) -> Shortfall | None:
         """An arm beside full, of the seeds that both have; None: there are none."""
@@ -47,7 +47,7 @@ class _Cutting:
             return None
         scores = self.folder.scores(runs, "valid")
         full = self.folder.scores([of_full[run.spec.seed] for run in runs], "valid")
-        return shortfall(METRICS[self.metric], mean_of(self.metric, scores), scores, full, self.margin)
+        return shortfall(metric_named(self.metric), mean_of(self.metric, scores), scores, full, self.margin)
 
 
 def low_rank(folder: StudyFolder) -> LowRankView | None:
@@ -134,7 +134,7 @@ def _causes(found: LowRank) -> list[str]:
 def _cause(one: Extracted, found: LowRank) -> str:
     assert one.trained is not None, "asked of trained arms"
     trained, cut = (_signed(found.metric, part) for part in (one.trained, one.cut))
-    margin = f"{found.margin * METRICS[found.metric].scale:.3g} {METRICS[found.metric].difference_unit}"
+    margin = f"{found.margin * metric_named(found.metric).scale:.3g} {metric_named(found.metric).difference_unit}"
     begin = f"{one.arm}: trained it differs from {found.arm} by {trained} on valid, cut out of it by {cut}. "
     if one.trained.state != "beyond":
         is_within = one.trained.state == "within"
@@ -165,7 +165,7 @@ def _cause(one: Extracted, found: LowRank) -> str:
 def _beside(one: Extracted, found: LowRank) -> str:
     """An adapter need not imitate full: where the trained one loses less, that is said."""
     assert one.trained is not None, "asked of trained arms"
-    higher = METRICS[found.metric].higher_is_better
+    higher = metric_named(found.metric).higher_is_better
     loses_less = one.trained.value > one.cut.value if higher else one.trained.value < one.cut.value
     if loses_less:
         return "Of the two the trained one loses less: it found another way than to imitate full fine-tuning."

@@ -6,13 +6,14 @@ The one that is named is the best on valid, so that test, on which the others ar
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tunewise.desk.fairness import Finding, listed
+from tunewise.desk.fairness.finding import Finding, listed
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
 from tunewise.desk.report.views.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.statistics.harm import harm, mean_of
-from tunewise.desk.statistics.metrics import METRICS, Scores, primary_metric
+from tunewise.desk.statistics.metrics import metric_named, primary_metric
+from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.study.state import StudyFolder
 from tunewise.records import RunRecord
 from tunewise.spec.expand import PLACEMENTS, alike
@@ -46,7 +47,7 @@ def _view(folder: StudyFolder, parameters: dict[str, int], findings: Sequence[Fi
         return None
     chosen_by, metric = primary_metric(folder.data.task), primary_metric(folder.data.task, folder.study.primary)
     valid = {arm: mean_of(chosen_by, folder.scores(of_arm, "valid")) for arm, of_arm in runs.items()}
-    order = sorted(valid, key=lambda arm: -valid[arm] if METRICS[chosen_by].higher_is_better else valid[arm])
+    order = sorted(valid, key=lambda arm: -valid[arm] if metric_named(chosen_by).higher_is_better else valid[arm])
     test = {arm: folder.scores(of_arm) for arm, of_arm in runs.items()}
     confidence = 1 - 0.05 / (len(order) - 1)
     points = tuple(_point(folder, arm, order[0], test, valid[arm], confidence) for arm in order)
@@ -81,7 +82,7 @@ def _point(  # noqa: PLR0913 - one row of the table
     method, tuned = folder.study.lora_arms[arm], folder.confirmed[arm][0].tuned
     assert isinstance(method.rank, int), "a confirmed rank is known"
     assert tuned is not None, "it was trained"
-    metric = METRICS[primary_metric(folder.data.task, folder.study.primary)]
+    metric = metric_named(primary_metric(folder.data.task, folder.study.primary))
     found = harm(metric, test[arm], test[best], confidence) if arm != best else None
     return PlacementPoint(
         arm=arm,
@@ -122,7 +123,7 @@ def _words(view: PlacementView, blocked: Sequence[str]) -> str:
     said = f"{listed(behind)} {'is' if len(behind) == 1 else 'are'} behind it" if behind else ""
     said += " and " if behind and open_ else ""
     said += f"{listed(open_)} cannot be told apart from it" if open_ else ""
-    unit = METRICS[view.metric].difference_unit
+    unit = metric_named(view.metric).difference_unit
     return (
         f"{begin}On test ({view.num_units} units) from it differ, in {unit}: {told}. By {level}, and with what finer "
         f"rates may gain taken off, {said}."

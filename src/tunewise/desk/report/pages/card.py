@@ -3,7 +3,8 @@
 from jinja2 import Environment, StrictUndefined
 
 from tunewise.assets import ASSETS
-from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of, read_scores
+from tunewise.desk.statistics.metrics import compute, metric_named, metrics_of
+from tunewise.desk.statistics.scores import read_scores
 from tunewise.records import RunRecord
 from tunewise.spec import TASKS, DataSpec, StudySpec
 from tunewise.storage.disk import write_atomically
@@ -82,7 +83,7 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
             seed=record.spec.seed,
             step=record.selected_step,
             steps=record.num_steps,
-            figures=[(METRICS[name].label, f"{compute(name, test):.6g}") for name in names],
+            figures=[(metric_named(name).label, f"{compute(name, test):.6g}") for name in names],
             snippet=snippet,
             reads=_prompt_form(study.data) if record.spec.task == "sft" else "",
         )

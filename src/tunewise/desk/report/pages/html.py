@@ -15,7 +15,7 @@ from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import METRICS, Metric, metric_named
 from tunewise.spec import ARM_NAME
 from tunewise.storage.disk import delete, make_folder, sweep, write_atomically
 from tunewise.storage.ledger import Ledger
@@ -72,8 +72,9 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         headline=_keep_names(report),
         cards=[v for v in report.verdicts if v.arm != report.study.reference_arm] or report.verdicts,
         gain_bars={verdict.arm: _gain_bar(verdict.gain_kept) for verdict in report.verdicts if verdict.gain_kept},
-        primary=METRICS[report.study.primary_metric],
-        metrics=METRICS,
+        primary=metric_named(report.study.primary_metric),
+        metric_named=metric_named,
+        others=_other_metrics(report),
         badges=BADGES,
         colours=colours(report),
         figures={figure.name: _inline(figure) for figure in drawn},
@@ -83,6 +84,13 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         numbers=numbers,
         rows=rows,
     )
+
+
+def _other_metrics(report: Report) -> list[Metric]:
+    """What was measured beside the metric of the verdict, the built-in ones in their order first."""
+    measured = dict.fromkeys(report.arms[0].metrics)
+    names = [name for name in (*METRICS, *measured) if name in measured and name != report.study.primary_metric]
+    return [metric_named(name) for name in dict.fromkeys(names)]
 
 
 def _shown(value: Any) -> Any:

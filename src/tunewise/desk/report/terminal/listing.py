@@ -10,7 +10,7 @@ from rich.text import Text
 from tunewise.desk.report.stored import REPORT, read_report
 from tunewise.desk.report.terminal.tables import print_table
 from tunewise.errors import StudyError
-from tunewise.storage.disk import is_there
+from tunewise.storage.files import is_there
 from tunewise.storage.ledger import find_studies
 
 

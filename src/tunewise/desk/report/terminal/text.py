@@ -9,14 +9,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tunewise.desk.fairness import Finding
+from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.report import rows as rows_module
 from tunewise.desk.report import wording
 from tunewise.desk.report.terminal.tables import MAX_NAME_WIDTH, print_table
 from tunewise.desk.report.views.advice_view import Alternative
 from tunewise.desk.report.views.capacity_view import LowRankView, PlacementView, RankView
 from tunewise.desk.report.views.view import ArmView, Report, SampleView, VerdictView
-from tunewise.desk.statistics.metrics import METRICS
+from tunewise.desk.statistics.metrics import metric_named
 from tunewise.text import numbers
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}
@@ -51,7 +51,7 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
 
 
 def _print_verdicts(report: Report, console: Console) -> None:
-    metric = METRICS[report.study.primary_metric]
+    metric = metric_named(report.study.primary_metric)
     columns = ("arm", "verdict", f"{metric.label} difference", "gain kept", "time", "disk")
     rows = [_verdict_cells(verdict, report.arm(verdict.arm)) for verdict in report.verdicts]
     better = "higher" if metric.higher_is_better else "lower"
@@ -86,7 +86,7 @@ def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:
 
 def _print_arms(report: Report, console: Console) -> None:
     name = report.study.primary_metric
-    columns = ("arm", METRICS[name].label, "trained", "time", "tokens/s", "memory", "disk")
+    columns = ("arm", metric_named(name).label, "trained", "time", "tokens/s", "memory", "disk")
     rows = [_arm_cells(arm, name) for arm in report.arms]
     quality = wording.metric_title(name, report.study.task)
     caption = f"{quality} on test; peak memory; costs: medians of confirmed runs, ratio to full"
@@ -161,7 +161,7 @@ def _print_ranks(view: RankView, console: Console) -> None:
 
 
 def _print_placements(view: PlacementView, console: Console) -> None:
-    columns = ("targets", "rank", "parameters", METRICS[view.metric].label, "difference")
+    columns = ("targets", "rank", "parameters", metric_named(view.metric).label, "difference")
     rows = [
         (
             Text(point.targets),

@@ -1,16 +1,15 @@
 """Conversations: a chat template makes them text, and the assistant's turns are trained on."""
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tunewise.errors import DataError
+from tunewise.lab.data.chat.template import GENERATION_MARK, TEMPLATE_ERRORS, read_template
 from tunewise.lab.data.chat.tools import with_text_arguments
 from tunewise.lab.data.chat.turns import Conversation, read_conversation
 from tunewise.lab.data.chat.written import prints_python, require_written
@@ -27,14 +26,6 @@ from tunewise.lab.data.rows import (
 )
 from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
 from tunewise.spec import DataSpec
-from tunewise.text.suggest import near_miss
-
-# What a template, which is a program of others, may raise for a conversation that it was not written for.
-TEMPLATE_ERRORS = (
-    *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError),
-    *(RecursionError, MemoryError),
-)
-GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 Messages = Sequence[dict[str, Any]]
 
@@ -307,35 +298,3 @@ def _runs_on(row: Row, answer: str) -> DataError:
         "the tokenizer keeps separate: one token holds the end of the one and the beginning of the other. Write the "
         "end-of-text token behind each answer in a copy of the template, and name that file in data.chat_template."
     )
-
-
-def read_template(name: str | None, tokenizer: Any) -> str:
-    """The Jinja template in the file `name`, or the tokenizer's template of this name; None: the tokenizer's own.
-
-    Raises DataError where there is none, naming those that there are.
-    """
-    templates = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
-    names = ", ".join(sorted(templates))
-    if name is None:
-        try:
-            own: str = tokenizer.get_chat_template()
-        except ValueError as error:
-            if templates:
-                raise DataError(
-                    f"the tokenizer has several chat templates ({names}), and none is called default. Choose one by "
-                    f"its name: data.chat_template: {min(templates)}."
-                ) from error
-            raise DataError(
-                "the data holds conversations, but the tokenizer has no chat template. "
-                "Name a Jinja file in data.chat_template, or choose a chat model."
-            ) from error
-        return own
-    path = Path(name)
-    if name in templates and not path.is_file():
-        return str(templates[name])
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        near = near_miss(path.name, [*(file.name for file in path.parent.glob("*")), *templates])
-        among = f", or the name of one of the tokenizer's chat templates: {names}" if templates else ""
-        raise DataError(f"data.chat_template: cannot read {path}.{near} Give a Jinja file in UTF-8{among}.") from error

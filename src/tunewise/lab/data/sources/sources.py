@@ -22,7 +22,7 @@ from tunewise.lab.data.sources.files import Unit, counted_in, read_file, require
 from tunewise.lab.data.sources.lines import NumberedRows
 from tunewise.lab.data.sources.table_rows import BATCH_ROWS, class_names
 from tunewise.spec import SPLIT_NAMES, Split
-from tunewise.storage.disk import file_hash, files_below
+from tunewise.storage.files import file_hash, files_below
 from tunewise.text.suggest import lookup
 
 BUILTIN = "builtin:"
