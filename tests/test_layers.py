@@ -112,7 +112,7 @@ def test_no_chain_of_imports_is_longer_than_before() -> None:
 
 
 def test_the_walk_sees_imports_at_the_top_and_in_functions() -> None:
-    assert {"tunewise.lab.compute", "tunewise.lab.methods"} <= imported("tunewise.lab.run.story", at_run_time=True)
+    assert {"tunewise.lab.run.training", "tunewise.lab.methods"} <= imported("tunewise.lab.run.story", at_run_time=True)
     assert "tunewise.lab.prepare" in imported("tunewise.executors.local.server", at_run_time=False)
 
 
@@ -202,6 +202,44 @@ def test_every_module_says_what_it_is(module: str) -> None:
     if module == "tunewise.__main__":
         return
     assert ast.get_docstring(ast.parse(FILES[module].read_text(encoding="utf-8"))), module
+
+
+# --- attributes
+
+CONSTRUCTORS = {"__init__", "__post_init__", "__new__"}
+CLASSES = {
+    f"{module}.{node.name}": node
+    for module, path in FILES.items()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.ClassDef)
+}
+
+
+def set_in(method: ast.FunctionDef) -> set[str]:
+    """The attributes of `self` that a method sets."""
+    targets = (n for n in ast.walk(method) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store))
+    return {target.attr for target in targets if ast.unparse(target.value) == "self"}
+
+
+def declared(kind: ast.ClassDef) -> set[str]:
+    """The attributes that a class has from its constructor on, or names above its methods; those of its bases too."""
+    bases = {ast.unparse(base) for base in kind.bases}
+    found = set().union(*(declared(base) for base in CLASSES.values() if base.name in bases))
+    for node in kind.body:
+        if isinstance(node, ast.AnnAssign | ast.Assign):
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+            found |= {ast.unparse(target) for target in targets}
+        elif isinstance(node, ast.FunctionDef) and node.name in CONSTRUCTORS:
+            found |= set_in(node)
+    return found
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_no_attribute_is_born_outside_of_a_constructor(name: str) -> None:
+    """Who reads a constructor knows everything that an object can hold."""
+    for node in CLASSES[name].body:
+        if isinstance(node, ast.FunctionDef) and node.name not in CONSTRUCTORS:
+            assert set_in(node) <= declared(CLASSES[name]), node.name
 
 
 # --- private names of others

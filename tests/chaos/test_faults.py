@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from chaos_study import finish, outcome, write_report_alone
 
-import tunewise.lab.run.story
 from lab_fixtures import _one_thread, _quiet
 from tunewise.errors import StudyError
 from tunewise.lab.prepare import prepare
+from tunewise.lab.run import record, story
 from tunewise.spec import StudySpec
 from tunewise.storage import disk
 from tunewise.storage.ledger import Ledger
@@ -84,7 +84,8 @@ def test_a_clock_that_jumps_back_and_forth_changes_nothing(
         def now(cls, tz: Any = None) -> Any:
             return datetime.datetime.now(tz) + datetime.timedelta(days=draw.uniform(-900, 900))
 
-    monkeypatch.setattr(tunewise.lab.run.story, "datetime", Jumping)
+    for module in (story, record):
+        monkeypatch.setattr(module, "datetime", Jumping)
     finish(study, tmp_path / "study", write_report_alone)
     assert outcome(tmp_path / "study") == whole
 

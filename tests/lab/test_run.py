@@ -467,7 +467,7 @@ def test_a_classifier_that_diverges_at_once_is_scored_with_the_head_it_began_wit
 def test_a_run_that_diverges_late_is_scored_at_its_best_evaluation(
     laboratory: Callable[..., Laboratory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunewise.lab.run import story as module
+    from tunewise.lab.run import training as module
 
     lab = laboratory()
     whole_train = module.train
@@ -488,7 +488,7 @@ def test_a_run_that_diverges_late_is_scored_at_its_best_evaluation(
 def test_a_loss_on_valid_that_is_no_number_is_a_divergence(
     laboratory: Callable[..., Laboratory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunewise.lab.run import story as module
+    from tunewise.lab.run import training as module
 
     def broken(rows: Any, step: int) -> Any:
         return summarise(rows, step).replace(nll=1.0) if step < 6 else Unending(step)

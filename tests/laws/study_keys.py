@@ -17,7 +17,7 @@ import torch
 from small_studies import FolderOf, LabHere, SmallStudy, rows_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import tunewise.lab.run.story
+import tunewise.lab.run.training
 from desk import conftest as fake
 from desk import simulated_study
 from tunewise.commands import compare as driver
@@ -173,7 +173,7 @@ def trained(bench: Bench, study: StudySpec) -> Any:
         return train(model, counted(), loop)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tunewise.lab.run.story, "train", note)
+        patch.setattr(tunewise.lab.run.training, "train", note)
         record = small.run(spec)
     return noted, contents(small, record), [record.environment and record.environment.threads]
 

@@ -12,7 +12,7 @@ from tunewise.commands.compare import next_runs, todays
 from tunewise.desk.planning.expected import Length, Runs, expected_runs
 from tunewise.desk.protocol import schedule
 from tunewise.lab.data.batching import Example, read_examples
-from tunewise.lab.run import story as lab_run
+from tunewise.lab.run import context as lab_run
 
 FolderOf = Callable[[str], Path]
 # (arm, role, steps) -> runs; and the same with a split and a precision -> scorings in all of them

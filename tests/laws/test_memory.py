@@ -10,10 +10,10 @@ import pytest
 import torch
 from small_studies import FolderOf, SmallStudy, small_study
 
-import tunewise.lab.run.story
-import tunewise.lab.train.checkpoint
 from tunewise.executors.local.client import LabServer
 from tunewise.lab.models.load import load_tuned
+from tunewise.lab.run import context, story, training
+from tunewise.lab.train import checkpoint
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.records import Memory
@@ -54,14 +54,14 @@ def while_training(function: Callable[..., Iterator[Any]]) -> Callable[..., Iter
     return larger
 
 
-# what needs the memory -> the figure that must show it, the others not
+# what needs the memory -> who calls it, when, and the figure that must show it, the others not
 NEEDS = {
-    "load_tokenizer": (before, None),
-    "load_base": (before, "load"),
-    "train": (while_training, "train"),
-    "score": (before, "evaluate"),
-    "write_tensors": (before, None),
-    "load_tuned": (before, None),
+    "load_tokenizer": (story, before, None),
+    "load_base": (context, before, "load"),
+    "train": (training, while_training, "train"),
+    "score": (context, before, "evaluate"),
+    "write_tensors": (checkpoint, before, None),
+    "load_tuned": (story, before, None),
 }
 
 
@@ -77,8 +77,7 @@ def test_law_32_what_a_phase_needs_is_in_its_own_figure_alone(
     general = {"tokens": 200, "points": 2}
     study = small_study(tmp_path, folder_of("llama"), "sft", arms, train=train, looks=[1], forgetting=general)
     spec = last_run(study)
-    wrap, figure = NEEDS[name]
-    owner = tunewise.lab.train.checkpoint if name == "write_tensors" else tunewise.lab.run.story
+    owner, wrap, figure = NEEDS[name]
     monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))
     usage = study.run(spec).usage
     assert usage is not None
@@ -114,8 +113,8 @@ def test_law_32_the_trained_model_is_gone_when_the_saved_one_is_scored(
         alive.append(sum(thing() is not None for thing in trained))
         return load_tuned(*arguments)
 
-    monkeypatch.setattr(tunewise.lab.run.story, "train", remember)
-    monkeypatch.setattr(tunewise.lab.run.story, "load_tuned", count)
+    monkeypatch.setattr(training, "train", remember)
+    monkeypatch.setattr(story, "load_tuned", count)
     study.run(spec)
     assert len(trained) > 10
     assert alive == [0]

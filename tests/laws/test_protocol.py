@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_studies import FolderOf, SmallStudy, rows_of, small_study
 
-import tunewise.lab.run.story
+import tunewise.lab.run.context
 from desk import simulated_study
 from tunewise.commands.deliver import deliver, tidy
 from tunewise.desk.report.compose.build import build_report
@@ -71,7 +71,7 @@ def test_law_31_test_is_scored_once_per_confirmed_run_and_the_ledger_shows_it(
         read[running[-1]].update(example.example for example in examples)
         return score(model, examples, *others)
 
-    monkeypatch.setattr(tunewise.lab.run.story, "score", count)
+    monkeypatch.setattr(tunewise.lab.run.context, "score", count)
     while waiting := study.waiting():
         for spec in waiting:
             running.append(spec.run_id)

@@ -13,7 +13,7 @@ from rich.console import Console
 from small_studies import FolderOf, first_trial, small_study
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-import tunewise.lab.run.story
+import tunewise.lab.run.training
 from tunewise.desk.report.terminal.check import Checked, print_check
 from tunewise.lab.train.loop import Loop, train
 
@@ -40,7 +40,7 @@ def test_law_12_the_seed_of_a_run_is_set_before_anything_is_drawn(
         hashes.append(content.hexdigest())
         return train(model, steps, loop)
 
-    monkeypatch.setattr(tunewise.lab.run.story, "train", hash_and_train)
+    monkeypatch.setattr(tunewise.lab.run.training, "train", hash_and_train)
     short = {"max_steps": 1, "batch_size": 4, "evaluations": 1, "head_learning_rate": 0.01}
     for number, seed in enumerate((1, 1, 2)):
         torch.manual_seed(100 + number)  # whatever ran before

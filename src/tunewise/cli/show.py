@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from tunewise.text.output import say
 
 
@@ -51,8 +49,6 @@ def show_side_by_side(together: Any) -> None:
 
 def show_unfinished(messages: Sequence[str]) -> None:
     """Say which runs were lost, and how to try them again."""
-    from tunewise.text.safe import printable
-
-    lines = "\n".join(f"- {printable(line)}" for line in messages)
-    typer.echo(f"not everything that was asked for is done; these runs were lost:\n{lines}", err=True)
-    typer.echo(f"The same command tries them again: {shlex.join(['tunewise', *sys.argv[1:]])}", err=True)
+    lines = "\n".join(f"- {line}" for line in messages)
+    say(f"not everything that was asked for is done; these runs were lost:\n{lines}", error=True)
+    say(f"The same command tries them again: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)

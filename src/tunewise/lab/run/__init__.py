@@ -1,1 +1,1 @@
-"""One run: load, adapt, train, select, save, read back, score, record."""
+"""One run: its story on one screen, its stages, and what all of them are handed."""

@@ -97,6 +97,11 @@ class _Forward:
     with its decoder left out, so that whatever it does to logits (caps, scales) stays its own affair.
     """
 
+    # of the hook on the head, while the constructor runs the model
+    hidden_ND: torch.Tensor
+    head_input_ND: torch.Tensor  # the same, or a copy that takes the gradient of the parts
+    parts: list[slice]  # of the targets, whose logits exist at once
+
     def __init__(self, model: torch.nn.Module, batch: Batch, in_two_stages: bool = False) -> None:
         self.base = inner_model(model)
         self.batch, self.in_two_stages = batch, in_two_stages

@@ -20,6 +20,7 @@ class MemoryMeter:
         self.device = device
         self.start_bytes = self._current()
         self.peaks: dict[str, int | None] = {}
+        self.can_reset = True
         self.open: list[str] = []  # the phases that have begun and not ended, the innermost last
 
     @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.methods import Method
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.step_log import StepLog
@@ -65,7 +64,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     method: Method
     watch: UpdateWatch
-    curve: ForgettingCurve
+    forgetting: list[dict[str, Any]]  # the measurements so far, a list that whoever measures adds to
     training: Training
     log: StepLog
     meter: MemoryMeter
@@ -89,7 +88,7 @@ class TrainingState:
         """The rest, JSON-ready."""
         return {
             "training": self.training.to_plain(),
-            "forgetting": self.curve.rows,
+            "forgetting": self.forgetting,
             "update_shares": self.watch.shares,
             "still_learning": [name for name, p in self.learned.items() if p.requires_grad],
             "random": {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)},
@@ -112,7 +111,7 @@ class TrainingState:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.method.restore(self.model, _without_prefix(tensors, "method."))
         self.training.take(notes["training"])
-        self.curve.rows = notes["forgetting"]
+        self.forgetting[:] = notes["forgetting"]
         self.watch.shares = notes["update_shares"]
         self.watch.remember(self.training.num_steps)
         self.meter.join(notes["peaks"])

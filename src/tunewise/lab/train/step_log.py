@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import IO
 
 from tunewise.storage import disk
 from tunewise.storage.files import told
@@ -12,6 +13,7 @@ class StepLog:
 
     def __init__(self, path: Path) -> None:
         self.path, self.num_bytes, self.digest = path, 0, hashlib.sha256()
+        self.file: IO[bytes] | None = None  # None: not opened yet
 
     def holds(self, num_bytes: int, sha256: str) -> bool:
         """True if the file begins with these many bytes of this hash."""
@@ -24,28 +26,32 @@ class StepLog:
     def open(self, num_bytes: int) -> None:
         """Begin behind the first `num_bytes`; what stood there goes."""
         with told(self.path):
-            self.file = open(  # noqa: SIM115 - `close` closes it
+            file = open(  # noqa: SIM115 - `close` closes it
                 self.path, "r+b", opener=lambda name, flags: disk.open_own(Path(name), flags)
             )
-            self.digest.update(self.file.read(num_bytes))
-            self.num_bytes = num_bytes
-            self.file.truncate(num_bytes)
+            self.digest.update(file.read(num_bytes))
+            self.file, self.num_bytes = file, num_bytes
+            file.truncate(num_bytes)
 
     def write(self, line: str) -> None:
         """Add a line."""
         content = f"{line}\n".encode()
         with told(self.path):
-            disk.append(self.file, content)
+            disk.append(self._opened(), content)
         self.digest.update(content)
         self.num_bytes += len(content)
 
     def flush(self) -> None:
         """What was written is on the disk when this returns."""
         with told(self.path):
-            self.file.flush()
+            self._opened().flush()
             disk.sync(self.path)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Flush and close the log."""
         self.flush()
-        self.file.close()
+        self._opened().close()
+
+    def _opened(self) -> IO[bytes]:
+        assert self.file is not None, "`open` comes first"
+        return self.file

@@ -1,0 +1,94 @@
+"""What every stage of a run is handed: its spec, its data, its budget of memory and its notes."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tunewise.lab.compute import Compute
+from tunewise.lab.data.batching import Batch, Batching, Example, read_examples
+from tunewise.lab.evaluate.score import score
+from tunewise.lab.models.fusing import fuse
+from tunewise.lab.models.load import Base, inner_model, load_base, padding_id
+from tunewise.lab.models.packing import fit_attention
+from tunewise.lab.train.memory import MemoryBudget
+from tunewise.lab.train.meters import MemoryMeter
+from tunewise.lab.train.state import Training
+from tunewise.records import DataSummary
+from tunewise.spec import RunSpec
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """An fp32 model on its device, with the kernels that suit it, and how rows become batches for it."""
+
+    model: torch.nn.Module
+    padding: int  # the id that fills padded batches
+    max_packed_length: int  # examples of up to so many tokens are packed; 0: all are padded
+    budget: MemoryBudget
+
+    def batches(self, examples: Sequence[Example], rows: Sequence[int]) -> list[Batch]:
+        """The given rows, each once, in batches of the memory that there is now."""
+        return list(self._batching().batches(examples, rows))
+
+    def score(self, examples: Sequence[Example], compute: Compute) -> list[dict[str, Any]]:
+        """Rows of records.SCORES_SCHEMA, in smaller batches if memory is short."""
+        return self.budget.within(lambda: score(self.model, examples, self._batching(), compute), examples)
+
+    def _batching(self) -> Batching:
+        return Batching(self.budget.max_tokens, self.padding, self.max_packed_length)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run while it goes on. `training`, `budget` and `meter` note what happens; the rest stays as it is."""
+
+    spec: RunSpec
+    folder: Path
+    data_folder: Path
+    data: DataSummary
+    tokenizer: PreTrainedTokenizerBase
+    listener: Listener
+    budget: MemoryBudget
+    meter: MemoryMeter
+    training: Training
+
+    @property
+    def compute(self) -> Compute:
+        """Where and in which precision the run trains, and scores while it trains."""
+        return Compute(self.spec.device, self.spec.precision)
+
+    def examples(self, split: str) -> list[Example]:
+        """The prepared rows of a split."""
+        return read_examples(self.data_folder / f"{split}.parquet")
+
+    def load_base(self) -> Base:
+        """A fresh base in fp32, its new weights drawn from the random state of now."""
+        spec = self.spec
+        base = load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code)
+        if spec.attention is not None:
+            base.model.set_attn_implementation(spec.attention)
+        return base
+
+    def ready(self, model: torch.nn.Module) -> ReadyModel:
+        """The fp32 model on its device, with the kernels that suit it; its batches are made accordingly."""
+        spec = self.spec
+        fuse(model)
+        max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
+        padding = padding_id(self.tokenizer, inner_model(model).get_input_embeddings().weight.shape[0])
+        return ReadyModel(model, padding, max_packed_length, self.budget)
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Count the time and the memory of what happens inside as those of scoring."""
+        start = time.perf_counter()
+        with self.meter.phase("evaluate"):
+            yield
+        self.training.evaluate_seconds += time.perf_counter() - start

@@ -1,0 +1,55 @@
+"""The last stage of a run: what it used and what it found, as a record that is stored."""
+
+from datetime import UTC, datetime
+
+from tunewise.lab.machine import OthersMeter, describe_environment
+from tunewise.lab.run.context import RunContext
+from tunewise.records import RunRecord, Sample, Usage
+from tunewise.storage.ledger import Ledger
+
+
+def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
+    """Time, tokens and memory of a run that ends now."""
+    training = run.training
+    load, evaluate = run.meter.memory("load"), run.meter.memory("evaluate")
+    assert load is not None, "every run loads a model"
+    assert evaluate is not None, "every run scores it"
+    return Usage(
+        load_seconds=training.load_seconds,
+        train_seconds=training.train_seconds if training.num_steps else None,
+        evaluate_seconds=training.evaluate_seconds,
+        num_tokens=training.num_tokens,
+        num_supervised_tokens=training.num_supervised_tokens,
+        load_memory=load,
+        train_memory=run.meter.memory("train"),
+        evaluate_memory=evaluate,
+        saved_bytes=training.saved_bytes,
+        others_share=others.share(),
+        num_continued=training.num_continued,
+        micro_batch_tokens=run.budget.halved_to,
+        started=started,
+        ended=datetime.now(UTC),
+    )
+
+
+def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage) -> RunRecord:
+    """The record of a run, stored in the ledger of its study."""
+    training = run.training
+    record = RunRecord(
+        run_id=run.spec.run_id,
+        spec=run.spec,
+        status="diverged" if training.diverged else "done",
+        message=training.diverged,
+        tuned=training.tuned,
+        num_steps=training.num_steps,
+        evaluations=tuple(training.evaluations),
+        selected_step=training.selected_step,
+        updates_kept=training.updates_kept,
+        rank_patterns=training.rank_patterns,
+        warnings=tuple(training.warnings),
+        samples=samples,
+        usage=usage,
+        environment=describe_environment(run.spec.device),
+    )
+    Ledger(run.folder.parent.parent).finish(record)
+    return record

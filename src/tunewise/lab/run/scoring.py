@@ -1,0 +1,116 @@
+"""The scoring stage of a run: every split, the adapters that are cut out of what was learned, and written answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from tunewise.lab.compute import Compute
+from tunewise.lab.data.batching import Example
+from tunewise.lab.data.examples import prompt_length
+from tunewise.lab.evaluate.extract import extractions, find_change
+from tunewise.lab.evaluate.generate import Generated, generate
+from tunewise.lab.evaluate.score import require_finite
+from tunewise.lab.evaluate.text_scores import written_columns
+from tunewise.lab.evaluate.truncate import truncations
+from tunewise.lab.run.context import ReadyModel, RunContext
+from tunewise.records import SCORES_SCHEMA, SPECTRUM_SCHEMA, Sample, extracted_split, truncated_split
+from tunewise.spec import TASKS, FullMethod
+from tunewise.storage.disk import write_table
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The scores of the model that a run ends with."""
+
+    run: RunContext
+    final: ReadyModel
+
+    def write(self) -> tuple[Sample, ...]:
+        """Write scores.parquet; returns the answers to be shown.
+
+        Valid is as the selection saw it, test and general text are scored in fp32. A trial, whose model was never
+        stored, scores general text alone, in the precision of training.
+        """
+        spec, training = self.run.spec, self.run.training
+        is_trial = spec.role in ("short", "tune")
+        splits = [name for name in spec.score_splits if not (is_trial or (name == "valid" and training.valid_rows))]
+        compute = self.run.compute if is_trial else Compute(spec.device, "fp32")
+        rows = _of_split("valid", training.valid_rows)
+        if spec.ranks and training.valid_rows:
+            rows += self._truncated()
+        samples: tuple[Sample, ...] = ()
+        for split in [*splits, *(["general"] if spec.inputs.general else [])]:
+            examples = self.run.examples(split)
+            found = require_finite(self.final.score(examples, compute), spec.model)
+            if split == "test":
+                found, samples = self._answered(examples, found)
+            rows += _of_split(split, found)
+        if isinstance(spec.method, FullMethod) and spec.method.extract and training.valid_rows:
+            rows += self._extracted(spec.method)
+        write_table(self.run.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
+        return samples
+
+    def _truncated(self) -> Rows:
+        """The rows of valid for every truncation of the trained adapter, in the precision of training as valid is."""
+        run, valid, rows = self.run, self.run.examples("valid"), []
+        scored: dict[tuple[int, ...], Rows] = {}  # a small budget leaves nothing to be spread
+        for cut_down in truncations(self.final.model, run.spec.ranks):
+            ranks = tuple(cut_down.ranks.values())
+            if ranks not in scored:
+                scored[ranks] = self.final.score(valid, run.compute)
+            if cut_down.spread:
+                run.training.rank_patterns[cut_down.rank] = dict(cut_down.ranks)
+            rows += _of_split(truncated_split("valid", cut_down.rank, cut_down.spread), scored[ranks])
+        return rows
+
+    def _extracted(self, method: FullMethod) -> Rows:
+        """The rows of valid for every adapter cut out of what was learned, in the precision of training as valid is.
+
+        Writes spectrum.parquet.
+        """
+        run, valid, rows = self.run, self.run.examples("valid"), []
+        with run.meter.phase("extract"):  # holds two models, which the peak of the evaluation must not tell
+            base = run.load_base()
+            ready = run.ready(base.model)
+            change = find_change(self.final.model, base, method.extract)
+            spectrum = pa.Table.from_pylist(list(change.modules), schema=SPECTRUM_SCHEMA)
+            write_table(run.folder / "spectrum.parquet", spectrum)
+            for adapter in extractions(self.final.model, base, change):
+                found = ready.score(valid, run.compute)
+                rows += _of_split(extracted_split("valid", adapter.targets, adapter.rank), found)
+        return rows
+
+    def _answered(self, examples: list[Example], rows: Rows) -> tuple[Rows, tuple[Sample, ...]]:
+        """The rows of test, with what the model wrote where metrics ask for it; and the first answers, to be shown."""
+        spec = self.run.spec
+        shown = examples[: spec.samples.count]
+        if TASKS[spec.task].has_classes:
+            outputs = [self.run.data.labels[row["prediction"]] for row in rows]
+        else:
+            written = self._generated(examples if spec.metrics else shown)
+            outputs = [one.text for one in written]
+        if spec.metrics:
+            columns = written_columns(spec.metrics, examples, written)
+            rows = [{**row, **of_row} for row, of_row in zip(rows, columns, strict=True)]
+        samples = (
+            Sample(example=example.example, prompt=example.prompt, output=output, reference=example.reference)
+            for example, output in zip(shown, outputs, strict=False)
+        )
+        return rows, tuple(samples)
+
+    def _generated(self, examples: Sequence[Example]) -> list[Generated]:
+        run, spec = self.run, self.run.spec
+        prompts = [e.input_ids[: prompt_length(spec.task, e.supervised)] for e in examples]
+        max_tokens = run.budget.max_tokens
+        written: list[Generated] = generate(
+            self.final.model, run.tokenizer, prompts, spec.samples.max_new_tokens, max_tokens
+        )
+        return written
+
+
+def _of_split(split: str, rows: Rows) -> Rows:
+    return [{"split": split, **row} for row in rows]

@@ -1,0 +1,175 @@
+"""The training stage of a run: the loop, what is measured beside it, its checkpoints, and how it ends."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import torch
+from transformers import set_seed
+
+from tunewise.lab.data.batching import Batch, Example, step_rows
+from tunewise.lab.evaluate.forgetting import ForgettingCurve
+from tunewise.lab.evaluate.score import summarise
+from tunewise.lab.methods import Method, build_method, describe
+from tunewise.lab.models.load import Base
+from tunewise.lab.run.context import ReadyModel, RunContext
+from tunewise.lab.train.begin import ready_to_train
+from tunewise.lab.train.checkpoint import Checkpoints
+from tunewise.lab.train.gradients import GradientWatch
+from tunewise.lab.train.loop import DivergedError, Loop, Step, train
+from tunewise.lab.train.optim import LearningRates, describe_groups, rate_factors
+from tunewise.lab.train.state import TrainingState
+from tunewise.lab.train.step_log import StepLog
+from tunewise.lab.train.updates import UpdateWatch
+from tunewise.records import Evaluation
+from tunewise.records.selection import takes_over
+from tunewise.spec import forgetting_steps
+
+
+def adapt(run: RunContext, base: Base, checkpoints: Checkpoints) -> "TrainingSession":
+    """The base, made ready to learn by the method of the run; what is frozen is stored as the precision says."""
+    spec = run.spec
+    assert spec.learning_rate is not None, "an arm that trains has a learning rate"
+    examples, valid = run.examples("train"), run.examples("valid")
+    num_steps = spec.train.num_steps(len(examples))
+    method = build_method(spec.method, spec.task, num_steps)
+    ready = run.ready(method.prepare(base))
+    model = ready.model
+    rates = LearningRates(spec.learning_rate, spec.head_learning_rate)
+    optimizer = ready_to_train((model, method), base.head_modules, spec.train, rates, run.compute)
+    run.training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
+    general = run.examples("general") if spec.forgetting_points else []
+    curve = ForgettingCurve(forgetting_steps(spec.forgetting_points, num_steps), valid, general)
+    state = TrainingState(
+        model=model,
+        optimizer=optimizer,
+        method=method,
+        watch=UpdateWatch(optimizer),
+        forgetting=curve.rows,
+        training=run.training,
+        log=StepLog(run.folder / "steps.jsonl"),
+        meter=run.meter,
+    )
+    return TrainingSession(run, checkpoints, ready, state, GradientWatch(model, method), curve, examples)
+
+
+@dataclass(frozen=True)
+class TrainingSession:
+    """The training of one adapted model, from its first step, or from its last checkpoint, to the end."""
+
+    run: RunContext
+    checkpoints: Checkpoints
+    ready: ReadyModel
+    state: TrainingState
+    gradients: GradientWatch
+    curve: ForgettingCurve
+    examples: Sequence[Example]  # of train
+
+    @property
+    def method(self) -> Method:
+        """The method that made the model ready, which also saves it."""
+        return self.state.method
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.run.spec.train.num_steps(len(self.examples))
+
+    def train(self) -> None:
+        """Train to the last step, or until a loss is no longer a number. Raises StoppedError if asked to stop."""
+        training = self.run.training
+        self.checkpoints.restore(self.state)
+        self.run.budget.lower(training.micro_batch_tokens)
+        try:
+            self._take_steps()
+        except DivergedError as error:
+            training.diverged = str(error)
+        self.gradients.finish(training.warn)
+        self.state.log.close()
+        self.curve.write(self.run.folder / "forgetting.parquet")
+        training.updates_kept = self.state.watch.median()
+
+    def selected(self) -> ReadyModel:
+        """The model with the weights that the checkpoint rule selected; the untrained one if there are none."""
+        selected = self.run.training.selected_file
+        if selected is None:
+            set_seed(self.run.spec.seed)
+            return self.run.ready(self.method.prepare(self.run.load_base()))
+        self.ready.model.load_state_dict(self.checkpoints.selected(selected), strict=False)
+        return self.ready
+
+    def _take_steps(self) -> None:
+        """Raises DivergedError where the loss or the gradient of a step, or the loss on valid, is not finite."""
+        training = self.run.training
+        evaluate_at = self.run.spec.train.evaluation_steps(self.num_steps)
+        if not training.num_steps:
+            self._measure_forgetting()
+        for step in train(self.ready.model, self._batches(training.num_steps), self._loop()):
+            self._note(step)
+            evaluation = self._evaluate() if step.step in evaluate_at else None
+            self._measure_forgetting(evaluation)
+            self.checkpoints.after_step(self.state)
+
+    def _loop(self) -> Loop:
+        spec = self.run.spec.train
+        return Loop(
+            optimizer=self.state.optimizer,
+            rate_factors=rate_factors(spec, self.num_steps),
+            clip_norm=spec.clip_norm,
+            compute=self.run.compute,
+            after_step=self._after_step,
+            first_step=self.run.training.num_steps,
+            recut=self._recut,
+        )
+
+    def _batches(self, num_done: int) -> Iterator[list[Batch]]:
+        spec = self.run.spec
+        rows_of_steps = step_rows(len(self.examples), spec.train.batch_size, self.num_steps, spec.seed)
+        for rows in islice(rows_of_steps, num_done, None):
+            yield self.ready.batches(self.examples, rows)
+
+    def _recut(self, batches: Sequence[Batch]) -> list[Batch] | None:
+        if not self.run.budget.lower_below(batches):
+            return None
+        return self.ready.batches(self.examples, [row for batch in batches for row in batch.rows])
+
+    def _after_step(self, model: torch.nn.Module, index: int) -> None:
+        self.gradients.look()
+        self.state.watch.compare(index + 1)
+        self.method.after_step(model, index)
+        self.state.watch.remember(index + 1)
+
+    def _note(self, step: Step) -> None:
+        training = self.run.training
+        training.num_steps = step.step
+        training.micro_batch_tokens = self.run.budget.halved_to
+        training.train_seconds += step.seconds
+        training.num_tokens += step.num_tokens
+        training.num_supervised_tokens += step.num_targets
+        row = asdict(step)
+        self.state.log.write(json.dumps(row))
+        self.run.listener({"event": "step", "num_steps": self.num_steps, **row})
+
+    def _evaluate(self) -> Evaluation:
+        """The loss on valid, noted; the weights are stored if the checkpoint rule takes them."""
+        training = self.run.training
+        with self.run.evaluation():
+            rows = self.ready.score(self.curve.valid, self.run.compute)
+            evaluation = summarise(rows, training.num_steps)
+        if not math.isfinite(evaluation.nll):
+            raise DivergedError(f"step {training.num_steps}: loss on valid is {evaluation.nll}")
+        best = next((e for e in training.evaluations if e.step == training.selected_step), None)
+        training.evaluations.append(evaluation)
+        if self.run.spec.checkpoint == "last" or best is None or takes_over(training.evaluations, best):
+            training.valid_rows = rows
+            self.checkpoints.select(self.state)
+        return evaluation
+
+    def _measure_forgetting(self, evaluation: Evaluation | None = None) -> None:
+        step = self.run.training.num_steps
+        if step not in self.curve.steps:
+            return  # a phase gives freed memory back, which the next step would have to ask for again
+        with self.run.evaluation():
+            self.curve.measure(step, lambda rows: self.ready.score(rows, self.run.compute), evaluation)
