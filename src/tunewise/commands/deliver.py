@@ -6,7 +6,7 @@ from tunewise.desk.protocol import confirmations
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.drafts import changed_since
 from tunewise.desk.report.pages.card import write_card
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
@@ -23,16 +23,16 @@ def disk_needed(study: StudySpec, data: DataSummary) -> int:
     return kept + 2 * max(sizes, default=0)
 
 
-def undelivered(ledger: Ledger, folder: StudyFolder) -> list[RunSpec]:
+def undelivered(ledger: Ledger, state: StudyState) -> list[RunSpec]:
     """The runs whose weights should be delivered and are gone or damaged: they are made again."""
-    if folder.study.keep == "none":
+    if state.study.keep == "none":
         return []
-    best = {arm: _best(runs) for arm, runs in _deliverable_runs(folder.study, folder.records).items()}
+    best = {arm: _best(runs) for arm, runs in _deliverable_runs(state.study, state.records).items()}
     return [
         record.spec
         for arm, record in best.items()
         # an accepted stale run cannot be made again as it was
-        if not ledger.has_weights(arm, record) and not changed_since(record.spec, folder.data)
+        if not ledger.has_weights(arm, record) and not changed_since(record.spec, state.data)
     ]
 
 

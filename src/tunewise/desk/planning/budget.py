@@ -19,12 +19,6 @@ class Plan(NamedTuple):
     sentence: str
 
 
-def affordable(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> StudySpec:
-    """The study as its budget allows; as declared without one, and until a first trial tells what a run costs."""
-    plan = within_budget(study, data, records)
-    return study if plan is None else plan.study
-
-
 def fit(study: StudySpec, data: DataSummary, first: RunRecord, seconds: float) -> Plan:
     """The largest version of `study` that is expected to end within `seconds`; the smallest where none is.
 
