@@ -13,7 +13,8 @@ from tunewise.desk.protocol import confirmations, trials
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.verdict import Word
 from tunewise.records import DataSummary, RunRecord, Tuned
-from tunewise.spec import Frozen, StudySpec
+from tunewise.spec import Frozen
+from tunewise.spec.resolved import ResolvedStudy
 
 Severity = Literal["blocks", "warns", "note"]
 WORDS: tuple[Word, ...] = ("better", "as good", "worse")
@@ -44,7 +45,7 @@ class Finding(Frozen):
 class Case:
     """What the rules look at. Before a study there are no records."""
 
-    study: StudySpec  # resolved
+    study: ResolvedStudy
     data: DataSummary
     records: Sequence[RunRecord] = ()  # the current ones, of any role
     stale: Sequence[RunRecord] = ()  # in the study folder, but of another study: settings that were changed since

@@ -13,7 +13,8 @@ from tunewise.desk.statistics.metrics import METRICS, Scores, compute, know_own
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.study.run_files import RunFiles
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import TASKS, StudySpec
+from tunewise.spec import TASKS
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 
 
@@ -21,18 +22,18 @@ from tunewise.storage.ledger import Ledger
 class StudyState:
     """A study as its budget and its own trials have it by now, with its current records, or some of them."""
 
-    study: StudySpec
+    study: ResolvedStudy
     data: DataSummary
     records: Sequence[RunRecord]  # of any role
     files: RunFiles  # what these runs measured
-    searched: StudySpec  # the study before its own trials chose the rank of an arm
+    searched: ResolvedStudy  # the study before its own trials chose the rank of an arm
     budget: str | None  # what was cut down to fit into the study's budget
     rank_curves: Mapping[str, RankCurve]  # of the arms whose rank was chosen by one
     first_searches: Sequence[RunRecord]  # of these arms, at their highest rank
     stale: Sequence[RunRecord]  # in the folder, but of another study: settings that were changed since
 
     @classmethod
-    def of(cls, study: StudySpec, data: DataSummary, stored: Sequence[RunRecord], ledger: Ledger) -> "StudyState":
+    def of(cls, study: ResolvedStudy, data: DataSummary, stored: Sequence[RunRecord], ledger: Ledger) -> "StudyState":
         """The state of a resolved study; `stored` are the records in its folder, of this study or of others.
 
         The ledger is asked only for what the runs measured. Raises StudyError where a file of scores is damaged.

@@ -12,7 +12,8 @@ from tunewise.desk.statistics.verdict import RateSearch, Verdict
 from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.state import StudyState
 from tunewise.records import LOST_SEED
-from tunewise.spec import TASKS, StudySpec
+from tunewise.spec import TASKS
+from tunewise.spec.resolved import ResolvedStudy
 
 
 def undecided(state: StudyState) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ def case_of(state: StudyState) -> Case:
     return Case(state.study, state.data, state.records, state.stale, _reference_loss(state), curve)
 
 
-def asked(study: StudySpec, full: str | None) -> list[str]:
+def asked(study: ResolvedStudy, full: str | None) -> list[str]:
     """The arms that the question is about: all but full, and but the reference of gain unless it is the only one."""
     others = [name for name in study.arms if name != full]
     return [name for name in others if name != study.reference_arm] or others

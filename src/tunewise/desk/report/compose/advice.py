@@ -7,7 +7,7 @@ every other arm is called worse. Rank, targets, rate and epochs are those of tha
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tunewise.desk.fairness import listed
+from tunewise.desk.fairness.finding import listed
 from tunewise.desk.report import wording
 from tunewise.desk.report.views.advice_view import Advice, AdviceItem, Alternative, Topic
 from tunewise.desk.report.views.capacity_view import PlacementView

@@ -26,7 +26,7 @@ from tunewise.desk.study.looks import Reading, read_looks
 from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.verdicts import asked, case_of, findings_of, why_no_verdict, words_at
 from tunewise.records.plan import StudyPlan
-from tunewise.spec import StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 from tunewise.text.numbers import short_path
 
@@ -110,7 +110,7 @@ def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
     )
 
 
-def _question(study: StudySpec, full: str | None) -> str:
+def _question(study: ResolvedStudy, full: str | None) -> str:
     others = asked(study, full)
     model, data = short_path(study.model), short_path(study.data.train)
     if full is None or not others:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from tunewise.desk.fairness import Finding
+from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.report.compose.low_rank import low_rank
 from tunewise.desk.report.compose.placements import placement_views

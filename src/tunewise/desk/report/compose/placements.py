@@ -6,7 +6,7 @@ The one that is named is the best on valid, so that test, on which the others ar
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tunewise.desk.fairness import Finding, listed
+from tunewise.desk.fairness.finding import Finding, listed
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
@@ -79,14 +79,13 @@ def _point(  # noqa: PLR0913 - one row of the table
     state: StudyState, arm: str, best: str, test: dict[str, list[Scores]], valid: float, confidence: float
 ) -> PlacementPoint:
     method, tuned = state.study.lora_arms[arm], state.confirmed[arm][0].tuned
-    assert isinstance(method.rank, int), "a confirmed rank is known"
     assert tuned is not None, "it was trained"
     metric = METRICS[primary_metric(state.data.task, state.study.primary)]
     found = harm(metric, test[arm], test[best], confidence) if arm != best else None
     return PlacementPoint(
         arm=arm,
         targets=str(method.targets),
-        rank=method.rank,
+        rank=method.top_rank,
         parameters=tuned.trainable_parameters,
         valid=valid,
         value=mean_of(metric.name, test[arm]),

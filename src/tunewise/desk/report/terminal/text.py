@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tunewise.desk.fairness import Finding
+from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.report import rows as rows_module
 from tunewise.desk.report import wording
 from tunewise.desk.report.terminal.tables import MAX_NAME_WIDTH, print_table

@@ -8,7 +8,7 @@ import json
 from tunewise.desk.analysis.costs import Cost
 from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality, CurvePoint
-from tunewise.desk.fairness import Finding
+from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.report.views.advice_view import Advice
 from tunewise.desk.report.views.capacity_view import CapacityView
 from tunewise.desk.statistics.intervals import Estimate
