@@ -8,7 +8,8 @@ import yaml
 
 from tunewise.assets import ASSETS
 from tunewise.cli.template import write_template
-from tunewise.cli.words import data_sources, keep_one_arm, parse_arm, parse_options, study_from_options, study_name
+from tunewise.cli.words import data_sources, parse_arm, parse_options, study_from_options, study_name
+from tunewise.desk.protocol.resolve import keep_one_arm
 from tunewise.errors import SpecError
 from tunewise.spec import ExistingMethod, LoraMethod, PeftMethod, StudySpec
 from tunewise.spec.reading import parse_study, read_study

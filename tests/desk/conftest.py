@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import make_data_summary, make_inputs
-from tunewise.commands.compare import next_runs, todays
+from tunewise.commands.compare import next_runs
 from tunewise.desk.protocol import centres, resolve
+from tunewise.desk.study.state import StudyState
 from tunewise.records import (
     FORGETTING_SCHEMA,
     SCORES_SCHEMA,
@@ -358,8 +359,8 @@ def write_study(
     lab = FakeLab(ledger, resolved, summary, change)
     made = 0
     while True:
-        folder = todays(ledger, resolved, summary, ledger.records())
-        waiting = next_runs(ledger, folder.study, summary, folder.records)
+        state = StudyState.of(resolved, summary, ledger.records(), ledger)
+        waiting = next_runs(state)
         if not waiting:
             return ledger
         for spec in waiting:

@@ -18,8 +18,8 @@ from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.looks import read_looks
-from tunewise.desk.study.state import StudyFolder
-from tunewise.desk.study.verdicts import undecided_arms
+from tunewise.desk.study.state import StudyState
+from tunewise.desk.study.verdicts import undecided as undecided_today
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, TuningSpec
 from tunewise.storage.ledger import Ledger
@@ -55,7 +55,7 @@ def confirmations(records: Sequence[RunRecord]) -> list[RunSpec]:
         (CLASSIFY, ["lora-r8"], ["full", "lora-r8", "head"]),
     ],
 )
-def test_after_the_first_look_the_undecided_arms_go_on_with_what_they_are_compared_with(
+def test_after_the_first_look_the_undecided_go_on_with_what_they_are_compared_with(
     data: DataSummary, undecided: list[str], arms: list[str]
 ) -> None:
     asked = study(data, looks=[2, 4])
@@ -236,7 +236,7 @@ def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any
     ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.006"}, change=note)
     asked_at = set()
 
-    def decide(folder: StudyFolder, level: float) -> list[Any]:
+    def decide(folder: StudyState, level: float) -> list[Any]:
         asked_at.add(tuple(len(runs) for runs in folder.confirmed.values()))
         return []
 
@@ -247,7 +247,7 @@ def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any
         assert report.verdicts == ()
         assert report.headline.startswith("No verdict yet")
         assert not [word for word in ("better", "as good", "worse", "undecided") if word in report.headline]
-        read_looks(StudyFolder.read(ledger), decide)
+        read_looks(StudyState.read(ledger), decide)
     assert asked_at == {(3, 3, 3)}
 
 
@@ -256,7 +256,7 @@ def test_what_seeds_cannot_cure_goes_to_no_second_look(make_study: Any) -> None:
     report = build_report(ledger)
     assert {verdict.reason for verdict in report.verdicts} == {"optimum not bracketed"}
     assert report.is_complete
-    assert undecided_arms(ledger) == ()
+    assert undecided_today(StudyState.read(ledger)) == ()
     assert {verdict.look for verdict in report.verdicts} == {3}
 
 
@@ -268,7 +268,7 @@ def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_f
 
     asked_at: list[float] = []
 
-    def decide(folder: StudyFolder, level: float) -> list[Verdict]:
+    def decide(folder: StudyState, level: float) -> list[Verdict]:
         asked_at.append(level)
         return [
             Verdict.model_validate(
@@ -279,7 +279,7 @@ def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_f
             if arm != "full"
         ]
 
-    reading = read_looks(StudyFolder.read(ledger), decide)
+    reading = read_looks(StudyState.read(ledger), decide)
     assert reading.is_complete
     assert reading.undecided == ("lora-r8",)
     assert asked_at == [EARLY_ERROR, ONE_SIDED_ERROR], "an early look spends little of the error"

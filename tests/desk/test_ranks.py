@@ -20,7 +20,7 @@ from tunewise.desk.report.rows import rank_rows
 from tunewise.desk.report.terminal.text import print_report
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.statistics.scores import Scores
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.records import RunRecord, truncated_split
 from tunewise.spec import LoraMethod, PeftMethod
 from tunewise.spec.reading import parse_study
@@ -52,7 +52,7 @@ def test_the_candidate_is_trained_by_itself_at_a_rate_of_its_own(ledger: Ledger)
 
 
 def test_the_search_at_the_candidate_begins_at_the_best_rate_of_the_highest_rank(ledger: Ledger) -> None:
-    folder = StudyFolder.read(ledger)
+    folder = StudyState.read(ledger)
     curve = folder.rank_curves["lora"]
     method = folder.study.arms["lora"]
     assert isinstance(method, LoraMethod)
@@ -67,7 +67,7 @@ def test_the_search_at_the_candidate_begins_at_the_best_rate_of_the_highest_rank
 
 
 def test_the_curve_says_what_every_truncation_scored(ledger: Ledger) -> None:
-    curve = StudyFolder.read(ledger).rank_curves["lora"]
+    curve = StudyState.read(ledger).rank_curves["lora"]
     even = [point for point in curve.points if not point.spread]
     assert [point.rank for point in even] == [1, 2, 4, 8, 16, 32]
     assert [point.parameters for point in even] == [4096 * rank for rank in (1, 2, 4, 8, 16, 32)]
@@ -83,8 +83,8 @@ def test_the_curve_says_what_every_truncation_scored(ledger: Ledger) -> None:
 
 
 def test_runs_of_the_first_search_are_not_stale_and_the_arm_has_no_trials_of_it(ledger: Ledger) -> None:
-    folder = StudyFolder.read(ledger)
-    assert folder.stale == []
+    folder = StudyState.read(ledger)
+    assert folder.stale == ()
     assert len(folder.first_searches) == 3
     assert outlook(folder, folder.records, 0) == {"done": 16, "expected": 16}
     assert len(trials.trials(folder.records, "lora")) == 3
@@ -96,7 +96,7 @@ def test_while_the_search_at_the_highest_rank_goes_on_nothing_is_confirmed(make_
     for max_runs in range(1, 9):
         found = make_study(study=STUDY, max_runs=max_runs)
         roles = [record.spec.role for record in found.records()]
-        method = StudyFolder.read(found).study.arms["lora"]
+        method = StudyState.read(found).study.arms["lora"]
         assert isinstance(method, LoraMethod)
         done = {r.spec.learning_rate for r in found.records() if r.spec.arm == "lora" and r.spec.ranks}
         assert (method.rank == 4) == (len(done) == 3)
@@ -110,7 +110,7 @@ def test_a_rank_that_diverges_at_every_rate_takes_no_part(make_study: StudyWrite
             return record
         return record.replace(status="diverged", evaluations=(), selected_step=None)
 
-    folder = StudyFolder.read(make_study(study=STUDY, change=diverge))
+    folder = StudyState.read(make_study(study=STUDY, change=diverge))
     assert folder.rank_curves == {}
     assert "lora" not in folder.confirmed
     assert "full" in folder.confirmed
@@ -119,7 +119,7 @@ def test_a_rank_that_diverges_at_every_rate_takes_no_part(make_study: StudyWrite
 def test_a_candidate_that_is_another_arm_already_leaves_its_place_to_it(make_study: StudyWriter) -> None:
     same = {"method": "lora", "rank": 4, "targets": "qkv"}
     found = make_study(study={**STUDY, "arms": {**STUDY["arms"], "lora-r4": same}})
-    folder = StudyFolder.read(found)
+    folder = StudyState.read(found)
     assert list(folder.study.arms) == ["full", "lora-r4"]
     assert folder.rank_curves["lora"].candidate == 4
     assert folder.rank_curves["lora"].trained_as == "lora-r4"
@@ -136,8 +136,8 @@ def test_a_candidate_that_is_another_arm_already_leaves_its_place_to_it(make_stu
 
 def curve_of(ledger: Ledger, change: Callable[[str, Scores], Scores], **study: Any) -> RankCurve:
     """The curve of the fake study with its scores changed, by split."""
-    folder = StudyFolder.read(ledger)
-    content = folder.ledger.study().replace(task="sft", **study)
+    folder = StudyState.read(ledger)
+    content = ledger.study().replace(task="sft", **study)
     records = schedule.current(content, folder.data, ledger.records())
 
     def scores(runs: Iterable[RunRecord], split: str) -> list[Scores]:
@@ -165,7 +165,7 @@ def test_a_truncation_is_within_the_margin_only_with_its_interval(ledger: Ledger
 
 
 def test_equal_scores_are_within_any_margin(ledger: Ledger) -> None:
-    folder = StudyFolder.read(ledger)
+    folder = StudyState.read(ledger)
     rate = folder.rank_curves["lora"].learning_rate
     trial = next(r for r in ledger.records() if r.spec.ranks and r.spec.learning_rate == rate)
     whole = folder.scores([trial], "valid")[0]

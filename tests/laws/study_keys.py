@@ -21,7 +21,7 @@ import tunewise.lab.run.training
 from desk import conftest as fake
 from desk import simulated_study
 from tunewise.commands import compare as driver
-from tunewise.desk.planning.budget import affordable
+from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.wording import recommendation
@@ -274,7 +274,8 @@ def afforded(bench: Bench, study: StudySpec) -> Any:
     ledger = Ledger(bench.new())
     lab = fake.FakeLab(ledger, resolved, data, fake.unchanged)
     first = next(spec for spec in schedule.next_runs(resolved, data, [], ()) if spec.role == "tune")
-    cut = affordable(resolved, data, [lab.run(first)])
+    fitted = within_budget(resolved, data, [lab.run(first)])
+    cut = fitted.study if fitted else resolved
     return cut.looks, cut.tuning.cap
 
 

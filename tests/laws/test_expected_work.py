@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from laws.small_studies import LabHere, SmallStudy, small_study
-from tunewise.commands.compare import next_runs, todays
+from tunewise.commands.compare import next_runs
 from tunewise.desk.planning.expected import Length, Runs, expected_runs
 from tunewise.desk.protocol import schedule
+from tunewise.desk.study.state import StudyState
 from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.run import context as lab_run
 
@@ -54,8 +55,8 @@ def done(study: SmallStudy, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(lab_run, "score", noted)
     lab, ledger = LabHere(study.study.machine), study.ledger
     while True:
-        folder = todays(ledger, study.study, study.data, ledger.records())
-        waiting = next_runs(ledger, folder.study, study.data, folder.records)
+        state = StudyState.of(study.study, study.data, ledger.records(), ledger)
+        waiting = next_runs(state)
         if not waiting:
             return trained, scored
         for spec in waiting:

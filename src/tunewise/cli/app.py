@@ -108,7 +108,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Tune one arm only: search its learning rate, confirm it, keep the best model."""
-    from tunewise.cli.words import keep_one_arm
+    from tunewise.desk.protocol.resolve import keep_one_arm
 
     more = ["accept_stale=true"] if accept_stale else []
     _run(keep_one_arm(_study(study, model, data, arm, [*(sets or []), *more]), only), out, again)

@@ -10,7 +10,7 @@ from tunewise.inputs.data_folder import is_saved, is_single_file, split_files, w
 from tunewise.spec.reading import absolute_path, as_name, parse_study, read_study, resolve_paths, set_key
 from tunewise.spec.study import ARM_NAME, StudySpec
 from tunewise.text.plain_yaml import YamlError, load_yaml
-from tunewise.text.suggest import listed, lookup
+from tunewise.text.suggest import listed
 
 
 def study_from_options(
@@ -108,14 +108,6 @@ def study_name(model: str, data: str) -> str:
     """A folder name from what is compared: 'trec6-minilm'. A file named train is known by its folder."""
     source = Path(data).resolve().parent if Path(data).name.startswith("train.") else Path(data)
     return "-".join(as_name(Path(part).name.split(".")[0]) for part in (source, model))[:64]
-
-
-def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
-    """The study with one arm left. Raises SpecError where `only` does not say which."""
-    if only is None and len(study.arms) > 1:
-        raise SpecError(f"which arm should be trained? Say --only NAME. Arms: {', '.join(study.arms)}.")
-    name = only or next(iter(study.arms))
-    return study.replace(arms={name: lookup(study.arms, name, "arm")})
 
 
 def _yaml_value(text: str) -> Any:

@@ -1,6 +1,6 @@
 """The driver: ask the desk what to run next, hand it to the lab, store the records, write the report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,18 +9,17 @@ from tunewise.commands.opening import begin, load_data, require_declarations, re
 from tunewise.commands.planning import planned
 from tunewise.commands.report import StudyResult, written
 from tunewise.desk.fairness import check_before
-from tunewise.desk.planning.budget import affordable
 from tunewise.desk.planning.expected import num_scored, trials_of
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.statistics.metrics import check_asked
 from tunewise.desk.study.declarations import declarations
-from tunewise.desk.study.state import StudyFolder
-from tunewise.desk.study.verdicts import undecided_arms
+from tunewise.desk.study.state import StudyState
+from tunewise.desk.study.verdicts import undecided
 from tunewise.errors import StudyError
 from tunewise.executors.local.client import LabServer
 from tunewise.inputs.input_files import InputFiles
-from tunewise.records import LOST, DataSummary, RunRecord
+from tunewise.records import LOST, RunRecord
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import exclusive
@@ -70,8 +69,8 @@ class Work(NamedTuple):
         return record
 
 
-def run_missing(study: StudySpec, work: Work, again: bool) -> StudyFolder:
-    """The folder of the study once every run that it asks for is there."""
+def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
+    """The state of the study once every run that it asks for is there."""
     ledger, lab, listener = work.ledger, work.lab, work.listener
     listener({"event": "preparing"})
     data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
@@ -91,53 +90,47 @@ def run_missing(study: StudySpec, work: Work, again: bool) -> StudyFolder:
     records = {r.run_id: r for r in stored}
     for run_id in records:
         ledger.clear(run_id)
-    folder = todays(ledger, declared, data, stored)
-    while runs := next_runs(ledger, folder.study, data, folder.records) or undelivered(ledger, folder):
+    state = StudyState.of(declared, data, stored, ledger)
+    while runs := next_runs(state) or undelivered(ledger, state):
         if any(spec.role == "confirm" for spec in runs):
-            declare(ledger, folder.study, data)
-        current = list(folder.records)
+            declare(ledger, state, records.values())
+        current = list(state.records)
         for number, spec in enumerate(runs):
-            listener({"event": "begin", "spec": spec, **outlook(folder, current, len(runs) - number)})
+            listener({"event": "begin", "spec": spec, **outlook(state, current, len(runs) - number)})
             records[spec.run_id] = work.run(spec, data.key)
-            current = schedule.current(folder.study, data, list(records.values()))
-            tidy(ledger, folder.study, current)
-        folder = todays(ledger, declared, data, list(records.values()))
-    return folder
+            current = schedule.current(state.study, data, list(records.values()))
+            tidy(ledger, state.study, current)
+        state = StudyState.of(declared, data, list(records.values()), ledger)
+    return state
 
 
-def unfinished(folder: StudyFolder) -> tuple[str, ...]:
+def unfinished(state: StudyState) -> tuple[str, ...]:
     """A line for every run that the study asked for and that gave no result."""
     return tuple(
         f"{record.spec.arm}, seed {record.spec.seed}: {record.status}" + (f" ({record.message})" * bool(record.message))
-        for record in folder.records
+        for record in state.records
         if record.status in LOST
     )
 
 
-def todays(ledger: Ledger, declared: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> StudyFolder:
-    """The study as its budget and its own trials have it by now, with the records that belong to it."""
-    study = affordable(declared, data, records)
-    return StudyFolder(ledger, study, data, schedule.current(study, data, records)).settled(records)
-
-
-def declare(ledger: Ledger, study: StudySpec, data: DataSummary) -> None:
+def declare(ledger: Ledger, state: StudyState, records: Iterable[RunRecord]) -> None:
     """Store what the study declares, unless an arm was scored on test already: then what stands is what counts."""
-    is_scored = any(r.spec.role == "confirm" and r.status not in LOST for r in ledger.records())
+    is_scored = any(r.spec.role == "confirm" and r.status not in LOST for r in records)
     if ledger.declared() is None or not is_scored:
-        ledger.declare(declarations(study, data))
+        ledger.declare(declarations(state.study, state.data))
 
 
-def next_runs(ledger: Ledger, study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunSpec]:
+def next_runs(state: StudyState) -> list[RunSpec]:
     """The runs that come next, those of the second look once the verdicts of the first are known."""
-    runs = schedule.next_runs(study, data, records, ())
-    if runs or len(study.looks) == 1:
+    runs = schedule.next_runs(state.study, state.data, state.records, ())
+    if runs or len(state.study.looks) == 1:
         return runs
-    return schedule.next_runs(study, data, records, undecided_arms(ledger))
+    return schedule.next_runs(state.study, state.data, state.records, undecided(state))
 
 
-def outlook(folder: StudyFolder, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
+def outlook(state: StudyState, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
     """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
-    study, first = folder.study, len(folder.first_searches)
+    study, first = state.study, len(state.first_searches)
     trained = study.trained_arms
     trials = sum(sum(trials_of(study, arm, "least")) for arm in trained.values())
     expected = num_scored(study) + first + trials + len(trained) * study.looks[0]

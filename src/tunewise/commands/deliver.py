@@ -6,13 +6,14 @@ from tunewise.desk.protocol import confirmations
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.drafts import changed_since
 from tunewise.desk.report.pages.card import write_card
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.spec import RunSpec
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 
 
-def disk_needed(study: StudySpec, data: DataSummary) -> int:
+def disk_needed(study: ResolvedStudy, data: DataSummary) -> int:
     """Bytes of tuned weights that lie on disk at once, at most, and as much again for one being written."""
     sizes = [
         4 * (tuned.trainable_parameters if study.arms[name].method not in ("full", "head") else tuned.total_parameters)
@@ -23,20 +24,20 @@ def disk_needed(study: StudySpec, data: DataSummary) -> int:
     return kept + 2 * max(sizes, default=0)
 
 
-def undelivered(ledger: Ledger, folder: StudyFolder) -> list[RunSpec]:
+def undelivered(ledger: Ledger, state: StudyState) -> list[RunSpec]:
     """The runs whose weights should be delivered and are gone or damaged: they are made again."""
-    if folder.study.keep == "none":
+    if state.study.keep == "none":
         return []
-    best = {arm: _best(runs) for arm, runs in _deliverable_runs(folder.study, folder.records).items()}
+    best = {arm: _best(runs) for arm, runs in _deliverable_runs(state.study, state.records).items()}
     return [
         record.spec
         for arm, record in best.items()
         # an accepted stale run cannot be made again as it was
-        if not ledger.has_weights(arm, record) and not changed_since(record.spec, folder.data)
+        if not ledger.has_weights(arm, record) and not changed_since(record.spec, state.data)
     ]
 
 
-def tidy(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
+def tidy(ledger: Ledger, study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
     """Delete the weights that `keep` does not keep."""
     if study.keep == "all":
         return
@@ -47,7 +48,7 @@ def tidy(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None
                 ledger.drop_weights(record.run_id)
 
 
-def deliver(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> None:
+def deliver(ledger: Ledger, study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
     """Put the confirmed run with the best valid score of every arm into best/<arm>, with its model card."""
     if study.keep == "none":
         return
@@ -57,7 +58,7 @@ def deliver(ledger: Ledger, study: StudySpec, records: Sequence[RunRecord]) -> N
         write_card(ledger, study, record)
 
 
-def _deliverable_runs(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+def _deliverable_runs(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     chosen = confirmations.confirmed(study, records)
     return {arm: runs for arm, runs in chosen.items() if study.arms[arm].method != "existing" and runs}
 

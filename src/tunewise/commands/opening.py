@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunewise.desk.protocol.resolve import settled_with
 from tunewise.desk.study.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
 from tunewise.records import DataSummary, RunRecord
-from tunewise.records.plan import settled_with
 from tunewise.spec import StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.files import read_text
 from tunewise.storage.ledger import DECLARATIONS, DEFAULT_ROOT, Ledger
 from tunewise.text.numbers import duration
@@ -26,7 +27,7 @@ def begin(study: StudySpec, out: Path | str | None) -> Ledger:
     return ledger
 
 
-def require_no_stale(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> None:
+def require_no_stale(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> None:
     """Raises StudyError where finished runs would be made again without anybody having asked for it."""
     # micro-batches of `auto` are what they were: the plan that tells them takes time
     for tokens in {record.spec.train.micro_batch_tokens for record in records}:

@@ -16,6 +16,7 @@ from tunewise.executors.local.client import LabServer
 from tunewise.records import LOST, DataSummary
 from tunewise.records.plan import PlanRequest, StudyPlan
 from tunewise.spec import StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import exclusive
 from tunewise.storage.scratch import scratch_folder
@@ -47,7 +48,7 @@ def check(
     return Checked(settled(resolved, plan), data, plan, tuple(missing))
 
 
-def _would_be_lost(ledger: Ledger, study: StudySpec, data: DataSummary) -> tuple[str, ...]:
+def _would_be_lost(ledger: Ledger, study: ResolvedStudy, data: DataSummary) -> tuple[str, ...]:
     """What `compare` would refuse in this folder, in a sentence."""
     try:
         stored = [r for r in ledger.records() if r.status not in LOST]
@@ -72,7 +73,7 @@ def plan(
     """
     with scratch_folder() as scratch, LabServer(study.machine) as lab:
         found = lab.plan(study, scratch, request or PlanRequest())
-        study = resolve.resolve_as_planned(study, found)
+        resolved = resolve.resolve_as_planned(study, found)
         if not probe or request is not None:
             return found
-        return timed(lab, settled(study, found), scratch, found, tell)
+        return timed(lab, settled(resolved, found), scratch, found, tell)

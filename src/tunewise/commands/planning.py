@@ -12,7 +12,7 @@ from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.local.client import LabServer
 from tunewise.records import DataSummary
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
-from tunewise.spec import StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 
 MOST_PROBED = 6  # arms that are really tried; each takes seconds, and the speed of others follows from theirs
@@ -22,7 +22,7 @@ Listener = Callable[[dict[str, Any]], None]
 def planned(
     lab: LabServer,
     ledger: Ledger,
-    study: StudySpec,
+    study: ResolvedStudy,
     data: DataSummary,
     listener: Listener = lambda event: None,
     *,
@@ -53,7 +53,11 @@ def planned(
 
 
 def timed(
-    lab: LabServer, study: StudySpec, folder: Path, found: StudyPlan, tell: Callable[[str], None] = lambda message: None
+    lab: LabServer,
+    study: ResolvedStudy,
+    folder: Path,
+    found: StudyPlan,
+    tell: Callable[[str], None] = lambda message: None,
 ) -> StudyPlan:
     """The plan, made in `folder`, with the time that its arms and the whole study take on this machine.
 

@@ -110,13 +110,6 @@ def plan_key(study: StudySpec) -> str:
     return hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:8]
 
 
-def settled_with(study: StudySpec, tokens: int | Literal["auto"]) -> StudySpec:
-    """The study with `micro_batch_tokens: auto` replaced by `tokens`."""
-    if study.train.micro_batch_tokens != "auto":
-        return study
-    return study.replace(train=study.train.replace(micro_batch_tokens=tokens))
-
-
 def fitting_tokens(plan: StudyPlan) -> int:
     """The largest micro-batch, up to the planned one, with which the step of every arm fits; an example at least."""
     room = TIGHT * plan.memory_bytes

@@ -15,7 +15,7 @@ from tunewise.desk.fairness.finding import Finding as Finding
 from tunewise.desk.fairness.finding import Severity
 from tunewise.desk.fairness.finding import listed as listed
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 
 RULES_BEFORE: tuple[Rule, ...] = (
     tuning.unequal_rule,
@@ -59,8 +59,8 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
 RULES = RULES_BEFORE + RULES_ON_RECORDS
 
 
-def check_before(study: StudySpec, data: DataSummary) -> tuple[Finding, ...]:
-    """What is found before anything is trained, the blocking findings first. `study` is resolved."""
+def check_before(study: ResolvedStudy, data: DataSummary) -> tuple[Finding, ...]:
+    """What is found before anything is trained, the blocking findings first."""
     return _ordered(finding for rule in RULES_BEFORE for finding in rule(Case(study, data)))
 
 

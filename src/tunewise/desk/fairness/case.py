@@ -10,14 +10,14 @@ from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.protocol import confirmations, trials
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.records import DataSummary, RunRecord, Tuned
-from tunewise.spec import StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 
 
 @dataclass(frozen=True)
 class Case:
     """What the rules look at. Before a study there are no records."""
 
-    study: StudySpec  # resolved
+    study: ResolvedStudy
     data: DataSummary
     records: Sequence[RunRecord] = ()  # the current ones, of any role
     stale: Sequence[RunRecord] = ()  # in the study folder, but of another study: settings that were changed since

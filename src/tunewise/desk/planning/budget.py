@@ -8,24 +8,19 @@ from tunewise.desk.protocol import schedule
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import StudySpec, parse_budget
+from tunewise.spec import parse_budget
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.numbers import duration
 
 
 class Plan(NamedTuple):
     """What fits into the budget."""
 
-    study: StudySpec
+    study: ResolvedStudy
     sentence: str
 
 
-def affordable(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> StudySpec:
-    """The study as its budget allows; as declared without one, and until a first trial tells what a run costs."""
-    plan = within_budget(study, data, records)
-    return study if plan is None else plan.study
-
-
-def fit(study: StudySpec, data: DataSummary, first: RunRecord, seconds: float) -> Plan:
+def fit(study: ResolvedStudy, data: DataSummary, first: RunRecord, seconds: float) -> Plan:
     """The largest version of `study` that is expected to end within `seconds`; the smallest where none is.
 
     `first` is the study's first learning-rate trial, from which the time of every other run is estimated; it counts.
@@ -38,7 +33,7 @@ def fit(study: StudySpec, data: DataSummary, first: RunRecord, seconds: float) -
     return Plan(versions[chosen], _sentence(study, versions[chosen], data, needed[chosen], seconds))
 
 
-def _versions(study: StudySpec) -> Iterator[StudySpec]:
+def _versions(study: ResolvedStudy) -> Iterator[ResolvedStudy]:
     """From the declared study to the smallest one that can still say a word; each smaller than the one before."""
     least_cap = 3 if study.tuning.search == "short" else study.tuning.rates
     steps: Sequence[tuple[int, int, int]] = (  # looks, seeds of the last look, cap; all at most
@@ -58,7 +53,7 @@ def _versions(study: StudySpec) -> Iterator[StudySpec]:
         last = version
 
 
-def expected_seconds(study: StudySpec, data: DataSummary, first: RunRecord) -> float:
+def expected_seconds(study: ResolvedStudy, data: DataSummary, first: RunRecord) -> float:
     """Wall-clock seconds of the whole study at its cap, if every step takes as long as one of `first` did.
 
     Scoring is taken as proportional to tokens, in whatever precision.
@@ -78,14 +73,14 @@ def expected_seconds(study: StudySpec, data: DataSummary, first: RunRecord) -> f
     )
 
 
-def first_trial(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> RunRecord | None:
+def first_trial(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> RunRecord | None:
     """The first trial that the schedule asks for, if it is done: the same record however often the study is resumed."""
     trials = (spec for spec in schedule.next_runs(study, data, (), ()) if spec.role == "tune")
     wanted = next(trials, None)
     return next((r for r in records if wanted and r.run_id == wanted.run_id and r.usage), None)
 
 
-def within_budget(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> Plan | None:
+def within_budget(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> Plan | None:
     """What fits into the study's own budget, as far as its first trial tells; None: no budget, or nothing known yet."""
     first = first_trial(study, data, records) if study.budget else None
     if study.budget is None or first is None:
@@ -93,7 +88,7 @@ def within_budget(study: StudySpec, data: DataSummary, records: Sequence[RunReco
     return fit(study, data, first, parse_budget(study.budget))
 
 
-def _sentence(declared: StudySpec, chosen: StudySpec, data: DataSummary, needed: float, seconds: float) -> str:
+def _sentence(declared: ResolvedStudy, chosen: ResolvedStudy, data: DataSummary, needed: float, seconds: float) -> str:
     time = f"about {duration(needed)} of {duration(seconds)}"
     if needed > seconds:
         fits = f"Even the smallest version needs {time}: fewer arms, fewer steps or less data would fit."

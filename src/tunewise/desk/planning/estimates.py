@@ -9,7 +9,8 @@ from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, smallest_margin
 from tunewise.records.plan import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
-from tunewise.spec import TASKS, StudySpec
+from tunewise.spec import TASKS
+from tunewise.spec.resolved import ResolvedStudy
 
 Fit = Literal["fits", "tight", "does not fit"]
 
@@ -58,14 +59,14 @@ def epoch_seconds(arm: ArmPlan, plan: StudyPlan) -> float | None:
     return arm.speed.step_seconds * plan.work.steps_in(rows)
 
 
-def length(study: StudySpec, plan: StudyPlan) -> Length | None:
+def length(study: ResolvedStudy, plan: StudyPlan) -> Length | None:
     """What the number of runs and scorings depends on; None: not known without data."""
     if not plan.work.splits or plan.work.num_steps is None:
         return None
     return Length(plan.work.num_steps, has_general=TASKS[plan.task].has_general_text and study.forgetting.tokens > 0)
 
 
-def study_seconds(study: StudySpec, plan: StudyPlan) -> StudySeconds | None:
+def study_seconds(study: ResolvedStudy, plan: StudyPlan) -> StudySeconds | None:
     """What all runs of a resolved study take, by the speeds of its arms. None: not known.
 
     What models write is left out, and what `extract` does beside scoring. An arm whose rank is not known yet is taken
@@ -96,7 +97,7 @@ def _seconds(runs: Runs, speed: Speed, tokens: Mapping[str, int]) -> float:
     return runs.num_runs * (_training_seconds(runs, speed) + scoring)
 
 
-def training_seconds(study: StudySpec, plan: StudyPlan, arm: str) -> float | None:
+def training_seconds(study: ResolvedStudy, plan: StudyPlan, arm: str) -> float | None:
     """Of the optimizer steps of one confirmed run of an arm; None: not known."""
     known_length, speed = length(study, plan), plan.arms[arm].speed
     if known_length is None or speed is None:
@@ -108,7 +109,7 @@ def _training_seconds(runs: Runs, speed: Speed) -> float:
     return runs.num_steps * speed.step_seconds + runs.pauses * (speed.resume_seconds or 0.0)
 
 
-def resolvable_margin(study: StudySpec, plan: StudyPlan) -> tuple[float, str] | None:
+def resolvable_margin(study: ResolvedStudy, plan: StudyPlan) -> tuple[float, str] | None:
     """The smallest margin that the test set and the seeds can resolve, and its metric; None: not known, or none."""
     units = next((split.units for split in plan.work.splits if split.split == "test"), None)
     metric = primary_metric(plan.task, study.primary)

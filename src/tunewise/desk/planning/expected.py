@@ -7,11 +7,11 @@ from tunewise.desk.protocol.drafts import short_training
 from tunewise.desk.protocol.resolve import twin
 from tunewise.spec import (
     Role,
-    StudySpec,
     TrainedArm,
     TrainSpec,
     forgetting_steps,
 )
+from tunewise.spec.resolved import ResolvedStudy
 
 # of every search: no rate beyond those that it begins with, or all that the cap allows
 Extent = Literal["least", "cap"]
@@ -51,14 +51,14 @@ class Length(NamedTuple):
     has_general: bool  # forgetting is measured
 
 
-def trials_of(study: StudySpec, arm: TrainedArm, extent: Extent) -> Trials:
+def trials_of(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials:
     """Of an arm that trains; `rank: auto` is searched twice, at its highest rank and at the candidate."""
     once = _one_search(study, arm, extent)
     times = 2 if arm.has_open_rank else 1
     return Trials(once.full_length * times, once.short * times)
 
 
-def _one_search(study: StudySpec, arm: TrainedArm, extent: Extent) -> Trials:
+def _one_search(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials:
     tuning, short = study.tuning, 0
     if arm.rates is not None:  # these alone
         full_length = len(arm.rates)
@@ -74,12 +74,12 @@ def _one_search(study: StudySpec, arm: TrainedArm, extent: Extent) -> Trials:
     return Trials(full_length * tuning.seeds, short * tuning.seeds)
 
 
-def num_scored(study: StudySpec) -> int:
+def num_scored(study: ResolvedStudy) -> int:
     """Runs that only score: the base, and what was trained elsewhere."""
     return 1 + len(study.arms) - len(study.trained_arms)
 
 
-def expected_runs(study: StudySpec, length: Length, extent: Extent) -> Iterator[Runs]:
+def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Iterator[Runs]:
     """All runs of a resolved study up to its first look.
 
     With `least`, an arm with `rank: auto` ends with its first search where another arm may be what it becomes.
@@ -98,13 +98,13 @@ def expected_runs(study: StudySpec, length: Length, extent: Extent) -> Iterator[
         yield confirmations(study, name, length, study.looks[0])
 
 
-def second_look(study: StudySpec, length: Length) -> Iterator[Runs]:
+def second_look(study: ResolvedStudy, length: Length) -> Iterator[Runs]:
     """The runs that a second look adds if every arm goes on to it; none where there is one look."""
     for name in study.trained_arms if study.looks[1:] else ():
         yield confirmations(study, name, length, study.looks[-1] - study.looks[0])
 
 
-def _search(study: StudySpec, name: str, length: Length, extent: Extent, truncated: int) -> Iterator[Runs]:
+def _search(study: ResolvedStudy, name: str, length: Length, extent: Extent, truncated: int) -> Iterator[Runs]:
     trials, general = _one_search(study, study.trained_arms[name], extent), int(length.has_general)
     if trials.short:
         train = short_training(study.train, length.num_steps)
@@ -116,7 +116,7 @@ def _search(study: StudySpec, name: str, length: Length, extent: Extent, truncat
     yield Runs(name, "tune", trials.full_length, length.num_steps, len(at) + truncated, general, pauses=pauses)
 
 
-def confirmations(study: StudySpec, name: str, length: Length, num_runs: int) -> Runs:
+def confirmations(study: ResolvedStudy, name: str, length: Length, num_runs: int) -> Runs:
     """Confirmed runs of an arm that trains.
 
     Valid is scored at every evaluation, at those points of the forgetting curve that are none, and as extracted.
@@ -144,7 +144,7 @@ def evaluated(train: TrainSpec, num_steps: int) -> frozenset[int]:
     return train.evaluation_steps(num_steps) - {0}
 
 
-def _may_leave(study: StudySpec, name: str) -> bool:
+def _may_leave(study: ResolvedStudy, name: str) -> bool:
     """Whether another arm is what this one with `rank: auto` would be at some rank that it may take."""
     arm = study.lora_arms[name]
-    return any(twin(study.arms, name, rank) for rank in (*arm.truncations, arm.top_rank))
+    return any(twin(study.arms, name, arm.at(rank)) for rank in (*arm.truncations, arm.top_rank))

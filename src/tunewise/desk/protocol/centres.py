@@ -3,7 +3,8 @@
 import math
 
 from tunewise.records.data import DataSummary, num_steps
-from tunewise.spec import StudySpec, TrainedArm
+from tunewise.spec import TrainedArm
+from tunewise.spec.resolved import ResolvedStudy
 
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
 
@@ -12,7 +13,7 @@ SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead o
 FULL_CENTRES = {"bert": 5e-5, "roberta": 2e-5, "distilbert": 5e-5, "deberta-v2": 2e-5, "modernbert": 5e-5}
 
 
-def centre(study: StudySpec, data: DataSummary, method: TrainedArm) -> float:
+def centre(study: ResolvedStudy, data: DataSummary, method: TrainedArm) -> float:
     """The learning rate at which the search of an arm begins.
 
     Full: a table by model family, else 5e-5 (2000 / hidden)^0.5. LoRA: 10 times that (15 times in runs under 100

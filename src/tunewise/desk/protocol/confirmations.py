@@ -5,10 +5,10 @@ from itertools import pairwise
 
 from tunewise.desk.protocol.trials import selected_rates
 from tunewise.records import LOST, RunRecord
-from tunewise.spec import StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 
 
-def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+def confirmed(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Per arm its confirmation runs by rising seed, of the `records` that `asked_for` leaves.
 
     A seed that an arm lost is left out of all arms that ran it: of all, or at the second look of those that went on
@@ -31,7 +31,7 @@ def confirmed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, list[
     return found
 
 
-def _confirmations_by_seed(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, dict[int, RunRecord]]:
+def _confirmations_by_seed(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, dict[int, RunRecord]]:
     """Per arm the confirmation runs at its chosen rate, lost ones too."""
     rates = selected_rates(study, records)
     found: dict[str, dict[int, RunRecord]] = {}
@@ -42,13 +42,13 @@ def _confirmations_by_seed(study: StudySpec, records: Sequence[RunRecord]) -> di
     return found
 
 
-def seeds_by_look(study: StudySpec) -> list[tuple[int, ...]]:
+def seeds_by_look(study: ResolvedStudy) -> list[tuple[int, ...]]:
     """The seeds that each look adds."""
     seeds = study.confirmation_seeds()
     return [seeds[begin:end] for begin, end in pairwise((0, *study.looks))]
 
 
-def asked_for(study: StudySpec, records: Sequence[RunRecord], undecided: Collection[str]) -> list[RunRecord]:
+def asked_for(study: ResolvedStudy, records: Sequence[RunRecord], undecided: Collection[str]) -> list[RunRecord]:
     """The records without second-look runs of arms that do not go on to it; with nothing undecided, of the first look.
 
     Such runs are left over from another margin or other looks; to read them would be a look that nobody declared.
@@ -58,7 +58,7 @@ def asked_for(study: StudySpec, records: Sequence[RunRecord], undecided: Collect
     return [r for r in records if r.spec.role != "confirm" or r.spec.seed in first or r.spec.arm in arms]
 
 
-def going_on(study: StudySpec, undecided: Collection[str]) -> list[str]:
+def going_on(study: ResolvedStudy, undecided: Collection[str]) -> list[str]:
     """The arms that go on to the second look: those undecided at the first, full, and the reference of gain."""
     if not undecided:
         return []

@@ -12,15 +12,15 @@ from tunewise.spec import (
     Method,
     Role,
     RunSpec,
-    StudySpec,
     TrainSpec,
 )
+from tunewise.spec.resolved import ResolvedStudy
 
 OLDEST = datetime.min.replace(tzinfo=UTC)
 SHORT_TRIAL_SHARE = 0.15  # of a run's steps
 
 
-def short_schedule(study: StudySpec, data: DataSummary) -> TrainSpec:
+def short_schedule(study: ResolvedStudy, data: DataSummary) -> TrainSpec:
     """The training of a short trial of the study."""
     return short_training(study.train, num_steps(study, data))
 
@@ -49,7 +49,7 @@ def changed_since(run: RunSpec, data: DataSummary) -> tuple[str, ...]:
 class Drafts:
     """Run specs of one study: what all runs share, written once."""
 
-    def __init__(self, study: StudySpec, data: DataSummary) -> None:
+    def __init__(self, study: ResolvedStudy, data: DataSummary) -> None:
         self.study, self.data = study, data
 
     def match(self, record: RunRecord) -> RunRecord | None:

@@ -7,20 +7,21 @@ candidate: it is trained by itself, at a rate of its own and with fresh seeds, a
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol import trials as trials_module
+from tunewise.desk.protocol.resolve import twin
 from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
 from tunewise.desk.statistics.scores import Scores
 from tunewise.records import DataSummary, RunRecord, Tuned, truncated_split
-from tunewise.spec import DEFAULT_MARGINS, LoraMethod, StudySpec
+from tunewise.spec import DEFAULT_MARGINS, LoraMethod
+from tunewise.spec.resolved import ResolvedStudy
 
 ReadScores = Callable[[Iterable[RunRecord], str], list[Scores]]
 
 
 def rank_curves(
-    study: StudySpec, data: DataSummary, records: Sequence[RunRecord], scores: ReadScores
+    study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], scores: ReadScores
 ) -> dict[str, RankCurve]:
     """The curve of every arm with `rank: auto` whose search is over; `records` are the current ones of `study`.
 
@@ -38,7 +39,7 @@ def rank_curves(
     return found
 
 
-def _reference(study: StudySpec, records: Sequence[RunRecord]) -> list[RunRecord]:
+def _reference(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[RunRecord]:
     """What gain is measured over, as scored on valid: the base, or the trials of the head arm at its best rate."""
     arm = study.reference_arm
     if arm == "base":
@@ -47,7 +48,7 @@ def _reference(study: StudySpec, records: Sequence[RunRecord]) -> list[RunRecord
 
 
 def _curve(
-    study: StudySpec,
+    study: ResolvedStudy,
     method: LoraMethod,
     trials: Sequence[RunRecord],
     reference: Sequence[RunRecord],
@@ -88,16 +89,15 @@ def _curve(
         num_units=len(set(whole[0].units)),
         points=tuple(points),
         candidate=candidate,
-        trained_as=resolve.twin(study.arms, spec.arm, candidate) or spec.arm,
+        trained_as=twin(study.arms, spec.arm, method.at(candidate)) or spec.arm,
     )
 
 
-def margin_on_valid(study: StudySpec, metric: str, whole: Sequence[Scores], reference: Sequence[Scores]) -> float:
+def margin_on_valid(study: ResolvedStudy, metric: str, whole: Sequence[Scores], reference: Sequence[Scores]) -> float:
     """The declared margin in units of the metric on valid; of its parts the smaller.
 
     A share of the gain is that of `whole` over `reference`.
     """
-    assert study.task is not None, "resolved"
     is_about = primary_metric(study.task, study.primary) == metric
     margin = study.margin_in(metric) if is_about else DEFAULT_MARGINS[metric]
     parts = [] if margin.absolute is None else [margin.absolute]

@@ -1,27 +1,46 @@
-"""From the study as written to the study that runs: task, placements, head arm, ranks."""
+"""From the study as written to the study that runs, in this order.
+
+1. Its paths are the command's (spec/reading.py), and of its arms the command may keep one.
+2. `resolve`: the task, an arm for every placement of `targets: auto`, and the head arm. From here on it is resolved.
+3. `settled`: the tokens of a micro-batch, as the plan found them.
+4. What fits into its budget, once its first trial is done (desk/planning/budget.py).
+5. `settle`: the ranks that its own trials chose.
+
+The first three are done once, by a command. The last two follow from the records, in desk/study/state.py.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from tunewise.desk.protocol.trials import selected_rates
 from tunewise.errors import SpecError
 from tunewise.records import DataSummary, RunRecord, Tuned
 from tunewise.records.data import num_steps
-from tunewise.records.plan import StudyPlan, settled_with
-from tunewise.spec import Method, StudySpec, Task, TrainSpec, same_arm
+from tunewise.records.plan import StudyPlan
+from tunewise.spec import LoraMethod, Method, StudySpec, Task, TrainSpec, same_arm
 from tunewise.spec.expand import PLACEMENTS, arm_name, expand, with_head_arm
-
-
-def settled(study: StudySpec, plan: StudyPlan | None) -> StudySpec:
-    """The study with `micro_batch_tokens: auto` replaced by what the plan found; by the default without a plan."""
-    return settled_with(study, plan.micro_batch_tokens if plan else TrainSpec().tokens_at_once)
-
+from tunewise.spec.resolved import ResolvedStudy
+from tunewise.text.suggest import lookup
 
 # 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/04-results.md).
 MIN_STEPS_FOR_SHORT_TRIALS = 40
 
+# --- one arm
 
-def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
+
+def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
+    """The study with one arm left. Raises SpecError where `only` does not say which."""
+    if only is None and len(study.arms) > 1:
+        raise SpecError(f"which arm should be trained? Say --only NAME. Arms: {', '.join(study.arms)}.")
+    name = only or next(iter(study.arms))
+    return study.replace(arms={name: lookup(study.arms, name, "arm")})
+
+
+# --- task, placements, head arm
+
+
+def resolve(study: StudySpec, data: DataSummary) -> ResolvedStudy:
     """The study with its task filled in, an arm for every placement of `targets: auto` and, where there is a new head,
     the `head` arm that tunes its rate.
 
@@ -30,12 +49,12 @@ def resolve(study: StudySpec, data: DataSummary) -> StudySpec:
     return completed(study, data.task, data.arms, num_steps(study, data))
 
 
-def resolve_as_planned(study: StudySpec, plan: StudyPlan) -> StudySpec:
+def resolve_as_planned(study: StudySpec, plan: StudyPlan) -> ResolvedStudy:
     """As `resolve`, from the plan of a study whose data is not prepared."""
     return completed(study, plan.task, {name: arm.tuned for name, arm in plan.arms.items()}, plan.work.num_steps)
 
 
-def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: int | None) -> StudySpec:
+def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: int | None) -> ResolvedStudy:
     """The study with its task and the arms that nobody wrote down.
 
     `arms`: what each of them trains, those of every placement included; `steps`: of a run, None: not known.
@@ -47,7 +66,8 @@ def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: in
             f"tuning.search: short needs runs of at least {MIN_STEPS_FOR_SHORT_TRIALS} optimizer steps, but these have "
             f"{steps}. Leave it out, or train longer (train.epochs)."
         )
-    return with_head_arm(study.replace(task=task), task)
+    study = with_head_arm(study, task)
+    return ResolvedStudy.model_validate({**study.model_dump(), "task": task})
 
 
 def _placement_costs(name: str, arms: Mapping[str, Tuned]) -> dict[str, int]:
@@ -56,7 +76,25 @@ def _placement_costs(name: str, arms: Mapping[str, Tuned]) -> dict[str, int]:
     return {placement: tuned.rank_parameters for placement, tuned in found.items() if tuned and tuned.rank_parameters}
 
 
-def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, int]) -> StudySpec:
+# --- tokens of a micro-batch
+
+
+def settled(study: ResolvedStudy, plan: StudyPlan | None) -> ResolvedStudy:
+    """The study with `micro_batch_tokens: auto` replaced by what the plan found; by the default without a plan."""
+    return settled_with(study, plan.micro_batch_tokens if plan else TrainSpec().tokens_at_once)
+
+
+def settled_with(study: ResolvedStudy, tokens: int | Literal["auto"]) -> ResolvedStudy:
+    """The study with `micro_batch_tokens: auto` replaced by `tokens`."""
+    if study.train.micro_batch_tokens != "auto":
+        return study
+    return study.replace(train=study.train.replace(micro_batch_tokens=tokens))
+
+
+# --- ranks
+
+
+def settle(study: ResolvedStudy, records: Sequence[RunRecord], ranks: Mapping[str, int]) -> ResolvedStudy:
     """The study with `rank: auto` replaced by the ranks that were chosen (desk/protocol/ranks.py), where they were.
 
     An arm that becomes what another one is already leaves its place to that one.
@@ -68,18 +106,16 @@ def settle(study: StudySpec, records: Sequence[RunRecord], ranks: Mapping[str, i
     arms = dict(study.arms)
     for name, rank in ranks.items():
         searched = study.lora_arms[name]
-        if twin(arms, name, rank):
+        method = searched.at(rank)
+        if twin(arms, name, method):
             del arms[name]
             continue
-        method = searched.at(rank)
         shift = math.sqrt(searched.scale * searched.top_rank / (method.scale * rank))
         arms[name] = method.replace(learning_rate=float(f"{rates[name] * shift:.3g}"))
     return study.replace(arms=arms)
 
 
-def twin(arms: Mapping[str, Method], name: str, rank: int) -> str | None:
-    """The arm that is what the named one is at this rank, and takes its place; None: there is none."""
-    searched = arms[name]
-    assert searched.method == "lora", "the arms with a rank to choose are LoRA"
-    wanted = same_arm(searched.at(rank))
+def twin(arms: Mapping[str, Method], name: str, method: LoraMethod) -> str | None:
+    """The arm that is what the named one becomes as `method`, and takes its place; None: there is none."""
+    wanted = same_arm(method)
     return next((other for other, arm in arms.items() if other != name and same_arm(arm) == wanted), None)

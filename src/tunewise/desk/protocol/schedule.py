@@ -18,11 +18,11 @@ from tunewise.records import MAX_ATTEMPTS, DataSummary, RunRecord
 from tunewise.records.data import num_steps as num_steps
 from tunewise.spec import (
     RunSpec,
-    StudySpec,
 )
+from tunewise.spec.resolved import ResolvedStudy
 
 
-def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
+def current(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records that belong to this very study, under its names of the arms; stale ones are left out.
 
     A record belongs if its run, drafted anew from today's study and data, has the same id. With a new head it
@@ -38,7 +38,7 @@ def current(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -
     return _searched(study, data, kept)
 
 
-def _searched(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
+def _searched(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records without trials that the search of their arm would not have made."""
     found = {arm: found for arm in study.arms if (found := arm_search(study, data, records, arm))}
     # a rate may be waiting for some of its seeds alone
@@ -52,11 +52,11 @@ def _searched(study: StudySpec, data: DataSummary, records: Sequence[RunRecord])
 
 
 def next_runs(
-    study: StudySpec, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str]
+    study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str]
 ) -> list[RunSpec]:
     """The runs that can be started now; empty when the study is complete, or its first look is and nothing undecided.
 
-    `study` is resolved, `records` are `current`. `undecided` are the arms whose verdict at the first look was open;
+    `records` are `current`. `undecided` are the arms whose verdict at the first look was open;
     before that look is complete nobody can know them, and they are not looked at.
     """
     ended = [record for record in records if record.status != "failed" or record.attempts >= MAX_ATTEMPTS]

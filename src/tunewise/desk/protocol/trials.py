@@ -8,7 +8,8 @@ from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.search import Search, best_rate, brackets_best, search
 from tunewise.records import LOST, DataSummary, Evaluation, RunRecord, Status
 from tunewise.records.selection import pooled, selection_losses
-from tunewise.spec import Role, StudySpec
+from tunewise.spec import Role
+from tunewise.spec.resolved import ResolvedStudy
 
 TRIALS: tuple[Role, ...] = ("tune", "short")
 
@@ -27,7 +28,7 @@ def selected_evaluation(record: RunRecord) -> Evaluation | None:
     return next((e for e in record.evaluations if e.step == record.selected_step), None)
 
 
-def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord], arm: str) -> Search | None:
+def arm_search(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], arm: str) -> Search | None:
     """How far the search of an arm is; None where nothing is trained."""
     method = study.trained_arms.get(arm)
     if method is None:
@@ -42,7 +43,7 @@ def arm_search(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]
     return search(study.tuning, centre(study, data, method), full, short, selection_losses)
 
 
-def shared_head_rate(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
+def shared_head_rate(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
     """The learning rate of new weights in every arm; None where there are none, or while it is not known."""
     if not data.num_new_parameters:
         return None
@@ -97,19 +98,19 @@ def measured_losses(found: Sequence[Trial]) -> dict[float, float | None]:
     return trial_losses([trial for trial in found if trial.status not in LOST])
 
 
-def selected_rates(study: StudySpec, records: Sequence[RunRecord]) -> dict[str, float]:
+def selected_rates(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, float]:
     """The best tried rate of every arm that has one, and fits in memory."""
     best = {arm: best_rate(trial_losses(trials(records, arm))) for arm in study.arms if fits(records, arm)}
     return {arm: rate for arm, rate in best.items() if rate is not None}
 
 
-def chosen_trials(study: StudySpec, records: Sequence[RunRecord], arm: str) -> list[RunRecord]:
+def chosen_trials(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> list[RunRecord]:
     """The full-length trials of an arm at its best tried rate, one for every search seed; none without a rate."""
     rate = selected_rates(study, records).get(arm)
     return [r for r in records if rate and (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
 
 
-def is_bracketed(study: StudySpec, records: Sequence[RunRecord], arm: str) -> bool:
+def is_bracketed(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> bool:
     """True if worse (or diverged) rates were tried on both sides of the chosen one, or nothing is trained.
 
     A failed trial is no worse rate: nobody knows what it would have reached.

@@ -13,13 +13,14 @@ from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary
 from tunewise.spec import StudySpec, canonical_json
+from tunewise.spec.resolved import ResolvedStudy
 
 DEFAULT_COST = StudySpec.model_fields["cost"].default
 CHANGED = "declarations-changed"
 
 
-def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
-    """Arms, margin, metric, data, looks and cost as plain data; `study` is resolved.
+def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
+    """Arms, margin, metric, data, looks and cost as plain data.
 
     Names of arms, paths and the centres of searches decide nothing and are left out; of `rank: auto` the rank counts.
     """
@@ -42,7 +43,7 @@ def declarations(study: StudySpec, data: DataSummary) -> dict[str, Any]:
     return declared if study.cost == DEFAULT_COST else {**declared, "cost": study.cost}
 
 
-def changed(declared: Mapping[str, Any] | None, study: StudySpec, data: DataSummary) -> tuple[str, ...]:
+def changed(declared: Mapping[str, Any] | None, study: ResolvedStudy, data: DataSummary) -> tuple[str, ...]:
     """Which of the declarations are others than those stored before; nothing where nothing was stored."""
     if declared is None:
         return ()

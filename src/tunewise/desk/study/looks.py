@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from tunewise.desk.protocol import confirmations, schedule
 from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 
 # Why an arm is undecided although no number of further seeds would decide it: it does not go on.
 SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "headroom", "blocked"})
 
-Decide = Callable[[StudyFolder, float], Sequence[Verdict]]  # the verdicts of a look, its one-sided error given
+Decide = Callable[[StudyState, float], Sequence[Verdict]]  # the verdicts of a look, its one-sided error given
 
 
 @dataclass(frozen=True)
 class Reading:
     """What may be read of a study today."""
 
-    folder: StudyFolder  # with the records that the protocol asked for, and no others
+    state: StudyState  # with the records that the protocol asked for, and no others
     undecided: tuple[str, ...]  # arms that go on to the second look; empty where there is none, or it is not known yet
     is_complete: bool  # the last look that the study needs is complete
     verdicts: tuple[Verdict, ...]  # empty unless it is
-    read_in: dict[str, StudyFolder]  # arm -> the folder with the runs that its verdict was read in
+    read_in: dict[str, StudyState]  # arm -> the state with the runs that its verdict was read in
     looks: dict[str, int]  # arm -> seeds of the look at which its verdict was read
 
 
-def read_looks(everything: StudyFolder, decide: Decide) -> Reading:
+def read_looks(everything: StudyState, decide: Decide) -> Reading:
     """What may be read of a study, `decide` being asked of complete looks alone: the second, of the arms it is for."""
     study, data = everything.study, everything.data
     first = everything.asked_for(())

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from tunewise.desk.fairness.finding import count
 from tunewise.desk.protocol.drafts import Drafts, changed_since
 from tunewise.records import LOST, DataSummary, RunRecord
-from tunewise.spec import NUMERICS, RunSpec, StudySpec
+from tunewise.spec import NUMERICS, RunSpec
+from tunewise.spec.resolved import ResolvedStudy
 
 
 class Stale(NamedTuple):
@@ -20,7 +21,7 @@ class Stale(NamedTuple):
     is_acceptable: bool  # `accept_stale` takes them
 
 
-def find_stale(study: StudySpec, data: DataSummary, records: Sequence[RunRecord]) -> Stale | None:
+def find_stale(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> Stale | None:
     """The finished runs among `records` that this resolved study would make again although nobody changed the study.
 
     Runs of other settings are not among them: who changed those asked for other runs. None: there are none.

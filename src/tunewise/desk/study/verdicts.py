@@ -10,117 +10,117 @@ from tunewise.desk.statistics.metrics import compute, primary_metric
 from tunewise.desk.statistics.multiplicity import decide_together
 from tunewise.desk.statistics.verdict import RateSearch, Verdict
 from tunewise.desk.study.looks import read_looks
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.records import LOST_SEED
-from tunewise.spec import TASKS, StudySpec
-from tunewise.storage.ledger import Ledger
+from tunewise.spec import TASKS
+from tunewise.spec.resolved import ResolvedStudy
 
 
-def undecided_arms(ledger: Ledger) -> tuple[str, ...]:
+def undecided(state: StudyState) -> tuple[str, ...]:
     """The arms that go on to the second look; empty where the first is not complete, or leaves nothing open."""
-    return read_looks(StudyFolder.read(ledger), words_at).undecided
+    return read_looks(state, words_at).undecided
 
 
-def words_at(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
+def words_at(state: StudyState, level: float) -> tuple[Verdict, ...]:
     """The verdicts at a complete look, as far as the fairness rules allow; empty where it has none."""
-    if why_no_verdict(folder):
+    if why_no_verdict(state):
         return ()
-    findings = findings_of(folder)
-    return tuple(hold_back(_with_lost_runs(verdict, folder), findings) for verdict in _verdicts(folder, level))
+    findings = findings_of(state)
+    return tuple(hold_back(_with_lost_runs(verdict, state), findings) for verdict in _verdicts(state, level))
 
 
-def _with_lost_runs(verdict: Verdict, folder: StudyFolder) -> Verdict:
+def _with_lost_runs(verdict: Verdict, state: StudyState) -> Verdict:
     """The verdict with the count of runs that diverged, and the seeds that were left out."""
-    runs = {arm: folder.confirmed[arm] for arm in (verdict.arm, verdict.against)}
+    runs = {arm: state.confirmed[arm] for arm in (verdict.arm, verdict.against)}
     diverged = {arm: number for arm, of in runs.items() if (number := sum(run.status == "diverged" for run in of))}
-    lost = {r.spec.seed for r in folder.records if r.spec.role == "confirm" and r.status in LOST_SEED}
+    lost = {r.spec.seed for r in state.records if r.spec.role == "confirm" and r.status in LOST_SEED}
     return verdict.replace(diverged_runs=diverged, dropped_seeds=tuple(sorted(lost)))
 
 
-def findings_of(folder: StudyFolder) -> tuple[Finding, ...]:
+def findings_of(state: StudyState) -> tuple[Finding, ...]:
     """What the fairness rules find, and what the budget cut down."""
-    found = check(case_of(folder))
-    if folder.budget is None:
+    found = check(case_of(state))
+    if state.budget is None:
         return found
-    evidence = f"budget: {folder.study.budget}"
-    return (*found, Finding(id="budget", severity="note", sentence=folder.budget, evidence=evidence))
+    evidence = f"budget: {state.study.budget}"
+    return (*found, Finding(id="budget", severity="note", sentence=state.budget, evidence=evidence))
 
 
-def case_of(folder: StudyFolder) -> Case:
+def case_of(state: StudyState) -> Case:
     """The study as the fairness rules look at it."""
-    curve = folder.selection_curve(folder.full) if folder.full else ()
-    return Case(folder.study, folder.data, folder.records, folder.stale, _reference_loss(folder), curve)
+    curve = state.selection_curve(state.full) if state.full else ()
+    return Case(state.study, state.data, state.records, state.stale, _reference_loss(state), curve)
 
 
-def asked(study: StudySpec, full: str | None) -> list[str]:
+def asked(study: ResolvedStudy, full: str | None) -> list[str]:
     """The arms that the question is about: all but full, and but the reference of gain unless it is the only one."""
     others = [name for name in study.arms if name != full]
     return [name for name in others if name != study.reference_arm] or others
 
 
-def why_no_verdict(folder: StudyFolder) -> str | None:
+def why_no_verdict(state: StudyState) -> str | None:
     """The reason why a complete look allows no outcome to be read, in a sentence; None: it does."""
-    if folder.full is None:
+    if state.full is None:
         return "No verdict: this study has no full fine-tuning arm to compare with."
-    if len(folder.study.arms) == 1:
+    if len(state.study.arms) == 1:
         return "No verdict: full fine-tuning is the only arm."
-    if not trials.fits(folder.records, folder.full):
+    if not trials.fits(state.records, state.full):
         return (
-            f"No verdict: {folder.full} ran out of memory on this machine, so nothing can be said of how the "
+            f"No verdict: {state.full} ran out of memory on this machine, so nothing can be said of how the "
             "other arms compare with full fine-tuning."
         )
-    candidates = asked(folder.study, folder.full)
-    if not any(trials.fits(folder.records, arm) for arm in candidates):
+    candidates = asked(state.study, state.full)
+    if not any(trials.fits(state.records, arm) for arm in candidates):
         return f"No verdict on {listed(candidates)}: ran out of memory on this machine."
-    if folder.base is None or not folder.confirmed.get(folder.full) or len(folder.confirmed) < 2:
+    if state.base is None or not state.confirmed.get(state.full) or len(state.confirmed) < 2:
         return "No verdict: too few runs finished to compare any arm with full fine-tuning."
     return None
 
 
-def _reference_loss(folder: StudyFolder) -> float | None:
+def _reference_loss(state: StudyState) -> float | None:
     """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
-    heads = folder.confirmed.get(folder.study.reference_arm, [])
+    heads = state.confirmed.get(state.study.reference_arm, [])
     losses = [loss for run in heads if math.isfinite(loss := trials.selection_loss(run))]
     if losses:
         return sum(losses) / len(losses)
-    if folder.base is None or TASKS[folder.data.task].has_classes:
+    if state.base is None or TASKS[state.data.task].has_classes:
         return None
-    return compute("nll", folder.scores([folder.base], "valid")[0])
+    return compute("nll", state.scores([state.base], "valid")[0])
 
 
-def _verdicts(folder: StudyFolder, level: float) -> tuple[Verdict, ...]:
-    study, full = folder.study, folder.full
+def _verdicts(state: StudyState, level: float) -> tuple[Verdict, ...]:
+    study, full = state.study, state.full
     assert full is not None, "checked by why_no_verdict"
-    assert folder.base is not None, "checked by why_no_verdict"
-    metric = primary_metric(folder.data.task, study.primary)
+    assert state.base is not None, "checked by why_no_verdict"
+    metric = primary_metric(state.data.task, study.primary)
     margin = study.margin_in(metric)
-    reference = folder.confirmed.get(study.reference_arm) or [folder.base]
+    reference = state.confirmed.get(study.reference_arm) or [state.base]
 
     def comparison(arm: str) -> Comparison:
         runs = ArmScores(
-            arm=tuple(folder.scores(folder.confirmed[arm])),
-            full=tuple(folder.scores(folder.confirmed[full])),
-            base=tuple(folder.scores(reference)),
+            arm=tuple(state.scores(state.confirmed[arm])),
+            full=tuple(state.scores(state.confirmed[full])),
+            base=tuple(state.scores(reference)),
             against=full,
         )
-        edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, folder.records, name))
-        search = RateSearch(edges, headroom_of_arm=_headroom(folder, arm), headroom_of_full=_headroom(folder, full))
+        edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, state.records, name))
+        search = RateSearch(edges, headroom_of_arm=_headroom(state, arm), headroom_of_full=_headroom(state, full))
         return Comparison(arm, runs, metric, margin, search)
 
     # The reference of gain is no candidate, so it takes no share of the error from those that are.
-    candidates = [arm for arm in asked(study, full) if arm in folder.confirmed]
-    others = [arm for arm in folder.confirmed if arm not in (full, *candidates)]
+    candidates = [arm for arm in asked(study, full) if arm in state.confirmed]
+    others = [arm for arm in state.confirmed if arm not in (full, *candidates)]
     families = (candidates, *([arm] for arm in others))
     found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family], level)}
-    return tuple(found[arm] for arm in folder.confirmed if arm != full)
+    return tuple(found[arm] for arm in state.confirmed if arm != full)
 
 
-def _headroom(folder: StudyFolder, arm: str) -> float | None:
+def _headroom(state: StudyState, arm: str) -> float | None:
     """What a rate between those tried may gain, in units of the verdict's metric.
 
     None where the verdict is about another metric than the one that selection minimises: the trials did not measure it.
     """
-    task = folder.data.task
-    if primary_metric(task, folder.study.primary) != primary_metric(task):
+    task = state.data.task
+    if primary_metric(task, state.study.primary) != primary_metric(task):
         return None
-    return headroom(trials.measured_losses(trials.trials(folder.records, arm)))
+    return headroom(trials.measured_losses(trials.trials(state.records, arm)))

@@ -12,7 +12,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.views.advice_view import Advice, AdviceItem, Alternative, Topic
 from tunewise.desk.report.views.capacity_view import PlacementView
 from tunewise.desk.report.views.view import ArmView, Report, VerdictView
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.spec import LoraMethod
 from tunewise.text import numbers
 
@@ -23,7 +23,7 @@ TOPICS: tuple[Topic, ...] = ("method", "rank", "targets", "learning rate", "epoc
 class _Case:
     """What advice is read from."""
 
-    folder: StudyFolder
+    state: StudyState
     report: Report
     arm: str  # the one that is recommended
 
@@ -33,17 +33,17 @@ class _Case:
 
     @property
     def lora(self) -> LoraMethod | None:
-        return self.folder.study.lora_arms.get(self.arm)
+        return self.state.study.lora_arms.get(self.arm)
 
     @property
     def runs(self) -> tuple[str, ...]:
         """The confirmed runs of the arm."""
-        return tuple(run.run_id for run in self.folder.confirmed.get(self.arm, ()))
+        return tuple(run.run_id for run in self.state.confirmed.get(self.arm, ()))
 
     @property
     def trials(self) -> tuple[str, ...]:
         """Its learning-rate trials."""
-        return tuple(r.run_id for r in self.folder.records if (r.spec.arm, r.spec.role) == (self.arm, "tune"))
+        return tuple(r.run_id for r in self.state.records if (r.spec.arm, r.spec.role) == (self.arm, "tune"))
 
     @property
     def placement(self) -> PlacementView | None:
@@ -52,20 +52,20 @@ class _Case:
         return next((view for view in views if self.arm in [point.arm for point in view.points]), None)
 
 
-def advise(folder: StudyFolder, report: Report) -> Advice:
-    """What the records of `folder` recommend; with reasons, costs and what is missing."""
+def advise(state: StudyState, report: Report) -> Advice:
+    """What the records of `state` recommend; with reasons, costs and what is missing."""
     arm = recommended_arm(report)
     if arm is None:
         why = _why_none(report)
         items = tuple(AdviceItem(topic=topic, say=None, reason=why, runs=()) for topic in TOPICS)
     else:
-        case = _Case(folder, report, arm)
+        case = _Case(state, report, arm)
         items = (_method(case), _rank(case), _targets(case), _rate(case), _epochs(case))
     return Advice(
         arm=arm,
         items=items,
         alternatives=tuple(_alternative(report, view) for view in report.tuned_arms() if view.name != arm),
-        missing=tuple(dict.fromkeys(_missing(folder, report, arm))),
+        missing=tuple(dict.fromkeys(_missing(state, report, arm))),
     )
 
 
@@ -139,7 +139,7 @@ def _at_other_ranks(case: _Case) -> list[tuple[int, VerdictView]]:
     verdicts = {verdict.arm: verdict for verdict in case.report.verdicts}
     found = [
         (method.rank, verdicts[name])
-        for name, method in case.folder.study.lora_arms.items()
+        for name, method in case.state.study.lora_arms.items()
         if isinstance(method.rank, int)
         and name in verdicts
         and (method.targets, method.variant) == (case.lora.targets, case.lora.variant)
@@ -162,7 +162,7 @@ def _rate(case: _Case) -> AdviceItem:
     lines = wording.search(case.view, case.report.study.task)
     if case.view.learning_rate is None or not lines:
         return AdviceItem(topic="learning rate", say=None, reason=f"{case.arm} was not trained here.", runs=())
-    steps = f"{case.view.num_steps:,} steps of {case.folder.study.train.batch_size} examples"
+    steps = f"{case.view.num_steps:,} steps of {case.state.study.train.batch_size} examples"
     reason = f"On valid {', '.join(lines)}, in {steps}."
     return AdviceItem(topic="learning rate", say=numbers.rate(case.view.learning_rate), reason=reason, runs=case.trials)
 
@@ -171,7 +171,7 @@ def _epochs(case: _Case) -> AdviceItem:
     steps = [step for step in case.view.selected_steps if step is not None]
     if not steps or case.view.num_steps is None:
         return AdviceItem(topic="epochs", say=None, reason=f"{case.arm} was not trained here.", runs=())
-    train = case.folder.study.train
+    train = case.state.study.train
     say = f"{train.max_steps:,} steps" if train.max_steps else str(train.epochs)
     taken = f"step {steps[0]:,}" if len(set(steps)) == 1 else f"steps {min(steps):,} to {max(steps):,}"
     reason = f"The length that was tried; the weights of {taken} of {case.view.num_steps:,} were the best on valid. "
@@ -208,7 +208,7 @@ def _alternative(report: Report, view: ArmView) -> Alternative:
     )
 
 
-def _missing(folder: StudyFolder, report: Report, arm: str | None) -> Iterator[str]:
+def _missing(state: StudyState, report: Report, arm: str | None) -> Iterator[str]:
     yield from (f"{f.sentence} ({f.evidence})" for f in report.warnings if f.severity == "blocks")
     if report.no_verdict and not report.is_complete:
         yield "The runs up to the first look."
@@ -217,19 +217,19 @@ def _missing(folder: StudyFolder, report: Report, arm: str | None) -> Iterator[s
             yield f"{verdict.arm}: {verdict.needs}"
     still = [f.sentence for f in report.warnings if f.id in ("still-improving", "early-best", "headroom")]
     yield from still
-    yield from _not_asked(folder, report, arm)
+    yield from _not_asked(state, report, arm)
     yield f"Anything but {numbers.short_path(report.study.model)} on these rows: other data and models may differ."
 
 
-def _not_asked(folder: StudyFolder, report: Report, arm: str | None) -> Iterator[str]:
+def _not_asked(state: StudyState, report: Report, arm: str | None) -> Iterator[str]:
     """Questions that this tool answers and this study did not ask."""
-    if not folder.study.lora_arms:
+    if not state.study.lora_arms:
         yield "How LoRA does: no arm of it was trained (`method: lora`)."
         return
     if not report.capacity.ranks:
         yield "Whether a lower rank would do: `rank: auto` cuts one adapter down to all of them."
     if not report.capacity.placements:
         yield "Which modules: `targets: auto` compares them at equal budget."
-    worse = [v.arm for v in report.verdicts if v.outcome == "worse" and v.arm in folder.study.lora_arms]
+    worse = [v.arm for v in report.verdicts if v.outcome == "worse" and v.arm in state.study.lora_arms]
     if worse and report.capacity.low_rank is None and arm == report.study.full_arm:
         yield f"Why {listed(worse)} falls short: `extract` of the full arm tells the rank from the optimisation."

@@ -10,81 +10,84 @@ from tunewise.desk.analysis.rate_ratio import rate_ratio
 from tunewise.desk.planning.estimates import training_seconds
 from tunewise.desk.protocol import schedule, trials
 from tunewise.desk.protocol.search import bracket, headroom
+from tunewise.desk.report.compose.evidence import Evidence
 from tunewise.desk.report.views.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.statistics.intervals import Estimate, unit_interval
 from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of
 from tunewise.desk.statistics.paired import MetricSummary, PairedRuns, mean_interval
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import TASKS, BaseMethod, Method
 
 MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
 
-def arm_views(folder: StudyFolder) -> tuple[ArmView, ...]:
+def arm_views(evidence: Evidence) -> tuple[ArmView, ...]:
     """The base first, then full, then the others as the study names them."""
-    ordered = sorted(folder.study.arms, key=lambda name: name != folder.full)
-    base = ("base", BaseMethod(), [folder.base] if folder.base else [])
-    tuned = [(name, folder.study.arms[name], folder.confirmed.get(name, [])) for name in ordered]
-    return tuple(_arm(folder, name, method, runs) for name, method, runs in [base, *tuned])
+    state = evidence.state
+    ordered = sorted(state.study.arms, key=lambda name: name != state.full)
+    base = ("base", BaseMethod(), [state.base] if state.base else [])
+    tuned = [(name, state.study.arms[name], state.confirmed.get(name, [])) for name in ordered]
+    return tuple(_arm(evidence, name, method, runs) for name, method, runs in [base, *tuned])
 
 
-def _arm(folder: StudyFolder, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
+def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
+    state = evidence.state
     tuned = runs[0].tuned if runs else None
-    cost = arm_cost(folder, name)
+    cost = arm_cost(evidence, name)
     trained = [run for run in runs if run.spec.learning_rate is not None]
-    losses = trials.measured_losses(trials.trials(folder.records, name))
+    losses = trials.measured_losses(trials.trials(state.records, name))
     return ArmView(
         name=name,
         method=method.in_words(),
-        fits_in_memory=trials.fits(folder.records, name),
-        learning_rate=trials.selected_rates(folder.study, folder.records).get(name),
+        fits_in_memory=trials.fits(state.records, name),
+        learning_rate=trials.selected_rates(state.study, state.records).get(name),
         bracket=bracket(losses),
         headroom=headroom(losses),
-        rate_ratio=_rate_ratio(folder, name),
+        rate_ratio=_rate_ratio(state, name),
         **dict(cost),
         total_parameters=tuned.total_parameters if tuned else None,
         trainable_percent=100 * tuned.trainable_parameters / tuned.total_parameters if tuned else None,
-        parameters_per_target=tuned.trainable_parameters / _num_targets(folder.data) if tuned else None,
+        parameters_per_target=tuned.trainable_parameters / _num_targets(state.data) if tuned else None,
         scale=tuned.scale if tuned else None,
         linear_share=tuned.linear_share if tuned else None,
-        planned=_planned(folder, name),
-        ratio_to_full=ratios(cost, arm_cost(folder, folder.full) if folder.full else None),
-        metrics=_metrics(folder, method, runs),
-        forgetting=_forgetting(folder, method, runs),
-        forgetting_at_equal_quality=folder.equal_quality.get(name),
-        forgetting_curve=mean_curve(folder.curves.get(name, [])),
-        to_quality=folder.to_quality.get(name),
+        planned=_planned(evidence, name),
+        ratio_to_full=ratios(cost, arm_cost(evidence, state.full) if state.full else None),
+        metrics=_metrics(state, method, runs),
+        forgetting=_forgetting(state, method, runs),
+        forgetting_at_equal_quality=evidence.equal_quality.get(name),
+        forgetting_curve=mean_curve(state.curves.get(name, [])),
+        to_quality=evidence.to_quality.get(name),
         num_steps=trained[0].num_steps if trained else None,
         selected_steps=tuple(run.selected_step for run in trained),
-        learning_rate_curve=_rate_curve(folder, name),
-        learning_curves=tuple(_learning_curve(folder, run) for run in trained),
+        learning_rate_curve=_rate_curve(state, name),
+        learning_curves=tuple(_learning_curve(state, run) for run in trained),
     )
 
 
-def arm_cost(folder: StudyFolder, arm: str) -> Cost:
+def arm_cost(evidence: Evidence, arm: str) -> Cost:
     """What the confirmed runs of an arm cost; of the base nothing is known."""
-    reached = folder.to_quality.get(arm)
-    return cost_of(folder.timed(folder.confirmed.get(arm, [])), reached.seconds if reached else None)
+    reached = evidence.to_quality.get(arm)
+    return cost_of(evidence.timed(evidence.state.confirmed.get(arm, [])), reached.seconds if reached else None)
 
 
-def _planned(folder: StudyFolder, arm: str) -> PlannedView | None:
-    plan = folder.plan
-    if plan is None or arm not in plan.arms or arm in folder.rank_curves:
+def _planned(evidence: Evidence, arm: str) -> PlannedView | None:
+    state, plan = evidence.state, evidence.plan
+    if plan is None or arm not in plan.arms or arm in state.rank_curves:
         return None
     of_arm = plan.arms[arm]
     speed = of_arm.speed
     return PlannedView(
         step_bytes=of_arm.step.total if of_arm.step else None,
         above_start_bytes=speed.peak_above_start_bytes if speed else None,
-        train_seconds=training_seconds(folder.study, plan, arm),
+        train_seconds=training_seconds(state.study, plan, arm),
     )
 
 
-def _rate_ratio(folder: StudyFolder, arm: str) -> Estimate | None:
-    if folder.full is None or arm in ("base", folder.full):
+def _rate_ratio(state: StudyState, arm: str) -> Estimate | None:
+    if state.full is None or arm in ("base", state.full):
         return None
-    of_arm, of_full = (trials.seed_losses(folder.records, name) for name in (arm, folder.full))
+    of_arm, of_full = (trials.seed_losses(state.records, name) for name in (arm, state.full))
     return rate_ratio(of_arm, of_full)
 
 
@@ -94,61 +97,61 @@ def _num_targets(data: DataSummary) -> int:
     return train.rows if TASKS[data.task].has_classes else train.supervised_tokens
 
 
-def _metrics(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
-    names = metrics_of(folder.data.task, [metric.name for metric in folder.study.metrics])
+def _metrics(state: StudyState, method: Method, runs: Sequence[RunRecord]) -> dict[str, MetricSummary]:
+    names = metrics_of(state.data.task, [metric.name for metric in state.study.metrics])
     if not runs:
         return {}
     if method.is_trained:
-        scores = folder.scores(runs)
+        scores = state.scores(runs)
         return {name: mean_interval(name, scores) for name in names}
-    scores = folder.scores(runs[:1])
+    scores = state.scores(runs[:1])
     return {name: mean_interval(name, scores, seeds="fixed") for name in names}
 
 
-def _forgetting(folder: StudyFolder, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
+def _forgetting(state: StudyState, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
     """The change of the mean NLL on general text against the base: positive is forgotten."""
     measured = [run for run in runs if run.spec.inputs.general]
-    if folder.base is None or not measured or method.method == "base":
+    if state.base is None or not measured or method.method == "base":
         return None
-    scores = folder.scores(measured if method.is_trained else measured[:1], "general")
-    base = folder.scores([folder.base], "general")
+    scores = state.scores(measured if method.is_trained else measured[:1], "general")
+    base = state.scores([state.base], "general")
     change = PairedRuns(METRICS["nll"], {"arm": scores, "base": base}).contrast({"arm": 1, "base": -1})
     interval = change.interval() if method.is_trained else unit_interval(change.values_SN)
     return Estimate(estimate=change.estimate, low=interval.low, high=interval.high)
 
 
-def _rate_curve(folder: StudyFolder, arm: str) -> tuple[RatePoint, ...]:
-    chosen = trials.selected_rates(folder.study, folder.records).get(arm)
+def _rate_curve(state: StudyState, arm: str) -> tuple[RatePoint, ...]:
+    chosen = trials.selected_rates(state.study, state.records).get(arm)
     return tuple(
         RatePoint(
             learning_rate=trial.rate,
             valid_nll=trial.evaluation.nll if trial.evaluation else None,
             valid_accuracy=trial.evaluation.accuracy if trial.evaluation else None,
-            forgetting=_forgetting_at(folder, arm, trial),
+            forgetting=_forgetting_at(state, arm, trial),
             selected=trial.rate == chosen,
         )
-        for trial in trials.trials(folder.records, arm)
+        for trial in trials.trials(state.records, arm)
     )
 
 
-def _forgetting_at(folder: StudyFolder, arm: str, trial: trials.Trial) -> float | None:
+def _forgetting_at(state: StudyState, arm: str, trial: trials.Trial) -> float | None:
     """The change of the mean NLL on general text after a trial, mean over its search seeds."""
     runs = [
         r
-        for r in folder.records
+        for r in state.records
         if (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", trial.rate) and r.spec.inputs.general
     ]
-    if folder.base is None or trial.evaluation is None or not runs:
+    if state.base is None or trial.evaluation is None or not runs:
         return None
-    (before,), after = folder.scores([folder.base], "general"), folder.scores(runs, "general")
+    (before,), after = state.scores([state.base], "general"), state.scores(runs, "general")
     return statistics.mean(compute("nll", scores) for scores in after) - compute("nll", before)
 
 
-def _learning_curve(folder: StudyFolder, run: RunRecord) -> LearningCurve:
-    planned = schedule.num_steps(folder.study, folder.data)
+def _learning_curve(state: StudyState, run: RunRecord) -> LearningCurve:
+    planned = schedule.num_steps(state.study, state.data)
     return LearningCurve(
         seed=run.spec.seed,
-        train=thinned(folder.steps(run), planned),
+        train=thinned(state.files.steps(run), planned),
         valid=tuple(ValidPoint(step=e.step, nll=e.nll, accuracy=e.accuracy) for e in run.evaluations),
         selected_step=run.selected_step,
     )

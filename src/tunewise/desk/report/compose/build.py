@@ -13,6 +13,7 @@ from tunewise.desk.protocol import trials
 from tunewise.desk.report.compose.advice import advise
 from tunewise.desk.report.compose.arms import arm_cost, arm_views
 from tunewise.desk.report.compose.capacity import capacity
+from tunewise.desk.report.compose.evidence import Evidence
 from tunewise.desk.report.sentences import sentence, what_would_decide
 from tunewise.desk.report.views.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
@@ -21,39 +22,42 @@ from tunewise.desk.statistics.metrics import compute, metric_named, primary_metr
 from tunewise.desk.statistics.multiplicity import recommended
 from tunewise.desk.statistics.paired import PairedRuns
 from tunewise.desk.statistics.verdict import Verdict
-from tunewise.desk.study.declarations import as_exploratory, changed_finding
+from tunewise.desk.study.declarations import as_exploratory, changed, changed_finding
 from tunewise.desk.study.looks import Reading, read_looks
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.verdicts import asked, case_of, findings_of, why_no_verdict, words_at
-from tunewise.spec import StudySpec
+from tunewise.records.plan import StudyPlan
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 from tunewise.text.numbers import short_path
 
 
 def build_report(ledger: Ledger) -> Report:
     """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
-    reading = read_looks(StudyFolder.read(ledger), words_at)
-    folder, verdicts = reading.folder, reading.verdicts
-    findings = findings_of(folder)
+    reading = read_looks(StudyState.read(ledger), words_at)
+    state, verdicts = reading.state, reading.verdicts
+    evidence = Evidence.of(state)
+    findings = findings_of(state)
     cross_checks = _cross_checks(reading)
-    exploratory = [changed_finding(folder.changed)] if folder.changed else []
+    moved = changed(ledger.declared(), state.study, state.data)
+    exploratory = [changed_finding(moved)] if moved else []
     for finding in exploratory:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
-    no_verdict = _why_not_yet(reading) or why_no_verdict(folder)
-    candidates = asked(folder.study, folder.full)
-    unfit = [arm for arm in candidates if not trials.fits(folder.records, arm)]
+    no_verdict = _why_not_yet(reading) or why_no_verdict(state)
+    candidates = asked(state.study, state.full)
+    unfit = [arm for arm in candidates if not trials.fits(state.records, arm)]
     said = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
-    if folder.changed:
-        said = f"Exploratory, no verdict: {listed(folder.changed)} changed after the first test score."
+    if moved:
+        said = f"Exploratory, no verdict: {listed(moved)} changed after the first test score."
     report = Report(
         tunewise_version=version("tunewise"),
-        study=_study_view(reading),
+        study=_study_view(reading, evidence.plan),
         headline=said,
-        declarations_changed=folder.changed,
-        recommended_arm=_recommendation(folder, verdicts),
+        declarations_changed=moved,
+        recommended_arm=_recommendation(evidence, verdicts),
         is_complete=reading.is_complete,
         no_verdict=no_verdict,
-        arms=arm_views(folder),
+        arms=arm_views(evidence),
         verdicts=tuple(
             VerdictView(
                 **dict(verdict),
@@ -65,49 +69,49 @@ def build_report(ledger: Ledger) -> Report:
             )
             for verdict in verdicts
         ),
-        capacity=capacity(folder, (*exploratory, *findings), reading.is_complete),
-        samples=_samples(folder),
-        data=folder.data,
-        environment=next((r.environment for r in folder.records if r.environment), None),
-        warnings=(*exploratory, *findings, *run_warnings(folder.records)),
+        capacity=capacity(state, (*exploratory, *findings), reading.is_complete),
+        samples=_samples(state),
+        data=state.data,
+        environment=next((r.environment for r in state.records if r.environment), None),
+        warnings=(*exploratory, *findings, *run_warnings(state.records)),
     )
-    return Report(**{**dict(report), "advice": advise(folder, report)})
+    return Report(**{**dict(report), "advice": advise(state, report)})
 
 
 # --- the study and its verdicts
 
 
-def _study_view(reading: Reading) -> StudyView:
-    folder, verdicts = reading.folder, reading.verdicts
-    study, path = folder.study, folder.ledger.folder
+def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
+    state, verdicts = reading.state, reading.verdicts
+    study, path = state.study, state.files.ledger.folder
     again = ["tunewise", "compare", str(path / "study.yaml"), "--out", f"{path}-again"]
-    finished = [*folder.first_searches, *folder.records]
+    finished = [*state.first_searches, *state.records]
     usages = [record.usage for record in finished if record.usage]
     return StudyView(
         name=study.name,
         model=study.model,
-        task=folder.data.task,
-        sources={s.split: s.source for s in folder.data.splits},
-        question=_question(study, folder.full),
-        primary_metric=primary_metric(folder.data.task, study.primary),
+        task=state.data.task,
+        sources={s.split: s.source for s in state.data.splits},
+        question=_question(study, state.full),
+        primary_metric=primary_metric(state.data.task, study.primary),
         cost=study.cost,
         reference_arm=study.reference_arm,
-        full_arm=folder.full,
+        full_arm=state.full,
         margin=verdicts[0].margin if verdicts else study.margin,
-        full_within_margin_after=case_of(folder).full_within_margin_after() if verdicts else None,
-        seeds=tuple(sorted({run.spec.seed for runs in folder.confirmed.values() for run in runs})),
+        full_within_margin_after=case_of(state).full_within_margin_after() if verdicts else None,
+        seeds=tuple(sorted({run.spec.seed for runs in state.confirmed.values() for run in runs})),
         planned_seeds=study.confirmation_seeds()[: study.looks[1 if reading.undecided else 0]],
         looks=study.looks,
         second_look=reading.undecided,
         finished_runs=len(finished),
         run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
-        planned_seconds=folder.plan and study_seconds(folder.searched, folder.plan),
+        planned_seconds=plan and study_seconds(state.searched, plan),
         command=shlex.join(again),
         resolved=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
     )
 
 
-def _question(study: StudySpec, full: str | None) -> str:
+def _question(study: ResolvedStudy, full: str | None) -> str:
     others = asked(study, full)
     model, data = short_path(study.model), short_path(study.data.train)
     if full is None or not others:
@@ -120,8 +124,8 @@ def _why_not_yet(reading: Reading) -> str | None:
     """What is missing until a look is complete, in a sentence; None: nothing."""
     if reading.is_complete:
         return None
-    begin = f"No verdict yet: {len(reading.folder.records)} runs are done, and "
-    looks = reading.folder.study.looks
+    begin = f"No verdict yet: {len(reading.state.records)} runs are done, and "
+    looks = reading.state.study.looks
     if reading.undecided:
         return (
             f"{begin}after the first look, at {looks[0]} seeds, {listed(reading.undecided)} "
@@ -134,22 +138,23 @@ def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
     """Arm -> its interval by another method, at the confidence of its verdict."""
     asked = []
     for verdict in reading.verdicts:
-        folder = reading.read_in[verdict.arm]
-        runs = {arm: folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
+        state = reading.read_in[verdict.arm]
+        runs = {arm: state.scores(state.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
         difference = PairedRuns(metric_named(verdict.metric), runs).contrast({verdict.arm: 1, verdict.against: -1})
         asked.append((difference, verdict.confidence))
     arms = (verdict.arm for verdict in reading.verdicts)
     return dict(zip(arms, pigeonhole_intervals(asked), strict=True))
 
 
-def _by_seed(folder: StudyFolder, verdict: Verdict) -> tuple[float, ...]:
-    pairs = zip(*(folder.scores(folder.confirmed[arm]) for arm in (verdict.arm, verdict.against)), strict=True)
+def _by_seed(state: StudyState, verdict: Verdict) -> tuple[float, ...]:
+    pairs = zip(*(state.scores(state.confirmed[arm]) for arm in (verdict.arm, verdict.against)), strict=True)
     return tuple(compute(verdict.metric, a) - compute(verdict.metric, b) for a, b in pairs)
 
 
-def _recommendation(folder: StudyFolder, verdicts: Sequence[Verdict]) -> str | None:
-    candidates = [verdict for verdict in verdicts if verdict.arm in asked(folder.study, folder.full)]
-    return recommended(candidates, {v.arm: getattr(arm_cost(folder, v.arm), folder.study.cost) for v in candidates})
+def _recommendation(evidence: Evidence, verdicts: Sequence[Verdict]) -> str | None:
+    state = evidence.state
+    candidates = [verdict for verdict in verdicts if verdict.arm in asked(state.study, state.full)]
+    return recommended(candidates, {v.arm: getattr(arm_cost(evidence, v.arm), state.study.cost) for v in candidates})
 
 
 def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
@@ -179,10 +184,10 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
 # --- samples
 
 
-def _samples(folder: StudyFolder) -> tuple[SampleView, ...]:
+def _samples(state: StudyState) -> tuple[SampleView, ...]:
     """What base and arms write, for the prompts that the base and every confirmed arm answered."""
-    first = {arm: next((run for run in runs if run.samples), None) for arm, runs in folder.confirmed.items()}
-    runs = {"base": folder.base, **first}
+    first = {arm: next((run for run in runs if run.samples), None) for arm, runs in state.confirmed.items()}
+    runs = {"base": state.base, **first}
     outputs = {arm: {s.example: s.output for s in run.samples} for arm, run in runs.items() if run}
     return tuple(
         SampleView(
@@ -191,5 +196,5 @@ def _samples(folder: StudyFolder) -> tuple[SampleView, ...]:
             reference=sample.reference,
             outputs={arm: of_arm[sample.example] for arm, of_arm in outputs.items() if sample.example in of_arm},
         )
-        for sample in (folder.base.samples if folder.base else ())
+        for sample in (state.base.samples if state.base else ())
     )

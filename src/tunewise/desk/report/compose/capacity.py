@@ -1,4 +1,4 @@
-"""From a study folder to what it says of rank: rank curves, and the arms that were trained at their ranks."""
+"""From the state of a study to what it says of rank: rank curves, and the arms that were trained at their ranks."""
 
 from collections.abc import Sequence
 
@@ -11,28 +11,28 @@ from tunewise.desk.report.compose.placements import placement_views
 from tunewise.desk.report.views.capacity_view import CapacityView, DirectPoint, RankView
 from tunewise.desk.statistics.metrics import compute, metric_named
 from tunewise.desk.statistics.rank_curve import RankCurve
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.spec import LoraMethod
 from tunewise.text import numbers
 
 SEARCHED = {"rank", "max_rank", "learning_rate", "rates"}  # what arms of one curve may differ in
 
 
-def capacity(folder: StudyFolder, findings: Sequence[Finding], is_complete: bool) -> CapacityView:
+def capacity(state: StudyState, findings: Sequence[Finding], is_complete: bool) -> CapacityView:
     """Rank curves with the arms that were trained at their ranks, placements, and what full fine-tuning changed.
 
     Raises StudyError for scores that are damaged.
     """
-    ranks = tuple(_rank_view(folder, curve) for curve in folder.rank_curves.values())
-    placements = placement_views(folder, findings) if is_complete else ()
-    return CapacityView(ranks=ranks, placements=placements, low_rank=low_rank(folder))
+    ranks = tuple(_rank_view(state, curve) for curve in state.rank_curves.values())
+    placements = placement_views(state, findings) if is_complete else ()
+    return CapacityView(ranks=ranks, placements=placements, low_rank=low_rank(state))
 
 
-def _rank_view(folder: StudyFolder, curve: RankCurve) -> RankView:
-    loras = folder.study.lora_arms
+def _rank_view(state: StudyState, curve: RankCurve) -> RankView:
+    loras = state.study.lora_arms
     searched = loras[curve.trained_as]
     alike = {arm: method for arm, method in loras.items() if _fixed(method) == _fixed(searched)}
-    direct = [_direct(folder, arm, method, curve.metric) for arm, method in alike.items()]
+    direct = [_direct(state, arm, method, curve.metric) for arm, method in alike.items()]
     ordered = tuple(sorted(direct, key=lambda point: (point.rank, point.arm)))
     return RankView(**dict(curve), direct=ordered, words=_words(curve), spread_arm=_spread_arm(curve, searched))
 
@@ -58,11 +58,11 @@ def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
     return yaml.safe_dump(arm, sort_keys=False, width=100)
 
 
-def _direct(folder: StudyFolder, arm: str, method: LoraMethod, metric: str) -> DirectPoint:
-    runs = folder.confirmed.get(arm, [])
-    by_seed = [compute(metric, scores) for scores in folder.scores(runs, "valid")]
-    trials = trials_module.chosen_trials(folder.study, folder.records, arm)
-    at_search = [compute(metric, scores) for scores in folder.scores(trials, "valid")]
+def _direct(state: StudyState, arm: str, method: LoraMethod, metric: str) -> DirectPoint:
+    runs = state.confirmed.get(arm, [])
+    by_seed = [compute(metric, scores) for scores in state.scores(runs, "valid")]
+    trials = trials_module.chosen_trials(state.study, state.records, arm)
+    at_search = [compute(metric, scores) for scores in state.scores(trials, "valid")]
     tuned = next((run.tuned for run in (*runs, *trials) if run.tuned), None)
     return DirectPoint(
         arm=arm,

@@ -1,4 +1,4 @@
-"""From a study folder to what it says of the rank of the task: the change that full fine-tuning made, and its parts."""
+"""What a study says of the rank of the task: the change that full fine-tuning made, and its parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.views.capacity_view import LowRankView
 from tunewise.desk.statistics.harm import mean_of
 from tunewise.desk.statistics.metrics import metric_named, primary_metric
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.records import RunRecord, extracted_split
 from tunewise.spec import FullMethod
 from tunewise.text import numbers
@@ -28,48 +28,48 @@ from tunewise.text import numbers
 class _Cutting:
     """The confirmed runs of full out of which adapters were cut, and how far a loss on valid may go."""
 
-    folder: StudyFolder
+    state: StudyState
     metric: str
     runs: Sequence[RunRecord]
     margin: float
 
     def cut(self, targets: str, rank: int | None) -> Shortfall:
         """An adapter cut out, beside full uncut."""
-        scores = self.folder.scores(self.runs, extracted_split("valid", targets, rank))
-        full = self.folder.scores(self.runs, "valid")
+        scores = self.state.scores(self.runs, extracted_split("valid", targets, rank))
+        full = self.state.scores(self.runs, "valid")
         return shortfall(metric_named(self.metric), mean_of(self.metric, scores), scores, full, self.margin)
 
     def trained(self, arm: str) -> Shortfall | None:
         """An arm beside full, of the seeds that both have; None: there are none."""
         of_full = {run.spec.seed: run for run in self.runs}
-        runs = [r for r in self.folder.confirmed.get(arm, []) if r.status == "done" and r.spec.seed in of_full]
+        runs = [r for r in self.state.confirmed.get(arm, []) if r.status == "done" and r.spec.seed in of_full]
         if not runs:
             return None
-        scores = self.folder.scores(runs, "valid")
-        full = self.folder.scores([of_full[run.spec.seed] for run in runs], "valid")
+        scores = self.state.scores(runs, "valid")
+        full = self.state.scores([of_full[run.spec.seed] for run in runs], "valid")
         return shortfall(metric_named(self.metric), mean_of(self.metric, scores), scores, full, self.margin)
 
 
-def low_rank(folder: StudyFolder) -> LowRankView | None:
+def low_rank(state: StudyState) -> LowRankView | None:
     """What full fine-tuning changed, in figures and words; None while the study does not ask, or full is not confirmed.
 
     Raises StudyError for files that are damaged.
     """
-    method = folder.study.arms.get(folder.full or "")
-    if method is None or method.method != "full" or not method.extract or folder.full is None:
+    method = state.study.arms.get(state.full or "")
+    if method is None or method.method != "full" or not method.extract or state.full is None:
         return None
-    runs = [run for run in folder.confirmed.get(folder.full, []) if run.status == "done"]
+    runs = [run for run in state.confirmed.get(state.full, []) if run.status == "done"]
     if not runs:
         return None
-    metric = primary_metric(folder.data.task)  # what rates and checkpoints are selected by
-    full = folder.scores(runs, "valid")
-    reference = folder.confirmed.get(folder.study.reference_arm) or ([folder.base] if folder.base else [])
-    margin = margin_on_valid(folder.study, metric, full, folder.scores(reference, "valid"))
-    cutting = _Cutting(folder, metric, runs, margin)
+    metric = primary_metric(state.data.task)  # what rates and checkpoints are selected by
+    full = state.scores(runs, "valid")
+    reference = state.confirmed.get(state.study.reference_arm) or ([state.base] if state.base else [])
+    margin = margin_on_valid(state.study, metric, full, state.scores(reference, "valid"))
+    cutting = _Cutting(state, metric, runs, margin)
     ranks = sorted({rank for of in method.extract.values() for rank in of})
-    spectra = [read_spectrum(folder.ledger.spectrum_path(run.run_id)) for run in runs]
+    spectra = [read_spectrum(state.files.ledger.spectrum_path(run.run_id)) for run in runs]
     found = LowRank(
-        arm=folder.full,
+        arm=state.full,
         metric=metric,
         value=mean_of(metric, full),
         margin=margin,
@@ -86,18 +86,18 @@ def _extracted(cutting: _Cutting, targets: str, method: FullMethod) -> list[Extr
     whole = cutting.cut(targets, None)
     found = []
     for rank in method.extract[targets]:
-        cut, arm = cutting.cut(targets, rank), _trained_at(cutting.folder, targets, rank)
+        cut, arm = cutting.cut(targets, rank), _trained_at(cutting.state, targets, rank)
         trained = cutting.trained(arm) if arm else None
         why = cause(trained, cut, whole) if trained else None
         found.append(Extracted(targets=targets, rank=rank, cut=cut, arm=arm, trained=trained, cause=why))
     return [*found, Extracted(targets=targets, rank=None, cut=whole, arm=None, trained=None, cause=None)]
 
 
-def _trained_at(folder: StudyFolder, targets: str, rank: int) -> str | None:
+def _trained_at(state: StudyState, targets: str, rank: int) -> str | None:
     """The LoRA arm of this rank on these targets, a plain one before its variants."""
     arms = [
         (method.variant != "plain", name)
-        for name, method in folder.study.lora_arms.items()
+        for name, method in state.study.lora_arms.items()
         if (method.rank, method.targets) == (rank, targets)
     ]
     return min(arms)[1] if arms else None

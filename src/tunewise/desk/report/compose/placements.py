@@ -14,7 +14,7 @@ from tunewise.desk.report.views.capacity_view import PlacementPoint, PlacementVi
 from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.statistics.scores import Scores
-from tunewise.desk.study.state import StudyFolder
+from tunewise.desk.study.state import StudyState
 from tunewise.records import RunRecord
 from tunewise.spec.expand import PLACEMENTS, alike
 from tunewise.text import numbers
@@ -24,33 +24,33 @@ PLACED = {"targets", "rank", "learning_rate", "rates"}  # what arms of one compa
 Runs = dict[str, list[RunRecord]]
 
 
-def placement_views(folder: StudyFolder, findings: Sequence[Finding]) -> tuple[PlacementView, ...]:
+def placement_views(state: StudyState, findings: Sequence[Finding]) -> tuple[PlacementView, ...]:
     """Every set of two and more such arms, confirmed with the seeds of the first look."""
     groups: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for arm, method in folder.study.lora_arms.items():
+    for arm, method in state.study.lora_arms.items():
         is_placed = not method.has_open_rank and method.targets in PLACEMENTS
-        tuned = next((run.tuned for run in folder.confirmed.get(arm, []) if run.tuned), None)
+        tuned = next((run.tuned for run in state.confirmed.get(arm, []) if run.tuned), None)
         if is_placed and tuned:
             groups[method.model_dump_json(exclude=PLACED)][arm] = tuned.trainable_parameters
-    found = [_view(folder, of_group, findings) for of_group in groups.values() if _is_comparison(folder, of_group)]
+    found = [_view(state, of_group, findings) for of_group in groups.values() if _is_comparison(state, of_group)]
     return tuple(view for view in found if view)
 
 
-def _is_comparison(folder: StudyFolder, parameters: dict[str, int]) -> bool:
-    targets = {getattr(folder.study.arms[arm], "targets", "") for arm in parameters}
+def _is_comparison(state: StudyState, parameters: dict[str, int]) -> bool:
+    targets = {getattr(state.study.arms[arm], "targets", "") for arm in parameters}
     return len(targets) == len(parameters) > 1 and alike(list(parameters.values()))
 
 
-def _view(folder: StudyFolder, parameters: dict[str, int], findings: Sequence[Finding]) -> PlacementView | None:
-    runs = _runs(folder, list(parameters))
+def _view(state: StudyState, parameters: dict[str, int], findings: Sequence[Finding]) -> PlacementView | None:
+    runs = _runs(state, list(parameters))
     if min(len(of_arm) for of_arm in runs.values()) < MIN_SEEDS:
         return None
-    chosen_by, metric = primary_metric(folder.data.task), primary_metric(folder.data.task, folder.study.primary)
-    valid = {arm: mean_of(chosen_by, folder.scores(of_arm, "valid")) for arm, of_arm in runs.items()}
+    chosen_by, metric = primary_metric(state.data.task), primary_metric(state.data.task, state.study.primary)
+    valid = {arm: mean_of(chosen_by, state.scores(of_arm, "valid")) for arm, of_arm in runs.items()}
     order = sorted(valid, key=lambda arm: -valid[arm] if metric_named(chosen_by).higher_is_better else valid[arm])
-    test = {arm: folder.scores(of_arm) for arm, of_arm in runs.items()}
+    test = {arm: state.scores(of_arm) for arm, of_arm in runs.items()}
     confidence = 1 - 0.05 / (len(order) - 1)
-    points = tuple(_point(folder, arm, order[0], test, valid[arm], confidence) for arm in order)
+    points = tuple(_point(state, arm, order[0], test, valid[arm], confidence) for arm in order)
     blocked = tuple(dict.fromkeys(f.id for f in findings if f.severity == "blocks" and _concerns(f, order)))
     view = PlacementView(
         metric=metric,
@@ -64,10 +64,10 @@ def _view(folder: StudyFolder, parameters: dict[str, int], findings: Sequence[Fi
     return view.replace(words=_words(view, blocked))
 
 
-def _runs(folder: StudyFolder, arms: Sequence[str]) -> Runs:
+def _runs(state: StudyState, arms: Sequence[str]) -> Runs:
     """The runs of the first look, of the seeds that all arms have."""
-    first = folder.study.confirmation_seeds()[: folder.study.looks[0]]
-    of_arm = {arm: {r.spec.seed: r for r in folder.confirmed[arm] if r.status == "done"} for arm in arms}
+    first = state.study.confirmation_seeds()[: state.study.looks[0]]
+    of_arm = {arm: {r.spec.seed: r for r in state.confirmed[arm] if r.status == "done"} for arm in arms}
     seeds = [seed for seed in first if all(seed in of_arm[arm] for arm in arms)]
     return {arm: [of_arm[arm][seed] for seed in seeds] for arm in arms}
 
@@ -77,30 +77,29 @@ def _concerns(finding: Finding, arms: Sequence[str]) -> bool:
 
 
 def _point(  # noqa: PLR0913 - one row of the table
-    folder: StudyFolder, arm: str, best: str, test: dict[str, list[Scores]], valid: float, confidence: float
+    state: StudyState, arm: str, best: str, test: dict[str, list[Scores]], valid: float, confidence: float
 ) -> PlacementPoint:
-    method, tuned = folder.study.lora_arms[arm], folder.confirmed[arm][0].tuned
-    assert isinstance(method.rank, int), "a confirmed rank is known"
+    method, tuned = state.study.lora_arms[arm], state.confirmed[arm][0].tuned
     assert tuned is not None, "it was trained"
-    metric = metric_named(primary_metric(folder.data.task, folder.study.primary))
+    metric = metric_named(primary_metric(state.data.task, state.study.primary))
     found = harm(metric, test[arm], test[best], confidence) if arm != best else None
     return PlacementPoint(
         arm=arm,
         targets=str(method.targets),
-        rank=method.rank,
+        rank=method.top_rank,
         parameters=tuned.trainable_parameters,
         valid=valid,
         value=mean_of(metric.name, test[arm]),
         difference=found.difference if found else None,
-        is_behind=found is not None and found.beyond(_finer_rates(folder, arm, metric.name)),
+        is_behind=found is not None and found.beyond(_finer_rates(state, arm, metric.name)),
     )
 
 
-def _finer_rates(folder: StudyFolder, arm: str, metric: str) -> float:
+def _finer_rates(state: StudyState, arm: str, metric: str) -> float:
     """What a rate between those tried may gain; 0 where nothing says, or selection looks at another metric."""
-    if metric != primary_metric(folder.data.task):
+    if metric != primary_metric(state.data.task):
         return 0.0
-    return headroom(trials.measured_losses(trials.trials(folder.records, arm))) or 0.0
+    return headroom(trials.measured_losses(trials.trials(state.records, arm))) or 0.0
 
 
 def _words(view: PlacementView, blocked: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
 from tunewise.records.plan import StudyPlan
-from tunewise.spec import TASKS, StudySpec
+from tunewise.spec import TASKS
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text import numbers
 
 State = Literal["ok", "look", "refused"]
@@ -43,7 +44,7 @@ MAX_PART_CHARACTERS = 600
 class Checked(NamedTuple):
     """A study before anything is trained."""
 
-    study: StudySpec  # resolved
+    study: ResolvedStudy
     data: DataSummary
     plan: StudyPlan | None  # None: it could not be planned, or is not planned yet
     remarks: tuple[str, ...] = ()  # what is missing of the plan, or in the way of the runs
@@ -87,7 +88,7 @@ def print_known(checked: Checked, console: Console) -> None:
     print_findings([f for f in findings if not data.laws or f.id not in IN_THE_TABLE], console)
 
 
-def expected(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
+def expected(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
     """A line for every arm that was planned, and one for the study: memory of a step, does it fit, time."""
     for name, arm in plan.arms.items():
         if arm.step is None:
@@ -123,7 +124,7 @@ def _splits(data: DataSummary) -> Table:
     return table
 
 
-def _laws(study: StudySpec, data: DataSummary) -> Table:
+def _laws(study: ResolvedStudy, data: DataSummary) -> Table:
     """One line per law that concerns the data: ok (nothing found), look (found), refused (no verdict with it)."""
     table = _table("data laws", ("law", "", "found"))
     table.columns[1].justify = table.columns[2].justify = "left"
@@ -138,14 +139,14 @@ def _laws(study: StudySpec, data: DataSummary) -> Table:
     return table
 
 
-def judge(law: DataLaw, counts: Sequence[LawCount], study: StudySpec) -> State:
+def judge(law: DataLaw, counts: Sequence[LawCount], study: ResolvedStudy) -> State:
     """ok: nothing found; look: found, and dealt with as the line says; refused: no verdict as long as it is so."""
     if not any(count.count for count in counts):
         return "ok"
     return "refused" if law == "duplicates" and study.data.duplicates == "keep" else "look"
 
 
-def _found(law: DataLaw, counts: Sequence[LawCount], study: StudySpec, data: DataSummary) -> Iterator[str]:
+def _found(law: DataLaw, counts: Sequence[LawCount], study: ResolvedStudy, data: DataSummary) -> Iterator[str]:
     parts = [f"{count.count:,} of {count.of:,} in {count.split}" for count in counts if count.count]
     yield f"{LAWS[law]}: {', '.join(parts) or f'none of {sum(count.of for count in counts):,}'}"
     if law == "supervised" and parts:
@@ -175,7 +176,7 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def _arms(study: StudySpec, data: DataSummary) -> Table:
+def _arms(study: ResolvedStudy, data: DataSummary) -> Table:
     table = _table("arms", ("arm", "trainable", "%", "modules", "linear", "scale", "first rates"))
     for name in study.arms:
         method = study.trained_arms.get(name)
@@ -207,7 +208,7 @@ def _tuned_cells(tuned: Tuned | None) -> tuple[str, ...]:
     )
 
 
-def resolution(study: StudySpec, data: DataSummary) -> str:
+def resolution(study: ResolvedStudy, data: DataSummary) -> str:
     """One sentence: the smallest margin that this test set and these seeds can resolve, and the declared one."""
     metric = primary_metric(data.task, study.primary)
     if metric not in ASSUMED_UNIT_SD:

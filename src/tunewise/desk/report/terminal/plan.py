@@ -18,6 +18,7 @@ from tunewise.desk.report.terminal.tables import needed_width, print_table
 from tunewise.desk.report.wording import at_least, study_duration
 from tunewise.records.plan import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.numbers import MISSING, count, duration, size, threads
 
 USES = ("weights", "gradients", "optimizer", "activations", "logits")
@@ -36,12 +37,12 @@ Card = tuple[str, Gpu] | None
 
 def print_plan(study: StudySpec, plan: StudyPlan, card: Card, console: Console) -> None:
     """Print what every arm of the study needs, on this machine or on `card`."""
-    study = resolve_as_planned(study, plan)
+    resolved = resolve_as_planned(study, plan)
     console.print(Text(_heading(plan, card), style="bold"))
     console.print(Text(_work(plan)))
     for table in _tables(plan, card, console.width):
         print_table(table, console)
-    for sentence in _remarks(study, plan, card):
+    for sentence in _remarks(resolved, plan, card):
         console.print(Text(sentence))
 
 
@@ -125,7 +126,7 @@ def _largest(arm: ArmPlan) -> str:
     return f"{arm.largest_micro_batch:,} tokens"
 
 
-def _remarks(study: StudySpec, plan: StudyPlan, card: Card) -> list[str]:
+def _remarks(study: ResolvedStudy, plan: StudyPlan, card: Card) -> list[str]:
     remarks = [f"{name}: {arm.note}" for name, arm in plan.arms.items() if arm.note]
     for name, arm in plan.arms.items():
         if arm.step and (packed := estimates.quantized(arm)):
@@ -147,7 +148,7 @@ def _remarks(study: StudySpec, plan: StudyPlan, card: Card) -> list[str]:
     return remarks
 
 
-def _time(study: StudySpec, plan: StudyPlan) -> list[str]:
+def _time(study: ResolvedStudy, plan: StudyPlan) -> list[str]:
     """How long the whole study takes, and where every figure in seconds comes from."""
     sources = {arm.speed.source for arm in plan.arms.values() if arm.speed}
     found = []
@@ -165,7 +166,7 @@ def _time(study: StudySpec, plan: StudyPlan) -> list[str]:
     return found
 
 
-def _what_is_counted(study: StudySpec, plan: StudyPlan) -> Iterator[str]:
+def _what_is_counted(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
     """The runs behind the seconds of a study, and what is in none of them."""
     length = estimates.length(study, plan)
     assert length is not None, "a study with seconds"

@@ -1,0 +1,47 @@
+"""What the report shows of a study beside its verdicts: the plan, times and curves, read when they are asked for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from tunewise.desk.analysis.costs import TimedRun, usual_step
+from tunewise.desk.analysis.curves import TimedCurve, ToQuality, to_quality
+from tunewise.desk.analysis.forgetting import AtEqualQuality, equal_quality
+from tunewise.desk.study.state import StudyState
+from tunewise.records import RunRecord
+from tunewise.records.plan import StudyPlan
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A state of the study, and what follows from the files of its runs."""
+
+    state: StudyState
+    plan: StudyPlan | None  # what the runs were expected to need; None: not planned
+
+    @classmethod
+    def of(cls, state: StudyState) -> "Evidence":
+        """The evidence of a state, with the plan that lies beside its data. Raises StudyError if that was altered."""
+        return cls(state, state.files.ledger.plan(state.data.key, state.searched))
+
+    @cached_property
+    def equal_quality(self) -> dict[str, AtEqualQuality]:
+        """Forgetting at equal quality, of the arms in which forgetting was measured during training."""
+        return equal_quality(self.state.curves)
+
+    @cached_property
+    def to_quality(self) -> dict[str, ToQuality]:
+        """Steps and seconds to a loss that every arm reaches; the head alone, which reaches little, does not count."""
+        runs = {
+            arm: [
+                TimedCurve(points, usual_step(run.step_seconds))
+                for points, run in zip(curves, self.timed(self.state.confirmed[arm]), strict=True)
+            ]
+            for arm, curves in self.state.loss_curves.items()
+            if arm != self.state.study.reference_arm
+        }
+        return to_quality(runs)
+
+    def timed(self, runs: Iterable[RunRecord]) -> list[TimedRun]:
+        """The runs with the seconds of their steps."""
+        return [TimedRun(run, tuple(step["seconds"] for step in self.state.files.steps(run))) for run in runs]
