@@ -15,6 +15,7 @@ import pytest
 from builders import make_data_summary, make_inputs
 from tunewise.commands.compare import next_runs, todays
 from tunewise.desk.protocol import centres, resolve
+from tunewise.executors.base import PrepareJob, RunJob
 from tunewise.records import (
     FORGETTING_SCHEMA,
     SCORES_SCHEMA,
@@ -29,6 +30,7 @@ from tunewise.records import (
     SplitSummary,
     Tuned,
     Usage,
+    events,
     extracted_split,
     truncated_split,
 )
@@ -104,6 +106,21 @@ Change = Callable[[RunRecord], RunRecord]
 
 def unchanged(record: RunRecord) -> RunRecord:
     return record
+
+
+def prepared(job: PrepareJob, summary: DataSummary) -> events.Prepared:
+    """Data of that summary and no rows stands in the folder."""
+    folder = job.root / summary.key
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
+    seal_data(folder)
+    return events.Prepared(key=summary.key)
+
+
+def run_of(job: RunJob) -> tuple[RunSpec, Ledger]:
+    """The run that a job asks for, and the study folder that it is in."""
+    spec = RunSpec.model_validate_json((job.folder / "spec.json").read_text(encoding="utf-8"))
+    return spec, Ledger(job.folder.parent.parent)
 
 
 class FakeLab:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -46,9 +46,11 @@ from tunewise.records import (
     RunRecord,
     Sample,
     Usage,
+    events,
     extracted_split,
     truncated_split,
 )
+from tunewise.records.events import Listener
 from tunewise.records.selection import takes_over
 from tunewise.spec import (
     BaseMethod,
@@ -61,8 +63,6 @@ from tunewise.spec import (
 from tunewise.storage.disk import delete, files_below, set_modes, told, write_table
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.seal import CARD
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 class Run:
@@ -247,7 +247,7 @@ class Run:
         training.num_supervised_tokens += step.num_targets
         row = asdict(step)
         state.log.write(json.dumps(row))
-        self.listener({"event": "step", "num_steps": num_steps, **row})
+        self.listener(events.Step(num_steps=num_steps, **row))
 
     def _evaluate(self, state: TrainingState, valid: list[Example]) -> Evaluation:
         start, training = time.perf_counter(), state.training
