@@ -55,7 +55,7 @@ def test_the_terminal_shows_escapes_of_others_and_obeys_its_own() -> None:
 def test_the_message_of_a_run_that_failed_is_no_markup(message: str) -> None:
     file = io.StringIO()
     progress = StudyProgress(Terminal(file=file, width=100))
-    progress(events.Crashed(message=message, log="log.txt"))
+    progress.on(events.Crashed(message=message, log="log.txt"))
     assert pictured(message).rstrip("\u2407") in file.getvalue()  # rich leaves BEL out
     assert not CONTROLS.search(file.getvalue())
 

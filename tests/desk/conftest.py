@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tunewise.desk.protocol import centres, resolve
 from tunewise.executors.base import PrepareJob, RunJob
 from tunewise.records import (
     FORGETTING_SCHEMA,
+    LOST,
     SCORES_SCHEMA,
     SPECTRUM_SCHEMA,
     WRITTEN_COLUMNS,
@@ -34,6 +35,7 @@ from tunewise.records import (
     extracted_split,
     truncated_split,
 )
+from tunewise.records.events import Event
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.seal import seal_data
@@ -168,6 +170,14 @@ class FakeLab:
         record = self.change(record).replace(attempts=before.attempts + 1 if before else 1)
         self.ledger.finish(record)
         return record
+
+    def answer(self, job: RunJob) -> Iterator[Event]:
+        """What an executor is told of the run of a job; a lost one leaves no record."""
+        record = self.run(run_of(job)[0])
+        if record.status in LOST:
+            self.ledger.begin(record.spec)  # which deletes the record of before
+            yield events.Crashed(message=record.message or "it broke", log="log.txt")
+            yield events.End(code=1)
 
     def _distance(self, spec: RunSpec) -> float:
         """How many grid places the rate is above the best one; negative: below."""

@@ -47,7 +47,8 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
                 case RunJob():
                     spec, ledger = run_of(job)
                     before(spec, ledger)
-                    FakeLab(ledger, resolve.resolve(study_spec(**changes), summary), summary, change).run(spec)
+                    lab = FakeLab(ledger, resolve.resolve(study_spec(**changes), summary), summary, change)
+                    yield from lab.answer(job)
                 case _:
                     raise TunewiseError("it has no model")
 

@@ -131,7 +131,8 @@ class Lab:
                     yield events.Crashed(message="it broke", log="log.txt")
                     yield events.End(code=1)
                     return
-                FakeLab(ledger, resolve.resolve(study_spec(), self.summary), self.summary, unchanged).run(spec)
+                lab = FakeLab(ledger, resolve.resolve(study_spec(), self.summary), self.summary, unchanged)
+                yield from lab.answer(job)
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_law_48_a_study_whose_reader_is_gone_goes_on(monkeypatch: pytest.MonkeyP
         raise BrokenPipeError
 
     monkeypatch.setattr(progress.console, "print", gone)
-    progress(events.Stopped(message="x"))
+    progress.on(events.Stopped(message="x"))
     assert closed == [1]
     assert progress.console.quiet
 

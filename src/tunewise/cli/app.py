@@ -324,7 +324,7 @@ def _run(study: Any, out: Path | None, again: bool) -> None:
     from tunewise.text.safe import printable
 
     with StudyProgress(Terminal()) as progress:
-        result = run_study(study, out, progress, again=again)
+        result = run_study(study, out, progress.on, again=again)
     _show(result)
     if result.unfinished:
         lines = "\n".join(f"- {printable(line)}" for line in result.unfinished)

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +24,7 @@ ROLES = {
 
 
 class StudyProgress:
-    """A listener for `compare` that draws two bars: the study, and the run that is going on."""
+    """A tracker that draws two bars: the study, and the run that is going on."""
 
     def __init__(self, console: Console) -> None:
         self.bars = Progress(
@@ -48,12 +50,23 @@ class StudyProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bars.stop()
+        self.close()
 
-    def __call__(self, event: Event) -> None:
-        """Show one event of the study. Where nobody reads any more (`| head`), the study goes on without a word."""
-        try:
+    def on(self, event: Event) -> None:
+        """Show one event of the study."""
+        with self._even_unread():
             self._show(event)
+
+    def close(self) -> None:
+        """Take the bars away, or leave them as they are where somebody sees them."""
+        with self._even_unread():
+            self.bars.stop()
+
+    @contextmanager
+    def _even_unread(self) -> Iterator[None]:
+        """Where nobody reads any more (`| head`), the study goes on without a word."""
+        try:
+            yield
         except (BrokenPipeError, SystemExit):  # rich makes the one of the other
             self.console.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
