@@ -4,9 +4,9 @@ A job of an executor reports its events in the order in which they happen, and l
 """
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from tunewise.records.data import DataSummary
 from tunewise.records.plan import Speed, StudyPlan
@@ -16,7 +16,11 @@ from tunewise.spec import Frozen, RunSpec, StudySpec
 class OfRun(Frozen):
     """An event that the process of a run reports; `run` is filled in by whoever started it."""
 
-    run: str | None = Field(default=None, exclude_if=lambda run: run is None)  # its id; None: not a run's, or not yet
+    run: str | None = None  # its id; None: not a run's, or not filled in yet
+
+    @model_serializer(mode="wrap")
+    def _without_missing(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dumped(self).items() if value is not None}
 
 
 # --- what the driver tells
@@ -159,7 +163,7 @@ class Refused(OfRun):
     event: Literal["error"] = "error"
     kind: str
     message: str
-    log: str | None = Field(default=None, exclude_if=lambda log: log is None)
+    log: str | None = None  # None: it is the user's mistake, and says all there is
 
 
 class Crashed(OfRun):

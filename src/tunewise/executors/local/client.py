@@ -32,11 +32,10 @@ class LocalExecutor:
     second one ends it where it is. `held` are handles that stay open as long as any process of the server lives.
     """
 
-    is_stopping = False
-    _job: Job | None = None  # that is going on
-    _timer: threading.Timer | None = None
-
     def __init__(self, held: Sequence[int] = ()) -> None:
+        self.is_stopping = False
+        self._job: Job | None = None  # that is going on
+        self._timer: threading.Timer | None = None
         self._signals = ExitStack()
         self._printed: deque[str] = deque(maxlen=KEPT_LINES)
         try:
