@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from tunewise.errors import UserError
 from tunewise.executors.base import Job, RunJob
 from tunewise.records import events
 from tunewise.records.events import Event
@@ -13,7 +12,7 @@ Answer = Callable[[Job], Iterable[Event]]
 class FakeExecutor:
     """Keeps the laws of every executor (tests/conformance); `jobs` are those that were submitted.
 
-    An answer that raises a UserError is reported as such; one without an `end` ended well.
+    An answer without an `end` ended well. What it raises is raised, as of an executor that is broken.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -33,24 +32,16 @@ class FakeExecutor:
         for job in jobs:
             self.jobs.append(job)
             self.is_running = isinstance(job, RunJob)
-            yield from self._answered(job)
-            if self.is_stopping:
-                raise KeyboardInterrupt
-
-    def _answered(self, job: Job) -> Iterator[Event]:
-        end = events.End(code=0)
-        try:
+            end = events.End(code=0)
             for event in self.answer(job):
                 if isinstance(event, events.End):
                     end = event
                     break
                 yield event
-        except UserError as error:
-            yield events.Refused(kind=type(error).__name__, message=str(error))
-            end = events.End(code=2)
-        finally:
             self.is_running = False
-        yield end
+            yield end
+            if self.is_stopping:
+                raise KeyboardInterrupt
 
     def stop(self) -> bool:
         """As the local executor's: a run that is going on ends as its answer does, and nothing comes after it."""

@@ -54,7 +54,8 @@ def answer(job: Job) -> Iterator[Event]:
     """The same as answers."""
     match job.root.name:
         case "refused":
-            raise DataError("no rows")
+            yield events.Refused(kind="DataError", message="no rows")
+            yield events.End(code=2)
         case "crash":
             yield events.Stopping()
             yield events.Crashed(message="RuntimeError: broken", log=str(job.root / "log.txt"))
