@@ -18,6 +18,8 @@ import torch
 
 from tunewise.lab.data.batching import Example, read_examples, step_rows
 from tunewise.lab.run.story import Run
+from tunewise.records import events
+from tunewise.records.events import Event
 from tunewise.spec import RunSpec
 from tunewise.storage.ledger import Ledger
 
@@ -28,9 +30,9 @@ def tunewise(work: dict[str, Any]) -> Ends:
     """The product's own run, in this process."""
     ends: Ends = []
 
-    def listen(event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            ends.append((time.perf_counter(), event["loss"], peak_bytes()))
+    def listen(event: Event) -> None:
+        if isinstance(event, events.Step):
+            ends.append((time.perf_counter(), event.loss, peak_bytes()))
 
     ledger, spec = Ledger(Path(work["study"])), RunSpec.model_validate(work["spec"])
     shutil.rmtree(ledger.run_folder(spec.run_id), ignore_errors=True)  # what the round before left

@@ -23,7 +23,9 @@ from workloads import FULL, LORA_ALL, LORA_QKV, WORKLOADS, Workload, save_gpt2_s
 import tunewise as tw
 from tunewise.commands.opening import load_data
 from tunewise.desk.protocol import resolve, schedule
-from tunewise.executors.local.client import LabServer
+from tunewise.executors import ask
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.local.client import LocalExecutor
 from tunewise.lab.train.updates import WATCHED_STEPS
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed
 from tunewise.storage.ledger import Ledger
@@ -94,15 +96,15 @@ def workload(model: str, arm: dict[str, Any]) -> Workload:
 
 def compared(study: tw.StudySpec) -> dict[str, Pair]:
     """Memory and time of the study's one trial."""
-    with tempfile.TemporaryDirectory() as scratch, LabServer(study.machine) as lab:
+    with tempfile.TemporaryDirectory() as scratch, LocalExecutor() as executor:
         ledger = Ledger(Path(scratch) / "study")
         ledger.create()
-        data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+        data = load_data(ledger, ask.prepare(executor, study, ledger.folder / "data"))
         resolved, folder = resolve.resolve(study, data), ledger.data_folder(data.key)
-        plan = lab.plan(resolved, folder, PlanRequest()).arms["arm"]
-        speed = lab.probe(resolved, folder, "arm", plan)
+        plan = ask.plan(executor, resolved, folder, PlanRequest()).arms["arm"]
+        speed = ask.probe(executor, resolved, folder, "arm", plan)
         spec = next(spec for spec in schedule.next_runs(resolved, data, [], ()) if spec.arm == "arm")
-        record = lab.run(spec, ledger, folder, lambda event: None)
+        record = Attempts(executor, ledger, study.machine).run(spec, folder)
         assert record.usage is not None, record.message
         assert record.usage.train_memory is not None, "it trains"
         seconds = [step["seconds"] for step in ledger.steps(spec.run_id)]

@@ -15,7 +15,9 @@ import tunewise as tw
 from tunewise.commands.opening import load_data
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.protocol import trials as trials_module
-from tunewise.executors.local.client import LabServer
+from tunewise.executors import ask
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.local.client import LocalExecutor
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 
@@ -89,8 +91,9 @@ def trials(asked: tw.StudySpec, out: Path) -> tuple[list[RunRecord], dict[str, f
     """The trials of a study and the rates that they choose; nothing is confirmed."""
     ledger = Ledger(out)
     ledger.create()
-    with LabServer(asked.machine) as lab:
-        data = load_data(ledger, lab.prepare(asked, ledger.folder / "data"))
+    with LocalExecutor() as executor:
+        lab = Attempts(executor, ledger, asked.machine)
+        data = load_data(ledger, ask.prepare(executor, asked, ledger.folder / "data"))
         resolved = resolve.resolve(asked, data)
         records = {r.run_id: r for r in ledger.records()}
 
@@ -99,7 +102,7 @@ def trials(asked: tw.StudySpec, out: Path) -> tuple[list[RunRecord], dict[str, f
 
         while specs := [s for s in schedule.next_runs(resolved, data, current(), ()) if s.role in ("short", "tune")]:
             for spec in specs:
-                records[spec.run_id] = lab.run(spec, ledger, ledger.data_folder(data.key), lambda event: None)
+                records[spec.run_id] = lab.run(spec, ledger.data_folder(data.key))
         made = [r for r in current() if r.spec.role in ("short", "tune")]
         return made, trials_module.selected_rates(resolved, made)
 

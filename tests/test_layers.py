@@ -20,7 +20,7 @@ FILES = {
 
 # The rooms from the ground up, and the lower ones that each may import from. Arrows never go up, and the halves, lab
 # and desk, do not see each other. `assets` and `errors` are open to all.
-GROUND = ("text", "spec", "records", "storage", "inputs", "adapter")
+GROUND = ("text", "spec", "records", "storage", "inputs", "adapter", "trackers")
 ROOMS: dict[str, tuple[str, ...]] = {
     **{room: GROUND[:place] for place, room in enumerate(GROUND)},
     "lab": GROUND,

@@ -21,7 +21,7 @@ def say(word):  # one write, so that the lines of two threads never mix
     os.write(1, f"{word}\\n".encode())
 
 limit = float(sys.argv[2]) if len(sys.argv) > 2 else None
-asked = watch(int(sys.argv[1]), limit, lambda event: say(event["event"]))
+asked = watch(int(sys.argv[1]), limit, lambda event: say(event.event))
 say("working")
 asked.wait(60)
 say("asked")

@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 import tunewise.commands.compare
 import tunewise.commands.plan
+from fake_executor import FakeExecutor
 from tunewise.cli.app import main
 from tunewise.errors import TunewiseError
+from tunewise.executors.base import Job, PrepareJob
+from tunewise.records import events
+from tunewise.records.events import Event
 from tunewise.spec import StudySpec
 
 TINY_CONTEXT = 512
@@ -90,35 +94,31 @@ def tiny_tokenizer() -> Any:
     return load_tokenizer("tiny", load_config("tiny", None, False), False)
 
 
-class LabWithoutModel:
-    """Stands for the lab server: prepares the data as it does, but for the weights, and stops there."""
+def executor_without_model(held: object) -> FakeExecutor:
+    """Stands for the local executor."""
+    return FakeExecutor(without_model)
 
-    def __init__(self, *_: object, **__: object) -> None:
-        """Starts nothing."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *of: object) -> None:
-        pass
-
-    def prepare(self, study: StudySpec, root: Path) -> str:
-        from tunewise.lab.data.prepare import data_key, prepare_examples
-        from tunewise.lab.prepare import prepare
-
-        if study.model != "tiny" or any(arm.method == "existing" for arm in study.arms.values()):
-            return prepare(study, root)
-        root.mkdir(parents=True, exist_ok=True)
-        data_key(study, "")
-        summary = prepare_examples(study, tiny_tokenizer(), TINY_CONTEXT, root / "prepared")
-        read = ", ".join(f"{split.rows} {split.split}" for split in summary.splits)
-        notes = "".join(f" {note}" for note in summary.notes if "left out" in note)
-        example = f"{summary.example_prompt[:60]!r} -> {summary.example_supervised[:60]!r}"
-        raise TakenError(f"{summary.task}, rows: {read}; the first: {example}.{notes}")
-
-    def plan(self, *_: object) -> None:
-        """Nothing to be planned without a model, and a study goes on."""
+def without_model(job: Job) -> Iterator[Event]:
+    """Prepares the data as a job does, but for the weights, and stops there; nothing is planned without a model."""
+    if not isinstance(job, PrepareJob):
         raise TunewiseError("no model")
+    yield events.Prepared(key=_prepared(job.study, job.root))
+
+
+def _prepared(study: StudySpec, root: Path) -> str:
+    from tunewise.lab.data.prepare import data_key, prepare_examples
+    from tunewise.lab.prepare import prepare
+
+    if study.model != "tiny" or any(arm.method == "existing" for arm in study.arms.values()):
+        return prepare(study, root)
+    root.mkdir(parents=True, exist_ok=True)
+    data_key(study, "")
+    summary = prepare_examples(study, tiny_tokenizer(), TINY_CONTEXT, root / "prepared")
+    read = ", ".join(f"{split.rows} {split.split}" for split in summary.splits)
+    notes = "".join(f" {note}" for note in summary.notes if "left out" in note)
+    example = f"{summary.example_prompt[:60]!r} -> {summary.example_supervised[:60]!r}"
+    raise TakenError(f"{summary.task}, rows: {read}; the first: {example}.{notes}")
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ def outcome(case: Case) -> Outcome:
         with (
             inside(folder),
             mock.patch.object(sys, "argv", ["tunewise", *case.arguments]),
-            mock.patch.object(tunewise.commands.compare, "LabServer", LabWithoutModel),
-            mock.patch.object(tunewise.commands.plan, "LabServer", LabWithoutModel),
+            mock.patch.object(tunewise.commands.compare, "LocalExecutor", executor_without_model),
+            mock.patch.object(tunewise.commands.plan, "LocalExecutor", executor_without_model),
             contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(said),
         ):

@@ -1,7 +1,6 @@
 """What terminals obey is written out, what is secret is left out, and what names a file is no text."""
 
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,10 @@ from rich.text import Text
 from tunewise.cli.progress import StudyProgress
 from tunewise.cli.terminal import Terminal
 from tunewise.errors import SpecError
+from tunewise.executors.base import RunJob
 from tunewise.executors.local import server
+from tunewise.records import events
+from tunewise.records.events import Event
 from tunewise.spec.reading import parse_study
 from tunewise.text.safe import CONTROLS, check_source, pictured, printable, redacted
 
@@ -53,7 +55,7 @@ def test_the_terminal_shows_escapes_of_others_and_obeys_its_own() -> None:
 def test_the_message_of_a_run_that_failed_is_no_markup(message: str) -> None:
     file = io.StringIO()
     progress = StudyProgress(Terminal(file=file, width=100))
-    progress({"event": "crash", "message": message})
+    progress.on(events.Crashed(message=message, log="log.txt"))
     assert pictured(message).rstrip("\u2407") in file.getvalue()  # rich leaves BEL out
     assert not CONTROLS.search(file.getvalue())
 
@@ -78,7 +80,7 @@ def test_secrets_of_the_environment_and_tokens_are_left_out() -> None:
 def test_what_a_job_reports_and_logs_holds_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sent: list[dict[str, str]] = []
+    sent: list[Event] = []
 
     def fail(request: object) -> None:
         raise RuntimeError(f"401 for https://hub/x?token={SECRETS['HF_TOKEN']} and {TOKEN}")
@@ -87,8 +89,13 @@ def test_what_a_job_reports_and_logs_holds_no_secret(
     monkeypatch.setattr(server, "send", sent.append)
     monkeypatch.setitem(server.JOBS, "run", fail)
     monkeypatch.setattr("os.dup2", lambda *of: None)
-    assert server.do({"job": "run", "folder": str(tmp_path)}) == 1
-    said = json.dumps(sent) + capfd.readouterr().err + (tmp_path / "log.txt").read_text(encoding="utf-8")
+    job = RunJob(folder=tmp_path, data=tmp_path, checkpoint_seconds=1, limit_seconds=None, max_tokens=1)
+    assert server.do(job) == 1
+    said = (
+        "".join(event.model_dump_json() for event in sent)
+        + capfd.readouterr().err
+        + (tmp_path / "log.txt").read_text(encoding="utf-8")
+    )
     assert "401 for" in said
     assert SECRETS["HF_TOKEN"] not in said
     assert TOKEN not in said

@@ -14,15 +14,12 @@ from typing import Any
 from unittest.mock import patch
 
 from lab_fixtures import small_model
-from laws.small_studies import SPLITS, LabHere, rows_of
+from laws.small_studies import SPLITS, executor_here, rows_of
 from tunewise.commands import compare as driver
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.report.views.view import Report
-from tunewise.lab.run.story import Run
-from tunewise.lab.train.checkpoint import Checkpoints
-from tunewise.records import RunRecord
-from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.spec import StudySpec
 from tunewise.storage import disk
 from tunewise.storage.files import file_hash, files_below
 from tunewise.storage.ledger import Ledger
@@ -31,20 +28,6 @@ from tunewise.storage.ledger import Ledger
 OF_RECORD = {"usage", "environment", "files"}
 OF_REPORT = re.compile(r".*_seconds|.*_per_second|.*peak.*_bytes|.*to_quality|seconds|environment")
 FINDINGS = ("runs-continued", "busy-machine", "timed-runs-overlapped")
-
-
-class ChaosLab(LabHere):
-    """Every job in this process, a checkpoint after every step."""
-
-    def __init__(self, machine: MachineSpec, held: Any = ()) -> None:
-        self.machine = machine
-
-    def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Callable[..., None]) -> RunRecord:
-        folder = ledger.begin(spec)
-        Run(spec, folder, data_folder, listener, Checkpoints(folder, self.machine.checkpoint_seconds)).execute()
-        record = ledger.record(spec.run_id)
-        assert record is not None
-        return record
 
 
 def chaos_study(root: Path) -> StudySpec:
@@ -75,7 +58,7 @@ def chaos_study(root: Path) -> StudySpec:
 
 def finish(study: StudySpec, folder: Path, report: Callable[[Ledger], Report] = write_report) -> None:
     """What the command does, in this process: begin or continue the study, to its report."""
-    with patch.object(driver, "LabServer", ChaosLab), patch("tunewise.commands.report.write_report", report):
+    with patch.object(driver, "LocalExecutor", executor_here), patch("tunewise.commands.report.write_report", report):
         driver.compare(study, folder)
 
 

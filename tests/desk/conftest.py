@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from builders import make_data_summary, make_inputs
 from tunewise.commands.compare import next_runs
 from tunewise.desk.protocol import centres, resolve
 from tunewise.desk.study.state import StudyState
+from tunewise.executors.base import PrepareJob, RunJob
 from tunewise.records import (
     FORGETTING_SCHEMA,
+    LOST,
     SCORES_SCHEMA,
     SPECTRUM_SCHEMA,
     WRITTEN_COLUMNS,
@@ -30,9 +32,11 @@ from tunewise.records import (
     SplitSummary,
     Tuned,
     Usage,
+    events,
     extracted_split,
     truncated_split,
 )
+from tunewise.records.events import Event
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.seal import seal_data
@@ -107,6 +111,21 @@ def unchanged(record: RunRecord) -> RunRecord:
     return record
 
 
+def prepared(job: PrepareJob, summary: DataSummary) -> events.Prepared:
+    """Data of that summary and no rows stands in the folder."""
+    folder = job.root / summary.key
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
+    seal_data(folder)
+    return events.Prepared(key=summary.key)
+
+
+def run_of(job: RunJob) -> tuple[RunSpec, Ledger]:
+    """The run that a job asks for, and the study folder that it is in."""
+    spec = RunSpec.model_validate_json((job.folder / "spec.json").read_text(encoding="utf-8"))
+    return spec, Ledger(job.folder.parent.parent)
+
+
 class FakeLab:
     """Answers every RunSpec with a record and its files, from `seed` alone."""
 
@@ -152,6 +171,14 @@ class FakeLab:
         record = self.change(record).replace(attempts=before.attempts + 1 if before else 1)
         self.ledger.finish(record)
         return record
+
+    def answer(self, job: RunJob) -> Iterator[Event]:
+        """What an executor is told of the run of a job; a lost one leaves no record."""
+        record = self.run(run_of(job)[0])
+        if record.status in LOST:
+            self.ledger.begin(record.spec)  # which deletes the record of before
+            yield events.Crashed(message=record.message or "it broke", log="log.txt")
+            yield events.End(code=1)
 
     def _distance(self, spec: RunSpec) -> float:
         """How many grid places the rate is above the best one; negative: below."""

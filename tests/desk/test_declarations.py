@@ -1,23 +1,25 @@
 """What a study declared stands before its first confirmation run; a report of anything else says no word."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from desk.conftest import ARMS, FakeLab, data_summary, study_spec, unchanged
+from desk.conftest import ARMS, FakeLab, data_summary, prepared, run_of, study_spec, unchanged
+from fake_executor import FakeExecutor
 from tunewise.commands import compare as driver
 from tunewise.desk.protocol import resolve
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.study.declarations import declarations
 from tunewise.errors import StudyError, TunewiseError
+from tunewise.executors.base import Job, PrepareJob, RunJob
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.records.events import Event
+from tunewise.spec import RunSpec
 from tunewise.storage.ledger import Ledger
-from tunewise.storage.seal import seal_data
 
 Compare = Callable[..., Ledger]
 
@@ -38,31 +40,19 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     ) -> Ledger:
         summary = data or data_summary()
 
-        class Lab:
-            def __init__(self, machine: MachineSpec, held: Sequence[int] = ()) -> None:
-                pass
+        def answer(job: Job) -> Iterator[Event]:
+            match job:
+                case PrepareJob():
+                    yield prepared(job, summary)
+                case RunJob():
+                    spec, ledger = run_of(job)
+                    before(spec, ledger)
+                    lab = FakeLab(ledger, resolve.resolve(study_spec(**changes), summary), summary, change)
+                    yield from lab.answer(job)
+                case _:
+                    raise TunewiseError("it has no model")
 
-            def __enter__(self) -> "Lab":
-                return self
-
-            def __exit__(self, *of: object) -> None:
-                pass
-
-            def prepare(self, study: StudySpec, root: Path) -> str:
-                (root / summary.key).mkdir(parents=True, exist_ok=True)
-                (root / summary.key / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
-                seal_data(root / summary.key)
-                return summary.key
-
-            def plan(self, *of: object) -> None:
-                raise TunewiseError("it has no model")
-
-            def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: object) -> RunRecord:
-                before(spec, ledger)
-                lab = FakeLab(ledger, resolve.resolve(study_spec(**changes), summary), summary, change)
-                return lab.run(spec)
-
-        monkeypatch.setattr(driver, "LabServer", Lab)
+        monkeypatch.setattr(driver, "LocalExecutor", lambda held: FakeExecutor(answer))
         result = driver.compare(study_spec(**changes), tmp_path / "study", again=again)
         return Ledger(result.folder)
 

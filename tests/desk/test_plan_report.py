@@ -1,6 +1,7 @@
 """What follows from a plan: what fits, how fast a card could be at best, and what is shown of it."""
 
 import math
+from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
@@ -9,13 +10,17 @@ from planned_study import GIB, PEAK, SPEED, TEST, TUNED, arm_plan, study_plan
 from rich.console import Console
 from typer.testing import CliRunner
 
+from fake_executor import FakeExecutor
 from tunewise.cli.app import app
 from tunewise.commands import plan as plan_module
 from tunewise.desk.planning import estimates
 from tunewise.desk.planning.gpus import Gpu, find_gpu, known_gpus
 from tunewise.desk.report.terminal.plan import USES, chart, print_plan
 from tunewise.errors import SpecError
-from tunewise.records.plan import Speed, StudyPlan, StudySeconds, fitting_tokens
+from tunewise.executors.base import Job, PlanJob
+from tunewise.records import events
+from tunewise.records.events import Event
+from tunewise.records.plan import StudyPlan, StudySeconds, fitting_tokens
 from tunewise.spec import StudySpec
 
 
@@ -209,19 +214,10 @@ def test_seconds_say_what_they_are_derived_from() -> None:
 def planned_by(monkeypatch: pytest.MonkeyPatch, asked: StudySpec, of_lab: StudyPlan, **how: bool) -> StudyPlan:
     """The plan of raw data that `tunewise plan` shows, the lab having answered `of_lab` and `SPEED` for every arm."""
 
-    class Lab:
-        def __init__(self, machine: object) -> None: ...
-        def __enter__(self) -> "Lab":
-            return self
+    def answer(job: Job) -> Iterator[Event]:
+        yield events.Planned(plan=of_lab) if isinstance(job, PlanJob) else events.Probed(speed=SPEED)
 
-        def __exit__(self, *error: object) -> None: ...
-        def plan(self, *of: object) -> StudyPlan:
-            return of_lab
-
-        def probe(self, *of: object) -> Speed:
-            return SPEED
-
-    monkeypatch.setattr("tunewise.commands.plan.LabServer", Lab)
+    monkeypatch.setattr(plan_module, "LocalExecutor", lambda: FakeExecutor(answer))
     return plan_module.plan(asked, **how)
 
 

@@ -1,6 +1,5 @@
 """Laws of a run: from a spec to a record that is complete, repeatable, and true of the weights that it leaves."""
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -74,7 +73,7 @@ class Laboratory:
         labels = LABELS if task == "classify" else ()
         summary = make_data_summary(task=task, labels=labels, inputs=self.inputs())
         (self.data / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Any] = []
 
     def inputs(self) -> Inputs:
         general = None if self.task == "classify" else "g"
@@ -208,7 +207,7 @@ def test_a_confirmed_run_is_complete_and_its_weights_give_the_recorded_scores(
     assert usage is not None
     assert usage.num_tokens == 3 * sum(len(e.input_ids) for e in train)
     assert usage.num_supervised_tokens == 3 * sum(e.num_targets for e in train)
-    assert usage.train_seconds == pytest.approx(sum(event["seconds"] for event in lab.events))
+    assert usage.train_seconds == pytest.approx(sum(event.seconds for event in lab.events))
     assert usage.started is not None
     assert usage.ended is not None
     assert (usage.ended - usage.started).total_seconds() >= usage.train_seconds
@@ -331,10 +330,9 @@ def test_every_step_is_logged_and_told(laboratory: Callable[..., Laboratory]) ->
     record = lab.run(FullMethod(), role="tune")
     logged = lab.ledger.steps(record.run_id)
     assert [line["step"] for line in logged] == list(range(1, 10))
-    assert [{k: v for k, v in event.items() if k not in ("event", "num_steps")} for event in lab.events] == logged
-    assert {(event["event"], event["num_steps"]) for event in lab.events} == {("step", 9)}
+    assert [event.model_dump(exclude={"event", "num_steps"}) for event in lab.events] == logged
+    assert {(event.event, event.num_steps) for event in lab.events} == {("step", 9)}
     assert max(line["learning_rate"] for line in logged) == RATES["full"]
-    json.dumps(lab.events)
 
 
 # --- the same for the same spec

@@ -1,16 +1,20 @@
 """Whole studies that run in the test's own process, stage by stage as the product runs them, on forty rows."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fake_executor import FakeExecutor
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.errors import TunewiseError
+from tunewise.executors.base import Job, PrepareJob, RunJob
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run.story import Run
-from tunewise.records import RunRecord
-from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.lab.train.checkpoint import Checkpoints
+from tunewise.records import RunRecord, events
+from tunewise.records.events import Event, unheard
+from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 
 FolderOf = Callable[[str], Path]
@@ -43,7 +47,7 @@ class SmallStudy:
 
     def run(self, spec: RunSpec) -> RunRecord:
         """The record of a run, as stored."""
-        Run(spec, self.ledger.begin(spec), self.data_folder, lambda event: None).execute()
+        Run(spec, self.ledger.begin(spec), self.data_folder, unheard).execute()
         record = self.ledger.record(spec.run_id)
         assert record is not None
         assert record.status == "done", record.message
@@ -83,29 +87,24 @@ def small_study(root: Path, model: Path | str, task: str, arms: dict[str, Any], 
     return SmallStudy(root, StudySpec.model_validate({**content, **changes}))
 
 
-class LabHere:
-    """Stands for the lab server: does every job in this process, as the server's children do it."""
+def do_here(job: Job) -> Iterator[Event]:
+    """Does a job in this process, as the children of the server do it; a study goes on without a plan."""
+    match job:
+        case PrepareJob():
+            yield events.Prepared(key=prepare(job.study, job.root))
+        case RunJob():
+            told: list[Event] = []
+            spec = RunSpec.model_validate_json((job.folder / "spec.json").read_text(encoding="utf-8"))
+            checkpoints = Checkpoints(job.folder, job.checkpoint_seconds)
+            Run(spec, job.folder, job.data, told.append, checkpoints).execute(job.max_tokens)
+            yield from told
+        case _:
+            raise TunewiseError("a study goes on without a plan")
 
-    def __init__(self, machine: MachineSpec, held: Sequence[int] = ()) -> None:
-        """Starts nothing, whatever the machine."""
 
-    def __enter__(self) -> "LabHere":
-        return self
-
-    def __exit__(self, *of: object) -> None:
-        pass
-
-    def prepare(self, study: StudySpec, root: Path) -> str:
-        return prepare(study, root)
-
-    def plan(self, *of: object) -> None:
-        raise TunewiseError("a study goes on without a plan")
-
-    def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Callable[..., None]) -> RunRecord:
-        Run(spec, ledger.begin(spec), data_folder, listener).execute()
-        record = ledger.record(spec.run_id)
-        assert record is not None
-        return record
+def executor_here(held: Sequence[int] = ()) -> FakeExecutor:
+    """Stands for the local executor: does every job in this process."""
+    return FakeExecutor(do_here)
 
 
 def first_trial(root: Path, model: Path, task: str, method: dict[str, Any], **changes: Any) -> RunRecord:

@@ -14,24 +14,27 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_studies import FolderOf, LabHere, SmallStudy, rows_of
+from small_studies import FolderOf, SmallStudy, executor_here, rows_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import tunewise.lab.run.training
 from desk import conftest as fake
 from desk import simulated_study
+from fake_executor import FakeExecutor
 from tunewise.commands import compare as driver
 from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.wording import recommendation
 from tunewise.errors import UserError
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.base import Job, RunJob
 from tunewise.executors.local import server
-from tunewise.executors.local.client import LabServer
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.records import RunRecord
+from tunewise.records.events import Event
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger, files_below
 
@@ -209,15 +212,14 @@ def limited(bench: Bench, study: StudySpec) -> Any:
 def run_here(patch: pytest.MonkeyPatch, small: SmallStudy, spec: RunSpec) -> None:
     """One run, client and server of the lab in this process."""
 
-    def here(client: LabServer, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        server.run_job(request)
+    def here(job: Job) -> Iterator[Event]:
+        assert isinstance(job, RunJob)
+        server.run_job(job)
         return iter(())
 
-    patch.setattr(LabServer, "__init__", lambda client, machine: setattr(client, "machine", machine))
-    patch.setattr(LabServer, "_do", here)
     patch.setattr(server, "send", lambda event: None)
     patch.setattr(server.signal, "signal", lambda number, handler: None)
-    LabServer(small.study.machine).run(spec, small.ledger, small.data_folder, lambda event: None)
+    Attempts(FakeExecutor(here), small.ledger, small.study.machine).run(spec, small.data_folder)
 
 
 def confirmed(bench: Bench, study: StudySpec) -> Any:
@@ -284,7 +286,7 @@ def kept(bench: Bench, study: StudySpec) -> Any:
     place = bench.new()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(driver, "LabServer", LabHere)
+        patch.setattr(driver, "LocalExecutor", executor_here)
         ledger = Ledger(driver.compare(study).folder)
     roles = {record.run_id: record.spec.role for record in ledger.records()}
     paths = (path.relative_to(place).parts for path in files_below(place) if ".safetensors" in path.name)

@@ -16,7 +16,8 @@ from lab_fixtures import make_examples
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.run.story import Run
 from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
-from tunewise.records import EXAMPLES_SCHEMA, RunRecord
+from tunewise.records import EXAMPLES_SCHEMA, RunRecord, events
+from tunewise.records.events import Event, Listener, unheard
 from tunewise.spec import SamplesSpec, TrainSpec
 from tunewise.storage.files import file_hash, files_below
 from tunewise.storage.ledger import CHECKPOINT, Ledger
@@ -82,13 +83,13 @@ class Study:
         dies_at: int | None = None,
         seconds: float = 0,
         should_stop: Callable[[], bool] = lambda: False,
-        hear: Callable[[dict[str, Any]], None] = lambda event: None,
+        hear: Listener = unheard,
     ) -> RunRecord:
         """The record; the run dies when it tells of step `dies_at`, before that step is evaluated and stored."""
 
-        def listener(event: dict[str, Any]) -> None:
+        def listener(event: Event) -> None:
             hear(event)
-            if event["step"] == dies_at:
+            if isinstance(event, events.Step) and event.step == dies_at:
                 raise Killed
 
         folder = self.ledger.begin(self.spec)

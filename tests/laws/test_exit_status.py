@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from desk.conftest import ARMS, FakeLab, data_summary, study_spec
+from desk.conftest import ARMS, FakeLab, data_summary, prepared, run_of, study_spec, unchanged
 from desk.planned_study import arm_plan, study_plan
+from fake_executor import FakeExecutor
 from tunewise import __main__ as entry
 from tunewise.cli import app
 from tunewise.cli.progress import StudyProgress
@@ -18,21 +19,25 @@ from tunewise.commands import compare as driver
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.errors import MachineError, TunewiseError
+from tunewise.executors import ask
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.base import Job, PlanJob, PrepareJob, ProbeJob, RunJob
 from tunewise.executors.local import client
-from tunewise.executors.local.client import LabServer
-from tunewise.records import RunRecord
-from tunewise.records.plan import ArmPlan, PlanRequest, StudyPlan
-from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.executors.local.client import LocalExecutor
+from tunewise.records import events
+from tunewise.records.events import Event
+from tunewise.records.plan import PlanRequest, StudyPlan
+from tunewise.spec import MachineSpec
 from tunewise.storage.ledger import Ledger
-from tunewise.storage.seal import seal_data
 
 # A server with jobs of its own: each reports something before it fails, or dies within a line.
 FAULTY = """
 import os, signal, sys, warnings
 from tunewise.executors.local import server
+from tunewise.records import events
 
 def crash(request):
-    server.send({"event": "note"})
+    server.send(events.Stopping())
     raise RuntimeError("this job is broken")
 
 def half(request):
@@ -40,7 +45,7 @@ def half(request):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def good(request):
-    server.send({"event": "prepared", "key": "k"})
+    server.send(events.Prepared(key="k"))
 
 def full(request):
     raise OSError(24, "Too many open files")
@@ -51,7 +56,7 @@ def fatal(request):
 
 def by_root(request):
     jobs = {"crash": crash, "half": half, "good": good, "full": full, "fatal": fatal}
-    jobs[os.path.basename(request["root"])](request)
+    jobs[os.path.basename(request.root)](request)
 
 server.PRELOADED = ()
 server.JOBS = {"prepare": by_root, "plan": crash}
@@ -64,41 +69,41 @@ server.serve()
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabServer]:
+def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
     monkeypatch.setattr(client, "SERVER", ("-c", FAULTY))
-    with LabServer(MachineSpec()) as started:
+    with LocalExecutor() as started:
         yield started
 
 
-def test_law_48_a_job_that_fails_is_read_to_its_end(lab: LabServer, tmp_path: Path) -> None:
+def test_law_48_a_job_that_fails_is_read_to_its_end(lab: LocalExecutor, tmp_path: Path) -> None:
     """Law 48: what follows a job that crashed, was killed within a line or was refused something is its own."""
     study = study_spec()
     for _ in range(2):
         with pytest.raises(TunewiseError, match="this job is broken"):
-            lab.prepare(study, tmp_path / "crash")
+            ask.prepare(lab, study, tmp_path / "crash")
         with pytest.raises(TunewiseError, match="this job is broken"):
-            lab.plan(study, tmp_path / "crash", PlanRequest())
+            ask.plan(lab, study, tmp_path / "crash", PlanRequest())
         with pytest.raises(TunewiseError, match="was killed"):
-            lab.prepare(study, tmp_path / "half")
+            ask.prepare(lab, study, tmp_path / "half")
         with pytest.raises(MachineError, match="ulimit -n"):
-            lab.prepare(study, tmp_path / "full")
-        assert lab.prepare(study, tmp_path / "good") == "k"
+            ask.prepare(lab, study, tmp_path / "full")
+        assert ask.prepare(lab, study, tmp_path / "good") == "k"
 
 
 def test_law_48_a_server_that_is_killed_alone_ends_the_command_with_its_run(
-    lab: LabServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lab: LocalExecutor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Law 48: nothing goes on of which nobody would hear; and what libraries say reaches no terminal."""
     with pytest.raises(MachineError, match=r"ended from outside \(SIGKILL\).*the same command continues"):
-        lab.prepare(study_spec(), tmp_path / "fatal")
+        ask.prepare(lab, study_spec(), tmp_path / "fatal")
     said = capfd.readouterr()
     assert said.out + said.err == ""
 
 
 def test_law_48_a_server_that_cannot_start_says_why_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "SERVER", ("-c", "raise ImportError('torch is not there')"))
-    with pytest.raises(TunewiseError, match="torch is not there"), LabServer(MachineSpec()) as lab:
-        lab.prepare(study_spec(), Path("nowhere"))
+    with pytest.raises(TunewiseError, match="torch is not there"), LocalExecutor() as lab:
+        ask.prepare(lab, study_spec(), Path("nowhere"))
 
 
 class Lab:
@@ -107,39 +112,27 @@ class Lab:
     lose: tuple[str, ...] = ()
     plan_of: StudyPlan | None = None
 
-    def __init__(self, *of: object) -> None:
+    def __init__(self) -> None:
         self.summary = data_summary()
 
-    def __enter__(self) -> "Lab":
-        return self
-
-    def __exit__(self, *of: object) -> None:
-        pass
-
-    def prepare(self, study: StudySpec, root: Path) -> str:
-        folder = root / self.summary.key
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "data.json").write_text(self.summary.model_dump_json(), encoding="utf-8")
-        seal_data(folder)
-        return self.summary.key
-
-    def plan(self, *of: object) -> StudyPlan:
-        if self.plan_of is None:
-            raise TunewiseError("planning broke")
-        return self.plan_of
-
-    def probe(self, study: StudySpec, folder: Path, arm: str, plan: ArmPlan) -> Any:
-        raise TunewiseError("the probe broke")
-
-    def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: object) -> RunRecord:
-        if spec.role == "confirm" and spec.arm in self.lose:
-            before = ledger.record(spec.run_id)
-            ledger.begin(spec)
-            attempts = before.attempts + 1 if before else 1
-            lost = RunRecord(run_id=spec.run_id, spec=spec, status="failed", message="it broke", attempts=attempts)
-            ledger.finish(lost)
-            return lost
-        return FakeLab(ledger, resolve.resolve(study_spec(), self.summary), self.summary, lambda r: r).run(spec)
+    def answer(self, job: Job) -> Iterator[Event]:
+        match job:
+            case PrepareJob():
+                yield prepared(job, self.summary)
+            case PlanJob():
+                if self.plan_of is None:
+                    raise TunewiseError("planning broke")
+                yield events.Planned(plan=self.plan_of)
+            case ProbeJob():
+                raise TunewiseError("the probe broke")
+            case RunJob():
+                spec, ledger = run_of(job)
+                if spec.role == "confirm" and spec.arm in self.lose:
+                    yield events.Crashed(message="it broke", log="log.txt")
+                    yield events.End(code=1)
+                    return
+                lab = FakeLab(ledger, resolve.resolve(study_spec(), self.summary), self.summary, unchanged)
+                yield from lab.answer(job)
 
 
 @pytest.fixture
@@ -148,7 +141,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("tunewise.storage.disk.sync", lambda path: None)
     monkeypatch.setattr("tunewise.commands.report.write_report", build_report)
     monkeypatch.setattr("tunewise.commands.deliver.write_card", lambda ledger, study, record: None)
-    monkeypatch.setattr(driver, "LabServer", Lab)
+    monkeypatch.setattr(driver, "LocalExecutor", lambda held: FakeExecutor(Lab().answer))
     monkeypatch.setattr(sys, "argv", ["tunewise", "compare"])
     monkeypatch.setattr(app, "_show", lambda result: None)
 
@@ -195,14 +188,11 @@ def test_law_48_a_study_with_lost_runs_does_not_end_with_0(
 
 def test_law_48_a_run_without_result_and_reason_is_not_taken_for_done(tmp_path: Path) -> None:
     """Law 48: a stream that says only that the job ended is out of step."""
-    lab = LabServer.__new__(LabServer)
-    lab.machine = MachineSpec()
-    lab._do = lambda request: iter([{"event": "end", "code": 0}])  # type: ignore[method-assign]
     ledger = Ledger(tmp_path)
     ledger.create()
     spec = schedule.Drafts(resolve.resolve(study_spec(), data_summary()), data_summary()).base()
     with pytest.raises(TunewiseError, match="without a result and without a reason"):
-        lab.run(spec, ledger, tmp_path, lambda event: None)
+        Attempts(FakeExecutor(lambda job: ()), ledger, MachineSpec()).run(spec, tmp_path)
     assert ledger.records() == []
 
 
@@ -216,7 +206,7 @@ def test_law_48_a_study_whose_reader_is_gone_goes_on(monkeypatch: pytest.MonkeyP
         raise BrokenPipeError
 
     monkeypatch.setattr(progress.console, "print", gone)
-    progress({"event": "stopped", "message": "x"})
+    progress.on(events.Stopped(message="x"))
     assert closed == [1]
     assert progress.console.quiet
 

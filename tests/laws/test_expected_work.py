@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from laws.small_studies import LabHere, SmallStudy, small_study
+from laws.small_studies import SmallStudy, executor_here, small_study
 from tunewise.commands.compare import next_runs
 from tunewise.desk.planning.expected import Length, Runs, expected_runs
 from tunewise.desk.protocol import schedule
 from tunewise.desk.study.state import StudyState
+from tunewise.executors.attempts import Attempts
 from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.run import context as lab_run
 
@@ -53,7 +54,8 @@ def done(study: SmallStudy, monkeypatch: pytest.MonkeyPatch) -> Work:
         return score(model, examples, batching, compute)
 
     monkeypatch.setattr(lab_run, "score", noted)
-    lab, ledger = LabHere(study.study.machine), study.ledger
+    ledger = study.ledger
+    lab = Attempts(executor_here(), ledger, study.study.machine)
     while True:
         state = StudyState.of(study.study, study.data, ledger.records(), ledger)
         waiting = next_runs(state)
@@ -61,7 +63,7 @@ def done(study: SmallStudy, monkeypatch: pytest.MonkeyPatch) -> Work:
             return trained, scored
         for spec in waiting:
             now.append((spec.arm, spec.role))
-            record = lab.run(spec, ledger, study.data_folder, lambda event: None)
+            record = lab.run(spec, study.data_folder)
             assert record.status == "done", record.message
             trained[spec.arm, spec.role, record.num_steps] += 1
 

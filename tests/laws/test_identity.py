@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_studies import FolderOf, LabHere, small_study
+from small_studies import FolderOf, executor_here, small_study
 
 from desk.conftest import ARMS, data_summary, study_spec
 from desk.test_declarations import compare as compare_with_a_seed
@@ -16,9 +16,11 @@ from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.drafts import Drafts
 from tunewise.desk.study.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
+from tunewise.executors.attempts import Attempts
 from tunewise.inputs import input_files
 from tunewise.inputs.input_files import InputFiles
-from tunewise.records import RunRecord
+from tunewise.records import RunRecord, events
+from tunewise.records.events import Event
 from tunewise.spec import Inputs, RunSpec, StudySpec
 from tunewise.storage.ledger import DECLARATIONS, Ledger
 
@@ -34,7 +36,7 @@ PROTOCOL = {
 def asked(tmp_path: Path, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch) -> StudySpec:
     """A study of two arms whose base lies in `tmp_path`, its jobs done in this process, a report not written."""
     shutil.copytree(folder_of("llama"), tmp_path / "model")
-    monkeypatch.setattr(driver, "LabServer", LabHere)
+    monkeypatch.setattr(driver, "LocalExecutor", executor_here)
     monkeypatch.setattr("tunewise.commands.report.write_report", lambda ledger: None)
     arms = {"full": {"method": "full", "learning_rate": 1e-3}}
     return small_study(tmp_path / "inputs", tmp_path / "model", "sft", arms, **PROTOCOL).study
@@ -58,17 +60,17 @@ def test_law_47_a_base_that_is_replaced_between_two_runs_stops_the_study(
     shutil.copytree(tmp_path / "model", tmp_path / "kept")
     begun: list[str] = []
     ran: list[str] = []
-    true_run = LabHere.run
+    true_run = Attempts.run
 
-    def run(self: LabHere, spec: RunSpec, *of: Any) -> RunRecord:
+    def run(self: Attempts, spec: RunSpec, *of: Any) -> RunRecord:
         ran.append(spec.run_id)
         return true_run(self, spec, *of)
 
-    monkeypatch.setattr(LabHere, "run", run)
+    monkeypatch.setattr(Attempts, "run", run)
 
-    def swap(event: dict[str, Any]) -> None:
-        if event["event"] == "begin":
-            begun.append(event["spec"].run_id)
+    def swap(event: Event) -> None:
+        if isinstance(event, events.Begin):
+            begun.append(event.spec.run_id)
             if len(begun) == 3:
                 replace_weights(tmp_path / "model")
 
@@ -79,7 +81,12 @@ def test_law_47_a_base_that_is_replaced_between_two_runs_stops_the_study(
     (tmp_path / "model" / "model.safetensors").unlink()
     shutil.copy2(tmp_path / "kept" / "model.safetensors", tmp_path / "model")
     continued: list[str] = []
-    driver.compare(asked, tmp_path / "study", lambda e: continued.append(e["spec"].run_id) if "spec" in e else None)
+
+    def note(event: Event) -> None:
+        if isinstance(event, events.Begin):
+            continued.append(event.spec.run_id)
+
+    driver.compare(asked, tmp_path / "study", note)
     assert not {*continued} & {*begun[:2]}
     assert len(ledger.records()) == 4
 
@@ -88,14 +95,14 @@ def test_law_47_a_run_during_which_the_base_was_replaced_is_not_kept(
     asked: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Law 47: which of the two it read is not known."""
-    true_run = LabHere.run
+    true_run = Attempts.run
 
-    def run(self: LabHere, *of: Any) -> RunRecord:
+    def run(self: Attempts, *of: Any) -> RunRecord:
         record = true_run(self, *of)
         replace_weights(tmp_path / "model")
         return record
 
-    monkeypatch.setattr(LabHere, "run", run)
+    monkeypatch.setattr(Attempts, "run", run)
     with pytest.raises(StudyError, match="changed while the study was running"):
         driver.compare(asked, tmp_path / "study")
     assert Ledger(tmp_path / "study").records() == []

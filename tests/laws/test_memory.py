@@ -10,7 +10,8 @@ import pytest
 import torch
 from small_studies import FolderOf, SmallStudy, small_study
 
-from tunewise.executors.local.client import LabServer
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.local.client import LocalExecutor
 from tunewise.lab.models.load import load_tuned
 from tunewise.lab.run import context, story, training
 from tunewise.lab.train import checkpoint
@@ -139,11 +140,9 @@ def test_law_32_a_run_does_not_inherit_the_peak_of_the_run_before(folder_of: Fol
     small = next(spec for spec in study.waiting() if spec.arm == "full")
     small = small.replace(train=small.train.replace(max_steps=1, batch_size=1))
     large = small.replace(train=small.train.replace(batch_size=16, micro_batch_tokens=4_000))
-    with LabServer(MachineSpec()) as lab:
-        records = [
-            lab.run(spec, study.ledger, study.data_folder, lambda event: None)
-            for spec in (small, large, small.replace(seed=7))
-        ]
+    with LocalExecutor() as executor:
+        lab = Attempts(executor, study.ledger, MachineSpec())
+        records = [lab.run(spec, study.data_folder) for spec in (small, large, small.replace(seed=7))]
     assert [record.message for record in records] == [None] * 3
     first, between, after = (peak(record.usage.train_memory) for record in records if record.usage)
     starts = [

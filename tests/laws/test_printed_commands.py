@@ -13,16 +13,18 @@ from typing import Any
 
 import pytest
 import yaml
-from small_studies import FolderOf, LabHere, rows_of
+from small_studies import FolderOf, do_here, executor_here, rows_of
 from typer.testing import CliRunner
 
 import tunewise
+from fake_executor import FakeExecutor
 from tunewise.cli import app
+from tunewise.executors.base import Job, RunJob
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise
-from tunewise.records import RunRecord
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.records.events import Event
+from tunewise.spec import StudySpec
 from tunewise.storage.ledger import Ledger, file_hash
 
 ROOT = Path(__file__).parents[2]
@@ -37,8 +39,8 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "it's: a folder #1"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("tunewise.commands.compare.LabServer", LabHere)
-    monkeypatch.setattr("tunewise.commands.plan.LabServer", LabHere)
+    monkeypatch.setattr("tunewise.commands.compare.LocalExecutor", executor_here)
+    monkeypatch.setattr("tunewise.commands.plan.LocalExecutor", executor_here)
     return folder
 
 
@@ -137,15 +139,15 @@ def test_law_35_the_same_command_continues_after_an_interruption(
     """Law 35: an interrupted command says that the same command continues; it does, and makes no finished run again."""
     made: list[str] = []
 
-    class Interrupted(LabHere):
-        def run(self, spec: RunSpec, ledger: Ledger, data_folder: Path, listener: Callable[..., None]) -> RunRecord:
+    def interrupted(job: Job) -> Iterator[Event]:
+        if isinstance(job, RunJob):
             if len(made) == 4:
                 made.append("Ctrl-C")
                 raise KeyboardInterrupt
-            made.append(spec.run_id)
-            return super().run(spec, ledger, data_folder, listener)
+            made.append(job.folder.name)
+        yield from do_here(job)
 
-    monkeypatch.setattr("tunewise.commands.compare.LabServer", Interrupted)
+    monkeypatch.setattr("tunewise.commands.compare.LocalExecutor", lambda held: FakeExecutor(interrupted))
     command = write_study(at, folder_of("llama"))
     assert "the same command continues" in give(command, 130)
     give(command)

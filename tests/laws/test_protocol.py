@@ -18,7 +18,8 @@ import tunewise.lab.run.context
 from desk import simulated_study
 from tunewise.commands.deliver import deliver, tidy
 from tunewise.desk.report.compose.build import build_report
-from tunewise.executors.local.client import LabServer
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.local.client import LocalExecutor
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.score import score
 from tunewise.records import RunRecord
@@ -172,11 +173,11 @@ def test_law_33_records_do_not_depend_on_the_number_of_workers(folder_of: Folder
     """Law 33: two worker processes that share out the runs, both at work at once, leave the records that one leaves."""
     small = {"tuning": {"rates": 1, "cap": 1}, "looks": [1]}
     alone, shared = (study_of(tmp_path / name, folder_of("llama"), "sft", **small) for name in ("alone", "shared"))
-    with LabServer(MachineSpec()) as first, LabServer(MachineSpec()) as second, ThreadPoolExecutor(2) as pool:
+    with LocalExecutor() as first, LocalExecutor() as second, ThreadPoolExecutor(2) as pool:
 
-        def work(lab: LabServer, study: SmallStudy, specs: Sequence[RunSpec]) -> None:
+        def work(executor: LocalExecutor, study: SmallStudy, specs: Sequence[RunSpec]) -> None:
             for spec in specs:
-                lab.run(spec, study.ledger, study.data_folder, lambda event: None)
+                Attempts(executor, study.ledger, MachineSpec()).run(spec, study.data_folder)
 
         while waiting := alone.waiting():
             work(first, alone, waiting)

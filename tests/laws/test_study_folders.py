@@ -12,9 +12,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from chaos_study import ChaosLab, chaos_study, digest, finish
+from chaos_study import chaos_study, digest, finish
 
 import tunewise.storage.ledger
+from laws.small_studies import executor_here
 from tunewise.commands import generate, plan, report
 from tunewise.desk.report.pages.html import write_report
 from tunewise.errors import StudyError
@@ -75,7 +76,7 @@ def run_again(study: StudySpec, folder: Path) -> None:
 
 
 def check_again(study: StudySpec, folder: Path) -> None:
-    with patch("tunewise.commands.plan.LabServer", ChaosLab):
+    with patch("tunewise.commands.plan.LocalExecutor", executor_here):
         plan.check(study, folder)
 
 

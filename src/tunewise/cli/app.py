@@ -128,14 +128,17 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     """Validate everything before training, and show what would be trained on."""
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.plan import check as check_study
-    from tunewise.desk.report.terminal.check import print_known, print_planned, print_remarks
+    from tunewise.desk.report.terminal.check import Checked, print_known, print_planned, print_remarks
+    from tunewise.records import events
+    from tunewise.records.events import Event
 
     terminal = Terminal()
 
-    def show(event: dict[str, Any]) -> None:
-        if event["event"] == "checked":
-            print_known(event["checked"], terminal)
-            print_remarks(event["checked"], terminal)
+    def show(event: Event) -> None:
+        if isinstance(event, events.Checked):
+            known = Checked(event.study, event.data, None, event.remarks)
+            print_known(known, terminal)
+            print_remarks(known, terminal)
 
     print_planned(check_study(_study(study, model, data, arm, sets), out, show, probe=probe), terminal)
     options = [option for option in sys.argv[2:] if option not in ("--probe", "--no-probe")]
@@ -291,7 +294,7 @@ def _run(study: Any, out: Path | None, again: bool) -> None:
     from tunewise.commands.compare import compare as run_study
 
     with StudyProgress(Terminal()) as progress:
-        result = run_study(study, out, progress, again=again)
+        result = run_study(study, out, progress.on, again=again)
     show_report(result)
     if result.unfinished:
         show_unfinished(result.unfinished)

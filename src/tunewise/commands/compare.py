@@ -1,14 +1,15 @@
 """The driver: ask the desk what to run next, hand it to the lab, store the records, write the report."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tunewise.commands.deliver import deliver, disk_needed, tidy, undelivered
 from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale
 from tunewise.commands.planning import planned
 from tunewise.commands.report import StudyResult, written
 from tunewise.desk.fairness import check_before
+from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.planning.expected import num_scored, trials_of
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.protocol.resolve import settled
@@ -17,18 +18,19 @@ from tunewise.desk.study.declarations import declarations
 from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.verdicts import undecided
 from tunewise.errors import StudyError
-from tunewise.executors.local.client import LabServer
+from tunewise.executors import ask
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.local.client import LocalExecutor
 from tunewise.inputs.input_files import InputFiles
-from tunewise.records import LOST, RunRecord
+from tunewise.records import LOST, RunRecord, events
+from tunewise.records.events import Listener, unheard
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import exclusive
 
-Listener = Callable[[dict[str, Any]], None]
-
 
 def compare(
-    study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None, *, again: bool = False
+    study: StudySpec, out: Path | str | None = None, listener: Listener = unheard, *, again: bool = False
 ) -> StudyResult:
     """Run what is missing of `study`, write its report, return both.
 
@@ -42,8 +44,9 @@ def compare(
     with exclusive(ledger.folder) as lock:
         ledger.sweep()
         inputs = InputFiles.of(study, ledger.folder)
-        with LabServer(study.machine, (lock,)) as lab:
-            finished = run_missing(study, Work(ledger, lab, inputs, listener), again)
+        with LocalExecutor((lock,)) as executor:
+            work = Work(Attempts(executor, ledger, study.machine, listener), inputs)
+            finished = run_missing(study, work, again)
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before it came to that
         deliver(ledger, finished.study, finished.records)
         return written(ledger, unfinished(finished))
@@ -52,40 +55,39 @@ def compare(
 class Work(NamedTuple):
     """What the runs of a study are made with."""
 
-    ledger: Ledger
-    lab: LabServer
+    attempts: Attempts
     inputs: InputFiles
-    listener: Listener
 
     def run(self, spec: RunSpec, data_key: str) -> RunRecord:
         """The record of a run, which read what the study began with. Raises StudyError where that changed."""
         self.inputs.require_same()
-        record = self.lab.run(spec, self.ledger, self.ledger.data_folder(data_key), self.listener)
+        ledger = self.attempts.ledger
+        record = self.attempts.run(spec, ledger.data_folder(data_key))
         try:
             self.inputs.require_same("runs")
         except StudyError:
-            self.ledger.forget(spec.run_id)  # which of the two it read is not known
+            ledger.forget(spec.run_id)  # which of the two it read is not known
             raise
         return record
 
 
 def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
     """The state of the study once every run that it asks for is there."""
-    ledger, lab, listener = work.ledger, work.lab, work.listener
-    listener({"event": "preparing"})
-    data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+    executor, ledger, listener = work.attempts.executor, work.attempts.ledger, work.attempts.listener
+    listener(events.Preparing())
+    data = load_data(ledger, ask.prepare(executor, study, ledger.folder / "data"))
     work.inputs.require_same()
     declared = resolve.resolve(study, data)
     check_asked(declared)
     ledger.require_space(disk_needed(declared, data))
-    listener({"event": "findings", "findings": check_before(declared, data)})
+    listener(events.Findings(findings=tuple(_as_told(finding) for finding in check_before(declared, data))))
     # what an earlier command lost gets another chance: its cause may be gone
     stored = [r for r in ledger.records() if r.status not in LOST]
     require_declarations(ledger, stored)
     if not again:
         require_no_stale(declared, data, stored)
-    listener({"event": "planning"})
-    declared = settled(declared, planned(lab, ledger, declared, data, listener))
+    listener(events.Planning())
+    declared = settled(declared, planned(executor, ledger, declared, data, listener))
     ledger.store_study(declared)
     records = {r.run_id: r for r in stored}
     for run_id in records:
@@ -96,12 +98,16 @@ def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
             declare(ledger, state, records.values())
         current = list(state.records)
         for number, spec in enumerate(runs):
-            listener({"event": "begin", "spec": spec, **outlook(state, current, len(runs) - number)})
+            listener(begins(spec, state, current, len(runs) - number))
             records[spec.run_id] = work.run(spec, data.key)
             current = schedule.current(state.study, data, list(records.values()))
             tidy(ledger, state.study, current)
         state = StudyState.of(declared, data, list(records.values()), ledger)
     return state
+
+
+def _as_told(finding: Finding) -> events.Remark:
+    return events.Remark.model_validate(finding.model_dump())
 
 
 def unfinished(state: StudyState) -> tuple[str, ...]:
@@ -128,11 +134,11 @@ def next_runs(state: StudyState) -> list[RunSpec]:
     return schedule.next_runs(state.study, state.data, state.records, undecided(state))
 
 
-def outlook(state: StudyState, records: Sequence[RunRecord], waiting: int) -> dict[str, Any]:
-    """How many runs are done, and about how many there will be if no search is extended and no arm goes on."""
+def begins(spec: RunSpec, state: StudyState, records: Sequence[RunRecord], waiting: int) -> events.Begin:
+    """A run starts: how many are done, about how many there will be if no search is extended and no arm goes on."""
     study, first = state.study, len(state.first_searches)
     trained = study.trained_arms
     trials = sum(sum(trials_of(study, arm, "least")) for arm in trained.values())
     expected = num_scored(study) + first + trials + len(trained) * study.looks[0]
     done = first + len(records)
-    return {"done": done, "expected": max(expected, done + waiting)}
+    return events.Begin(spec=spec, done=done, expected=max(expected, done + waiting))

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from tunewise.commands.compare import Listener
 from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale
 from tunewise.commands.planning import planned, timed
 from tunewise.desk.protocol import resolve
@@ -12,8 +10,10 @@ from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.terminal.check import Checked
 from tunewise.desk.statistics.metrics import check_asked
 from tunewise.errors import StudyError
-from tunewise.executors.local.client import LabServer
-from tunewise.records import LOST, DataSummary
+from tunewise.executors import ask
+from tunewise.executors.local.client import LocalExecutor
+from tunewise.records import LOST, DataSummary, events
+from tunewise.records.events import Event, Listener, unheard
 from tunewise.records.plan import PlanRequest, StudyPlan
 from tunewise.spec import StudySpec
 from tunewise.spec.resolved import ResolvedStudy
@@ -23,7 +23,7 @@ from tunewise.storage.scratch import scratch_folder
 
 
 def check(
-    study: StudySpec, out: Path | str | None = None, listener: Listener = lambda event: None, *, probe: bool = True
+    study: StudySpec, out: Path | str | None = None, listener: Listener = unheard, *, probe: bool = True
 ) -> Checked:
     """The resolved study, what became of its data, and what it will need, before anything is trained.
 
@@ -34,17 +34,18 @@ def check(
     ledger = begin(study, out)
     missing: list[str] = []
 
-    def hear(event: dict[str, Any]) -> None:
-        missing.append(event["message"])
+    def hear(event: Event) -> None:
+        if isinstance(event, events.Unplanned):
+            missing.append(event.message)
         listener(event)
 
-    with exclusive(ledger.folder) as lock, LabServer(study.machine, (lock,)) as lab:
+    with exclusive(ledger.folder) as lock, LocalExecutor((lock,)) as executor:
         ledger.sweep()
-        data = load_data(ledger, lab.prepare(study, ledger.folder / "data"))
+        data = load_data(ledger, ask.prepare(executor, study, ledger.folder / "data"))
         resolved = resolve.resolve(study, data)
         check_asked(resolved)
-        listener({"event": "checked", "checked": Checked(resolved, data, None, _would_be_lost(ledger, resolved, data))})
-        plan = planned(lab, ledger, resolved, data, hear, probe=probe)
+        listener(events.Checked(study=resolved, data=data, remarks=_would_be_lost(ledger, resolved, data)))
+        plan = planned(executor, ledger, resolved, data, hear, probe=probe)
     return Checked(settled(resolved, plan), data, plan, tuple(missing))
 
 
@@ -71,9 +72,9 @@ def plan(
     `request`: for another machine than this one. `probe`: with seconds, from steps that are really done; here only.
     `tell` is given a sentence for every arm whose speed could not be measured.
     """
-    with scratch_folder() as scratch, LabServer(study.machine) as lab:
-        found = lab.plan(study, scratch, request or PlanRequest())
+    with scratch_folder() as scratch, LocalExecutor() as executor:
+        found = ask.plan(executor, study, scratch, request or PlanRequest())
         resolved = resolve.resolve_as_planned(study, found)
         if not probe or request is not None:
             return found
-        return timed(lab, settled(resolved, found), scratch, found, tell)
+        return timed(executor, settled(resolved, found), scratch, found, tell)

@@ -4,27 +4,27 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import StudyError, TunewiseError
-from tunewise.executors.local.client import LabServer
-from tunewise.records import DataSummary
+from tunewise.executors import ask
+from tunewise.executors.base import Executor
+from tunewise.records import DataSummary, events
+from tunewise.records.events import Listener, unheard
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 
 MOST_PROBED = 6  # arms that are really tried; each takes seconds, and the speed of others follows from theirs
-Listener = Callable[[dict[str, Any]], None]
 
 
 def planned(
-    lab: LabServer,
+    executor: Executor,
     ledger: Ledger,
     study: ResolvedStudy,
     data: DataSummary,
-    listener: Listener = lambda event: None,
+    listener: Listener = unheard,
     *,
     probe: bool = True,
 ) -> StudyPlan | None:
@@ -37,23 +37,23 @@ def planned(
             return found
     folder = ledger.data_folder(data.key)
     try:
-        found = lab.plan(study, folder, PlanRequest())
+        found = ask.plan(executor, study, folder, PlanRequest())
     except TunewiseError as error:
-        listener({"event": "unplanned", "message": f"the study could not be planned: {error}"})
+        listener(events.Unplanned(message=f"the study could not be planned: {error}"))
         return None
     if not probe:
         return found
     missing: list[str] = []
-    found = timed(lab, settled(study, found), folder, found, missing.append)
+    found = timed(executor, settled(study, found), folder, found, missing.append)
     for message in missing:
-        listener({"event": "unplanned", "message": message})
+        listener(events.Unplanned(message=message))
     for asked in () if missing else (study, settled(study, found)):
         ledger.store_plan(data.key, asked, found)
     return found
 
 
 def timed(
-    lab: LabServer,
+    executor: Executor,
     study: ResolvedStudy,
     folder: Path,
     found: StudyPlan,
@@ -67,7 +67,7 @@ def timed(
     speeds: dict[str, Speed] = {}
     for name in _chosen(found, shapes):
         try:
-            speeds[shapes[name]] = lab.probe(study, folder, name, found.arms[name])
+            speeds[shapes[name]] = ask.probe(executor, study, folder, name, found.arms[name])
         except TunewiseError as error:
             tell(f"the speed of arm '{name}' could not be measured: {error}")
             speeds.pop(shapes[name], None)

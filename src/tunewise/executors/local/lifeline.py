@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from tunewise.records import events
+from tunewise.records.events import Listener
 
 ORPHANED, TIMED_OUT = 3, 4  # exit statuses of a worker
 LONGEST_POLL = 2**30  # milliseconds: the system takes no more than 31 bits
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def watch(handle: int, limit_seconds: float | None, send: Callable[[dict[str, Any]], None]) -> threading.Event:
+def watch(handle: int, limit_seconds: float | None, send: Listener) -> threading.Event:
     """An event that is set once somebody asks this process to stop.
 
     From now on the process ends by itself when the other end of `handle` closes, or after `limit_seconds`.
@@ -35,10 +37,10 @@ def watch(handle: int, limit_seconds: float | None, send: Callable[[dict[str, An
                 os._exit(ORPHANED)
             if found:
                 asked.set()
-                send({"event": "stopping"})
+                send(events.Stopping())
                 poll.modify(handle, 0)  # from now on its end alone
             elif deadline is not None and time.monotonic() >= deadline:
-                send({"event": "timeout"})
+                send(events.TimedOut())
                 os._exit(TIMED_OUT)
 
     threading.Thread(target=follow, daemon=True, name="lifeline").start()

@@ -4,36 +4,34 @@
 JSON event a line to standard output. It runs no tensor operation and never touches CUDA, so its children start
 clean, in hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
 
-Requests: {"job": "prepare", "study": {...}, "root": "..."}, the same with "plan" and {"request": {...}}, with "probe"
-          and {"arm": "...", "plan": {...}}, and
-          {"job": "run", "folder": "...", "data": "...", "checkpoint_seconds": 300, "limit_seconds": null,
-           "max_tokens": 2048}.
-Events:   {"event": "ready"}, whatever a job reports, {"event": "error", "kind", "message"} for the user's mistakes,
-          {"event": "memory" or "crash", "message", "log"}, {"event": "stopping"} when it hears that it should stop,
-          {"event": "stopped", "message"} when it did, {"event": "timeout"}, and last {"event": "end", "code"}: the exit
-          status, negative for a signal.
+The requests are the jobs of executors/base.py, the events those of records/events.py. A job reports what it makes,
+`error` for the user's mistakes, `memory` or `crash` for other failures, `stopping` when it hears that it should stop,
+`stopped` when it did, `timeout`, and last `end`.
 
 The first argument is a handle of the lifeline (executors/local/lifeline.py): no job outlives whoever asked for it.
 """
 
 import gc
 import importlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from tunewise.errors import MachineError, UserError, refusal
+from tunewise.executors.base import Job, PlanJob, PrepareJob, ProbeJob, RunJob
 from tunewise.executors.local.lifeline import watch
 from tunewise.inputs.import_path import PYTHON
-from tunewise.records import RunRecord
-from tunewise.records.plan import ArmPlan, PlanRequest
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.records import RunRecord, events
+from tunewise.records.events import Event
+from tunewise.spec import RunSpec
 from tunewise.storage.disk import make_folder, open_own
 from tunewise.storage.files import told
 from tunewise.text.safe import redacted
@@ -49,10 +47,10 @@ def serve() -> None:
         signal.signal(number, signal.SIG_IGN)
     if CAN_FORK:
         _preload()
-    send({"event": "ready"})
+    send(events.Ready())
     for line in sys.stdin:
         code = _in_fork(line) if CAN_FORK else _in_fresh_process(line)
-        send({"event": "end", "code": code})
+        send(events.End(code=code))
 
 
 def _preload() -> None:
@@ -68,9 +66,9 @@ def _preload() -> None:
     gc.enable()
 
 
-def send(event: dict[str, Any]) -> None:
+def send(event: Event) -> None:
     """One event to whoever started the server, in a line of its own also after half a line of a job that died."""
-    left = f"\n{json.dumps(event)}\n".encode()
+    left = f"\n{event.model_dump_json()}\n".encode()
     try:
         while left:  # a signal may come within a write
             left = left[os.write(EVENTS, left) :]
@@ -82,10 +80,10 @@ def _in_fork(line: str) -> int:
     try:
         child = os.fork()
     except OSError as error:
-        send({"event": "error", "kind": MachineError.__name__, "message": refusal(error) or str(error)})
+        send(events.Refused(kind=MachineError.__name__, message=refusal(error) or str(error)))
         return 2
     if child == 0:
-        os._exit(do(json.loads(line)))
+        os._exit(do(JOB.validate_json(line)))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -94,35 +92,34 @@ def _in_fresh_process(line: str) -> int:
     return subprocess.run(command, check=False, stdout=EVENTS, pass_fds=(EVENTS, LIFELINE)).returncode
 
 
-def do(request: dict[str, Any]) -> int:
+def do(job: Job) -> int:
     """Do one job in this process; returns the exit status. What it prints goes to the log of the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C, which reaches every process of a terminal, we are told
-    is_run = request["job"] == "run"
-    log = Path(request["folder"]) / "log.txt" if is_run else Path(request["root"]) / "log.txt"
+    log = job.root / "log.txt"
     try:
         _print_into(log)
-        JOBS[request["job"]](request)
+        JOBS[job.job](job)
     except UserError as error:
-        send({"event": "error", "kind": type(error).__name__, "message": redacted(str(error))})
+        send(events.Refused(kind=type(error).__name__, message=redacted(str(error))))
         return 2
     except Exception as error:  # the executor boundary: a crash costs this job only
         with suppress(OSError):  # a full disk has no room for the traceback, either
             sys.stderr.write(redacted(traceback.format_exc()))
-        send({**_told(error), "log": str(log)})
+        send(_told(error, str(log)))
         return 1
     return 0
 
 
-def _told(error: Exception) -> dict[str, Any]:
+def _told(error: Exception, log: str) -> Event:
     """The event that tells what became of a job."""
     from tunewise.lab.train.memory import is_out_of_memory
 
     message = redacted(f"{type(error).__name__}: {error}")[:1000]
     if is_out_of_memory(error):
-        return {"event": "memory", "message": message}
+        return events.OutOfMemory(message=message, log=log)
     if refused := refusal(error):
-        return {"event": "error", "kind": MachineError.__name__, "message": redacted(refused)}
-    return {"event": "crash", "message": message}
+        return events.Refused(kind=MachineError.__name__, message=redacted(refused), log=log)
+    return events.Crashed(message=message, log=log)
 
 
 def _print_into(log: Path) -> None:
@@ -135,54 +132,54 @@ def _print_into(log: Path) -> None:
     os.close(handle)
 
 
-def prepare_job(request: dict[str, Any]) -> None:
+def prepare_job(job: PrepareJob) -> None:
     """Prepare the data of a study."""
     from tunewise.lab.prepare import prepare
 
     watch(LIFELINE, None, send)
-    key = prepare(StudySpec.model_validate(request["study"]), Path(request["root"]))
-    send({"event": "prepared", "key": key})
+    send(events.Prepared(key=prepare(job.study, job.root)))
 
 
-def run_job(request: dict[str, Any]) -> None:
+def run_job(job: RunJob) -> None:
     """Execute one run."""
     from tunewise.lab.run.story import Run
     from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 
-    folder = Path(request["folder"])
-    spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
-    asked = watch(LIFELINE, request["limit_seconds"], send)
+    spec = RunSpec.model_validate_json((job.folder / "spec.json").read_text(encoding="utf-8"))
+    asked = watch(LIFELINE, job.limit_seconds, send)
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())  # sent to every process, as batch systems do
-    checkpoints = Checkpoints(folder, request["checkpoint_seconds"], asked.is_set)
+    checkpoints = Checkpoints(job.folder, job.checkpoint_seconds, asked.is_set)
     try:
-        record: RunRecord = Run(spec, folder, Path(request["data"]), send, checkpoints).execute(request["max_tokens"])
+        record: RunRecord = Run(spec, job.folder, job.data, send, checkpoints).execute(job.max_tokens)
     except StoppedError as stopped:
-        send({"event": "stopped", "message": str(stopped)})
+        send(events.Stopped(message=str(stopped)))
     else:
-        send({"event": "done", "run": record.run_id})
+        send(events.Done(run=record.run_id))
 
 
-def plan_job(request: dict[str, Any]) -> None:
+def plan_job(job: PlanJob) -> None:
     """Plan a study."""
     from tunewise.lab.plan.study import plan_study
 
     watch(LIFELINE, None, send)
-    study = StudySpec.model_validate(request["study"])
-    plan = plan_study(study, Path(request["root"]), PlanRequest.model_validate(request["request"]))
-    send({"event": "planned", "plan": plan.model_dump(mode="json")})
+    send(events.Planned(plan=plan_study(job.study, job.root, job.request)))
 
 
-def probe_job(request: dict[str, Any]) -> None:
+def probe_job(job: ProbeJob) -> None:
     """Measure the speed of one arm."""
     from tunewise.lab.plan.timing import probe_arm
 
     watch(LIFELINE, None, send)
-    study, plan = StudySpec.model_validate(request["study"]), ArmPlan.model_validate(request["plan"])
-    speed = probe_arm(study, Path(request["root"]), request["arm"], plan)
-    send({"event": "probed", "speed": speed.model_dump(mode="json")})
+    send(events.Probed(speed=probe_arm(job.study, job.root, job.arm, job.plan)))
 
 
-JOBS = {"prepare": prepare_job, "plan": plan_job, "probe": probe_job, "run": run_job}
+JOBS: dict[str, Callable[[Any], None]] = {
+    "prepare": prepare_job,
+    "plan": plan_job,
+    "probe": probe_job,
+    "run": run_job,
+}
+JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 # Events leave through a descriptor of their own, so that nothing a library prints can mix with them.
 EVENTS = 1
@@ -193,5 +190,5 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     LIFELINE = int(sys.argv[1])
     if len(sys.argv) > 2:
-        sys.exit(do(json.loads(sys.argv[2])))
+        sys.exit(do(JOB.validate_json(sys.argv[2])))
     serve()

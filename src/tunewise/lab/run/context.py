@@ -1,7 +1,7 @@
 """What every stage of a run is handed: its spec, its data, its budget of memory and its notes."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,8 @@ from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.state import Training
 from tunewise.records import DataSummary
+from tunewise.records.events import Listener
 from tunewise.spec import RunSpec
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import set_seed
 from tunewise.lab.machine import OthersMeter
 from tunewise.lab.methods import Method
 from tunewise.lab.models.load import Base, load_config, load_tokenizer, load_tuned
-from tunewise.lab.run.context import Listener, ReadyModel, RunContext
+from tunewise.lab.run.context import ReadyModel, RunContext
 from tunewise.lab.run.record import store_record, usage_of
 from tunewise.lab.run.scoring import Scoring
 from tunewise.lab.run.training import adapt
@@ -19,6 +19,7 @@ from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.state import Training
 from tunewise.records import DataSummary, RunRecord
+from tunewise.records.events import Listener
 from tunewise.spec import ExistingMethod, MachineSpec, RunSpec
 from tunewise.storage.disk import delete, set_modes
 from tunewise.storage.files import files_below, told

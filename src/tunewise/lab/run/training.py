@@ -23,7 +23,7 @@ from tunewise.lab.train.optim import LearningRates, describe_groups, rate_factor
 from tunewise.lab.train.state import TrainingState
 from tunewise.lab.train.step_log import StepLog
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.records import Evaluation
+from tunewise.records import Evaluation, events
 from tunewise.records.selection import takes_over
 from tunewise.spec import forgetting_steps
 
@@ -150,7 +150,7 @@ class TrainingSession:
         training.num_supervised_tokens += step.num_targets
         row = asdict(step)
         self.state.log.write(json.dumps(row))
-        self.run.listener({"event": "step", "num_steps": self.num_steps, **row})
+        self.run.listener(events.Step(num_steps=self.num_steps, **row))
 
     def _evaluate(self) -> Evaluation:
         """The loss on valid, noted; the weights are stored if the checkpoint rule takes them."""

@@ -1,18 +1,18 @@
 """What becomes of a run whose process ends before its time."""
 
-import io
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from builders import make_run_spec
-from tunewise.executors.local import client
-from tunewise.executors.local.client import LabServer
+from fake_executor import FakeExecutor
+from tunewise.executors import attempts
+from tunewise.executors.attempts import Attempts
+from tunewise.executors.base import Job, RunJob
 from tunewise.lab.train.memory import is_out_of_memory
-from tunewise.records import RunRecord
+from tunewise.records import RunRecord, events
+from tunewise.records.events import Event
 from tunewise.spec import BaseMethod, MachineSpec, RunSpec
 from tunewise.storage.ledger import Ledger
 
@@ -21,28 +21,32 @@ def spec() -> RunSpec:
     return make_run_spec(arm="base", role="base", method=BaseMethod(), learning_rate=None, score_splits=("test",))
 
 
-def run(ledger: Ledger, *events: dict[str, Any], asked: list[str] | None = None) -> RunRecord:
-    """The record of a run whose processes report these events and write no record; `asked` gets what they were told."""
-    lab = LabServer.__new__(LabServer)
-    lab.machine = MachineSpec()
-    lines = "".join(json.dumps(event) + "\n" for event in events)
-    requests = io.StringIO()
-    lab.process = SimpleNamespace(stdin=requests, stdout=io.StringIO(lines))  # type: ignore[assignment]
-    record = lab.run(spec(), ledger, Path("data"), lambda event: None)
+def run(ledger: Ledger, *told: Event, asked: list[int] | None = None) -> RunRecord:
+    """The record of a run whose processes report these events and write no record; `asked` gets their max_tokens."""
+    waiting = iter(told)
+
+    def answer(job: Job) -> Iterator[Event]:
+        for event in waiting:
+            yield event
+            if isinstance(event, events.End):
+                return
+
+    executor = FakeExecutor(answer)
+    record = Attempts(executor, ledger, MachineSpec()).run(spec(), Path("data"))
     if asked is not None:
-        asked += requests.getvalue().splitlines()
+        asked += [job.max_tokens for job in executor.jobs if isinstance(job, RunJob)]
     return record
 
 
-MEMORY = {"event": "memory", "message": "OutOfMemoryError: 40 GiB", "log": "log.txt"}
-KILLED = {"event": "end", "code": -9}
+MEMORY = events.OutOfMemory(message="OutOfMemoryError: 40 GiB", log="log.txt")
+KILLED = events.End(code=-9)
 
 
 def test_a_run_without_memory_is_tried_twice_before_it_is_said_not_to_fit(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.create()
-    events = (MEMORY, {"event": "end", "code": 1})
-    first, second = run(ledger, *events), run(ledger, *events)
+    twice = (MEMORY, events.End(code=1))
+    first, second = run(ledger, *twice), run(ledger, *twice)
     assert (first.status, first.attempts) == ("failed", 1)
     assert (second.status, second.attempts) == ("out-of-memory", 2)
     assert second.message
@@ -53,17 +57,17 @@ def test_a_run_that_the_system_kills_for_memory_is_tried_with_half_the_tokens_do
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = iter(range(100))  # one more whenever somebody asks
-    monkeypatch.setattr(client, "memory_kills", lambda: next(kills))
+    monkeypatch.setattr(attempts, "memory_kills", lambda: next(kills))
     ledger = Ledger(tmp_path)
     ledger.create()
-    asked: list[str] = []
+    asked: list[int] = []
     record = run(ledger, *[KILLED] * 5, asked=asked)
-    assert [json.loads(line)["max_tokens"] for line in asked] == [2048, 1024, 512, 256]
+    assert asked == [2048, 1024, 512, 256]
     assert (record.status, record.attempts) == ("out-of-memory", 4)
 
 
 def test_a_run_that_somebody_killed_is_made_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "memory_kills", lambda: 3)
+    monkeypatch.setattr(attempts, "memory_kills", lambda: 3)
     ledger = Ledger(tmp_path)
     ledger.create()
     first, second = run(ledger, KILLED, KILLED), run(ledger, KILLED)
@@ -74,7 +78,7 @@ def test_a_run_that_somebody_killed_is_made_again_as_it_was(tmp_path: Path, monk
 def test_a_crash_says_nothing_of_memory_however_often(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.create()
-    crash = ({"event": "crash", "message": "KeyError: 'x'", "log": "log.txt"}, {"event": "end", "code": 1})
+    crash = (events.Crashed(message="KeyError: 'x'", log="log.txt"), events.End(code=1))
     assert [run(ledger, *crash).status for _ in range(3)] == ["failed"] * 3
 
 
@@ -92,7 +96,7 @@ def test_memory_is_told_from_other_errors() -> None:
 def test_a_run_slower_than_its_limit_is_timed_out_and_not_tried_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.create()
-    record = run(ledger, {"event": "timeout"}, {"event": "end", "code": 4})
+    record = run(ledger, events.TimedOut(), events.End(code=4))
     assert (record.status, record.attempts) == ("timed-out", 1)
     assert record.message is not None
     assert "machine.run_limit_seconds" in record.message
@@ -102,5 +106,5 @@ def test_a_run_that_was_asked_to_stop_interrupts_the_study_and_has_no_record(tmp
     ledger = Ledger(tmp_path)
     ledger.create()
     with pytest.raises(KeyboardInterrupt):
-        run(ledger, {"event": "stopped", "message": "stopped after step 3"}, {"event": "end", "code": 0})
+        run(ledger, events.Stopped(message="stopped after step 3"), events.End(code=0))
     assert ledger.records() == []

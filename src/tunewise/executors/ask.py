@@ -1,0 +1,49 @@
+"""Jobs with one answer: prepare the data, plan a study, measure a speed."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from tunewise.errors import USER_ERRORS, TunewiseError
+from tunewise.executors.base import Executor, Job, PlanJob, PrepareJob, ProbeJob
+from tunewise.records import events
+from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
+from tunewise.spec import StudySpec
+
+Answer = TypeVar("Answer", events.Prepared, events.Planned, events.Probed)
+
+
+def prepare(executor: Executor, study: StudySpec, root: Path) -> str:
+    """The key of the prepared data below `root`. Raises UserError for whatever is wrong with the study."""
+    return _answer(executor, PrepareJob(study=study, root=root), events.Prepared, "preparing the data").key
+
+
+def plan(executor: Executor, study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
+    """What the study will need; `folder` holds its prepared data, or is a place for it. Raises UserError."""
+    return _answer(executor, PlanJob(study=study, root=folder, request=request), events.Planned, "planning").plan
+
+
+def probe(executor: Executor, study: StudySpec, folder: Path, arm: str, plan: ArmPlan) -> Speed:
+    """The speed of an arm, planned in `folder`. Raises TunewiseError where it cannot be measured."""
+    job = ProbeJob(study=study, root=folder, arm=arm, plan=plan)
+    return _answer(executor, job, events.Probed, "measuring the speed").speed
+
+
+def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Answer:
+    """The answer of that kind. What a job says is read to its end, also where it fails: the rest is another's."""
+    answer: Answer | None = None
+    failure: TunewiseError | None = None
+    for event in executor.submit([job]):
+        match event:
+            case events.Refused():
+                failure = USER_ERRORS[event.kind](event.message)
+            case events.Crashed() | events.OutOfMemory():
+                failure = TunewiseError(f"{doing} failed: {event.message} (all of it: {event.log})")
+            case kind():
+                answer = event
+            case _:
+                pass
+    if failure:
+        raise failure
+    if answer is None:
+        raise TunewiseError(f"{doing} ended without a result: the process was killed, likely for memory.")
+    return answer

@@ -1,0 +1,152 @@
+"""Laws of executors: every one of them, this machine's and the tests' own, keeps them; a new one is one line here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from desk.conftest import study_spec
+from fake_executor import FakeExecutor
+from tunewise.errors import DataError, TunewiseError
+from tunewise.executors import ask
+from tunewise.executors.base import Executor, Job, PrepareJob, RunJob
+from tunewise.executors.local import client
+from tunewise.executors.local.client import LocalExecutor
+from tunewise.records import events
+from tunewise.records.events import Event
+
+# What the jobs below do, by the name of their folder: in a server of its own, and as answers of the fake.
+JOBS = """
+import os, sys, time
+from pathlib import Path
+from tunewise.errors import DataError
+from tunewise.executors.local import server
+from tunewise.executors.local.lifeline import watch
+from tunewise.records import events
+
+def by_name(job):
+    asked = watch(server.LIFELINE, None, server.send)
+    name = job.root.name
+    if name == "refused":
+        raise DataError("no rows")
+    if name == "crash":
+        server.send(events.Stopping())
+        raise RuntimeError("broken")
+    if name == "killed":
+        os.kill(os.getpid(), 9)
+    if name == "waits":
+        server.send(events.Halved(max_tokens=1))
+        asked.wait(60)
+        server.send(events.Stopped(message="stopped"))
+        return
+    server.send(events.Done() if job.job == "run" else events.Prepared(key=name))
+
+server.PRELOADED = ()
+server.JOBS = {"prepare": by_name, "run": by_name}
+server.EVENTS = os.dup(1)
+os.dup2(2, 1)
+server.LIFELINE = int(sys.argv[1])
+server.serve()
+"""
+
+
+def answer(job: Job) -> Iterator[Event]:
+    """The same as answers."""
+    match job.root.name:
+        case "refused":
+            yield events.Refused(kind="DataError", message="no rows")
+            yield events.End(code=2)
+        case "crash":
+            yield events.Stopping()
+            yield events.Crashed(message="RuntimeError: broken", log=str(job.root / "log.txt"))
+            yield events.End(code=1)
+        case "killed":
+            yield events.End(code=-9)
+        case "waits":
+            yield events.Halved(max_tokens=1)
+            yield events.Stopping()
+            yield events.Stopped(message="stopped")
+        case name:
+            yield events.Done() if isinstance(job, RunJob) else events.Prepared(key=name)
+
+
+def local() -> Executor:
+    return LocalExecutor()
+
+
+def fake() -> Executor:
+    return FakeExecutor(answer)
+
+
+@pytest.fixture(params=[local, fake], ids=["local", "fake"])
+def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
+    monkeypatch.setattr(client, "SERVER", ("-c", JOBS))
+    make: Callable[[], Executor] = request.param
+    with make() as made:
+        yield made
+
+
+def prepare(folder: Path) -> PrepareJob:
+    return PrepareJob(study=study_spec(), root=folder)
+
+
+def run(folder: Path) -> RunJob:
+    return RunJob(folder=folder, data=folder, checkpoint_seconds=300, limit_seconds=None, max_tokens=1)
+
+
+def kinds(executor: Executor, jobs: Sequence[Job]) -> list[str]:
+    return [event.event for event in executor.submit(jobs)]
+
+
+ENDS = {"good": 0, "refused": 2, "crash": 1, "killed": -9}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_job_is_told_to_its_end_and_the_end_says_how_it_went(executor: Executor, name: str, tmp_path: Path) -> None:
+    told = list(executor.submit([prepare(tmp_path / name)]))
+    assert told[-1] == events.End(code=ENDS[name])
+    assert sum(isinstance(event, events.End) for event in told) == 1
+    assert kinds(executor, [prepare(tmp_path / "good")]) == ["prepared", "end"], "the next job has its own events alone"
+
+
+def test_jobs_come_in_their_order_each_with_its_own_end(executor: Executor, tmp_path: Path) -> None:
+    jobs = [prepare(tmp_path / name) for name in ("good", "crash", "killed", "other", "refused")]
+    told = list(executor.submit(jobs))
+    assert [event.code for event in told if isinstance(event, events.End)] == [0, 1, -9, 0, 2]
+    assert [event.key for event in told if isinstance(event, events.Prepared)] == ["good", "other"]
+    assert [event.event for event in told][2:5] == ["stopping", "crash", "end"]
+    assert kinds(executor, []) == []
+
+
+def test_what_a_job_failed_of_is_told_by_its_kind(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows"):
+        ask.prepare(executor, study_spec(), tmp_path / "refused")
+    with pytest.raises(TunewiseError, match=r"preparing the data failed: RuntimeError: broken \(all of it: .*log.txt"):
+        ask.prepare(executor, study_spec(), tmp_path / "crash")
+    with pytest.raises(TunewiseError, match="was killed"):
+        ask.prepare(executor, study_spec(), tmp_path / "killed")
+    assert ask.prepare(executor, study_spec(), tmp_path / "good") == "good"
+
+
+def test_a_run_that_is_asked_to_stop_is_told_to_its_end_and_no_other_starts(executor: Executor, tmp_path: Path) -> None:
+    told: list[str] = []
+    answers: list[bool] = []
+
+    def drive() -> None:
+        for event in executor.submit([run(tmp_path / "waits"), run(tmp_path / "good")]):
+            told.append(event.event)
+            if event.event == "halved":
+                answers.extend([executor.stop(), executor.stop()])
+
+    with pytest.raises(KeyboardInterrupt):
+        drive()
+    assert told == ["halved", "stopping", "stopped", "end"]
+    assert answers == [True, False], "it is asked once"
+
+
+def test_nothing_is_asked_to_stop_where_no_run_is_going_on(executor: Executor, tmp_path: Path) -> None:
+    assert not executor.stop()
+    for event in executor.submit([prepare(tmp_path / "good")]):
+        assert event.event == "end" or not executor.stop(), "preparing is not continued: it is simply interrupted"
+    assert kinds(executor, [run(tmp_path / "good")]) == ["done", "end"]
+    assert not executor.stop()
