@@ -5,8 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator
 
 from tunewise.spec.frozen import Frozen
-from tunewise.spec.source import Source
-from tunewise.spec.words import SPLIT_NAMES, Split
+from tunewise.spec.words import SPLIT_NAMES, Source, Split
 from tunewise.text.suggest import near_miss
 
 

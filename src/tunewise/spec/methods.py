@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tunewise.spec.frozen import Frozen
-from tunewise.spec.source import Source
+from tunewise.spec.words import Source
 
 DEFAULT_MAX_RANK = 64
 LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}

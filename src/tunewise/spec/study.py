@@ -21,10 +21,9 @@ from tunewise.spec.methods import (
 )
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
-from tunewise.spec.source import Source
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec
-from tunewise.spec.words import Attention, CostName, Device, Precision
+from tunewise.spec.words import Attention, CostName, Device, Precision, Source
 from tunewise.text.suggest import near_miss
 
 # --- the sections of a study ----------------------------------------------------------------------

@@ -1,6 +1,10 @@
 """The closed lists of words that a study may use, and the version of the numerics."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from tunewise.text.safe import check_source
 
 Split = Literal["train", "valid", "test"]
 
@@ -33,3 +37,6 @@ CostName = Literal["trainable_parameters", "train_seconds", "peak_memory_bytes",
 
 # Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
 NUMERICS = 7
+
+# The name of a file, a folder, a hub id or something bundled: no control characters, no secrets.
+Source = Annotated[str, AfterValidator(check_source)]
