@@ -140,7 +140,7 @@ def require_new(path: Path) -> None:
     with told(path):
         if path.is_dir() and any(path.iterdir()):
             raise ModelError(f"{path} is not empty. Choose another folder with --out.")
-        if path.is_symlink() and not path.is_dir() or path.exists() and not path.is_dir():
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise ModelError(f"{path} is not a folder. Choose another folder with --out.")
 
 

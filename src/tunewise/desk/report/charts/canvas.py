@@ -68,7 +68,7 @@ def _shown(content: Any) -> Any:
         return {_shown(key): _shown(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_shown(value) for value in content]
-    return pictured(content) if isinstance(content, str) else content
+    return NOT_XML.sub("\ufffd", pictured(content)) if isinstance(content, str) else content
 
 
 def standalone(svg: str) -> str:
