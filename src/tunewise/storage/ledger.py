@@ -9,7 +9,7 @@ runs/<study>/
   runs/<run-id>/           spec.json, steps.jsonl, scores.parquet, log.txt, weights/, record.json (written last);
                            checkpoint/ while it runs
   best/<arm>/              the deliverable
-  report.html  report.json  figures/  summary.json (what `tunewise list` shows)
+  report.html  report.json  figures/
 """
 
 import json
