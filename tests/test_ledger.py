@@ -14,7 +14,7 @@ from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.disk import write_atomically
 from tunewise.storage.files import file_hash, files_below
 from tunewise.storage.ledger import Ledger, find_studies
-from tunewise.storage.seal import SEAL, _text_hash, seal_data, sealed, unsealed
+from tunewise.storage.seal import SEAL, seal_data, sealed, text_hash, unsealed
 
 KEY = "0123456789abcdef"  # of prepared data
 STUDY = StudySpec.model_validate(
@@ -278,6 +278,6 @@ def test_a_bomb_under_its_own_seal_is_refused(tmp_path: Path) -> None:
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 9))
     text = f"l0: &l0 [x, x]\n{levels}"
     ledger = Ledger(tmp_path)
-    write_atomically(tmp_path / "study.yaml", f"{text}{SEAL}{_text_hash(text)}\n")
+    write_atomically(tmp_path / "study.yaml", f"{text}{SEAL}{text_hash(text)}\n")
     with pytest.raises(StudyError, match="aliases"):
         ledger.study()

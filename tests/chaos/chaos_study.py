@@ -65,6 +65,7 @@ def finish(study: StudySpec, folder: Path, report: Callable[[Ledger], Report] = 
 def write_report_alone(ledger: Ledger) -> Report:
     """The report's data; most of the time that a study of three steps takes goes into its page and figures."""
     report = build_report(ledger)
+    disk.sweep(ledger.folder.glob("report.*"))  # as the real one does: of a command that died
     disk.write_atomically(ledger.folder / "report.json", report.model_dump_json())
     return report
 

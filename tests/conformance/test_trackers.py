@@ -15,14 +15,16 @@ from tunewise.cli.progress import StudyProgress
 from tunewise.cli.terminal import Terminal
 from tunewise.records import events
 from tunewise.records.events import Event
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.trackers.base import Tracker
 from tunewise.trackers.jsonl import JsonlTracker
 
 REMARK = events.Remark(id="x", severity="note", sentence="[b]so", evidence="1 < 2", arms=(), forbids=())
+RESOLVED = ResolvedStudy.model_validate({**study_spec().model_dump(), "task": "sft"})
 EVERY: list[Event] = [
     events.Preparing(),
     events.Prepared(key="k"),
-    events.Checked(study=study_spec(), data=make_data_summary(), remarks=("runs would be lost",)),
+    events.Checked(study=RESOLVED, data=make_data_summary(), remarks=("runs would be lost",)),
     events.Findings(findings=(REMARK,)),
     events.Planning(),
     events.Planned(plan=study_plan()),

@@ -343,7 +343,7 @@ def test_the_command_asks_for_the_time_unless_told_not_to(
         asked.update(how)
         return study_plan(lora=arm_plan(speed=SPEED if how["probe"] else None))
 
-    monkeypatch.setattr("tunewise.commands.compare.plan", plan)
+    monkeypatch.setattr("tunewise.commands.plan.plan", plan)
     said = CliRunner().invoke(app, ["plan", "--model", "gpt2", "--arm", "lora=lora", *options])
     assert said.exit_code == 0, said.output
     assert asked["probe"] == probe

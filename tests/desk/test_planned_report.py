@@ -1,14 +1,14 @@
 """What was planned stands beside what was measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from planned_study import PEAK, SPEED, arm_plan, study_plan
 from rich.console import Console
 
+from fake_executor import FakeExecutor
 from tunewise.commands import planning
 from tunewise.desk.planning import estimates
 from tunewise.desk.protocol import resolve
@@ -17,6 +17,9 @@ from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import to_html
 from tunewise.desk.report.terminal.text import print_report
 from tunewise.errors import StudyError, TunewiseError
+from tunewise.executors.base import Job, ProbeJob
+from tunewise.records import events
+from tunewise.records.events import Event
 from tunewise.records.plan import ArmPlan, StudyPlan
 from tunewise.storage.ledger import Ledger
 
@@ -86,19 +89,17 @@ def test_a_plan_of_another_training_says_nothing_and_one_of_another_search_still
     assert ledger.plan("another", study) is None
 
 
-class Lab:
+class Lab(FakeExecutor):
     """Counts what it is asked to plan."""
 
-    def __init__(self, answer: Callable[[], StudyPlan]) -> None:
-        self.answer, self.asked = answer, []
+    def __init__(self, plan: Callable[[], StudyPlan]) -> None:
+        super().__init__(self._answer)
+        self.plan = plan
+        self.asked: list[str] = []
 
-    def plan(self, *of: object) -> StudyPlan:
-        self.asked.append("plan")
-        return self.answer()
-
-    def probe(self, study: object, folder: object, arm: str, plan: ArmPlan) -> Any:
-        self.asked.append(arm)
-        return FAST
+    def _answer(self, job: Job) -> Iterator[Event]:
+        self.asked.append(job.arm if isinstance(job, ProbeJob) else "plan")
+        yield events.Probed(speed=FAST) if isinstance(job, ProbeJob) else events.Planned(plan=self.plan())
 
 
 def test_a_study_is_planned_once_and_an_arm_that_cannot_be_followed_is_not_probed(
@@ -108,7 +109,7 @@ def test_a_study_is_planned_once_and_an_arm_that_cannot_be_followed_is_not_probe
     study, data = ledger.study(), ledger.data_summary()
     ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
     lab = Lab(lambda: study_plan(full=arm_plan(step=None), lora=arm_plan()))
-    first, second = (planning.planned(lab, ledger, study, data) for _ in range(2))  # type: ignore[arg-type]
+    first, second = (planning.planned(lab, ledger, study, data) for _ in range(2))
     assert first == second
     assert lab.asked == ["plan", "lora"]
 
@@ -127,7 +128,7 @@ def test_a_damaged_plan_is_refused_by_the_report_and_made_again_by_the_driver(
     ):
         build_report(ledger)
     study, data = ledger.study(), ledger.data_summary()
-    assert planning.planned(Lab(lambda: plan), ledger, study, data) is not None  # type: ignore[arg-type]
+    assert planning.planned(Lab(lambda: plan), ledger, study, data) is not None
     assert build_report(ledger).arm("full").planned is not None
 
 
@@ -139,7 +140,7 @@ def test_the_plan_of_automatic_micro_batches_is_found_again_by_the_number_that_i
     asked = study.replace(train={**study.train.model_dump(), "micro_batch_tokens": "auto"})
     ledger.data_folder(data.key).mkdir(parents=True, exist_ok=True)
     lab = Lab(lambda: study_plan(full=arm_plan()).replace(micro_batch_tokens=777))
-    found = planning.planned(lab, ledger, asked, data)  # type: ignore[arg-type]
+    found = planning.planned(lab, ledger, asked, data)
     resolved = settled(asked, found)
     assert resolved.train.micro_batch_tokens == 777
     assert ledger.plan(data.key, resolved) == ledger.plan(data.key, asked) == found
@@ -151,5 +152,5 @@ def test_a_study_goes_on_where_planning_fails(make_study: Callable[..., Ledger])
         raise TunewiseError("killed")
 
     ledger = make_study()
-    found = planning.planned(Lab(fail), ledger, ledger.study(), ledger.data_summary())  # type: ignore[arg-type]
+    found = planning.planned(Lab(fail), ledger, ledger.study(), ledger.data_summary())
     assert found is None

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from desk.conftest import write_study
-from tunewise.commands.compare import outlook
+from tunewise.commands.compare import begins
 from tunewise.desk.protocol import resolve, schedule, trials
 from tunewise.desk.protocol.ranks import rank_curves
 from tunewise.desk.report.pages.html import write_report
@@ -86,7 +86,8 @@ def test_runs_of_the_first_search_are_not_stale_and_the_arm_has_no_trials_of_it(
     folder = StudyState.read(ledger)
     assert folder.stale == ()
     assert len(folder.first_searches) == 3
-    assert outlook(folder, folder.records, 0) == {"done": 16, "expected": 16}
+    begun = begins(folder.records[0].spec, folder, folder.records, 0)
+    assert (begun.done, begun.expected) == (16, 16)
     assert len(trials.trials(folder.records, "lora")) == 3
     assert {run.spec.method.rank for run in folder.confirmed["lora"]} == {4}  # type: ignore[union-attr]
 

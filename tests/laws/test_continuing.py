@@ -333,8 +333,9 @@ class NoMemory:
 
     is_tight = False
 
-    def hear(self, event: dict[str, Any]) -> None:
-        self.is_tight = event["step"] + 1 >= self.first_step
+    def hear(self, event: Event) -> None:
+        assert isinstance(event, events.Step)
+        self.is_tight = event.step + 1 >= self.first_step
 
 
 def numbers_of(broken: Study) -> list[float]:

@@ -143,7 +143,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("tunewise.commands.deliver.write_card", lambda ledger, study, record: None)
     monkeypatch.setattr(driver, "LocalExecutor", lambda held: FakeExecutor(Lab().answer))
     monkeypatch.setattr(sys, "argv", ["tunewise", "compare"])
-    monkeypatch.setattr(app, "_show", lambda result: None)
+    monkeypatch.setattr(app, "show_report", lambda result: None)
 
     def run() -> int:
         try:
@@ -223,7 +223,7 @@ def test_law_48_a_study_whose_reader_is_gone_goes_on(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_law_48_what_the_system_refuses_is_one_message(
-    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Law 48: also where it is refused before the command line is loaded."""
 
@@ -233,5 +233,5 @@ def test_law_48_what_the_system_refuses_is_one_message(
     monkeypatch.setattr(entry, "leave_out_current_folder", refuse)
     with pytest.raises(SystemExit) as ended:
         entry.main()
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert (ended.value.code, said in told, "Traceback" in told) == (code, True, False)
