@@ -12,6 +12,7 @@ from small_models import PADDING, VOCABULARY, language_model, text_windows
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tunewise.errors import SpecError
+from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import make_batch
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.methods.targets import body_parameters, linear_modules, resolve_targets
@@ -72,7 +73,8 @@ def steps(model: torch.nn.Module, method: Method, num_steps: int) -> Iterator[in
     settings = TrainSpec()
     groups = parameter_groups(model, (), settings, LearningRates(0.01, None))
     watch = GradientWatch(model, method)
-    loop = Loop(make_optimizer(groups, settings, "cpu"), [1.0] * num_steps, 1.0, "cpu", "fp32", lambda *_: watch.look())
+    optimizer, compute = make_optimizer(groups, settings, "cpu"), Compute("cpu", "fp32")
+    loop = Loop(optimizer, [1.0] * num_steps, 1.0, compute, lambda *_: watch.look())
     batches = [[make_batch(examples, range(len(examples)), PADDING)]] * num_steps
     for step in train(model, batches, loop):
         yield step.step

@@ -24,6 +24,7 @@ from tunewise.adapter.config import require_safe
 from tunewise.adapter.records import Rounding, Stored
 from tunewise.adapter.refusals import PREFIX
 from tunewise.errors import ModelError
+from tunewise.lab.evaluate.generate import stops_of_base
 from tunewise.lab.models.context import context_length
 from tunewise.lab.models.load import load_base, load_config, load_tokenizer, model_source, quiet_transformers
 from tunewise.lab.models.peft_loading import load_adapter, require_complete, require_known_kind, tensor_shapes
@@ -56,6 +57,11 @@ class AdapterFolder:
     def config(self) -> dict[str, Any]:
         """The adapter's configuration, checked."""
         return require_safe(self.path)
+
+    @cached_property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens at which the base ends a text."""
+        return stops_of_base(self.base, load_config(self.base, self.task, False), self.tokenizer)
 
     @cached_property
     def task(self) -> Task:

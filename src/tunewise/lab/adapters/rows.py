@@ -66,7 +66,7 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
     _require_tokens(adapter, examples)
     if TASKS[task].has_classes:
         examples = _numbered(examples, adapter, chosen.train)
-    endless_rows = len(endless(encoded, adapter.tokenizer.eos_token_id)) if task == "sft" else 0
+    endless_rows = len(endless(encoded, adapter.stops)) if task == "sft" else 0
     template_agrees = _template_agrees(adapter.tokenizer, rendered, encoded)
     return ScoredRows(_plain(examples), chosen.train, True, task, endless_rows, template_agrees)
 
