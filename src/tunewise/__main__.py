@@ -9,7 +9,7 @@ INTERRUPTED = 130  # exit status after a Ctrl-C
 
 
 def main() -> None:
-    """Run the command line. A Ctrl-C that comes before it is loaded ends quietly, too."""
+    """Run the command line. A Ctrl-C that comes before it is loaded ends quietly as well."""
     try:
         leave_out_current_folder()
         _open_standard_descriptors()
