@@ -49,7 +49,7 @@ study = StudySpec.model_validate({{
 }})
 tokenizer = load_tokenizer("tiny", load_config("tiny", "sft", False), False)
 before = peak()
-prepared = prepare_examples(study, tokenizer, 512, path.parent / "prepared")
+prepared = prepare_examples(study, tokenizer, 512, path.parent / "prepared", (tokenizer.eos_token_id,))
 print(peak() - before, sum(split.rows_read for split in prepared.splits), " ".join(prepared.notes), sep="\\t")
 """
 

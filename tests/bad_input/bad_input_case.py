@@ -114,7 +114,8 @@ def _prepared(study: StudySpec, root: Path) -> str:
         return prepare(study, root)
     root.mkdir(parents=True, exist_ok=True)
     data_key(study, "")
-    summary = prepare_examples(study, tiny_tokenizer(), TINY_CONTEXT, root / "prepared")
+    tokenizer = tiny_tokenizer()
+    summary = prepare_examples(study, tokenizer, TINY_CONTEXT, root / "prepared", (tokenizer.eos_token_id,))
     read = ", ".join(f"{split.rows} {split.split}" for split in summary.splits)
     notes = "".join(f" {note}" for note in summary.notes if "left out" in note)
     example = f"{summary.example_prompt[:60]!r} -> {summary.example_supervised[:60]!r}"

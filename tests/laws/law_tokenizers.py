@@ -102,7 +102,9 @@ class Prepared:
     """The summary of a study's prepared data, and its examples as the runs read them."""
 
     def __init__(self, study: StudySpec, folder: Path, tokenizer: str = "tiny", context: int = 512) -> None:
-        self.summary: PreparedExamples = prepare_examples(study, tokenizer_of(tokenizer), context, folder)
+        self.summary: PreparedExamples = prepare_examples(
+            study, tokenizer_of(tokenizer), context, folder, (tokenizer_of(tokenizer).eos_token_id,)
+        )
         self.examples = {
             split: [Example(**row) for row in pq.read_table(folder / f"{split}.parquet").to_pylist()]
             for split in ("train", "valid", "test")

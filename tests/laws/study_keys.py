@@ -138,7 +138,8 @@ def prepared(bench: Bench, study: StudySpec) -> Any:
     """The examples of every split, or why there are none."""
     folder = bench.new()
     try:
-        prepare_examples(study, AutoTokenizer.from_pretrained(bench.path("llama")), 512, folder)
+        tokenizer = AutoTokenizer.from_pretrained(bench.path("llama"))
+        prepare_examples(study, tokenizer, 512, folder, (tokenizer.eos_token_id,))
     except UserError as error:
         return str(error)
     return {split: pq.read_table(folder / f"{split}.parquet").to_pylist() for split in ("train", "valid", "test")}

@@ -59,7 +59,7 @@ def prepare(tmp_path: Path, tiny: Any) -> Callable[..., Prepared]:
 
     def prepared(study: StudySpec, tokenizer: Any = tiny, context: int = 512) -> Prepared:
         folder = tmp_path / f"prepared{next(runs)}"
-        summary = prepare_examples(study, tokenizer, context, folder)
+        summary = prepare_examples(study, tokenizer, context, folder, (tokenizer.eos_token_id,))
         return Prepared(summary, {path.stem: pq.read_table(path).to_pylist() for path in folder.glob("*.parquet")})
 
     return prepared

@@ -48,7 +48,7 @@ def test_columns_of_no_task_or_two_are_refused() -> None:
 
 def test_every_table_has_the_schema_of_examples_and_ids_of_its_own(tmp_path: Path, tiny: Any) -> None:
     study = make_study({"train": write_rows(tmp_path / "t.jsonl", ROWS)}, forgetting={"tokens": 500})
-    prepare_examples(study, tiny, 512, tmp_path / "out")
+    prepare_examples(study, tiny, 512, tmp_path / "out", (tiny.eos_token_id,))
     ids = []
     for name in ("train", "valid", "test", "general"):
         table = pq.read_table(tmp_path / "out" / f"{name}.parquet")
@@ -152,6 +152,7 @@ def test_figures_of_a_split_are_sums_over_its_table(tmp_path: Path, prepare: Cal
 def test_a_slow_tokenizer_is_refused(tmp_path: Path, prepare: Callable[..., Prepared]) -> None:
     class Slow:
         is_fast = False
+        eos_token_id = 0
 
     with pytest.raises(ModelError, match="tokenizer Slow"):
         prepare(make_study({"train": write_rows(tmp_path / "t.jsonl", ROWS)}), Slow())

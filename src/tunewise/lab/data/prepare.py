@@ -95,17 +95,15 @@ def prepare_examples(
     tokenizer: "PreTrainedTokenizerBase",
     context_length: int,
     folder: Path,
-    stops: Collection[int] | None = None,
+    stops: Collection[int],
 ) -> PreparedExamples:
     """The summary of the data, after writing train, valid, test and general.parquet (records.EXAMPLES_SCHEMA).
 
-    `context_length` is the most tokens that the model reads, `stops` are those at which it ends a text (None: the
-    tokenizer's own end alone). `folder` is made; general.parquet is written for causal language models only, if
-    forgetting is measured. Raises DataError for data that cannot be used as it is, ModelError for a tokenizer that
-    cannot, SpecError for a bad template.
+    `context_length` is the most tokens that the model reads, `stops` are those at which it ends a text. `folder` is
+    made; general.parquet is written for causal language models only, if forgetting is measured. Raises DataError for
+    data that cannot be used as it is, ModelError for a tokenizer that cannot, SpecError for a bad template.
     """
-    data, stops = study.data, _ends(tokenizer) if stops is None else stops
-    pieces = TextTokenizer.of(tokenizer)
+    data, pieces = study.data, TextTokenizer.of(tokenizer)
     max_length = min(data.max_length, context_length)
     tables = _tables(data)
     first = {split: table.first() for split, table in tables.items()}  # what is no data at all is told at once
@@ -150,10 +148,6 @@ def prepare_examples(
         data=write_examples(folder, examples.items()),
         general=write_examples(folder, [("general", general)]) if general else None,
     )
-
-
-def _ends(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
-    return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
 
 
 def _indexed_sources(tables: Mapping[Split, Table], form: Format, data: DataSpec) -> dict[Split, Source]:

@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from tunewise.lab.data.batching import Example, read_examples
 from tunewise.lab.data.prepare import prepare_examples
+from tunewise.lab.evaluate.generate import stops_of_base
 from tunewise.lab.machine import pick_device
 from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models.context import context_length
@@ -92,7 +93,8 @@ def _known(study: StudySpec, config: PreTrainedConfig, folder: Path) -> tuple[Kn
         known = Known.model_validate_json(left.read_text(encoding="utf-8"))
     else:
         tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
-        found = prepare_examples(study, tokenizer, context_length(config), folder)
+        stops = stops_of_base(study.model, config, tokenizer)
+        found = prepare_examples(study, tokenizer, context_length(config), folder, stops)
         known = Known(task=found.task, num_labels=len(found.labels), heads=None, splits=found.splits)
         write_atomically(left, known.model_dump_json())
     return known, read_examples(folder / "train.parquet")

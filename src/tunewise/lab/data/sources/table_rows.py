@@ -25,6 +25,7 @@ from tunewise.lab.data.sources.lines import Content, NumberedRows
 
 BATCH_ROWS = 512
 BATCH_NESTED = 32  # of a file with text inside lists, whose repeated cells are written out
+LISTED_BYTES = 12  # of a number in a list: itself and two levels
 AT_ONCE = 2**25  # bytes of rows that are made into objects of Python together
 DICTIONARIES = frozenset(("RLE_DICTIONARY", "PLAIN_DICTIONARY"))
 
@@ -150,7 +151,9 @@ def _require_small(path: Path, metadata: pq.FileMetaData) -> None:
         most = allowed(max(0, chunk.total_compressed_size), TIMES_COLUMN)
         if chunk.total_uncompressed_size > min(most, allowed(path.stat().st_size, TIMES_COLUMN)):
             refuse_unpacked(path, most)
-        if chunk.num_values > allowed(path.stat().st_size, TIMES_TEXT):
+        # a list of numbers is in memory whole, with what says where it begins
+        width = LISTED_BYTES if "." in chunk.path_in_schema else 1
+        if chunk.num_values * width > allowed(path.stat().st_size, TIMES_TEXT):
             refuse_unpacked(path, ANY_FILE)
 
 
