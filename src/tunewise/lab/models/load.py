@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
 from tunewise.assets import ASSETS
 from tunewise.errors import ModelError
+from tunewise.lab.hub import go_offline_if_unreachable
 from tunewise.lab.models.checkpoint_names import Names, require_whole, require_whole_body, unused_parts
 from tunewise.lab.models.class_order import LINEAR as LINEAR
 from tunewise.lab.models.class_order import (
@@ -70,7 +71,10 @@ def inner_model(model: torch.nn.Module) -> PreTrainedModel:
 
 def model_source(name: str) -> str:
     """What transformers is asked for: the folder of a bundled model, else the name itself."""
-    return str(BUNDLED.get(name, name))
+    source = str(BUNDLED.get(name, name))
+    if not Path(source).exists():
+        go_offline_if_unreachable()
+    return source
 
 
 def _readable_errors(name: str, what: str) -> AbstractContextManager[None]:

@@ -21,6 +21,7 @@ from tunewise.lab.data.sources.builtin import BUILTINS
 from tunewise.lab.data.sources.files import Unit, counted_in, read_file, require_file
 from tunewise.lab.data.sources.lines import NumberedRows
 from tunewise.lab.data.sources.table_rows import BATCH_ROWS, class_names
+from tunewise.lab.hub import go_offline_if_unreachable
 from tunewise.spec import SPLIT_NAMES, Split
 from tunewise.storage.files import file_hash, files_below
 from tunewise.text.suggest import lookup
@@ -144,6 +145,7 @@ def _load_dataset(source: str, split: Split) -> Any:
 
     matched = HUB_ID.fullmatch(source)
     assert matched, "an id was recognised"
+    go_offline_if_unreachable()
     path, configuration = matched.groups()
     try:
         there = datasets.get_dataset_split_names(path, configuration)
