@@ -107,7 +107,7 @@ def test_law_31_selection_is_the_same_whatever_test_holds(
     ]
     found = []
     for number, of_study in enumerate((rows, others)):
-        study = study_of(tmp_path / str(number), folder_of(name), task, rows=of_study, looks=[3]).finish()
+        study = study_of(tmp_path / str(number), folder_of(name), task, rows=of_study).finish()
         records = {key(record.spec): record for record in study.records()}
         tidy(study.ledger, study.study, study.records())
         deliver(study.ledger, study.study, study.records())

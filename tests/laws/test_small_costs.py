@@ -18,7 +18,7 @@ from tunewise.lab.data.sources.files import read_file
 from tunewise.text.suggest import near_miss
 
 MIB = 2**20
-MOST = 600 * MIB  # of memory for any small file, 64 MiB that it may become and the libraries included
+MOST = 300 * MIB  # of memory for any small file, 64 MiB that it may become and the libraries included
 READ = """
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ print(rows, int(peak.split()[1]) * 1024, said, sep="\\t")
 
 
 def one_cell(path: Path) -> None:
-    pq.write_table(pa.table({"text": ["a" * 2**29]}), path, compression="zstd")
+    pq.write_table(pa.table({"text": ["a" * 2**28]}), path, compression="zstd")
 
 
 def one_cell_of_many(path: Path) -> None:
