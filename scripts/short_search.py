@@ -4,7 +4,7 @@ python scripts/short_search.py e2e --data FOLDER_OF_E2E
 python scripts/short_search.py trec6 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_TREC6
 
 Trains into runs/short-search-<name>-<seed>, first all seven rates in full, then the short search, which takes its
-trials of full length from the same records. Prints the table of docs/statistics.md; the same command continues.
+trials of full length from the same records. Prints the table of docs/results.md; the same command continues.
 """
 
 import argparse
