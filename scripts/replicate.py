@@ -28,18 +28,18 @@ from tunewise.desk.statistics.power import ONE_SIDED_ERROR
 
 HERE = Path(__file__).parent
 POOLS = {"trec6": "TREC", "sst2": "SST-2"}
-MARGINS = {"accuracy": 0.01, "nll": 0.02}  # the product's defaults; of nll the absolute part
+MARGINS = {"accuracy": 0.01, "nll": 0.02}  # the package's defaults; for NLL the absolute part
 NUM_STUDIES = 2000
 CONTROLS = ("full-tenth", "lora-r1-query")
 CONTROL_FOUND = 0.80  # least share of draws that find an arm with a quality loss above 3 margins in the pool
 CHUNK = 200  # studies at once
 OUTCOMES = {"better": "better", "as good": "as good", "worse": "worse", "undecided": "inconclusive"}  # as read
-STUDIES_PER_SPLIT = 10  # of the seeds, of an arm against itself
+STUDIES_PER_SPLIT = 10  # studies per split of an arm's seeds in an A/A test
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Recorded runs of one dataset: a loss (lower is better) per arm, seed and unit."""
+    """Recorded runs of one dataset: the summed loss per arm, seed and unit."""
 
     name: str
     metric: str

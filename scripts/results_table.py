@@ -22,7 +22,8 @@ def main() -> None:
         print("\n".join(table(report)))
         print()
         for verdict in report.verdicts:
-            print(f"* **{verdict.arm}: {verdict.outcome}.** {verdict.sentence} {verdict.needs or ''}".rstrip())
+            outcome = "inconclusive" if verdict.outcome == "undecided" else verdict.outcome
+            print(f"* **{verdict.arm}: {outcome}.** {verdict.sentence} {verdict.needs or ''}".rstrip())
         print()
 
 

@@ -1,4 +1,4 @@
-"""The verdicts are true as often as they say: `make calibrate` in small, seeded, with limits 1.5 points wider."""
+"""Verdicts are true as often as they claim: a small, seeded `make calibrate` with limits 1.5 points wider."""
 
 import importlib
 import sys

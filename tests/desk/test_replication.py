@@ -1,4 +1,4 @@
-"""Studies drawn from recorded trainings: `make replicate` in small, seeded, with limits 1.5 points wider."""
+"""Studies drawn from recorded training runs: a small, seeded `make replicate` with limits 1.5 points wider."""
 
 import importlib
 import itertools

@@ -52,7 +52,7 @@ def test_every_test_that_a_law_names_exists_and_carries_its_number() -> None:
 
 def test_every_law_says_what_was_broken_to_see_it_red() -> None:
     for number, text in sections().items():
-        assert re.search(r"^- broken on purpose, and the test that turned red:\n  - [\w`]", text, re.M), number
+        assert re.search(r"^- broken on purpose, and the test that turned red:\n    - [\w`]", text, re.M), number
 
 
 def test_both_pages_give_a_law_the_same_words() -> None:
