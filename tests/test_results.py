@@ -75,6 +75,23 @@ def test_truncated_and_direct_adapters_differ_by_what_the_text_says() -> None:
     assert f"rank 16 is worse by {mean(rows[16][5]) - mean(rows[32][5]):.3f} nats" in section
 
 
+def test_every_verdict_states_the_difference_that_its_table_shows() -> None:
+    found = 0
+    for title, section in SECTIONS.items():
+        rows = {row[0]: row for row in tables(section)[0]} if "| arm |" in section else {}
+        text = " ".join(section.split())
+        for arm, points in re.findall(
+            r"\*\*([\w-]+): \w+\.\*\* It is worse than full fine-tuning by ([\d.]+) nats", text
+        ):
+            assert mean(rows[arm][2]) - mean(rows["full"][2]) == pytest.approx(float(points), abs=0.0011), title
+            found += 1
+        for arm, points, side in re.findall(r"\*\*([\w-]+): \w+\.\*\* Its accuracy is ([\d.]+) points (\w+)", text):
+            difference = 100 * (mean(rows[arm][2]) - mean(rows["full"][2]))
+            assert difference == pytest.approx(float(points) * {"above": 1, "below": -1}[side], abs=0.2), title
+            found += 1
+    assert found == 12
+
+
 @pytest.mark.parametrize("title", SECTIONS)
 def test_every_table_has_a_caption_with_its_date_and_numerics(title: str) -> None:
     lines = SECTIONS[title].splitlines()
