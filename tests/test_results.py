@@ -86,10 +86,9 @@ def test_every_verdict_states_the_difference_that_its_table_shows() -> None:
             assert mean(rows[arm][2]) - mean(rows["full"][2]) == pytest.approx(float(points), abs=0.0011), title
             found += 1
         for arm, points, side in re.findall(r"\*\*([\w-]+): \w+\.\*\* Its accuracy is ([\d.]+) points (\w+)", text):
+            # within 0.2: the verdict on the head of TREC is of 5 seeds, the table of 10
             difference = 100 * (mean(rows[arm][2]) - mean(rows["full"][2]))
-            assert difference == pytest.approx(float(points) * {"above": 1, "below": -1}[side], abs=0.2), (
-                title
-            )  # 5 seeds of 10
+            assert difference == pytest.approx(float(points) * {"above": 1, "below": -1}[side], abs=0.2), title
             found += 1
     assert found == 12
 
