@@ -65,3 +65,12 @@ def test_the_pages_were_written_by_the_script_and_miss_no_limit():
         assert f"**{cell.name}**" in appendix
     count = appendix.count("| ≥") + appendix.count("| ≤") + appendix.count("| none |")
     assert f"Of {count} checks on simulated studies, none exceeds its limit." in page
+
+
+def test_the_pages_have_every_line_of_their_templates():
+    pages = {**calibrate.PAGES, "replicate_template.md": "explanation/replication.md"}
+    for template, name in pages.items():
+        page = (SCRIPTS.parent / "docs" / name).read_text(encoding="utf-8").splitlines()
+        lines = (SCRIPTS / template).read_text(encoding="utf-8").splitlines()
+        missing = [line for line in lines if "{" not in line and line not in page]
+        assert not missing, f"{name} is older than scripts/{template}: run make calibrate, make replicate"
