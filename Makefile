@@ -1,7 +1,7 @@
 # make demo   a real comparison in a few minutes (installs first)
 # make test   lint, types and tests
-# make calibrate   are the verdicts true? simulates studies and writes docs/statistics.md (a few minutes)
-# make replicate   the same on recorded trainings: writes docs/replication.md, fails where a limit is missed (seconds)
+# make calibrate   are the verdicts true? simulates studies and writes docs/explanation/statistics.md (a few minutes)
+# make replicate   the same on recorded trainings: writes docs/explanation/replication.md, fails where a limit is missed (seconds)
 # make oldest   the tests with the oldest versions that pyproject.toml allows
 # make fuzz    ten minutes of bad bytes for the readers of data and of study files
 # make chaos   kills a tiny study at 200 random moments and at every write: does it end the same? (some minutes)

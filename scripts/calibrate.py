@@ -1,8 +1,8 @@
-"""Are the verdicts true? Simulates thousands of studies whose truth is known and writes docs/statistics.md.
+"""Simulate thousands of studies with a known truth; write docs/explanation/statistics.md and its appendix.
 
-python scripts/calibrate.py [--out docs/statistics.md] [--studies 20000 4000]      (make calibrate)
+python scripts/calibrate.py [--docs docs] [--studies 20000 4000]      (make calibrate)
 
-Every number goes through the package's own functions, over many studies at once. Exit code 1 where a limit is missed.
+Every number goes through the package's own functions, over many studies at once. Exit code 1 if a limit is missed.
 
 Shapes: B studies, A arms, S seeds, N units.
 """
@@ -30,19 +30,23 @@ from tunewise.spec import TuningSpec
 SEEDS = (3, 5, 10)
 LOOKS = (5, 10)
 CHUNK_CELLS = 3_000_000
+PAGES = {
+    "calibrate_template.md": "explanation/statistics.md",
+    "calibrate_appendix.md": "appendices/calibration.md",
+}
 
-# Shares of studies, about 4 Monte Carlo errors from what the method gives.
-COVERAGE = {3: 0.92, 5: 0.935, 10: 0.94}  # at least; data that are not normal 1 point less
+# Limits on shares of studies, about 4 Monte Carlo errors from what the method gives.
+COVERAGE = {3: 0.92, 5: 0.935, 10: 0.94}  # at least; 1 point less for data that are not normal
 WIDTH = {3: 1.8, 5: 1.35, 10: 1.15}  # median half-width over 1.96 true standard errors, at most; normal data
-AS_GOOD = {3: 0.045, 5: 0.035, 10: 0.035}  # truth at the margin, at most; data that are not normal 5 %
-POWER = {3: 0.60, 5: 0.80, 10: 0.90}  # harm 0, margin 4 true standard errors, at least; normal data
-ANY_LOOK = 0.055  # over both looks: a wrong "as good", of one arm or any of six; no difference called one
-BEYOND = 0.005  # "as good" at a harm of 3 margins, the margin at least 2 true standard errors
+AS_GOOD = {3: 0.045, 5: 0.035, 10: 0.035}  # truth at the margin, at most; 5 % for data that are not normal
+POWER = {3: 0.60, 5: 0.80, 10: 0.90}  # quality loss 0, margin 4 true standard errors, at least; normal data
+ANY_LOOK = 0.055  # over both looks: a wrong "as good", of one arm or any of six; a false difference
+BEYOND = 0.005  # "as good" at a quality loss of 3 margins; the margin is at least 2 true standard errors
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured share beside its limit."""
+    """A measured share and its limit."""
 
     cell: str
     what: str
@@ -50,14 +54,18 @@ class Row:
     limit: float
     is_least: bool = False  # the limit is a least, not a most
 
+    def room(self) -> float:
+        """How far the measured share is on the good side of its limit."""
+        return self.measured - self.limit if self.is_least else self.limit - self.measured
+
     def holds(self, slack: float = 0.0) -> bool:
-        """True where the limit holds, moved by `slack` in the lenient direction."""
-        return self.measured >= self.limit - slack if self.is_least else self.measured <= self.limit + slack
+        """True if the limit holds, moved by `slack` in the lenient direction."""
+        return self.room() >= -slack
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What the two-way interval makes of many studies; arrays of one number per study (or study and arm)."""
+    """Results of the two-way interval for many studies; arrays of one number per study, or per study and arm."""
 
     estimate: Floats
     variance: Floats
@@ -67,33 +75,33 @@ class Fit:
 
     @property
     def spread(self) -> Spread:
-        """How far each estimate may be off."""
+        """Variance, degrees of freedom and tail of each estimate."""
         return Spread(self.variance, self.freedom, self.tail)
 
     def ends(self, level: float | Floats = ONE_SIDED_ERROR) -> tuple[Floats, Floats]:
-        """Lower and upper end of the interval with this one-sided error."""
+        """Lower and upper ends of the intervals with a one-sided error of `level`."""
         below, above = self.spread.reach(1 - 2 * level)
         return self.estimate - below, self.estimate + above
 
     def covers(self, truth: float) -> Floats:
-        """Which 95 % intervals contain the truth."""
+        """True for each 95 % interval that contains the truth."""
         low, high = self.ends()
         return (low <= truth) & (truth <= high)
 
     def moved(self, harm: float | Floats) -> "Fit":
-        """The same studies with this much more harm."""
+        """The same studies with this much more quality loss."""
         return replace(self, estimate=self.estimate + harm)
 
     def p_as_good(self, margin: float) -> Floats:
-        """The smallest level at which "as good" is said; 1 where the skew forbids it."""
+        """Smallest level at which the verdict is "as good"; 1 if skew blocks it."""
         return np.where(self.is_skewed, 1.0, self.spread.probability_of_negative(self.estimate - margin))
 
     def p_worse(self, margin: float) -> Floats:
-        """The smallest level at which "worse" is said."""
+        """Smallest level at which the verdict is "worse"."""
         return replace(self.spread, tail=-self.tail).probability_of_negative(margin - self.estimate)
 
     def says(self, margin: float, level: float = ONE_SIDED_ERROR) -> dict[str, Floats]:
-        """Which studies are called what, in the protocol's order."""
+        """Verdict -> the studies that get it, in the protocol's order."""
         low, high = self.ends(level)
         better, good = (high < 0) & ~self.is_skewed, (high < margin) & ~self.is_skewed
         worse = (low > margin) & ~good
@@ -101,7 +109,7 @@ class Fit:
 
 
 def fit(tables_SN: Floats, num_units: int) -> Fit:
-    """The fit of tables (..., S, N)."""
+    """Fit of tables (..., S, N)."""
     spread = table_spread(tables_SN)
     return Fit(
         estimate=tables_SN.mean(axis=(-2, -1)),
@@ -116,7 +124,7 @@ def fit(tables_SN: Floats, num_units: int) -> Fit:
 
 
 def fits(cell: Cell, rng: np.random.Generator, num_studies: int, seeds: tuple[int, ...], harm: float) -> list[Fit]:
-    """The fits of `num_studies` studies after each of these numbers of seeds; shares of variance hold at the first."""
+    """Fits of `num_studies` studies after each number of seeds; the variance shares hold at the first number."""
     chunk = max(CHUNK_CELLS // (seeds[-1] * cell.num_units), 1)
     found: list[list[Fit]] = [[] for _ in seeds]
     for begin in range(0, num_studies, chunk):
@@ -127,12 +135,12 @@ def fits(cell: Cell, rng: np.random.Generator, num_studies: int, seeds: tuple[in
 
 
 def joined(found: list[Fit]) -> Fit:
-    """All of these studies."""
+    """One fit of all these studies."""
     return Fit(*(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Fit)))
 
 
 def measure(cell: Cell, rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
-    """Every row of one cell."""
+    """Yield every row of one cell."""
     drawn = {harm: fits(cell, rng, num_studies, (3,), harm) + fits(cell, rng, num_studies, LOOKS, harm)
              for harm in cell.harms}  # fmt: skip
     alone = fits(cell, rng, num_studies, (10,), 0.0) if cell.kind == "normal" else [drawn[0.0][2]]
@@ -160,10 +168,10 @@ def measure(cell: Cell, rng: np.random.Generator, num_studies: int) -> Iterator[
     if first is not None and second is not None:
         wrong = over_looks(first, second, margin, "as good")
         yield Row(cell.name, "as good at the margin, over both looks", _share(wrong), ANY_LOOK)
-    # beside a margin that is far below the standard error, "worse" errs as often as "better" does
+    # with a margin far below the standard error, "worse" is wrong as often as "better"
     for about, small in (("", margin), (", margin a tenth of a true error", 0.1 * true_error[5])):
         wrong = over_looks(*drawn[0.0][1:], small, "better") | over_looks(*drawn[0.0][1:], small, "worse")
-        yield Row(cell.name, f"no difference called one, over both looks{about}", _share(wrong), ANY_LOOK)
+        yield Row(cell.name, f"a false difference, over both looks{about}", _share(wrong), ANY_LOOK)
 
 
 def _one_look(cell: Cell, seeds: int, null: Fit, true_error: float) -> Iterator[Row]:
@@ -180,7 +188,7 @@ def _one_look(cell: Cell, seeds: int, null: Fit, true_error: float) -> Iterator[
 
 
 def over_looks(first: Fit, second: Fit, margin: float, word: str) -> Floats:
-    """Studies that get the word at the first look, or undecided there at the second."""
+    """Studies that get this verdict at the first look, or at the second after an inconclusive first one."""
     early, late = first.says(margin, EARLY_ERROR), second.says(margin)
     return early[word] | (early["undecided"] & late[word])
 
@@ -190,7 +198,7 @@ def _share(of: Floats) -> float:
 
 
 def many_arms(shares: tuple[float, float, float], rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
-    """Six arms, all exactly at the margin, against the same full runs: is any called as good at either look?"""
+    """How often any of six arms at the margin, compared with the same full runs, is called as good at either look."""
     num_arms, num_units, margin = 6, 100, 2.0
     one = normal(shares, num_units)
     first_wrong, any_wrong, uncorrected = [], [], []
@@ -201,7 +209,7 @@ def many_arms(shares: tuple[float, float, float], rng: np.random.Generator, num_
         tables = (runs[:, 1:] - runs[:, :1]) / math.sqrt(2) + margin
         p_first, p_second = (fit(tables[:, :, :seeds], num_units).p_as_good(margin) for seeds in LOOKS)
         first = p_first <= holm_levels(p_first, EARLY_ERROR)
-        p_left = np.where(first, 0.0, p_second)  # as if the arms that are left were the only ones
+        p_left = np.where(first, 0.0, p_second)  # as if the remaining arms were the only ones
         second = ~first & (p_left <= holm_levels(p_left))
         first_wrong.append(first.any(axis=1))
         any_wrong.append((first | second).any(axis=1))
@@ -213,9 +221,10 @@ def many_arms(shares: tuple[float, float, float], rng: np.random.Generator, num_
 
 
 def whole_schedule(rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
-    """Search, select, confirm, look twice, Holm, recommend: full and three arms whose loss is a parabola in log rate.
+    """Errors of the whole schedule, from search to recommendation, with full and three arms.
 
-    Valid scores of the search are noisy; the truth that a verdict must meet is at the rates that were chosen.
+    The loss is a parabola in the logarithm of the rate. Validation scores of the search are noisy; the truth that a
+    verdict must match is the loss at the chosen rates.
     """
     margin, num_arms, num_units = 0.02, 4, 100
     tuning = TuningSpec()
@@ -242,9 +251,9 @@ def whole_schedule(rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
 
 
 def _search(rng: np.random.Generator, tuning: TuningSpec, best: float) -> tuple[float, bool, float]:
-    """Loss of the chosen rate above the best one's, whether it is bracketed, and its headroom.
+    """Excess loss of the chosen rate over the best one, whether the best is bracketed, and its headroom.
 
-    `best` is where the best rate lies, in places of the grid; a place away costs 0.05, valid noise is 0.002.
+    `best` is the place of the best rate on the grid. One place away costs 0.05; the validation noise is 0.002.
     """
 
     def excess(rate: float) -> float:
@@ -261,7 +270,7 @@ def _search(rng: np.random.Generator, tuning: TuningSpec, best: float) -> tuple[
 def _say_twice(
     tables_ASN: Floats, margin: float, allowed: Floats, headroom_of_full: float, headroom_of_arm_A: Floats
 ) -> dict[str, Floats]:
-    """The words of the arms after both looks, each at its Holm level; an arm that has one keeps it."""
+    """Verdicts of the arms after both looks, each at its Holm level; an arm keeps the first verdict that it gets."""
     said = {word: np.zeros(len(tables_ASN), dtype=bool) for word in ("better", "as good", "worse")}
     for seeds, level in zip(LOOKS, (EARLY_ERROR, ONE_SIDED_ERROR), strict=True):
         found = fit(tables_ASN[:, :seeds], tables_ASN.shape[-1])
@@ -279,7 +288,7 @@ def _say_twice(
 
 
 def habit(rng: np.random.Generator, num_studies: int) -> list[tuple[str, int, float, float]]:
-    """Cell, seeds, coverage of new data by a t interval over seed means, and by the two-way interval."""
+    """Rows of cell, seeds, and coverage of new data by a t interval over seed means and by the two-way interval."""
     rows = []
     for shares in [(0.05, 0.85, 0.1), (0.1, 0.6, 0.3), (0.5, 0.4, 0.1)]:
         for seeds in SEEDS:
@@ -293,7 +302,7 @@ def habit(rng: np.random.Generator, num_studies: int) -> list[tuple[str, int, fl
 
 
 def every_row(num_normal: int, num_other: int, seed: int = 0) -> Iterator[Row]:
-    """All rows of the table; every cell has its own stream of random numbers."""
+    """Yield all rows of the table; every cell has its own stream of random numbers."""
     streams = iter(np.random.default_rng(seed).spawn(100))
     for cell in cells():
         yield from measure(cell, next(streams), num_normal if cell.kind == "normal" else num_other)
@@ -306,9 +315,9 @@ def every_row(num_normal: int, num_other: int, seed: int = 0) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Measure, write the document, and fail where a limit is missed."""
+    """Measure, write the two pages, and exit with 1 if a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("docs/statistics.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--studies", type=int, nargs=2, default=(20_000, 4_000), metavar=("NORMAL", "OTHER"))
     given = parser.parse_args()
     begin = time.perf_counter()
@@ -317,19 +326,39 @@ def main() -> None:
         rows.append(row)
         print(f"{'held' if row.holds() else 'MISS'} {row.cell}: {row.what} {_shown(row, row.measured)}", flush=True)
     habits = habit(np.random.default_rng(1), given.studies[1])
-    template = (Path(__file__).parent / "calibrate_template.md").read_text(encoding="utf-8")
-    text = template.format(
-        normal=f"{given.studies[0]:,}",
-        other=f"{given.studies[1]:,}",
-        versions=f"Python {platform.python_version()}, numpy {np.__version__}",
-        minutes=f"{(time.perf_counter() - begin) / 60:.0f}",
-        table=table(rows),
-        habit="\n".join(f"| {cell} | {seeds} | {old:.1%} | {ours:.1%} |" for cell, seeds, old, ours in habits),
-        missed=sum(not row.holds() for row in rows),
-        count=len(rows),
-    )
-    given.out.write_text(text, encoding="utf-8")
+    values = {
+        "normal": f"{given.studies[0]:,}",
+        "other": f"{given.studies[1]:,}",
+        "versions": f"Python {platform.python_version()}, NumPy {np.__version__}",
+        "minutes": f"{(time.perf_counter() - begin) / 60:.0f}",
+        "table": table(rows),
+        "closest": closest(rows),
+        "habit": "\n".join(f"| {cell} | {seeds} | {old:.1%} | {ours:.1%} |" for cell, seeds, old, ours in habits),
+        "missed": sum(not row.holds() for row in rows),
+        "none": sum(not row.holds() for row in rows) or "none",
+        "count": len(rows),
+    }
+    for template, page in PAGES.items():
+        text = (Path(__file__).parent / template).read_text(encoding="utf-8").format(**values)
+        (given.docs / page).write_text(text, encoding="utf-8")
     sys.exit(any(not row.holds() for row in rows))
+
+
+def closest(rows: list[Row]) -> str:
+    """Markdown table of the number closest to its limit, for each kind of check."""
+    kinds = {
+        "coverage of 95 % intervals": "coverage",
+        '"as good" although the quality loss is at the margin': "as good at the margin",
+        "a difference claimed although there is none": "a false difference",
+        "any of six arms at the margin called as good": "any called as good",
+        "any arm wrongly judged or recommended, whole schedule": "any arm wrongly",
+    }
+    lines = ["| checked | closest to its limit | limit | cell |", "| --- | ---: | ---: | --- |"]
+    for title, begin in kinds.items():
+        row = min((row for row in rows if row.what.startswith(begin)), key=Row.room)
+        sign = "≥" if row.is_least else "≤"
+        lines.append(f"| {title} | {_shown(row, row.measured)} | {sign} {_shown(row, row.limit)} | {row.cell} |")
+    return "\n".join(lines)
 
 
 def table(rows: list[Row]) -> str:

@@ -1,4 +1,4 @@
-"""Studies whose truth is known: tables of harm (B, S, N) of a given mean, of every kind that calibrate.py measures.
+"""Simulated studies with a known truth: tables of quality loss (B, S, N) with a given mean, for calibrate.py.
 
 Shapes: B studies, S seeds, N units, P units of a pool.
 """
@@ -18,18 +18,18 @@ SHARES = [(0, 0, 1), (0.1, 0.6, 0.3), (0.3, 0.3, 0.4), (0.5, 0.4, 0.1), (0.7, 0.
 
 @dataclass(frozen=True)
 class Cell:
-    """One kind of study. `draw(rng, B, S, shares at this S, harm)` gives tables; None: harm is added afterwards."""
+    """One kind of study. `draw(rng, B, S, S at which the shares hold, harm)` returns tables of quality loss."""
 
     name: str
     kind: str  # "normal" or "other"
     num_units: int
     draw: Callable[[np.random.Generator, int, int, int, float], Floats]
-    margin: float | None = None  # None: 2 true standard errors at 5 seeds, and harm moves the tables
-    harms: tuple[float, ...] = (0.0,)  # that are drawn rather than moved
+    margin: float | None = None  # None: 2 true standard errors at 5 seeds, and quality loss is added afterward
+    harms: tuple[float, ...] = (0.0,)  # quality losses that are drawn rather than added afterward
 
 
 def normal(shares: tuple[float, float, float], num_units: int = 300) -> Cell:
-    """x = seed + unit + rest, normal; the mean has variance 1 at `of_seeds` seeds, in these shares."""
+    """Cell of normal x = seed + unit + rest; the mean has variance 1 at `of_seeds` seeds, in these shares."""
     seed, unit, rest = (math.sqrt(share) for share in shares)
 
     def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
@@ -42,7 +42,7 @@ def normal(shares: tuple[float, float, float], num_units: int = 300) -> Cell:
 
 
 def token_weighted(num_units: int = 300) -> Cell:
-    """NLL per token: lognormal lengths, harm of units with skewness 2 (exponential), linearised as a ratio."""
+    """Cell of NLL per token: lognormal lengths, unit effects with skewness 2 (exponential), linearized as a ratio."""
 
     def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
         tokens = np.ceil(rng.lognormal(3.0, 0.8, (studies, num_units)))
@@ -55,9 +55,10 @@ def token_weighted(num_units: int = 300) -> Cell:
 
 
 def accuracy(num_rows: int, discordant: float) -> Cell:
-    """Arms that disagree on this share of rows: on twice as many hard rows each is right in every other run.
+    """Cell of accuracies of arms that disagree on this share of rows.
 
-    Two pseudo-units, +1 and -1, are added as the product does.
+    Twice as many rows are hard; each arm is right on them in every other run. Two pseudo-units, +1 and -1, are added
+    as in the package.
     """
     hard_rows = 2 * discordant
     margin = 0.01
@@ -77,7 +78,7 @@ def accuracy(num_rows: int, discordant: float) -> Cell:
 
 
 def groups(num_groups: int = 40, size: int = 8, correlation: float = 0.2) -> Cell:
-    """Rows in groups that share a part; the group is the unit, its sum over its size the value."""
+    """Cell of rows in groups that share a part; the group is the unit, and its mean is the value."""
 
     def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
         shared = math.sqrt(correlation) * rng.standard_normal((studies, 1, num_groups, 1))
@@ -89,7 +90,7 @@ def groups(num_groups: int = 40, size: int = 8, correlation: float = 0.2) -> Cel
 
 
 def share_of_gain(share: float = 0.05, num_units: int = 300) -> Cell:
-    """The contrast arm - (1 - k) full - k base, whose mean is 0 where the harm is exactly k times the gain."""
+    """Cell of the contrast arm - (1 - k) full - k base, whose mean is 0 at a quality loss of k times the gain."""
 
     def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
         full = 0.01 * rng.standard_normal((studies, seeds, 1)) + 0.1 * rng.standard_normal((studies, seeds, num_units))
@@ -102,9 +103,9 @@ def share_of_gain(share: float = 0.05, num_units: int = 300) -> Cell:
 
 
 def real_records(num_units: int = 100) -> Cell:
-    """Units of a real study (length, harm, spread over seeds) drawn again with replacement; seeds are normal.
+    """Cell of units of a real study (length, loss, spread over seeds), drawn with replacement; seeds are normal.
 
-    The truth is the harm per token of the whole pool, moved to 0.
+    The truth is the quality loss per token of the whole pool, shifted to 0.
     """
     pool = np.loadtxt(Path(__file__).parent / "calibrate_pool.csv", delimiter=",")
     tokens_P, harm_P = pool[:, 0], pool[:, 1:].mean(axis=1)
@@ -122,6 +123,6 @@ def real_records(num_units: int = 100) -> Cell:
 
 
 def cells() -> list[Cell]:
-    """Every kind of study that is simulated."""
+    """All kinds of study that are simulated."""
     other = [accuracy(rows, share) for rows in (200, 500, 2000) for share in (0.01, 0.04)]
     return [*(normal(shares) for shares in SHARES), token_weighted(), *other, groups(), share_of_gain(), real_records()]

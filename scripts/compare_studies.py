@@ -1,10 +1,10 @@
-"""Are two study folders the same study, to the bit? Times and memory may differ, everything else may not.
+"""Compare two study folders bit for bit; only times and memory may differ.
 
 PYTHONPATH=src python scripts/compare_studies.py runs/before runs/after
 
 Compares run ids, records, scores, forgetting, spectra, optimizer steps, saved weights and report.json. Prints every
-difference and ends with status 1 where there is one. A change of the code that should change no result is held against
-this: the same study, made before and after it on one machine with `machine.threads: 1`.
+difference and exits with 1 if there is one. Use it after a code change that should not change results. Run the same
+study before and after the change, on one machine with `machine.threads: 1`.
 """
 
 import argparse
@@ -16,19 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# What a machine measures anew each time: by the name of the key.
+# Keys of values that differ in every run.
 MEASURED = re.compile(
     r"seconds|memory|peak|above_start|tokens_per_second|others_share|^started$|^ended$|^planned$|^sha256$"
 )
-# In sentences: a number with a unit of time, size or speed.
+# Numbers with a unit of time, size or speed, in sentences.
 MEASURED_IN_TEXT = re.compile(r"(about )?[\d.,]+\s?(ms|s|min|h|d|days?|KiB|MiB|GiB|kB|MB|GB|tokens/s|x|%)(?!\w)")
 MEASURED_FINDINGS = {"busy-machine"}
 BY_BYTES = ("scores.parquet", "forgetting.parquet", "spectrum.parquet")
-SHOWN = 20  # differences of one file
+SHOWN = 20  # differences printed per file
 
 
 def differences(before: Path, after: Path) -> Iterator[str]:
-    """Every difference between two study folders, as a line."""
+    """Yield one line for every difference between two study folders."""
     runs = {folder: {path.parent.name for path in folder.glob("runs/*/record.json")} for folder in (before, after)}
     yield from (f"only in {before}: run {run}" for run in sorted(runs[before] - runs[after]))
     yield from (f"only in {after}: run {run}" for run in sorted(runs[after] - runs[before]))
@@ -80,7 +80,7 @@ def _hash(path: Path) -> str | None:
 
 
 def without_measures(value: Any) -> Any:
-    """The same value without what a machine measures anew; hashes of files that hold such figures apart, too."""
+    """The value without measured times and memory, and without hashes of files that contain them."""
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if not MEASURED.search(k)}
         if isinstance(kept.get("files"), dict):
@@ -107,14 +107,14 @@ def _between(one: Any, other: Any, place: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Compare, print, and end with status 1 where the folders differ."""
+    """Compare, print, and exit with 1 if the folders differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     asked = parser.parse_args()
     num_runs = len(list(asked.before.glob("runs/*/record.json")))
     found = list(differences(asked.before, asked.after))
-    print("\n".join(found) or f"the same study: {num_runs} runs, times and memory apart")
+    print("\n".join(found) or f"the same study: {num_runs} runs, except for times and memory")
     sys.exit(bool(found) or not num_runs)
 
 

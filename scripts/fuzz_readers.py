@@ -1,10 +1,10 @@
-"""Looks for bytes that break a reader of data or of study files, for as long as it is told.
+"""Search for bytes that break a reader of data or of study files, for a given time.
 
 PYTHONPATH=src python scripts/fuzz_readers.py --minutes 10
 
-Half of the time goes to hypothesis, which changes good files, and half to atheris, which follows the branches that an
-input takes (`pip install atheris`; it is no dependency of ours). Without atheris all of it goes to hypothesis. What
-breaks is printed, and kept in tests/bad_input/found_by_fuzzing.json, which the tests run.
+Half of the time goes to hypothesis, which mutates good files, and half to atheris, which follows code branches
+(`pip install atheris`; not a dependency). Without atheris, hypothesis gets all of the time. Inputs that break a reader
+are printed and added to tests/bad_input/found_by_fuzzing.json, which the tests run.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1] / "tests" / "bad_input"
 sys.path.insert(0, str(TESTS))
 FOUND = TESTS / "found_by_fuzzing.json"
-BATCH = 500  # examples of one target before the clock is looked at
+BATCH = 500  # examples per target between two checks of the clock
 
 
 def keep(target: str, content: bytes, error: BaseException) -> None:
-    """Add what broke to the examples of the tests, once."""
+    """Add an input that broke a reader to the examples of the tests, once."""
     words = re.sub(r"(0x)?[0-9a-f]*\d[0-9a-f]*", "N", str(error).splitlines()[0])[:80]
     why = f"{target}: {type(error).__name__}: {words}"
     known = json.loads(FOUND.read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ def keep(target: str, content: bytes, error: BaseException) -> None:
 
 
 def with_hypothesis(seconds: float, seed: int) -> None:
-    """Change good files at random; a fresh seed for every batch."""
+    """Mutate good files at random, with a fresh seed for every batch."""
     from fuzzing import TARGETS
 
     done: Counter[str] = Counter()
@@ -53,7 +53,7 @@ def with_hypothesis(seconds: float, seed: int) -> None:
 
 
 def _batch(target: str, seed: int) -> int:
-    """The number of inputs that a target was given; the smallest that broke it is kept."""
+    """Number of inputs given to a target; the smallest input that broke it is kept."""
     import hypothesis
     from fuzzing import TARGETS, contents
 
@@ -81,7 +81,7 @@ def _batch(target: str, seed: int) -> int:
 
 
 def with_atheris(seconds: float, seed: int) -> None:
-    """Follow branches; the process ends itself."""
+    """Fuzz by code branches in a process that ends on its own."""
     import atheris
 
     with atheris.instrument_imports(include=["tunewise", "yaml", "json", "csv"]):
@@ -106,7 +106,7 @@ def with_atheris(seconds: float, seed: int) -> None:
 
 
 def main() -> None:
-    """Fuzz, and end with status 1 where something was found."""
+    """Fuzz, and exit with 1 if something was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))

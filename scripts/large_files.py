@@ -1,10 +1,10 @@
-"""Reads and prepares files that are larger than they should be, and says what that takes in memory.
+"""Read and prepare oversized files, and print how much memory that takes.
 
 PYTHONPATH=src python scripts/large_files.py --rows 10000000
 
 A JSON Lines file of that many rows is read row by row, and prepared for a study that draws 2,400 of them
-(`data.limit`); a file of one line of 200 MB is refused. Each is done in a process of its own, whose peak memory above
-that after the imports is printed.
+(`data.limit`). A file with one line of 200 MB is refused. Each case runs in its own process. The script prints its peak
+memory minus the memory after the imports.
 """
 
 import argparse
@@ -55,14 +55,14 @@ print(peak() - before, sum(split.rows_read for split in prepared.splits), " ".jo
 
 
 def many_rows(path: Path, count: int) -> None:
-    """A JSON Lines file of `count` rows."""
+    """Write a JSON Lines file of `count` rows."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             file.write(json.dumps({"prompt": f"question {number}", "completion": f"answer {number}"}) + "\n")
 
 
 def one_line(path: Path, size: int) -> None:
-    """A JSON Lines file of one row of `size` bytes."""
+    """Write a JSON Lines file with one row of `size` bytes."""
     with path.open("wb") as file:
         file.write(b'{"text": "')
         for _ in range(size // 1_000_000):
@@ -71,7 +71,7 @@ def one_line(path: Path, size: int) -> None:
 
 
 def measure(make: Callable[[Path, int], None], size: int, program: str = READ) -> tuple[int, int, str]:
-    """Bytes of memory above those after the imports, rows, and what was said."""
+    """Bytes of memory beyond the imports, number of rows, and message."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.jsonl"
         make(path, size)
@@ -81,7 +81,7 @@ def measure(make: Callable[[Path, int], None], size: int, program: str = READ) -
 
 
 def main() -> None:
-    """Print all three."""
+    """Run and print all three cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     num_rows = parser.parse_args().rows
@@ -92,7 +92,7 @@ def main() -> None:
     ):
         start = time.monotonic()
         memory, rows, said = measure(make, size, program)
-        seconds = time.monotonic() - start  # the file is written in them
+        seconds = time.monotonic() - start  # the file is written during this time
         print(f"{what}: {rows:,} rows, {memory / 2**20:.0f} MiB more, {seconds:.0f} s. {said}", flush=True)
 
 

@@ -1,9 +1,9 @@
-"""What large inputs cost: CPU seconds and peak memory of whole commands, as a Markdown table.
+"""Print CPU seconds and peak memory of whole commands on large inputs, as a Markdown table.
 
 PYTHONPATH=src python scripts/load.py [--only "list, 500 studies"] [--keep FOLDER]
 
-CPU seconds are those of the command and of all processes that it waited for; the peak is the resident memory of the
-largest of them. "Before" and the aim are those of the issue that asked for it. Takes some minutes and 1 GB of disk.
+CPU seconds include all processes that the command waited for. The peak is the resident memory of the largest process.
+"Before" and "aim" are from the issue that asked for this. Takes some minutes and 1 GB of disk.
 """
 
 import argparse
@@ -22,7 +22,7 @@ Arguments = list[str]
 
 
 class Cost(NamedTuple):
-    """Of one command."""
+    """Cost of one command."""
 
     cpu_seconds: float
     peak_gigabytes: float
@@ -35,11 +35,11 @@ class Case(NamedTuple):
     name: str
     before: str
     aim: str
-    build: Callable[[Path], Arguments]  # makes the input below a folder; the command's arguments
+    build: Callable[[Path], Arguments]  # makes the input in a folder and returns the command's arguments
 
 
 def many_rows(root: Path) -> Arguments:
-    """200,000 rows of 195 bytes, no input twice."""
+    """200,000 rows of 195 bytes with unique inputs."""
     filler = "the quick brown fox jumps over the lazy dog and then it rests " * 2
     with (root / "rows.jsonl").open("w", encoding="utf-8") as file:
         for number in range(200_000):
@@ -66,7 +66,7 @@ def _few_rows(root: Path, *more: dict[str, str]) -> Path:
 
 
 def long_words(root: Path) -> Arguments:
-    """One example of 16 MB, of words."""
+    """One example of 16 MB that consists of words."""
     data = _few_rows(root, {"prompt": "word " * 3_199_000, "completion": "yes"})
     return ["check", "--model", "tiny", "--data", str(data), "--out", str(root / "long-study")]
 
@@ -78,7 +78,7 @@ def long_word(root: Path) -> Arguments:
 
 
 def many_folders(root: Path) -> Arguments:
-    """20 finished studies of two arms side by side."""
+    """20 finished studies of two arms in one report."""
     write_study(root / "study-0", 150, [3])
     for number in range(1, 20):
         shutil.copytree(root / "study-0", root / f"study-{number}")
@@ -98,14 +98,14 @@ def many_test_rows(root: Path) -> Arguments:
 
 
 def many_classes(root: Path) -> Arguments:
-    """Two arms and three seeds that tell 1,000 classes apart, on 10,000 rows."""
+    """Two arms and three seeds that classify 10,000 rows into 1,000 classes."""
     arms = {"full": {"method": "full"}, "lora-r8": {"method": "lora", "rank": 8}}
     write_study(root / "classes", 10_000, [3], 1_000, arms)
     return ["report", str(root / "classes")]
 
 
 def many_studies(root: Path) -> Arguments:
-    """500 studies, each with its report."""
+    """500 studies, each with a report."""
     write_study(root / "list" / "study-0", 150, [3])
     measured(["report", str(root / "list" / "study-0")])
     shutil.rmtree(root / "list" / "study-0" / "runs")
@@ -128,7 +128,7 @@ CASES = (
 
 
 def measured(arguments: Arguments) -> Cost:
-    """What `tunewise` costs with these arguments. Prints what it says if it fails."""
+    """Cost of `tunewise` with these arguments. Prints its output if it fails."""
     with tempfile.TemporaryFile() as said:
         child = os.posix_spawn(
             sys.executable,
@@ -145,7 +145,7 @@ def measured(arguments: Arguments) -> Cost:
 
 
 def main() -> None:
-    """Print the table, a row as soon as it is measured."""
+    """Print the table, each row as soon as it is measured."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", action="append", choices=[case.name for case in CASES], help="measure this case")
     options.add_argument("--keep", type=Path, help="build the inputs in this folder, and leave them there")

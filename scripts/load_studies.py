@@ -1,4 +1,4 @@
-"""Study folders of any size without a model: the schedule is asked what to run, and seeded numbers answer."""
+"""Write finished study folders of any size without a model, with seeded numbers in place of scores."""
 
 import json
 import math
@@ -38,7 +38,7 @@ MiB = 2**20
 def write_study(
     folder: Path, test_rows: int, looks: list[int], num_classes: int = 0, arms: dict[str, Any] | None = None
 ) -> int:
-    """The number of runs of the finished study that was written to `folder`; `num_classes` 0: of written answers."""
+    """Write a finished study to `folder` and return its number of runs. `num_classes` 0: generated text, no classes."""
     data = _summary({"train": 1000, "valid": 60, "test": test_rows}, num_classes)
     content = {"name": "load", "data": {"train": "builtin:stdlib"}, "arms": arms or ARMS, "looks": looks}
     content |= {"samples": {"count": 0}, "forgetting": {"tokens": 0}}
@@ -58,7 +58,7 @@ def write_study(
 
 
 class _Rows:
-    """What is the same in all runs of a study: how hard each row is, its size, its label."""
+    """What all runs of a study share: difficulty, size and label of each row."""
 
     def __init__(self, sizes: dict[str, int], num_classes: int) -> None:
         rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ class _Rows:
         self.labels = {split: rng.integers(0, max(num_classes, 1), rows) for split, rows in sizes.items()}
 
     def table(self, split: str, gain: float, rng: np.random.Generator) -> pa.Table:
-        """The scores of a run on one split."""
+        """Scores of a run on one split."""
         rows = self.sizes[split]
         mean_nll = self.difficulty[split] - gain + rng.normal(0, 0.03, rows)
         columns: dict[str, Any] = {

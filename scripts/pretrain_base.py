@@ -1,12 +1,12 @@
-"""The recipe of the bundled base: a tokenizer and a small GPT-2, pretrained from text files.
+"""Pretrain the bundled base model, a small GPT-2 with its tokenizer, from text files.
 
     python scripts/pretrain_base.py --out tiny --text books.txt.xz peps.txt.xz speeches.txt
 
-The defaults are those of `src/tunewise/assets/tiny`, but for its budget: that was wall-clock (`--minutes 95 --compile`
-on 2 CPU cores), which came to 1.24 passes over its text. On a CPU the same files, seed, machine and versions give the
-same weights to the bit; with `--minutes` they give the same tokenizer and order, and as many steps as time allows.
+The defaults are those of `src/tunewise/assets/tiny`, except its budget. That was wall-clock time (`--minutes 95
+--compile` on 2 CPU cores), which came to 1.24 passes over its text. On a CPU the same files, seed, machine and versions
+give the same weights to the bit. With `--minutes` they give the same tokenizer and order, and as many steps as fit.
 
-Shapes: W windows, T tokens of a window, B windows of a batch, V pieces of the vocabulary.
+Shapes: W windows, T tokens of a window, B windows of a batch, V tokens of the vocabulary.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
 END_ID = 0  # the trainer numbers special tokens first
-SMALLEST_VOCABULARY = 257  # the end-of-text piece and every byte
+SMALLEST_VOCABULARY = 257  # the end-of-text token and every byte
 TOPICS = "pydoc_data.topics"
 
-PARAGRAPHS_PER_BLOCK = 50  # a stretch that has a context, yet small enough to hold out one in a hundred
+PARAGRAPHS_PER_BLOCK = 50  # long enough to have context, short enough to hold out one in a hundred
 HELD_OUT_EVERY, HELD_OUT_PLACE = 100, 7
 FINGERPRINT_LENGTH = 40  # letters and digits; fewer occur in unrelated paragraphs as well
-TOKENIZER_SHARE = 3  # every third block: the pieces hardly change with more text, the time does
+TOKENIZER_SHARE = 3  # every third block: more text hardly changes the tokens, but takes longer
 
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1  # of matrices; biases and norms do not decay
@@ -47,7 +47,7 @@ REPORT_EVERY = 100  # steps
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the model, the text apart."""
+    """All settings that determine the model, except the text."""
 
     epochs: float = 1.24
     minutes: float | None = None  # overrides epochs
@@ -63,17 +63,17 @@ class Recipe:
 
 
 class Texts(NamedTuple):
-    """Blocks of paragraphs: those that are trained on, and those that are only scored, by name of their source."""
+    """Blocks of paragraphs for training, and blocks that are only scored, by name of their source."""
 
     train: list[str]
     held_out: dict[str, list[str]]
 
 
 class HeldOutLoss(NamedTuple):
-    """Mean loss on held-out text, fp32, with the weights as they are saved."""
+    """Mean loss on held-out text in fp32, with the weights as saved."""
 
     nats_per_token: float | None  # None: less text than one window
-    num_tokens: int  # predicted ones
+    num_tokens: int  # number of predicted tokens
 
 
 # --- text -> training blocks, held-out blocks
@@ -82,8 +82,8 @@ class HeldOutLoss(NamedTuple):
 def read_texts(paths: Sequence[Path], seed: int) -> Texts:
     """Training blocks of all files in a random order; held-out blocks of each file, and the topics of pydoc.
 
-    A paragraph of a file that also stands in a topic of pydoc is in neither, so that the topics are unseen text: they
-    are what forgetting is measured on.
+    A paragraph that also occurs in a topic of pydoc is in neither, so that the topics stay unseen: forgetting is
+    measured on them.
     """
     topics = pydoc_topics()
     known = fingerprints(topics)
@@ -113,18 +113,18 @@ def pydoc_topics() -> list[str]:
 
 
 def fingerprint(paragraph: str) -> str:
-    """The first letters and digits of a paragraph: equal for the same words under other markup and line breaks."""
+    """First letters and digits of a paragraph, equal for the same words with other markup and line breaks."""
     return re.sub(r"\W+", "", paragraph.lower())[:FINGERPRINT_LENGTH]
 
 
 def fingerprints(texts: Sequence[str]) -> frozenset[str]:
-    """The fingerprints of all paragraphs that are long enough to be told by them."""
+    """Fingerprints of all paragraphs that are long enough to have a unique one."""
     found = (fingerprint(paragraph) for text in texts for paragraph in text.split("\n\n"))
     return frozenset(mark for mark in found if len(mark) == FINGERPRINT_LENGTH)
 
 
 def blocks_without(text: str, known: frozenset[str]) -> list[str]:
-    """The text in blocks of 50 paragraphs, without the paragraphs whose fingerprints are `known`."""
+    """Text in blocks of 50 paragraphs, without paragraphs whose fingerprints are `known`."""
     kept = [paragraph for paragraph in text.split("\n\n") if fingerprint(paragraph) not in known]
     starts = range(0, len(kept), PARAGRAPHS_PER_BLOCK)
     return ["\n\n".join(kept[start : start + PARAGRAPHS_PER_BLOCK]) for start in starts]
@@ -134,7 +134,7 @@ def blocks_without(text: str, known: frozenset[str]) -> list[str]:
 
 
 def train_tokenizer(blocks: Sequence[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE of at most `vocabulary` pieces, the end-of-text piece first."""
+    """Byte-level BPE of at most `vocabulary` tokens; the end-of-text token comes first."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -150,7 +150,7 @@ def train_tokenizer(blocks: Sequence[str], vocabulary: int) -> Tokenizer:
 
 
 def windows(bpe: Tokenizer, blocks: Sequence[str], context: int) -> torch.Tensor:
-    """ids_WT: all blocks, each ended by the end-of-text piece, as windows of `context` tokens; the rest is dropped."""
+    """ids_WT of all blocks as windows of `context` tokens. Each block ends with end-of-text; the rest is dropped."""
     pieces = [np.array([*encoding.ids, END_ID], dtype=np.int64) for encoding in bpe.encode_batch(list(blocks))]
     ids = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
     whole = len(ids) // context * context
@@ -161,7 +161,7 @@ def windows(bpe: Tokenizer, blocks: Sequence[str], context: int) -> torch.Tensor
 
 
 def new_model(recipe: Recipe) -> GPT2LMHeadModel:
-    """An untrained GPT-2 without dropout: the text is seen about once, so there is nothing to overfit."""
+    """Untrained GPT-2 without dropout, because each text is seen about once."""
     config = GPT2Config(
         vocab_size=recipe.vocabulary,
         n_positions=recipe.context,
@@ -179,7 +179,7 @@ def new_model(recipe: Recipe) -> GPT2LMHeadModel:
 
 
 def make_optimizer(model: GPT2LMHeadModel, rate: float) -> torch.optim.Optimizer:
-    """AdamW; matrices decay, vectors do not."""
+    """AdamW with weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
@@ -187,7 +187,7 @@ def make_optimizer(model: GPT2LMHeadModel, rate: float) -> torch.optim.Optimizer
 
 
 def spent_shares(recipe: Recipe, num_windows: int) -> Iterator[float]:
-    """Before every step the share of the budget that is spent, from 0; ends with the budget."""
+    """Yield, before every step, the share of the budget that is spent; stop when it is spent."""
     if recipe.minutes is None:
         num_steps = max(1, round(recipe.epochs * num_windows / recipe.batch))
         yield from (step / num_steps for step in range(num_steps))
@@ -198,14 +198,14 @@ def spent_shares(recipe: Recipe, num_windows: int) -> Iterator[float]:
 
 
 def rate_factor(step: int, share: float) -> float:
-    """The factor on the peak rate: linear warm-up, constant, linear decay; never 0. `step` counts from 0."""
+    """Factor on the peak rate: linear warm-up, constant, linear decay; never 0. `step` counts from 0."""
     warmup = min(1.0, (step + 1) / WARMUP_STEPS)
     left = (1 - share) / (1 - DECAY_FROM)
     return warmup * min(1.0, max(FINAL_FACTOR, left))
 
 
 def batches(ids_WT: torch.Tensor, recipe: Recipe) -> Iterator[torch.Tensor]:
-    """ids_BT without end: a new order of the windows for every pass, what does not fill a batch left out."""
+    """Yield ids_BT without end, in a new order for every pass; windows that do not fill a batch are left out."""
     generator = np.random.default_rng(recipe.seed)
     while True:
         order = torch.from_numpy(generator.permutation(len(ids_WT)))
@@ -214,7 +214,7 @@ def batches(ids_WT: torch.Tensor, recipe: Recipe) -> Iterator[torch.Tensor]:
 
 
 def next_token_loss(model: torch.nn.Module, ids_BT: torch.Tensor, reduction: str) -> torch.Tensor:
-    """Cross-entropy in nats of every token but the first of each window."""
+    """Cross-entropy in nats of every token except the first of each window."""
     logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
     return F.cross_entropy(logits_BTV.float().flatten(0, 1), ids_BT[:, 1:].flatten(), reduction=reduction)
 
@@ -241,7 +241,7 @@ def pretrain(model: GPT2LMHeadModel, ids_WT: torch.Tensor, recipe: Recipe) -> No
 
 
 def held_out_loss(model: GPT2LMHeadModel, ids_WT: torch.Tensor, batch: int) -> HeldOutLoss:
-    """The summed loss of all windows over the number of their predicted tokens."""
+    """Summed loss of all windows divided by the number of predicted tokens."""
     num_tokens = ids_WT[:, 1:].numel()
     if not num_tokens:
         return HeldOutLoss(None, 0)
@@ -255,7 +255,7 @@ def held_out_loss(model: GPT2LMHeadModel, ids_WT: torch.Tensor, batch: int) -> H
 
 
 def make_base(recipe: Recipe, paths: Sequence[Path], out: Path) -> dict[str, HeldOutLoss]:
-    """Write model (fp16) and tokenizer to `out`; returns the held-out loss of every text. Raises ValueError."""
+    """Write model (fp16) and tokenizer to `out` and return the held-out loss of every text. Raises ValueError."""
     texts = read_texts(paths, recipe.seed)
     bpe = train_tokenizer(texts.train, recipe.vocabulary)
     ids_WT = windows(bpe, texts.train, recipe.context)
@@ -274,7 +274,7 @@ def make_base(recipe: Recipe, paths: Sequence[Path], out: Path) -> dict[str, Hel
         tokenizer_object=bpe, bos_token=END, eos_token=END, unk_token=END, model_max_length=recipe.context
     )
     tokenizer.save_pretrained(out)
-    model.to(torch.float32)  # the rounded weights: what the saved model scores when it is computed in fp32
+    model.to(torch.float32)  # the rounded weights, as the saved model has them
     held_out = {name: windows(bpe, blocks, recipe.context) for name, blocks in texts.held_out.items()}
     return {name: held_out_loss(model, ids, recipe.batch) for name, ids in held_out.items()}
 
@@ -301,7 +301,7 @@ def count(argument: str) -> int:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> tuple[Recipe, list[Path], Path]:
-    """The recipe, the text files and the output folder that the command line asks for."""
+    """Recipe, text files and output folder from the command line."""
     parser = argparse.ArgumentParser(
         description="Pretrain a small GPT-2 with its tokenizer from text files. The defaults make the bundled base.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -310,15 +310,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[Recipe, list[Path]
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=amount, default=Recipe.epochs, help="passes over the text")
-    budget.add_argument("--minutes", type=amount, default=Recipe.minutes, help="wall-clock instead of passes")
-    parser.add_argument("--context", type=count, default=Recipe.context, help="tokens of a window")
-    parser.add_argument("--batch", type=count, default=Recipe.batch, help="windows of a step")
-    parser.add_argument("--vocabulary", type=count, default=Recipe.vocabulary, help="pieces of the tokenizer")
-    parser.add_argument("--width", type=count, default=Recipe.width, help="of the residual stream")
+    budget.add_argument("--minutes", type=amount, default=Recipe.minutes, help="wall-clock limit instead of passes")
+    parser.add_argument("--context", type=count, default=Recipe.context, help="tokens per window")
+    parser.add_argument("--batch", type=count, default=Recipe.batch, help="windows per step")
+    parser.add_argument("--vocabulary", type=count, default=Recipe.vocabulary, help="tokens of the tokenizer")
+    parser.add_argument("--width", type=count, default=Recipe.width, help="width of the residual stream")
     parser.add_argument("--layers", type=count, default=Recipe.layers, help="transformer blocks")
-    parser.add_argument("--heads", type=count, default=Recipe.heads, help="attention heads of a block")
+    parser.add_argument("--heads", type=count, default=Recipe.heads, help="attention heads per block")
     parser.add_argument("--rate", type=amount, default=Recipe.rate, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="of weights and order")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of weights and order")
     parser.add_argument("--compile", action="store_true", help="torch.compile: slow to start, then faster")
     options = vars(parser.parse_args(arguments))
     paths, out = options.pop("text"), options.pop("out")

@@ -1,10 +1,10 @@
-"""Are the verdicts true on real trainings? Draws studies from recorded runs and writes docs/replication.md.
+"""Draw studies from recorded training runs, check their verdicts, and write docs/explanation/replication.md.
 
-python scripts/replicate.py [--studies 2000] [--out docs/replication.md]      (make replicate)
+python scripts/replicate.py [--studies 2000] [--out docs/explanation/replication.md]      (make replicate)
 
-scripts/pool/ holds the scores of 40 seeds of two real arms and 10 of two known worse ones, on two data sets
+scripts/pool/ holds the scores of 40 seeds of two real arms and 10 of two known worse ones, on two datasets
 (scripts/train_pool.py makes them). A study is drawn as seeds and test units of the pool; its truth is the pool's mean.
-Exit code 1 where a limit is missed.
+Exit code 1 if a limit is missed.
 
 Shapes: B studies, S seeds, U units of the pool, N columns of a table (units, and pseudo-units of a proportion).
 """
@@ -28,17 +28,18 @@ from tunewise.desk.statistics.power import ONE_SIDED_ERROR
 
 HERE = Path(__file__).parent
 POOLS = {"trec6": "TREC", "sst2": "SST-2"}
-MARGINS = {"accuracy": 0.01, "nll": 0.02}  # the product's defaults; of nll the absolute part
+MARGINS = {"accuracy": 0.01, "nll": 0.02}  # the package's defaults; for NLL the absolute part
 NUM_STUDIES = 2000
 CONTROLS = ("full-tenth", "lora-r1-query")
-CONTROL_FOUND = 0.80  # least share of draws that call an arm worse whose harm in the pool is above 3 margins
+CONTROL_FOUND = 0.80  # least share of draws that find an arm with a quality loss above 3 margins in the pool
 CHUNK = 200  # studies at once
-STUDIES_PER_SPLIT = 10  # of the seeds, of an arm against itself
+OUTCOMES = {"better": "better", "as good": "as good", "worse": "worse", "undecided": "inconclusive"}  # as read
+STUDIES_PER_SPLIT = 10  # studies per split of an arm's seeds in an A/A test
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The recorded runs of one data set: what a lower number of is better, per arm, seed and unit."""
+    """Recorded runs of one dataset: the summed loss per arm, seed and unit."""
 
     name: str
     metric: str
@@ -47,22 +48,22 @@ class Pool:
 
     @property
     def num_units(self) -> int:
-        """Of the pool, and of every study drawn from it."""
+        """Number of units of the pool, and of every study drawn from it."""
         return len(self.rows_U)
 
     def harm(self, arm: str, against: str = "full") -> Floats:
-        """(S, U) paired differences of an arm's first seeds, which are the other's first, too."""
+        """(S, U) paired differences of the seeds that both arms have."""
         num_seeds = min(len(self.losses[arm]), len(self.losses[against]))
         return self.losses[arm][:num_seeds] - self.losses[against][:num_seeds]
 
     def truth(self, arm: str) -> float:
-        """The mean harm of the whole pool, in the metric."""
+        """Mean quality loss of the whole pool, in units of the metric."""
         return float(self.harm(arm).sum(axis=1).mean() / self.rows_U.sum())
 
 
 @cache
 def read_pool(name: str, metric: str) -> Pool:
-    """One pool in one metric; `accuracy` as error, so that positive is worse in both."""
+    """Read one pool in one metric; `accuracy` becomes the error, so that higher is worse in both."""
     rows = pq.read_table(HERE / "pool" / f"{name}.parquet").to_pandas()
     rows["loss"] = rows["nll"].astype(float) if metric == "nll" else (rows["prediction"] != rows["label"]).astype(float)
     losses = {}
@@ -78,9 +79,9 @@ def read_pool(name: str, metric: str) -> Pool:
 
 
 def draw(rng: np.random.Generator, harm_SU: Floats, pool: Pool, num_studies: int, with_seeds: bool = True) -> Floats:
-    """(B, 10, N) tables of harm per row: seeds and units drawn with replacement, so that the pool is the population.
+    """(B, 10, N) tables of quality loss per row, with seeds and units drawn with replacement from the pool.
 
-    Without seeds: the first ten as they are.
+    The pool is the population. Without `with_seeds`, the first ten seeds are taken as they are.
     """
     seeds = rng.integers(0, len(harm_SU), (num_studies, LOOKS[-1], 1)) if with_seeds else np.arange(LOOKS[-1])[:, None]
     units = rng.integers(0, pool.num_units, (num_studies, 1, pool.num_units))
@@ -93,7 +94,7 @@ def draw(rng: np.random.Generator, harm_SU: Floats, pool: Pool, num_studies: int
 
 
 def fits(rng: np.random.Generator, pool: Pool, harm_SU: Floats, num_studies: int) -> dict[int, Fit]:
-    """The fits of drawn studies at 3, 5 and 10 seeds."""
+    """Fits of drawn studies at 3, 5 and 10 seeds."""
     found: dict[int, list[Fit]] = {seeds: [] for seeds in SEEDS}
     for begin in range(0, num_studies, CHUNK):
         tables = draw(rng, harm_SU, pool, min(CHUNK, num_studies - begin))
@@ -103,7 +104,7 @@ def fits(rng: np.random.Generator, pool: Pool, harm_SU: Floats, num_studies: int
 
 
 def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[Row]:
-    """Coverage and errors of lora-r8 against full where the pool's own mean is the truth."""
+    """Coverage and errors of lora-r8 against full, with the pool's own mean as the truth."""
     margin, name = MARGINS[pool.metric], f"{pool.name}, {pool.metric}, lora-r8 against full"
     harm_SU, truth = pool.harm("lora-r8"), pool.truth("lora-r8")
     drawn = fits(rng, pool, harm_SU, num_studies)
@@ -113,16 +114,16 @@ def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[
     at_margin = {seeds: found.moved(margin - truth) for seeds, found in drawn.items()}
     for seeds in SEEDS:
         wrong = float(at_margin[seeds].says(margin)["as good"].mean())
-        yield Row(name, f"as good, harm moved to the margin, {seeds} seeds", wrong, max(AS_GOOD[seeds], 0.05))
+        yield Row(name, f"as good, quality loss moved to the margin, {seeds} seeds", wrong, max(AS_GOOD[seeds], 0.05))
     wrong = float(over_looks(at_margin[5], at_margin[10], margin, "as good").mean())
-    yield Row(name, "as good, harm moved to the margin, over both looks", wrong, ANY_LOOK)
+    yield Row(name, "as good, quality loss moved to the margin, over both looks", wrong, ANY_LOOK)
     equal = {seeds: found.moved(-truth) for seeds, found in drawn.items()}
     called = sum(over_looks(equal[5], equal[10], margin, word).mean() for word in ("better", "worse"))
-    yield Row(name, "no difference called one, over both looks", called, ANY_LOOK)
+    yield Row(name, "a false difference, over both looks", called, ANY_LOOK)
 
 
 def same_arm(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) -> Iterator[Row]:
-    """A/A: one arm against itself, 10 seeds against 10 others; of exchangeable seeds the true difference is 0."""
+    """Errors of an A/A test: 10 seeds of one arm against 10 others, whose true difference is 0."""
     margin, losses = MARGINS[pool.metric], pool.losses[arm]
     called = []
     for _ in range(num_studies // STUDIES_PER_SPLIT):
@@ -131,16 +132,16 @@ def same_arm(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) -
         first, second = (fit(tables[:, :count], pool.num_units) for count in LOOKS)
         called.append(sum(over_looks(first, second, margin, word).mean() for word in ("better", "worse")))
     name = f"{pool.name}, {pool.metric}, {arm} against itself"
-    yield Row(name, "different, over both looks", float(np.mean(called)), ANY_LOOK)
+    yield Row(name, "a false difference, over both looks", float(np.mean(called)), ANY_LOOK)
 
 
 def control(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) -> Iterator[Row]:
-    """An arm that is known to be worse: how often is it found?"""
+    """How often an arm that is known to be worse is found."""
     margin, truth = MARGINS[pool.metric], pool.truth(arm)
     drawn = fits(rng, pool, pool.harm(arm), num_studies)
     found = float(over_looks(drawn[5], drawn[10], margin, "worse").mean())
     good = sum(over_looks(drawn[5], drawn[10], margin, word).mean() for word in ("better", "as good"))
-    name = f"{pool.name}, {pool.metric}, {arm}: harm {truth / margin:.1f} margins in the pool"
+    name = f"{pool.name}, {pool.metric}, {arm}: quality loss {truth / margin:.1f} margins in the pool"
     best = best_power(drawn[10], margin)
     is_due = truth > 3 * margin and best >= CONTROL_FOUND
     yield Row(name, "worse, over both looks", found, CONTROL_FOUND if is_due else 0.0, is_least=True)
@@ -150,13 +151,13 @@ def control(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int) ->
 
 
 def best_power(drawn: Fit, margin: float) -> float:
-    """How often "worse" is said by a test that knows the true standard error: no unbiased test can find more."""
+    """How often a test that knows the true standard error finds "worse"; no unbiased test finds it more often."""
     z = (drawn.estimate - margin) / drawn.estimate.std()
     return float((z > special.ndtri(1 - ONE_SIDED_ERROR)).mean())
 
 
 def every_row(num_studies: int, seed: int = 0) -> Iterator[Row]:
-    """All rows of the tables; every part has its own stream of random numbers."""
+    """Yield all rows of the tables; every part has its own stream of random numbers."""
     streams = iter(np.random.default_rng(seed).spawn(100))
     for name in POOLS:
         for metric in MARGINS:
@@ -172,34 +173,35 @@ def every_row(num_studies: int, seed: int = 0) -> Iterator[Row]:
 
 
 def replications() -> list[dict[str, Any]]:
-    """What the studies that were done twice said: study, arm, and per time rate, outcome, difference, low, high."""
+    """Results of the studies done twice: study, arm, and per time rate, outcome, difference, low and high."""
     found: list[dict[str, Any]] = json.loads((HERE / "pool" / "replications.json").read_text(encoding="utf-8"))
     return found
 
 
 def is_opposite(outcomes: list[str]) -> bool:
-    """One time good enough, the other time worse."""
+    """True if one verdict is good enough and the other is worse."""
     return "worse" in outcomes and bool({"as good", "better"} & set(outcomes))
 
 
 def replication_table(rows: list[dict[str, Any]]) -> str:
-    """One line per study and arm."""
+    """Markdown table with one line per study and arm."""
     lines = ["| study | arm | first | second | |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         cells = [
-            f"{t['outcome']} at {t['look']} seeds, {t['difference']:+.4f} ({t['low']:+.4f} to {t['high']:+.4f}), "
+            f"{OUTCOMES[t['outcome']]} at {t['look']} seeds, {t['difference']:+.4f} "
+            f"({t['low']:+.4f} to {t['high']:+.4f}), "
             f"rate {t['learning_rate']:g}"
             for t in row["times"]
         ]
-        verdict = "**opposite**" if is_opposite([t["outcome"] for t in row["times"]]) else "agree"
+        verdict = "**contradict**" if is_opposite([t["outcome"] for t in row["times"]]) else "agree"
         lines.append(f"| {row['study']} | {row['arm']} | {cells[0]} | {cells[1]} | {verdict} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Draw, write the document, and fail where a limit is missed."""
+    """Draw, write the page, and exit with 1 if a limit is missed or two verdicts contradict each other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("docs/replication.md"))
+    parser.add_argument("--out", type=Path, default=Path("docs/explanation/replication.md"))
     parser.add_argument("--studies", type=int, default=NUM_STUDIES)
     given = parser.parse_args()
     rows = list(every_row(given.studies))
@@ -212,7 +214,7 @@ def main() -> None:
     text = template.format(
         studies=f"{given.studies:,}",
         count=len(rows),
-        missed=missed,
+        missed=missed or "none",
         table=table(rows),
         twice=replication_table(twice),
         pools=pools_table(),
@@ -222,7 +224,7 @@ def main() -> None:
 
 
 def pools_table() -> str:
-    """What the pools hold."""
+    """Markdown table of the pools' arms, seeds and scores."""
     lines = ["| data | arm | seeds | accuracy | spread over seeds | NLL |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     for name in POOLS:
         error, nll = read_pool(name, "accuracy"), read_pool(name, "nll")

@@ -1,4 +1,4 @@
-"""Write down what studies said that were done twice, for scripts/replicate.py.
+"""Record the verdicts of studies done twice, for scripts/replicate.py.
 
 python scripts/replications.py e2e-tiny runs/e2e-tiny-1 runs/e2e-tiny-2
 
@@ -16,7 +16,7 @@ PATH = Path(__file__).parent / "pool" / "replications.json"
 
 
 def rows(study: str, folders: list[Path]) -> list[dict[str, Any]]:
-    """One row per arm: what each of the studies said."""
+    """One row per arm with the verdict of each study."""
     reports = [Report.model_validate_json((folder / "report.json").read_text(encoding="utf-8")) for folder in folders]
     seeds = [set(report.study.seeds) for report in reports]
     assert not seeds[0] & seeds[1], "a study done twice has other seeds the second time"
@@ -33,7 +33,7 @@ def rows(study: str, folders: list[Path]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Replace the rows of one study."""
+    """Replace the rows of one study in replications.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("study")
     parser.add_argument("folders", nargs=2, type=Path)

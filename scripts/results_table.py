@@ -1,4 +1,4 @@
-"""Markdown tables of docs/04-results.md from finished study folders.
+"""Print the tables of docs/results.md, with their captions, from finished study folders.
 
 python scripts/results_table.py runs/quickstart runs/e2e-tiny ...
 """
@@ -8,24 +8,37 @@ from pathlib import Path
 
 from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.metrics import METRICS
+from tunewise.records import RunRecord
 
 
 def main() -> None:
-    """Print one table of arms and one list of verdicts per study folder."""
+    """Print a caption, a table of arms and a list of verdicts per study folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     for folder in parser.parse_args().folders:
         report = Report.model_validate_json((folder / "report.json").read_text(encoding="utf-8"))
-        print(f"### {report.study.name}\n")
+        print(f"## {report.study.name}\n")
+        print(caption(folder) + "\n")
         print("\n".join(table(report)))
         print()
         for verdict in report.verdicts:
-            print(f"* **{verdict.arm}: {verdict.outcome}.** {verdict.sentence} {verdict.needs or ''}".rstrip())
+            outcome = "inconclusive" if verdict.outcome == "undecided" else verdict.outcome
+            print(f"* **{verdict.arm}: {outcome}.** {verdict.sentence} {verdict.needs or ''}".rstrip())
         print()
 
 
+def caption(folder: Path) -> str:
+    """The caption that tests/test_results.py wants above a table: when the last run ended, and its numerics."""
+    paths = sorted((folder / "runs").glob("*/record.json"))
+    records = [RunRecord.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
+    ended = [record.usage.ended for record in records if record.usage and record.usage.ended]
+    numerics = sorted({record.spec.numerics for record in records})
+    day = f"{max(ended):%Y-%m-%d}" if ended else "on an unknown day"
+    return f"*Recorded {day}, numerics {', '.join(map(str, numerics))}.*"
+
+
 def table(report: Report) -> list[str]:
-    """The lines of a Markdown table: quality with its interval, and cost as a ratio to full."""
+    """The lines of a Markdown table: quality with its interval, then parameters, seconds and bytes on disk."""
     names = [name for name in report.arms[-1].metrics if name != "macro_f1"]
     titles = [
         "arm",
@@ -40,7 +53,7 @@ def table(report: Report) -> list[str]:
 
 
 def cells(arm: ArmView, names: list[str]) -> list[str]:
-    """One row: the arm's name, its rate, its metrics, its costs."""
+    """The cells of an arm's row: its name, rate, metrics and costs."""
     tried = ", ".join(f"{point.learning_rate:g}" for point in arm.learning_rate_curve)
     rate = f"{arm.learning_rate:g} ({tried})" if arm.learning_rate else "–"
     quality = [f"{m.mean:.4g} ({m.low:.4g} to {m.high:.4g})" for m in (arm.metrics[name] for name in names)]

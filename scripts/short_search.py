@@ -1,10 +1,10 @@
-"""What `tuning.search: short` saves and what it costs, against every rate at full length; five search seeds an arm.
+"""Measure what `tuning.search: short` saves and loses against full trials at every rate, with five seeds per arm.
 
 python scripts/short_search.py e2e --data FOLDER_OF_E2E
 python scripts/short_search.py trec6 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_TREC6
 
-Trains into runs/short-search-<name>-<seed>, first all seven rates in full, then the short search, which takes its
-trials of full length from the same records. Prints the table of docs/statistics.md; the same command continues.
+Trains into runs/short-search-<name>-<seed>: first all seven rates in full, then the short search, which reuses the full
+trials of the same records. Prints the table of docs/results.md. The same command resumes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ARMS = {
     "trec6": {
         "full": {"method": "full", "learning_rate": 1e-4},
         "lora-r8": {"method": "lora", "rank": 8, "targets": "all-linear", "learning_rate": 1e-3},
-        "head": {"method": "head", "rates": [0.0135]},  # not searched here: its rate stands in `train`
+        "head": {"method": "head", "rates": [0.0135]},  # not searched here: its rate is fixed
     },
 }
 DATA = {
@@ -46,24 +46,24 @@ TRAIN = {
 
 
 class Search(NamedTuple):
-    """One arm's search with one seed."""
+    """Result of one arm's search with one seed."""
 
     arm: str
     seed: int
-    best_rate: float  # of all rates in full
-    best_loss: float  # on valid: NLL, of a classification the error rate
-    chosen_rate: float  # by the short search
-    chosen_loss: float  # in full, on valid
+    best_rate: float  # of all rates, trained in full
+    best_loss: float  # on the validation set: NLL, or the error rate of a classification
+    chosen_rate: float  # chosen by the short search
+    chosen_loss: float  # trained in full, on the validation set
     seconds_share: float  # of training and scoring, short search over all rates in full
 
     @property
     def regret(self) -> float:
-        """Loss on valid, at full length, of what the short search chose above the best rate's."""
+        """Excess validation loss, at full length, of the chosen rate over the best rate."""
         return self.chosen_loss - self.best_loss
 
 
 def study(name: str, model: str, data: Path, seed: int, search: str) -> tw.StudySpec:
-    """Seven rates around the same centre, by one of the two searches."""
+    """A study that tries seven rates around the same center by one of the two searches."""
     sources = {split: str(data / f"{split}.jsonl") for split in ("train", "valid", "test")}
     return tw.StudySpec.model_validate(
         {
@@ -83,12 +83,12 @@ def study(name: str, model: str, data: Path, seed: int, search: str) -> tw.Study
 
 
 def seconds(records: list[RunRecord]) -> float:
-    """Of training and scoring."""
+    """Seconds of training and scoring."""
     return sum((r.usage.train_seconds or 0) + r.usage.evaluate_seconds for r in records if r.usage)
 
 
 def trials(asked: tw.StudySpec, out: Path) -> tuple[list[RunRecord], dict[str, float]]:
-    """The trials of a study and the rates that they choose; nothing is confirmed."""
+    """Trials of a study and the rates that they choose; nothing is confirmed."""
     ledger = Ledger(out)
     ledger.create()
     with LocalExecutor() as executor:
@@ -108,7 +108,7 @@ def trials(asked: tw.StudySpec, out: Path) -> tuple[list[RunRecord], dict[str, f
 
 
 def searches(name: str, model: str, data: Path, seed: int) -> list[Search]:
-    """Both searches of every searched arm with one seed."""
+    """Results of both searches for every searched arm with one seed."""
     out = Path("runs") / f"short-search-{name}-{seed}"
     made: dict[str, list[RunRecord]] = {}
     chosen: dict[str, dict[str, float]] = {}
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     given = parser.parse_args()
     found = [s for seed in SEARCH_SEEDS for s in searches(given.name, given.model, given.data.resolve(), seed)]
-    print("| data | arm | seed | best of 7 | loss on valid | short search | regret | share of the seconds |")
+    print("| data | arm | seed | best of 7 | loss on validation | short search | regret | share of the seconds |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for s in sorted(found):
         print(

@@ -1,11 +1,11 @@
-"""Train what scripts/replicate.py reads: 40 seeds of real arms, as scores without weights. Two hours on 2 cores.
+"""Train the pools that scripts/replicate.py reads: scores of 40 seeds of real arms. Takes two hours on 2 cores.
 
 python scripts/train_pool.py trec6 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_TREC6
 python scripts/train_pool.py sst2 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_SST2
 
-Everything goes through `tunewise.compare` into runs/pool-<name>; the same command continues. `full` and `lora-r8` are
-confirmed with 40 seeds at the rates that their searches found, two arms that are known to be worse with 10 of them.
-Writes scripts/pool/<name>.parquet: a row per arm, seed and test row.
+Everything goes through `tunewise.compare` into runs/pool-<name>; the same command resumes. `full` and `lora-r8` are
+confirmed with 40 seeds at the rates that their searches found. Two arms that are known to be worse have 10 of them.
+Writes scripts/pool/<name>.parquet with one row per arm, seed and test row.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 
 NUM_SEEDS, NUM_CONTROL_SEEDS = 40, 10
-# Rows and batches so that a run takes seconds and learns; centres of full, LoRA, head, so that three rates bracket.
+# Rows and batches for runs of seconds that still learn; centers of full, LoRA and head at which three rates bracket.
 SIZES: dict[str, Any] = {
     "trec6": {"train": 480, "valid": 300, "test": 500, "batch_size": 16, "centres": (3e-4, 3e-3, 1.35e-2)},
     "sst2": {"train": 400, "valid": 200, "test": 250, "batch_size": 8, "centres": (1e-4, 1e-3, 4e-3)},
@@ -43,7 +43,7 @@ POOL_SCHEMA = pa.schema(
 
 
 def pool_study(name: str, model: str, data: Path, arms: dict[str, object], num_seeds: int) -> tw.StudySpec:
-    """A study whose confirmed runs are the pool, or the part of it that these arms are."""
+    """Study whose confirmed runs are the pool, or these arms of the pool."""
     sizes = SIZES[name]
     return tw.StudySpec.model_validate(
         {
@@ -65,7 +65,7 @@ def pool_study(name: str, model: str, data: Path, arms: dict[str, object], num_s
 
 
 def train_pool(name: str, model: str, data: Path, out: Path) -> dict[str, list[RunRecord]]:
-    """The confirmed runs of every arm; the two that are known to be worse have the seeds that the others begin with."""
+    """Confirmed runs of every arm; the two worse arms use the first seeds of the others."""
     full, lora, _ = SIZES[name]["centres"]
     arms = {
         "full": {"method": "full", "learning_rate": full},
@@ -83,14 +83,14 @@ def train_pool(name: str, model: str, data: Path, out: Path) -> dict[str, list[R
 
 
 def confirmed(folder: Path) -> dict[str, list[RunRecord]]:
-    """The confirmed runs of the study that stands in a folder."""
+    """Confirmed runs of the study in a folder."""
     ledger = Ledger.open(folder)
     study, data = ledger.study(), ledger.data_summary()
     return confirmations.confirmed(study, schedule.current(study, data, ledger.records()))
 
 
 def write_pool(folder: Path, runs: dict[str, list[RunRecord]], path: Path) -> None:
-    """One row per arm, seed and test row."""
+    """Table with one row per arm, seed and test row."""
     ledger = Ledger.open(folder)
     tables = []
     for arm, record in ((arm, record) for arm, of_arm in runs.items() for record in of_arm):
@@ -112,7 +112,7 @@ def write_pool(folder: Path, runs: dict[str, list[RunRecord]], path: Path) -> No
 
 
 def main() -> None:
-    """Train one pool and write it down."""
+    """Train one pool and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("name", choices=sorted(SIZES))
     parser.add_argument("--model", required=True)

@@ -1,4 +1,4 @@
-"""Studies drawn from recorded trainings: `make replicate` in small, seeded, with limits 1.5 points wider."""
+"""Studies drawn from recorded training runs: a small, seeded `make replicate` with limits 1.5 points wider."""
 
 import importlib
 import itertools
@@ -92,7 +92,7 @@ def _against_first_half(pool):
 
 
 def test_the_document_was_written_by_the_script_and_studies_done_twice_do_not_say_opposite_words():
-    text = (SCRIPTS.parent / "docs" / "replication.md").read_text(encoding="utf-8")
-    assert f"{replicate.NUM_STUDIES:,} studies drawn from each" in text
-    assert "**opposite**" not in text
+    text = (SCRIPTS.parent / "docs" / "explanation" / "replication.md").read_text(encoding="utf-8")
+    assert f"{replicate.NUM_STUDIES:,} studies are drawn from each" in text
+    assert "**contradict**" not in text
     assert replicate.replication_table(replicate.replications()) in text

@@ -28,7 +28,7 @@ from tunewise.spec import StudySpec
 from tunewise.storage.ledger import Ledger, file_hash
 
 ROOT = Path(__file__).parents[2]
-FILE_ENDINGS = ("json", "jsonl", "parquet", "csv", "yaml", "py")
+FILE_ENDINGS = ("json", "jsonl", "parquet", "csv", "yaml", "py", "md")
 PACKAGE = Path(tunewise.__file__).parent
 ARMS = {"full": {"method": "full", "learning_rate": 1e-3}, "lora": {"method": "lora", "learning_rate": 1e-2}}
 
@@ -215,7 +215,7 @@ def written_texts() -> Iterator[tuple[str, str]]:
     """
     for path in PACKAGE.rglob("*.py"):
         yield from ((path.name, text) for text in strings_of(path))
-    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *PACKAGE.rglob("*.j2")]
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *PACKAGE.rglob("*.j2")]
     for path in (*documents, *ROOT.glob("studies/*.yaml"), *PACKAGE.rglob("*.yaml")):
         if path.name not in ("roadmap.md", "bad-input.md"):
             yield path.name, path.read_text(encoding="utf-8")

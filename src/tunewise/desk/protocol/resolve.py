@@ -23,7 +23,7 @@ from tunewise.spec.expand import PLACEMENTS, arm_name, expand, with_head_arm
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.suggest import lookup
 
-# 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/04-results.md).
+# 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/results.md).
 MIN_STEPS_FOR_SHORT_TRIALS = 40
 
 # --- one arm
