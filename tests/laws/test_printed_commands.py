@@ -215,7 +215,7 @@ def written_texts() -> Iterator[tuple[str, str]]:
     """
     for path in PACKAGE.rglob("*.py"):
         yield from ((path.name, text) for text in strings_of(path))
-    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *PACKAGE.rglob("*.j2")]
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *PACKAGE.rglob("*.j2")]
     for path in (*documents, *ROOT.glob("studies/*.yaml"), *PACKAGE.rglob("*.yaml")):
         if path.name not in ("roadmap.md", "bad-input.md"):
             yield path.name, path.read_text(encoding="utf-8")
