@@ -12,7 +12,7 @@ from tunewise.storage.disk import write_output
 
 TEMPLATE = """\
 # A tunewise study: which arms, on which data, read how. `{check}` shows what it means.
-# Every key and its default: docs/03-implementation.md. Unknown keys are errors.
+# Every key and its default: docs/reference/study.md. Unknown keys are errors.
 model: {model}          # tiny (bundled), a folder, or a hub id
 data:
 {data}
