@@ -11,11 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DESIGN = ROOT / "docs" / "explanation" / "design.md"  # holds the tree of files
+
+
+def programs_of(path: Path) -> list[str]:
+    """The Python blocks of a page; those of a tutorial are one program, read from top to bottom."""
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
+    return ["\n".join(blocks)] * bool(blocks) if path.parent.name == "tutorials" else blocks
+
+
 BLOCKS = [
     pytest.param(code, id=f"{path.relative_to(ROOT)}-{i}", marks=[pytest.mark.slow] * ("tw.compare(" in code))
     for path in DOCUMENTS
-    for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M))
-    if 'read_study("study.yaml")' not in code  # needs a study of the reader's own
+    for i, code in enumerate(programs_of(path))
+    if "tw.compare(tw.read_study(" not in code  # needs a study of the reader's own
 ]
 
 
