@@ -27,7 +27,7 @@ demo: .demo/.installed
 	touch $@
 
 docs: .docs/.installed
-	.docs/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --quiet
 
 .docs/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .docs

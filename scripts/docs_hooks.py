@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 # pages that live at the root of the repository, where GitHub and package indexes look for them
 ROOT_PAGES = {"CHANGELOG.md": "about/changelog.md", "CONTRIBUTING.md": "about/contributing.md"}
 ROOT_PAGES |= {"SECURITY.md": "about/security.md"}
+PLACE = "formula{}set-aside"
+SET_ASIDE: dict[str, list[str]] = {}  # address of a page -> its formulas
 CODE = re.compile(r"(^( *)(```+|~~~+).*?^\2\3[^\n]*$|(`+)(?!`).+?(?<!`)\4(?!`))", re.S | re.M)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\w$])", re.S)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
@@ -28,9 +30,17 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The page with its formulas as MathML and with links that the site can follow."""
+    """The page with links that the site can follow; its formulas are set aside, so that Markdown does not read them."""
     address = page.file.src_uri
-    return with_formulas(with_links(markdown, address))
+    text, SET_ASIDE[address] = without_formulas(with_links(markdown, address))
+    return text
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """The page with its formulas as MathML."""
+    for number, formula in enumerate(SET_ASIDE.pop(page.file.src_uri, [])):
+        html = html.replace(PLACE.format(number), formula)
+    return html
 
 
 def with_links(markdown: str, address: str) -> str:
@@ -49,15 +59,18 @@ def with_links(markdown: str, address: str) -> str:
     return _outside_code(markdown, lambda part: LINK.sub(replaced, part))
 
 
-def with_formulas(markdown: str) -> str:
-    """`$...$` and `$$...$$` as MathML."""
-    from latex2mathml.converter import convert
+def without_formulas(markdown: str) -> tuple[str, list[str]]:
+    """The text with a mark in the place of each `$...$` and `$$...$$`, and these formulas as MathML."""
+    found: list[str] = []
 
     def replaced(match: re.Match[str]) -> str:
-        display = "block" if match[1] else "inline"
-        return str(convert((match[1] or match[2]).strip(), display=display)).replace("\n", " ")
+        from latex2mathml.converter import convert
 
-    return _outside_code(markdown, lambda part: FORMULA.sub(replaced, part))
+        display = "block" if match[1] else "inline"
+        found.append(str(convert((match[1] or match[2]).strip(), display=display)))
+        return PLACE.format(len(found) - 1)
+
+    return _outside_code(markdown, lambda part: FORMULA.sub(replaced, part)), found
 
 
 def _outside_code(markdown: str, change: Any) -> str:

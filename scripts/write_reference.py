@@ -96,7 +96,8 @@ def type_name(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(type_name(part) for part in parts))
     if origin in (tuple, list):
         inner = [part for part in parts if part is not Ellipsis]
-        return f"list of {type_name(inner[0])}" if len(set(inner)) == 1 else f"list of {len(inner)} values"
+        kind = type_name(inner[0])
+        return f"list of {kind}{'s' * kind.endswith('number')}" if len(set(inner)) == 1 else f"{len(inner)} values"
     if origin is dict:
         return f"mapping of {type_name(parts[0])} to {type_name(parts[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
