@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference/: cli, study, report-json, scores and python-api.
+"""Writes the generated pages of docs/reference/, and the file tree in docs/explanation/design.md.
 
 python scripts/write_reference.py            (make reference)
 
@@ -7,6 +7,7 @@ of these is explained in scripts/reference/meanings.yaml; examples are in script
 tests/test_reference.py fails where a page is old.
 """
 
+import ast
 import inspect
 import re
 import sys
@@ -342,11 +343,27 @@ PAGES = {
 }
 
 
+def file_tree() -> str:
+    """The folders of the package, each with the first line of its docstring, as the page on the design shows them."""
+    package = ROOT / "src" / "tunewise"
+    lines = []
+    for path in sorted(package.rglob("__init__.py"), key=lambda path: path.parent.parts):
+        parts = path.parent.relative_to(package).parts
+        if 0 < len(parts) <= 2:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            name = f"{'  ' * len(parts)}{parts[-1]}/"
+            lines.append(f"{name:18}{docstring.splitlines()[0]}\n")
+    return "".join(lines)
+
+
 def main() -> None:
-    """Write every page."""
+    """Write every page, and the file tree of the page on the design."""
     DOCS.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (DOCS / name).write_text(page().rstrip() + "\n", encoding="utf-8")
+    design = ROOT / "docs" / "explanation" / "design.md"
+    before, top, rest = design.read_text(encoding="utf-8").partition("\nsrc/tunewise/\n")
+    design.write_text(before + top + file_tree() + "```" + rest.partition("```")[2], encoding="utf-8")
 
 
 if __name__ == "__main__":

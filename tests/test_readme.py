@@ -1,7 +1,7 @@
 """What the documents say is so: the file tree, the links, and every Python block, which runs."""
 
-import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -39,17 +39,10 @@ def test_every_path_of_the_file_tree_exists() -> None:
 
 
 def test_the_file_tree_says_of_every_folder_what_the_folder_says_of_itself() -> None:
-    """Rooms and the folders in them; a folder says what may be in it in the first line of its docstring."""
-    package = ROOT / "src" / "tunewise"
-    expected = ""
-    for path in sorted(package.rglob("__init__.py"), key=lambda path: path.parent.parts):
-        parts = path.parent.relative_to(package).parts
-        if 0 < len(parts) <= 2:
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            name = f"{'  ' * len(parts)}{parts[-1]}/"
-            expected += f"{name:18}{docstring.splitlines()[0]}\n"
+    """Packages and the folders in them; a folder says what may be in it in the first line of its docstring."""
+    expected = runpy.run_path(str(ROOT / "scripts" / "write_reference.py"))["file_tree"]()
     tree = DESIGN.read_text(encoding="utf-8").partition("\nsrc/tunewise/\n")[2].partition("```")[0]
-    assert tree == expected, f"the file tree of docs/explanation/design.md should be:\n{expected}"
+    assert tree == expected, "the file tree of docs/explanation/design.md is old: run `make reference`"
 
 
 ROOMS = "|".join(path.parent.name for path in (ROOT / "src" / "tunewise").glob("*/__init__.py"))
