@@ -86,6 +86,12 @@ def meaning(cls: type[BaseModel], name: str) -> str:
     return sentence(known[name])
 
 
+def without_none(text: str, word: str) -> str:
+    """The text with `word` instead of Python's None, with a capital letter where a sentence begins."""
+    text = re.sub(r"(?<=[;,] )None:", f"{word}:", text)
+    return text.replace("None:", f"{word.capitalize()}:")
+
+
 def type_name(annotation: Any) -> str:
     """A type as a reader meets it: `whole number`, `"a" or "b"`, `list of text`, a linked model."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
@@ -159,8 +165,9 @@ def keys_table(cls: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) ->
         if name in skip:
             continue
         kind = re.sub(r"\[(\w+)\]\(#\w+\)", "section", type_name(field.annotation)).replace(" or null", "")
+        kind = kind.replace("list of section", "list of sections")
         kind = data("meanings.yaml").get(f"type of {cls.__name__}.{name}", kind)
-        said = meaning(cls, name).replace("None:", "If unset:")
+        said = without_none(meaning(cls, name), "if unset")
         rows.append(f"| `{prefix}{name}` | {cell(kind)}{bounds(field)} | {default_of(field)} | {said} |")
     return "\n".join(rows)
 
@@ -200,7 +207,7 @@ def report_page() -> str:
     for model in all_models(Report):
         rows = ["| field | type | meaning |", "| --- | --- | --- |"]
         for name, field in model.model_fields.items():
-            said = meaning(model, name).replace("None:", "Null:")
+            said = without_none(meaning(model, name), "null")
             rows.append(f"| `{name}` | {cell(type_name(field.annotation))} | {said} |")
         parts.append(f"## {model.__name__}\n\n{first_line(model)}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
