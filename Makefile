@@ -1,4 +1,6 @@
-# make demo   a real comparison in a few minutes (installs first)
+# make demo   a real comparison in a few minutes (installs what it needs, and nothing else)
+# make docs   the documentation site, in site/: strict, and without a network once its tools are installed
+# make reference   writes the generated pages of docs/reference/ again
 # make test   lint, types and tests
 # make calibrate   are the verdicts true? simulates studies and writes docs/explanation/statistics.md (a few minutes)
 # make replicate   the same on recorded trainings: writes docs/explanation/replication.md, fails where a limit is missed (seconds)
@@ -13,10 +15,27 @@ SUITE := -m pytest -q -n logical --maxprocesses 4
 MESSAGE := tests/bad_input/test_bad_input_table.py::test_bad_input_ends_in_one_message_and_good_input_is_taken
 RESULT := bench/results/$(shell date +%F)-$(shell uname -n).md
 
-.PHONY: demo setup test lint calibrate replicate fuzz chaos bench oldest clean
+.PHONY: demo docs reference setup test lint calibrate replicate fuzz chaos bench oldest clean
 
-demo: setup
-	$(BIN)/tunewise quickstart
+# a virtual environment of its own, without linters, tests or the encoder that tests use
+demo: .demo/.installed
+	.demo/bin/tunewise quickstart
+
+.demo/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .demo
+	.demo/bin/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+docs: .docs/.installed
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --quiet
+
+.docs/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .docs
+	.docs/bin/python -m pip install --quiet -c constraints.txt mkdocs mkdocs-material latex2mathml mike
+	touch $@
+
+reference: setup
+	$(BIN)/python scripts/write_reference.py
 
 setup: .venv/.installed
 
@@ -73,4 +92,4 @@ oldest:
 	  --deselect '$(MESSAGE)[Command lines: an answer of no token]'
 
 clean:
-	rm -rf .oldest .venv bench/.venv build dist runs
+	rm -rf .demo .docs .oldest .venv bench/.venv build dist runs site

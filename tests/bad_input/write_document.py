@@ -1,4 +1,4 @@
-"""Writes docs/bad-input.md: every case of the table and what is said about it.
+"""Writes docs/appendices/bad-input.md: every case of the table and what is said about it.
 
 PYTHONPATH=src python tests/bad_input/write_document.py
 """
@@ -14,7 +14,7 @@ import bad_rows
 import bad_studies
 from bad_input_case import Case, Outcome, outcome
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "bad-input.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "appendices" / "bad-input.md"
 TOPICS = {**bad_files.TOPICS, **bad_rows.TOPICS, **bad_studies.TOPICS, **bad_commands.TOPICS, **bad_adapters.TOPICS}
 INTRODUCTION = """\
 # Bad input, and what is said about it

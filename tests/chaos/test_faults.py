@@ -115,7 +115,7 @@ def test_a_loss_that_explodes_is_a_diverged_run_and_the_study_goes_on(study: Stu
 
 
 def test_every_fault_of_the_table_has_the_test_that_it_names() -> None:
-    table = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+    table = (TESTS.parent / "docs" / "appendices" / "faults.md").read_text(encoding="utf-8")
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", table)
     assert len(named) > 20
     for file, name in named:

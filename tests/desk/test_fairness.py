@@ -558,7 +558,7 @@ def test_the_documents_table_names_every_finding_and_no_other() -> None:
     root = Path(__file__).parents[2]
     sources = "".join(path.read_text("utf-8") for path in (root / "src/tunewise/desk/fairness").glob("*.py"))
     of_rules = set(re.findall(r'"([a-z]+(?:-[a-z]+)+|headroom)"', sources)) - {"timed-out"}
-    text = (root / "docs/03-implementation.md").read_text("utf-8")
-    section = text.split("## Fairness rules")[1].split("\n## ")[0]
+    text = (root / "docs/reference/fairness-rules.md").read_text("utf-8")
+    section = text.split("## All rules")[1].split("\n## ")[0]
     rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| ")][2:]
     assert {name.strip() for row in rows for name in row.split(",")} == of_rules - {"run-warning"}

@@ -11,23 +11,23 @@ from tunewise.errors import SpecError
 from tunewise.storage.disk import write_output
 
 TEMPLATE = """\
-# A tunewise study: which arms, on which data, read how. `{check}` shows what it means.
-# Every key and its default: docs/03-implementation.md. Unknown keys are errors.
+# A tunewise study: arms, data and settings. `{check}` shows what it would train on.
+# Every key and its default: docs/reference/study.md. Unknown keys are errors.
 model: {model}          # tiny (bundled), a folder, or a hub id
 data:
 {data}
-  # columns: {{prompt: question, completion: answer}}   # where your columns have other names
+  # columns: {{prompt: question, completion: answer}}   # if your columns have other names
   # limit: {{train: 1000}}                              # a quick look first
-  # max_length: 512                                   # tokens; longer examples are cut, and counted
+  # max_length: 512                                   # tokens; longer examples are truncated and counted
 arms:
   full: {{method: full}}
   lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha is 32 unless you say otherwise
   lora-r16-all: {{method: lora, rank: 16, targets: all-linear}}
-  # lora: {{method: lora, rank: auto, max_rank: 64}}          # the smallest rank that is within the margin on valid
+  # lora: {{method: lora, rank: auto, max_rank: 64}}      # smallest rank within the margin on the validation set
 train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step
-tuning: {{rates: 3, cap: 7}}           # learning rates tried per arm; more where the best is at an edge
-looks: [5, 10]                       # seeds after which the verdict is read; 10 for arms undecided at 5
-# margin: 5% of gain                 # the loss of quality you accept; or 0.02 (in the metric), or 1pp
+tuning: {{rates: 3, cap: 7}}           # learning rates for each arm; more if the best is the lowest or highest
+looks: [5, 10]                       # seeds at which the verdict is read; 10 for arms that are inconclusive at 5
+# margin: 5% of gain                 # the quality loss you accept; or 0.02 (in the metric), or 1pp
 """
 
 

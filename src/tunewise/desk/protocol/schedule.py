@@ -1,4 +1,4 @@
-"""Which runs come next: a pure function of the study and its records (protocol: docs/03-implementation.md).
+"""Which runs come next: a pure function of the study and its records (protocol: docs/reference/protocol.md).
 
 Base first; for a new classification head its learning rate next (on the `head` arm, shared by every arm);
 then the learning-rate search of every arm by one rule; then confirmation with fresh seeds, in blocks of one
