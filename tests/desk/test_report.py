@@ -623,3 +623,6 @@ def test_where_the_chart_library_would_abort_there_is_a_message(monkeypatch: pyt
     monkeypatch.setattr("resource.getrlimit", lambda kind: (20 * 2**30, 20 * 2**30))
     with pytest.raises(StudyError, match=r"allows 20.0 GiB of addresses \(`ulimit -v`\)"):
         to_svg(None)
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (12, 12))
+    with pytest.raises(StudyError, match=r"allows 12 open files \(`ulimit -n`\)"):
+        to_svg(None)

@@ -36,6 +36,7 @@ PALETTE = ("#3b82c9", "#d97321", "#1a9a76", "#b763c9", "#c9506e", "#8f8a1c", "#4
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
 ADDRESSES = 96 * 2**30  # bytes that vl-convert's V8 asks for at once; 64 GB are too little
+OPEN_FILES = 64  # with those of Python; 12 are too few
 LONG_NUMBER = re.compile(r'(?<=[ ,("])-?\d+\.\d{3,}')
 
 Row = dict[str, Any]
@@ -59,19 +60,25 @@ def colours(report: Report) -> dict[str, str]:
 
 
 def to_svg(chart: Any) -> str:
-    """The chart as SVG text; coordinates rounded to hundredths of a pixel. Raises StudyError for want of addresses."""
-    _require_addresses()
+    """The chart as SVG text; coordinates rounded to hundredths of a pixel. Raises StudyError if a limit is too low."""
+    _require_room()
     # not validated, which takes half a second; a control character in a text would end the whole process in vl-convert
     svg = str(vl_convert.vegalite_to_svg(_shown(chart.to_dict(validate=False))))
     return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", svg)
 
 
-def _require_addresses() -> None:
-    """Raises StudyError where `ulimit -v` leaves too little for V8, which would end the process without a word."""
+def _require_room() -> None:
+    """Raises StudyError where `ulimit -n` or `-v` leaves V8 too little, so that it would panic or end the process."""
     if sys.platform != "linux":
         return
     import resource
 
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < OPEN_FILES:
+        raise StudyError(
+            f"charts cannot be drawn: this shell allows {files} open files (`ulimit -n`), and they need {OPEN_FILES}. "
+            f"The runs are kept. Give `ulimit -n {OPEN_FILES}` or more, then `tunewise report FOLDER`."
+        )
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most != resource.RLIM_INFINITY and most < ADDRESSES:
         raise StudyError(
