@@ -15,6 +15,7 @@ import pytest
 from builders import make_data_summary, make_inputs
 from tunewise.commands.compare import next_runs
 from tunewise.desk.protocol import centres, resolve
+from tunewise.desk.study.declarations import declarations
 from tunewise.desk.study.state import StudyState
 from tunewise.executors.base import PrepareJob, RunJob
 from tunewise.records import (
@@ -393,6 +394,8 @@ def write_study(
         for spec in waiting:
             if max_runs is not None and made >= max_runs:
                 return ledger
+            if spec.role == "confirm" and ledger.declared() is None:  # as the driver does
+                ledger.declare(declarations(resolved, summary))
             lab.run(spec)
             made += 1
 

@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 import statistics
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunewise.desk.protocol.search import headroom
+from tunewise.desk.report.charts.canvas import to_svg
 from tunewise.desk.report.charts.charts import figures
 from tunewise.desk.report.charts.rates import parabola
 from tunewise.desk.report.compose.arms import MAX_TRAIN_POINTS, thinned
@@ -27,6 +29,7 @@ from tunewise.desk.report.sentences import what_would_decide
 from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.views.view import Report, schema_text
 from tunewise.desk.statistics.metrics import METRICS
+from tunewise.errors import StudyError
 from tunewise.records import RunRecord
 from tunewise.spec.reading import read_study
 from tunewise.storage.ledger import Ledger
@@ -612,3 +615,14 @@ def test_an_arm_far_off_does_not_crush_the_others_in_the_forest_plot(make_study:
     drawn = figures(build_report(make_study(study={"arms": far})))
     forest = next(figure for figure in drawn if figure.name == "difference-to-full")
     assert ">→</text>" in forest.wide
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such limit")
+def test_where_the_chart_library_would_abort_there_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """V8 ends the whole process if it cannot reserve its addresses, which nothing can catch."""
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (20 * 2**30, 20 * 2**30))
+    with pytest.raises(StudyError, match=r"allows 20.0 GiB of addresses \(`ulimit -v`\)"):
+        to_svg(None)
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (12, 12))
+    with pytest.raises(StudyError, match=r"allows 12 open files \(`ulimit -n`\)"):
+        to_svg(None)

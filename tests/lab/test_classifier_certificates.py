@@ -62,6 +62,21 @@ def test_a_classifier_of_every_family_gets_its_certificate(
     assert merged.forms[0].nll == pytest.approx(certificate.forms[0].nll, abs=1e-5)
 
 
+def test_a_certificates_classes_are_compared_by_name(
+    classifier: Callable[..., Base], model_folder: Callable[[str], Path], rows: DataSpec, tmp_path: Path
+) -> None:
+    """Names in the reverse order, with the labels exchanged likewise, change nothing of what is scored."""
+    base = classifier("bert", seed=0)
+    options = {"target_modules": ["query"], "modules_to_save": list(base.head_modules)}
+    folder = saved(base, model_folder("bert"), LoraConfig(task_type="SEQ_CLS", r=2, **options), tmp_path / "adapter")
+    before = verify(folder, data=rows).forms[0]
+    (folder / "config.json").write_text(json.dumps({"id2label": {0: "c", 1: "b", 2: "a"}}))
+    text = Path(rows.train).read_text()
+    Path(rows.train).write_text(text.replace('"a"', '"x"').replace('"c"', '"a"').replace('"x"', '"c"'))
+    after = verify(folder, data=rows).forms[0]
+    assert (after.nll, after.accuracy) == (before.nll, before.accuracy)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_tensor_of_the_adapter_is_not_taken_for_the_head(
     kind: str, classifier: Callable[..., Base], model_folder: Callable[[str], Path], tmp_path: Path

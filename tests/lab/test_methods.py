@@ -1,6 +1,7 @@
 """Laws of the methods: what learns, at which scale, from which start, and what is saved."""
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,6 +302,14 @@ def test_such_a_tuner_is_told_the_step(kind: str) -> None:
     model: Any = SimpleNamespace(base_model=SimpleNamespace(update_and_allocate=asked.append))
     build_method(PeftMethod(type=kind.lower()), "sft", 9).after_step(model, 7)  # a type may be given in small letters
     assert asked == [7]
+
+
+def test_a_package_that_a_method_needs_and_that_is_missing_is_named(
+    language_model: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(SpecError, match="peft refuses ADAMSS .*scikit-learn"):
+        prepared(PeftMethod(type="ADAMSS"), language_model("llama"))
 
 
 def test_adalora_whose_schedule_does_not_fit_the_steps_is_refused(language_model: Load) -> None:

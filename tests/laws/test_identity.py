@@ -14,6 +14,7 @@ from desk.test_declarations import compare as compare_with_a_seed
 from tunewise.commands import compare as driver
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.drafts import Drafts
+from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.study.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
 from tunewise.executors.attempts import Attempts
@@ -218,4 +219,7 @@ def test_law_47_declarations_that_are_deleted_are_missed(compare: Callable[..., 
         with pytest.raises(StudyError, match=rf"{DECLARATIONS} is gone"):
             compare(**changes)
     assert ledger.declared() is None
+    report = build_report(ledger)
+    assert report.headline == "Exploratory, no verdict: declarations.json is gone after the first test score."
+    assert {verdict.outcome for verdict in report.verdicts} == {"undecided"}
     assert len(ARMS) > 1

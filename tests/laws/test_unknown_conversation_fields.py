@@ -203,6 +203,19 @@ def test_law_46_notes_of_turns_and_rows_change_nothing(key: str, tmp_path: Path)
     assert noted.examples == plain.examples
 
 
+def test_law_46_a_content_of_text_parts_is_their_text(tmp_path: Path) -> None:
+    """OpenAI's other form of a content, also as Parquet fills it; a part that is not text is refused."""
+    parts = [{"type": "text", "text": "ans"}, {"type": "text", "text": "wer 0", "image_url": None}]
+    folders = [tmp_path / name for name in ("plain", "parts", "image")]
+    for folder in folders:
+        folder.mkdir()
+    plain, same = (prepared(folder, said(row)) for folder, row in zip(folders, ({}, {"content": parts}), strict=False))
+    assert read_and_trained(same) == read_and_trained(plain)
+    image = [{"type": "image_url", "image_url": {"url": "x.png"}}]
+    with pytest.raises(DataError, match="part 1 holds 'image_url', but only text is read"):
+        prepared(folders[2], said({"content": image}))
+
+
 BLANK_BEFORE = (
     "{% for m in messages %}{% if m.role == 'assistant' %}Assistant: {{ m.content }}{{ eos_token }}"
     "{% else %}User: {{ m.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"

@@ -31,12 +31,10 @@ from tunewise.lab.models.load import (
     load_tokenizer,
     load_tuned,
     model_source,
-    quiet_transformers,
 )
-from tunewise.lab.models.peft_loading import load_adapter, require_complete
+from tunewise.lab.models.peft_loading import require_complete
 from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.models.usable import enough_memory, require_usable, unnamed_classes
-from tunewise.lab.plan.meta_model import blank_base
 from tunewise.lab.plan.setting import Setting, build
 from tunewise.records import DataSummary, Tuned
 from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
@@ -129,6 +127,8 @@ def _try_existing(
         with enough_memory(arm.path):
             base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
             tuned = load_tuned(base, Path(arm.path), study.trust_remote_code)
+            if (Path(arm.path) / CONFIG).is_file():
+                require_complete(Path(arm.path), study.model, base.new_parameters)
             require_usable(arm.path, tuned, folder, tokenizer)
         notes += unnamed_classes(arm.path, examples.labels)
     return notes
@@ -187,24 +187,11 @@ def _describe_arms(
         attention=None,
     )
 
-    for method in study.existing_arms.values():
-        _require_fitting_adapter(Path(method.path), study.model, setting, base.new_parameters)
-
     def tuned(method: Method) -> Tuned:
         subject = build(setting, method)
         return describe(subject.model, subject.method)
 
     return {name: tuned(method) for name, method in study.trained_arms.items()}
-
-
-def _require_fitting_adapter(folder: Path, model: str, setting: Setting, new_parameters: tuple[str, ...]) -> None:
-    """Raises ModelError for an adapter that does not fit the base: tried on a model without storage."""
-    if not (folder / CONFIG).is_file():
-        return
-    blank = blank_base(setting.config, setting.task, setting.num_labels, setting.heads).model
-    with torch.device("meta"), quiet_transformers():
-        load_adapter(blank, folder, model)
-    require_complete(folder, model, new_parameters)
 
 
 def _require_checkpointing(study: StudySpec, base: Base) -> None:

@@ -147,7 +147,7 @@ class StudySpec(Frozen):
     keep: Literal["best", "all", "none"] = Field("best", description="which tuned weights stay on disk")
     accept_stale: bool = Field(
         False,
-        description="also take runs made with another base, other library versions or numerics; the report says which",
+        description="also take runs made with another base, libraries, threads or numerics; the report says which",
     )
     budget: str | None = Field(None, description="'2h', '90min': caps and looks shrink for all arms alike to fit")
 

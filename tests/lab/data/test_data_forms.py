@@ -142,3 +142,10 @@ def test_plain_text_beside_a_class_is_said_to_be_plain_text(tmp_path: Path, prep
 )
 def test_who_speaks_is_guessed_by_name_then_by_order(speakers: list[str], line: str) -> None:
     assert roles_line(speakers) == line
+
+
+def test_a_message_about_many_columns_is_short() -> None:
+    columns = [f"c{number}" for number in range(40_000)]
+    with pytest.raises(DataError, match="c19 and 39,980 more") as raised:
+        infer_task(columns)
+    assert len(str(raised.value)) < 1000

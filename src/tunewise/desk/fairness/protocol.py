@@ -84,7 +84,7 @@ def stale_runs(case: Case) -> Iterator[Finding]:
             id="stale-left-out",
             severity="note",
             sentence="The folder holds runs that this study would not make today; they are in no figure. "
-            "--accept-stale takes those that differ in the base, the libraries or the numerics alone.",
+            "--accept-stale takes those that differ only in the base, the libraries, the threads or the numerics.",
             evidence=_by_changes(left),
         )
 

@@ -16,6 +16,7 @@ from tunewise.lab.data.rows import EncodedRow, Row
 from tunewise.lab.data.sources.row_index import Source, group_column
 from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
+from tunewise.lab.models.class_order import names_beside, require_order
 from tunewise.spec import TASKS, DataSpec, Task
 
 PYTHON_TEXT = DataSpec(train="builtin:pydoc-topics", max_length=256)
@@ -104,7 +105,11 @@ def _numbered(examples: list[EncodedRow], adapter: AdapterFolder, source: str) -
             f"{source} has {len(names)} classes ({', '.join(names)[:100]}), but {adapter.path} tells "
             f"{len(adapter.labels)} apart. Give rows of every class."
         )
-    return by_split["train"]
+    examples, own = by_split["train"], names_beside(adapter.path)
+    if own is None:  # most adapters do not name their classes
+        return examples
+    order = require_order(str(adapter.path), own, names)
+    return [replace(example, label=order[example.label]) for example in examples]
 
 
 def _plain(examples: Sequence[EncodedRow]) -> tuple[Example, ...]:

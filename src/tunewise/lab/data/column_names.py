@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tunewise.spec import CHAT_ROLES
-from tunewise.text.suggest import near_miss
+from tunewise.text.suggest import listed, near_miss
 
 CONVERSATIONS = ("messages", "conversations")  # the first that is there holds the turns
 ALPACA = frozenset({"instruction", "output"})
@@ -168,7 +168,7 @@ def label_advice(row: Mapping[str, Any]) -> str:
     if not line and "text" in row:
         others = [name for name, cell in row.items() if name != "text" and isinstance(cell, str | int)]
         line = label_line(str(unread_label(others) or others[0])) if others else ""
-    there = ", ".join(map(str, row))
+    there = listed(row)
     return f" Columns there: {there}. Write under data: {line}." if line else f" Columns there: {there}."
 
 

@@ -14,6 +14,7 @@ from tunewise.lab.data.sft import Pairs
 from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import TASKS, DataSpec, StudySpec, Task
+from tunewise.text.suggest import listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,12 +44,12 @@ def infer_task(columns: Collection[str], mapped: Mapping[str, str] | None = None
         return found[0]
     if found:
         raise DataError(
-            f"the columns ({', '.join(map(str, columns))}) fit the tasks {' and '.join(found)}. "
+            f"the columns ({listed(columns)}) fit the tasks {' and '.join(found)}. "
             f"Set {' or '.join(f'`task: {task}`' for task in found)}."
         )
     near = "" if columns_line(columns) else nearest(columns)
     raise DataError(
-        f"cannot tell the task from the columns ({', '.join(map(str, columns)) or 'none'}).{near} Needed are prompt "
+        f"cannot tell the task from the columns ({listed(columns) or 'none'}).{near} Needed are prompt "
         "and completion, or messages, or text and label, or text; the columns of Alpaca and ShareGPT are also known. "
         f"{advice(columns)}"
     )

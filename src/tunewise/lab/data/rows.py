@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tunewise.errors import DataError
 from tunewise.lab.data.column_names import CALLED, SETS, advice
-from tunewise.text.suggest import near_miss
+from tunewise.text.suggest import listed, near_miss
 
 PIECE = 2**20  # characters
 
@@ -94,7 +94,7 @@ class Cells:
             return self.row[name]
         raise DataError(
             f"{self.place}: there is no column '{name}', which {needed_by} needs.{near_miss(name, self.row)} "
-            f"Columns there: {', '.join(map(str, self.row)) or 'none'}. {advice(self.row, _sets_with(column))}"
+            f"Columns there: {listed(self.row) or 'none'}. {advice(self.row, _sets_with(column))}"
         )
 
     def text(self, column: str, needed_by: str) -> str:

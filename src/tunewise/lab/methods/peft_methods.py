@@ -235,5 +235,5 @@ class AnyPeft(_Adapter):
             options.setdefault("modules_to_save", list(base.head_modules))
         try:
             return config_class(task_type=TASK_TYPES[self.task], **options)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise SpecError(f"peft refuses {self.spec.type} with {self.spec.options}: {error}") from error

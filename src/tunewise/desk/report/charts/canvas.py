@@ -5,6 +5,7 @@ does it for its own dark mode, and every file in figures/ carries a rule for the
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import altair as alt
 import vl_convert
 
 from tunewise.desk.report.views.view import Report
+from tunewise.errors import StudyError
 from tunewise.text.safe import pictured
 
 # Role -> (on light, on dark). The light colour is the one in the SVG.
@@ -33,6 +35,8 @@ PALETTE = ("#3b82c9", "#d97321", "#1a9a76", "#b763c9", "#c9506e", "#8f8a1c", "#4
 # Metrically the same everywhere, so that text takes the room that was measured when the chart was drawn.
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
+ADDRESSES = 96 * 2**30  # bytes that vl-convert's V8 asks for at once; 64 GB are too little
+OPEN_FILES = 64  # with those of Python; 12 are too few
 LONG_NUMBER = re.compile(r'(?<=[ ,("])-?\d+\.\d{3,}')
 
 Row = dict[str, Any]
@@ -56,10 +60,32 @@ def colours(report: Report) -> dict[str, str]:
 
 
 def to_svg(chart: Any) -> str:
-    """The chart as SVG text; coordinates rounded to hundredths of a pixel."""
+    """The chart as SVG text; coordinates rounded to hundredths of a pixel. Raises StudyError if a limit is too low."""
+    _require_room()
     # not validated, which takes half a second; a control character in a text would end the whole process in vl-convert
     svg = str(vl_convert.vegalite_to_svg(_shown(chart.to_dict(validate=False))))
     return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", svg)
+
+
+def _require_room() -> None:
+    """Raises StudyError where `ulimit -n` or `-v` leaves V8 too little, so that it would panic or end the process."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < OPEN_FILES:
+        raise StudyError(
+            f"charts cannot be drawn: this shell allows {files} open files (`ulimit -n`), and they need {OPEN_FILES}. "
+            f"The runs are kept. Give `ulimit -n {OPEN_FILES}` or more, then `tunewise report FOLDER`."
+        )
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY and most < ADDRESSES:
+        raise StudyError(
+            f"charts cannot be drawn: this shell allows {most / 2**30:,.1f} GiB of addresses (`ulimit -v`), and the "
+            f"library that draws them reserves {ADDRESSES // 2**30}, almost all of which it never uses. The runs are "
+            "kept. Give `ulimit -v unlimited`, then `tunewise report FOLDER`; limit memory with a cgroup instead."
+        )
 
 
 def _shown(content: Any) -> Any:

@@ -22,7 +22,7 @@ from tunewise.desk.statistics.metrics import compute, metric_named, primary_metr
 from tunewise.desk.statistics.multiplicity import recommended
 from tunewise.desk.statistics.paired import PairedRuns
 from tunewise.desk.statistics.verdict import Verdict
-from tunewise.desk.study.declarations import as_exploratory, changed, changed_finding
+from tunewise.desk.study.declarations import GONE, as_exploratory, changed, changed_finding
 from tunewise.desk.study.looks import Reading, read_looks
 from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.verdicts import asked, case_of, findings_of, why_no_verdict, words_at
@@ -39,7 +39,7 @@ def build_report(ledger: Ledger) -> Report:
     evidence = Evidence.of(state)
     findings = findings_of(state)
     cross_checks = _cross_checks(reading)
-    moved = changed(ledger.declared(), state.study, state.data)
+    moved = changed(ledger.declared(), state.study, state.data, state.records)
     exploratory = [changed_finding(moved)] if moved else []
     for finding in exploratory:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
@@ -48,7 +48,8 @@ def build_report(ledger: Ledger) -> Report:
     unfit = [arm for arm in candidates if not trials.fits(state.records, arm)]
     said = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
     if moved:
-        said = f"Exploratory, no verdict: {listed(moved)} changed after the first test score."
+        happened = "is gone" if moved == GONE else "changed"
+        said = f"Exploratory, no verdict: {listed(moved)} {happened} after the first test score."
     report = Report(
         tunewise_version=version("tunewise"),
         study=_study_view(reading, evidence.plan),

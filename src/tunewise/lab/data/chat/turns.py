@@ -146,11 +146,12 @@ class _Reader:
         role = message["role"]
         if "tool_calls" in message and "content" not in message:
             return message  # an assistant that calls a tool need not say anything
-        content = checked_text(message.get("content"), f"{self.what}: the content of turn {number}")
+        where = f"{self.what}: the content of turn {number}"
+        content = checked_text(_joined(message.get("content"), where), where)
         says_nothing = not content.strip() and "tool_calls" not in message
         if role in ("user", "assistant") and says_nothing:
             raise DataError(f"{self.what}: turn {number}, the {role}'s, is empty. Fill it in, or drop the row.")
-        return message
+        return {**message, "content": content}
 
     def _keys(self, turn: Any) -> tuple[str, str]:
         if "role" in self.columns or "content" in self.columns:
@@ -182,6 +183,26 @@ class _Reader:
             f"it is under data, for example {roles_line(unknown)}. "
             f"Allowed are {', '.join(CHAT_ROLES)}."
         )
+
+
+def _joined(content: Any, where: str) -> Any:
+    """The text of a content that is a list of parts, as OpenAI also writes it; anything else as it is.
+
+    Raises UnreadError for a part that is not text, such as an image.
+    """
+    if not isinstance(content, list) or not content or not all(isinstance(part, dict) for part in content):
+        return content
+    for number, part in enumerate(content, start=1):
+        kind = part.get("type", "text")
+        # Parquet gives every part the keys of all kinds, null where they are another's
+        if kind != "text" or any(value is not None and key not in ("type", "text") for key, value in part.items()):
+            named = kind if kind != "text" else next(key for key in part if key not in ("type", "text"))
+            raise UnreadError(
+                str(named)[:80],
+                f"{where}: part {number} holds {named!r:.80}, but only text is read, so what it says would be lost. "
+                'Keep parts such as {"type": "text", "text": "..."}, or drop the row.',
+            )
+    return "".join(checked_text(part.get("text"), f"{where}, part {number}") for number, part in enumerate(content, 1))
 
 
 def _require_weight(where: str, role: str, given: Mapping[str, Any]) -> None:
