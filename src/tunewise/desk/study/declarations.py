@@ -1,7 +1,7 @@
-"""What a study declares before its first confirmation run, and what a report may still say once that changed.
+"""Declarations of a study, stored before its first confirmation run, and the effect of changing them later.
 
-Who moves the margin, adds an arm or adds seeds after a test score was seen can have the word that they like. So the
-declarations are stored before, and a report of others is exploratory: intervals, and no word.
+Changing the margin, the arms or the seeds after seeing a test score makes it possible to choose the verdict. So the
+declarations are stored first, and a report with other ones is exploratory: it gives intervals, but no verdict.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ CHANGED = "declarations-changed"
 def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
     """Arms, margin, metric, data, looks and cost as plain data.
 
-    Names of arms, paths and the centres of searches decide nothing and are left out; of `rank: auto` the rank counts.
+    Names of arms, paths and search centers are left out, because they decide nothing; for `rank: auto` the rank counts.
     """
     metric = primary_metric(data.task, study.primary)
     margin = study.margin_in(metric)
@@ -39,12 +39,12 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
         "data": data.inputs.data,
         "looks": list(study.looks),
     }
-    # the default is left out, as it was before there was a choice
+    # the default is left out, as it was before this was configurable
     return declared if study.cost == DEFAULT_COST else {**declared, "cost": study.cost}
 
 
 def changed(declared: Mapping[str, Any] | None, study: ResolvedStudy, data: DataSummary) -> tuple[str, ...]:
-    """Which of the declarations are others than those stored before; nothing where nothing was stored."""
+    """Names of the declarations that differ from the stored ones; empty if none were stored."""
     if declared is None:
         return ()
     now = declarations(study, data)
@@ -52,18 +52,18 @@ def changed(declared: Mapping[str, Any] | None, study: ResolvedStudy, data: Data
 
 
 def changed_finding(keys: tuple[str, ...]) -> Finding:
-    """What the report says of changed declarations."""
+    """The finding on changed declarations."""
     return Finding(
         id=CHANGED,
         severity="blocks",
-        sentence="What was declared was changed after the first test score: this report is exploratory. "
-        "Ask the new question in a new study folder (--out), with other seeds (`seed`).",
+        sentence="Declarations were changed after the first test score, so this report is exploratory. "
+        "Test the new question in a new study folder (--out) with another `seed`.",
         evidence="changed: " + ", ".join(keys),
         forbids=WORDS,
     )
 
 
 def as_exploratory(verdict: Verdict, finding: Finding) -> Verdict:
-    """The verdict without its word; its interval stays."""
+    """The verdict without its outcome; its interval stays."""
     held = hold_back(verdict, [finding])
     return held.replace(reason="declarations changed")
