@@ -357,7 +357,7 @@ def test_a_missing_library_is_told_before_anything_runs(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "lm", "metrics": [{"name": "bleu"}]}, "answers to prompts, task sft; this study's task is lm"),
+        ({"task": "lm", "metrics": [{"name": "bleu"}]}, "work only with task sft; this study's task is lm"),
         ({"task": "classify", "metrics": [{"name": "length"}]}, "this study's task is classify"),
         ({"task": "sft", "primary": "accuracy"}, "a study of task sft has no 'accuracy'. Allowed: nll, "),
         ({"task": "classify", "primary": "bits_per_byte", "margin": "0.1"}, "Allowed: accuracy, macro_f1, mcc, nll"),
