@@ -129,7 +129,7 @@ LOST_RUNS: dict[tuple[str, Status], tuple[str, Severity, str]] = {
     ("trial", "diverged"): (
         "trials-diverged",
         "note",
-        "Some learning-rate trials diverged. They limit the search from above.",
+        "Some learning-rate trials diverged. They limit the search.",
     ),
     ("trial", "failed"): ("trials-failed", "warns", "Some learning-rate trials failed. Their rates were not compared."),
     ("trial", "timed-out"): (

@@ -15,12 +15,13 @@ def unequal_rule(case: Case) -> Iterator[Finding]:
         tried = trials.trials(case.records, arm)
         if method.rates is None and len(tried) <= case.study.tuning.cap:
             continue
+        advice = "" if method.rates is None else f" Remove `rates` from {arm}."
         rates = ", ".join(f"{rate:g}" for rate in method.rates or [trial.rate for trial in tried])
         yield Finding(
             id="unequal-tuning-rule",
             severity="blocks",
             sentence=f"{arm} was tuned differently from the other arms, so its score reflects the tuning, not the "
-            f"method. Remove `rates` from {arm}.",
+            f"method.{advice}",
             evidence=f"rates {rates}; the rule is {case.study.tuning.rates} rates around a center, extended while the "
             f"best one is at an edge, {case.study.tuning.cap} at most",
             arms=(arm,),
@@ -38,7 +39,7 @@ def optimum_at_edge(case: Case) -> Iterator[Finding]:
             id="optimum-at-edge",
             severity="blocks",
             sentence=f"The best learning rate of {listed(edges)} was the lowest or highest one tried, so a better one "
-            "may exist outside that range. Raise `tuning.cap`.",
+            "may exist outside that range. Widen the search (`tuning.rates`, `tuning.cap`).",
             evidence=by_arm(tried, lambda of_arm: f"tried {of_arm}")
             + "; chosen "
             + ", ".join(f"{rates[arm]:g}" for arm in edges),
