@@ -52,7 +52,7 @@ COMMANDS = [
     command(
         "which of two arms",
         "train study.yaml",
-        "which arm",
+        "several arms",
         "--only",
         "a, b",
         study__yaml=b"data: {train: t.jsonl}\narms: {a: {method: full}, b: {method: lora}}\n",
