@@ -95,7 +95,7 @@ def test_a_sound_adapter_gets_its_certificate(adapter: Path, rows: Path) -> None
     checks = {check["name"]: check["passed"] for check in certificate["checks"]}
     expected = dict.fromkeys(("read back", "merged, fp32", "merged, bf16", "end of text", "stopping"), True)
     assert checks == expected
-    assert "All forms compute the same." in said("verify", adapter, "--data", rows)
+    assert "All forms give the same results." in said("verify", adapter, "--data", rows)
 
 
 def broken(adapter: Path, *options: object) -> list[str]:
@@ -137,7 +137,7 @@ def test_what_shrink_refuses_may_still_be_verified(tmp_path: Path) -> None:
     get_peft_model(AutoModelForCausalLM.from_pretrained(BUNDLED["tiny"]), config).save_pretrained(tmp_path / "dora")
     with pytest.raises(ModelError, match="is DoRA"):
         said("shrink", tmp_path / "dora", "--out", tmp_path / "small", "--rank", 2)
-    assert "All forms compute the same." in said("verify", tmp_path / "dora")
+    assert "All forms give the same results." in said("verify", tmp_path / "dora")
 
 
 def test_a_tokenizer_with_more_pieces_than_the_base_is_named(adapter: Path, rows: Path, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_drawing_has_an_end(tmp_path: Path) -> None:
     names = [f"base_model.model.model.layers.0.kind{i}.q_proj" for i in range(301)]
     given = {f"{name}.lora_{side}.weight": matrix for name in names for side, matrix in zip("AB", one, strict=True)}
     view = inspect_adapter(adapter(tmp_path / "a", None, given))
-    with pytest.raises(ModelError, match=r"301 kinds.*Leave --svg out"):
+    with pytest.raises(ModelError, match=r"301 kinds.*Use --json instead of --svg"):
         heat_map(view)
 
 

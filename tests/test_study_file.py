@@ -336,7 +336,7 @@ def test_one_arm_is_kept_and_a_wrong_name_shows_the_nearest() -> None:
     assert list(keep_one_arm(study, "lora").arms) == ["lora"]
     with pytest.raises(SpecError, match="unknown arm 'lroa'. Did you mean 'lora'"):
         keep_one_arm(study, "lroa")
-    with pytest.raises(SpecError, match="which arm should be trained"):
+    with pytest.raises(SpecError, match="several arms. Choose one"):
         keep_one_arm(study, None)
     assert list(keep_one_arm(keep_one_arm(study, "full"), None).arms) == ["full"]
 

@@ -52,7 +52,7 @@ COMMANDS = [
     command(
         "which of two arms",
         "train study.yaml",
-        "which arm",
+        "several arms",
         "--only",
         "a, b",
         study__yaml=b"data: {train: t.jsonl}\narms: {a: {method: full}, b: {method: lora}}\n",
@@ -111,7 +111,7 @@ COMMANDS = [
         "a report of one's own study file", "report p", "no study in p", "tunewise compare", **{"p/study__yaml": STUDY}
     ),
     command("no study in a folder", "report nowhere", "no study in nowhere", "tunewise list"),
-    command("no studies below a folder", "list nowhere", "no studies below nowhere"),
+    command("no studies below a folder", "list nowhere", "no studies under nowhere"),
     command("an answer from no study", "generate nowhere --prompt x", "no study in nowhere"),
     command(
         "an answer of no token",

@@ -133,4 +133,4 @@ def test_a_damaged_model_gives_no_answer(folder: Path) -> None:
 def test_a_list_says_whose_report_is_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with damaged(folder / "report.json", cut, "list"):
         print_listing(folder.parent, Console(width=300))
-    assert f"a damaged report: `tunewise report {folder}`" in capsys.readouterr().out
+    assert f"damaged report: run `tunewise report {folder}`" in capsys.readouterr().out

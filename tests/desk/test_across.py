@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tunewise.cli.app import app
+from tunewise.desk.report import wording
 from tunewise.desk.report.across import print_side_by_side, side_by_side
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.export import export_records
@@ -54,7 +55,7 @@ def test_arms_of_studies_on_the_same_data_stand_in_one_table(finished: Ledger, m
     lora = next(row for row in together.rows if (row.source, row.arm) == ("b", "lora-r8"))
     assert lora.quality == second.arm("lora-r8").metrics["nll"]
     assert lora.outcome == next(v.outcome for v in second.verdicts if v.arm == "lora-r8")
-    assert together.remarks == ("Not the same in all studies: training (a: epochs=2, b: epochs=3).",)
+    assert together.remarks == ("The studies differ in training (a: epochs=2, b: epochs=3).",)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_no_width_loses_an_arm_a_source_or_an_outcome(finished: Ledger, make_stu
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     for row in together.rows:
         assert row.source in text
-        assert row.outcome is None or row.outcome in text
+        assert row.outcome is None or wording.OUTCOMES[row.outcome] in text
         assert row.quality is not None
         assert f"{row.quality.mean:.4f}" in text
 
@@ -140,7 +141,7 @@ def test_every_run_is_a_row_of_the_export_and_its_metrics_are_those_of_the_repor
 def test_an_export_to_another_format_or_into_nowhere_is_refused(finished: Ledger, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"\.csv or \.parquet"):
         export_records({"a": finished}, tmp_path / "runs.xlsx")
-    with pytest.raises(StudyError, match="folder that exists"):
+    with pytest.raises(StudyError, match="its folder does not exist"):
         export_records({"a": finished}, tmp_path / "nowhere" / "runs.csv")
 
 

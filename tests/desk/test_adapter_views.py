@@ -95,8 +95,8 @@ def test_the_parameters_of_a_rank_are_spread_by_energy(tmp_path: Path, known: Pa
 
 
 OPTIONS = {
-    "--rank 8, or --energy 0.95": {},
-    "either --rank 8": {"rank": 2, "energy": 0.9},
+    "--rank 8 or --energy 0.95": {},
+    "either --rank or --energy": {"rank": 2, "energy": 0.9},
     "above 0 and at most 1, but got 95": {"energy": 95.0},
     "at least 1, but got 0": {"rank": 0},
     "already chooses a rank per module": {"energy": 0.9, "spread": True},

@@ -14,6 +14,7 @@ from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.report.terminal.text import print_advice, print_report
 from tunewise.desk.report.views.advice_view import Advice, AdviceItem
 from tunewise.desk.report.views.view import Report
+from tunewise.desk.report.wording import OUTCOMES
 from tunewise.storage.ledger import Ledger
 
 StudyWriter = Callable[..., Ledger]
@@ -37,7 +38,7 @@ def says_no_more(report: Report) -> None:
     verdicts = {verdict.arm: verdict for verdict in report.verdicts}
     for one in advice.alternatives:
         if one.arm in verdicts:
-            assert one.standing.startswith(verdicts[one.arm].outcome)
+            assert one.standing.startswith(OUTCOMES[verdicts[one.arm].outcome])
     assert tuple(item.topic for item in advice.items) == TOPICS
     if advice.arm is None:
         assert all(item.say is None and not item.runs for item in advice.items)
@@ -65,7 +66,7 @@ def test_the_arm_that_the_verdicts_recommend_is_named_with_its_own_runs_and_figu
     assert found["method"].say == "lora-r16-all: LoRA r=16, alpha=32 (scale 2), all-linear"
     assert (found["rank"].say, found["targets"].say, found["epochs"].say) == ("16", "all-linear", "2")
     assert found["learning rate"].say == f"{report.arm('lora-r16-all').learning_rate:g}"
-    assert "no others were compared at equal budget" in found["targets"].reason
+    assert "no others were compared at equal parameter budget" in found["targets"].reason
     assert "No other length was tried" in found["epochs"].reason
     assert {one.arm for one in advice.alternatives} == {"full", "lora-r8"}
     for one in advice.alternatives:
@@ -82,7 +83,7 @@ def test_before_a_look_is_complete_nothing_is_recommended(make_study: StudyWrite
     advice = advice_of(report)
     assert advice.arm is None
     assert advice.items[0].reason == report.no_verdict
-    assert "The runs up to the first look." in advice.missing
+    assert "The runs up to the first look are missing." in advice.missing
 
 
 def test_a_finding_that_blocks_leaves_no_recommendation_and_is_named(make_study: StudyWriter) -> None:
@@ -91,7 +92,7 @@ def test_a_finding_that_blocks_leaves_no_recommendation_and_is_named(make_study:
     says_no_more(report)
     advice = advice_of(report)
     assert advice.arm is None
-    assert "fairness rules hold verdicts back" in advice.items[0].reason
+    assert "fairness rules withhold verdicts" in advice.items[0].reason
     assert "unequal-tuning-rule" in advice.items[0].reason
     blocking = [finding for finding in report.warnings if finding.severity == "blocks"]
     assert all(any(finding.sentence in text for text in advice.missing) for finding in blocking)
@@ -107,7 +108,7 @@ def test_an_undecided_arm_is_not_recommended_nor_full_beside_it(make_study: Stud
         "lora-r1-query": "worse",
     }
     assert advice.arm is None
-    assert "lora-r8 is undecided against full fine-tuning" in advice.items[0].reason
+    assert "the verdict on lora-r8 is inconclusive" in advice.items[0].reason
 
 
 def test_where_every_arm_is_worse_it_is_full_and_the_cause_is_asked_for(make_study: StudyWriter) -> None:
@@ -117,10 +118,10 @@ def test_where_every_arm_is_worse_it_is_full_and_the_cause_is_asked_for(make_stu
     assert advice.arm == "full"
     found = items(advice)
     assert found["method"].say == "full: full fine-tuning"
-    assert "lora-r1-query +0.2" in found["method"].reason
+    assert "lora-r1-query is worse by 0.2" in found["method"].reason
     assert (found["rank"].say, found["targets"].say) == (None, None)
     assert found["learning rate"].say is not None
-    assert any("`extract` of the full arm" in text for text in advice.missing)
+    assert any("`extract` in the full arm" in text for text in advice.missing)
 
 
 def test_with_an_extraction_the_cause_stands_where_the_rank_would(make_study: StudyWriter) -> None:
@@ -130,7 +131,7 @@ def test_with_an_extraction_the_cause_stands_where_the_rank_would(make_study: St
     reason = items(advice_of(report))["rank"].reason
     assert report.capacity.low_rank is not None
     assert reason == report.capacity.low_rank.causes[0]
-    assert not any("`extract` of the full arm" in text for text in advice_of(report).missing)
+    assert not any("`extract` in the full arm" in text for text in advice_of(report).missing)
 
 
 def test_one_good_arm_is_named_though_another_is_worse(make_study: StudyWriter) -> None:
@@ -143,10 +144,10 @@ def test_one_good_arm_is_named_though_another_is_worse(make_study: StudyWriter) 
     says_no_more(report)
     advice = advice_of(report)
     assert advice.arm == "lora-r16-all"
-    assert "rank 1 (lora-r1-query) worse" in items(advice)["rank"].reason
+    assert "rank 1 (lora-r1-query): worse by 0.2" in items(advice)["rank"].reason
     standing = {one.arm: one.standing for one in advice.alternatives}
-    assert standing["full"] == "what the others are compared with"
-    assert standing["lora-r1-query"].startswith("worse, +0.2")
+    assert standing["full"] == "reference of the comparison"
+    assert standing["lora-r1-query"].startswith("worse by 0.2")
 
 
 def test_changed_declarations_leave_nothing_to_recommend(finished: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

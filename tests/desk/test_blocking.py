@@ -84,7 +84,7 @@ def test_an_untuned_arm_blocks_its_own_comparison_and_no_other(make_study: Make)
     assert fair.outcome in WORDS
     assert report.recommended_arm == "lora-r16-all"
     assert f"lora-r16-all is {fair.outcome}" in report.headline
-    assert "No verdict on other: unequal-tuning-rule, optimum-at-edge" in report.headline
+    assert "Verdict withheld for other: unequal-tuning-rule, optimum-at-edge" in report.headline
 
 
 def test_the_head_arm_at_the_edge_of_its_rates_blocks_no_other_arm(make_study: Make) -> None:

@@ -35,7 +35,7 @@ def test_a_study_that_fits_stays_as_it_was_declared(finished: Ledger) -> None:
     study, data, first = opened(finished)
     plan = fit(study, data, first, 1e9)
     assert plan.study == study
-    assert "Nothing was left out" in plan.sentence
+    assert "Nothing was reduced" in plan.sentence
 
 
 def test_smaller_budgets_give_up_the_second_look_then_trials_then_seeds_in_every_arm_alike(make_study: Any) -> None:
@@ -52,7 +52,7 @@ def test_smaller_budgets_give_up_the_second_look_then_trials_then_seeds_in_every
             assert version == (3, study.tuning.rates), "only the smallest version may be too long"
             assert "Even the smallest" in plan.sentence
         elif plan.study != study:
-            assert "Cut down alike in all arms" in plan.sentence
+            assert "Reduced equally for all arms" in plan.sentence
             assert "margin that can be resolved grows" in plan.sentence
     assert seen == sorted(seen, reverse=True), "less time never buys more"
     assert seen[0] == (study.looks[-1], study.tuning.cap)
@@ -98,5 +98,5 @@ def test_the_report_says_what_the_budget_cut(make_study: Any) -> None:
     report = build_report(make_study(study={"budget": "1s", "looks": [5]}))
     (note,) = [finding for finding in report.warnings if finding.id == "budget"]
     assert "Even the smallest version needs" in note.sentence
-    assert "looks at 3 seeds instead of 5" in note.sentence
+    assert "verdict at 3 seeds instead of 5" in note.sentence
     assert len(report.study.planned_seeds) == 3

@@ -55,7 +55,7 @@ def shown(rule: str = "drop", **found: int) -> dict[str, str]:
     console = Console(width=240, force_terminal=False)
     with console.capture() as captured:
         print_check(Checked(made, data, None), console)
-    table = captured.get().split("data laws")[1].split("The first training example")[0]
+    table = captured.get().split("data checks")[1].split("The first training example")[0]
     lines = (re.sub(r"\s+", " ", line).strip() for line in table.splitlines())
     return {line.split()[0]: line for line in lines if line and line.split()[0] in {count.law for count in data.laws}}
 
@@ -115,5 +115,5 @@ def test_memory_and_time_are_told_in_a_line_for_every_arm_and_one_for_the_study(
             print_check(Checked(made, data, found), console)
         lines = [line for line in captured.get().splitlines() if line.startswith("Planned")]
         assert len(lines) == len(arms) + (found is not plan), "the time of the study needs that of all its arms"
-        assert "10.5 GiB at the peak of a step (fits in 24 GiB), 2.0 s a step" in lines[-2]
+        assert "10.5 GiB peak per step (fits in 24 GiB), 2.0 s per step" in lines[-2]
         assert ("it looks away" in lines[0]) == (found is plan)

@@ -99,7 +99,7 @@ def test_few_units_warn_below_30_and_block_below_10(
 
 def test_a_best_checkpoint_at_the_last_evaluation_warns_if_it_is_so_in_most_runs(clean: Make) -> None:
     late = of_arm("lora", lambda record: record.replace(selected_step=record.evaluations[-1].step))
-    assert findings(clean(change=late))["still-improving"].evidence == "3 of 3 runs best at the last step"
+    assert findings(clean(change=late))["still-improving"].evidence == "lora: best at the last step in 3 of 3 runs"
     once = of_arm("lora", lambda record: late(record) if record.spec.seed == 1 else record)
     assert "still-improving" not in findings(clean(change=once))
 
@@ -222,7 +222,7 @@ def test_unequal_numbers_of_trials_are_told_with_their_counts(clean: Make) -> No
 
 def test_targets_under_half_of_the_linear_parameters_warn(clean: Make) -> None:
     narrow = {"full": {"method": "full"}, "lora": {"method": "lora", "targets": "qkv"}}
-    assert findings(clean(study={"arms": narrow}))["narrow-targets"].evidence == "25% covered"
+    assert findings(clean(study={"arms": narrow}))["narrow-targets"].evidence == "lora: 25% covered"
 
 
 def test_targets_that_match_nothing_block_before_the_study(clean: Make) -> None:
@@ -458,7 +458,10 @@ def test_a_machine_that_others_used_while_runs_were_timed_warns(clean: Make) -> 
         return change
 
     found = findings(clean(change=of_arm("lora", used(0.43))))["busy-machine"]
-    assert (found.severity, found.evidence) == ("warns", "at most, of its processors' time: full 0%, lora 43%")
+    assert (found.severity, found.evidence) == (
+        "warns",
+        "largest share of CPU time that other programs used: full 0%, lora 43%",
+    )
     assert "busy-machine" not in findings(clean(change=of_arm("lora", used(0.1))))
     assert "busy-machine" not in findings(clean(change=of_arm("lora", used(None))))
 

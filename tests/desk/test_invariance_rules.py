@@ -22,10 +22,10 @@ def found(a: dict[str, Any], b: dict[str, Any], task: str = "sft", **study: Any)
 def test_a_start_that_makes_up_for_the_scale_is_the_same_training_at_another_rate() -> None:
     finding = found({"alpha": 32}, {"alpha": 2, "init_scale": 4})["same-training"]
     assert finding.severity == "warns"
-    assert finding.sentence == "a and b are one training under 2 names: one of them is enough."
+    assert finding.sentence == "a and b are the same training under 2 names. Keep one of them."
     assert "a: scale 4, init_scale 1, b: scale 0.25, init_scale 4" in finding.evidence
     assert "rates in the ratio 1 : 4" in finding.evidence
-    for condition in ("nothing is clipped (here at norm 1)", "here 0.01 in all of them", "negligible (here 1e-08)"):
+    for condition in ("no gradient is clipped (here at norm 1)", "here 0.01 in every arm", "negligible (here 1e-08)"):
         assert condition in finding.evidence
     assert "head" not in finding.evidence
     assert "start-alone" not in found({"alpha": 32}, {"alpha": 2, "init_scale": 4})
@@ -33,7 +33,7 @@ def test_a_start_that_makes_up_for_the_scale_is_the_same_training_at_another_rat
 
 def test_with_a_new_head_the_condition_names_it() -> None:
     finding = found({"alpha": 32}, {"alpha": 2, "init_scale": 4}, task="classify")["same-training"]
-    assert "the head in a group of its own (it is)" in finding.evidence
+    assert "the head in a parameter group of its own (it is)" in finding.evidence
 
 
 def test_without_decay_that_condition_is_met() -> None:
@@ -43,13 +43,13 @@ def test_without_decay_that_condition_is_met() -> None:
 
 def test_rslora_of_the_same_scale_needs_no_condition() -> None:
     finding = found({"rank": 16, "alpha": 32}, {"rank": 16, "alpha": 8, "variant": "rslora"})["same-training"]
-    assert finding.evidence.endswith("equal at equal rates")
+    assert finding.evidence.endswith("identical at equal learning rates")
 
 
 def test_another_alpha_alone_is_another_start() -> None:
     finding = found({"alpha": 32}, {"alpha": 8})["start-alone"]
     assert finding.severity == "note"
-    assert finding.evidence.endswith("A as if begun so many times as large as in a: b 0.5")
+    assert finding.evidence.endswith("initial size of A relative to a: b 0.5")
     assert list(found({"alpha": 32}, {"alpha": 8})) == ["start-alone"]
 
 

@@ -113,9 +113,9 @@ def test_the_cause_is_told_apart(view: LowRankView) -> None:
     states = {one.arm: one.trained.state for one in view.extracted if one.trained}
     assert states == {"lora-r16-all": "within", "lora-r4-all": "beyond", "lora-r8": "within"}
     said = {text.split(":")[0]: text for text in view.causes}
-    assert "nothing to explain" in said["lora-r8"]
-    assert "rank 4 is too small for what full does" in said["lora-r4-all"]
-    assert "the one cut out loses less" in said["lora-r4-all"]
+    assert "no loss to explain" in said["lora-r8"]
+    assert "Rank 4 is too low to represent what full learned" in said["lora-r4-all"]
+    assert "The extracted adapter loses less" in said["lora-r4-all"]
 
 
 def test_full_has_the_shortfall_of_nobody(view: LowRankView) -> None:
@@ -149,7 +149,7 @@ def test_no_cause_is_named_that_the_intervals_do_not_tell(
 def test_the_report_says_it_in_every_output_and_gives_no_outcome_for_it(ledger: Ledger, view: LowRankView) -> None:
     report = write_report(ledger)
     page = (ledger.folder / "report.html").read_text(encoding="utf-8")
-    assert "<h2>Is the task of low rank?</h2>" in page
+    assert "<h2>Is a low rank enough?</h2>" in page
     console = Console(record=True, width=80)
     print_report(report, console, ledger.folder)
     printed = re.sub(r"\s+", " ", console.export_text())

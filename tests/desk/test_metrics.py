@@ -198,7 +198,7 @@ def test_scores_that_cannot_be_trusted_are_refused(tmp_path: Path):
 def test_a_metric_that_the_rows_cannot_give_is_refused(tmp_path: Path):
     with pytest.raises(StudyError, match="needs a label in every row"):
         compute("accuracy", scores_of(tmp_path, text_rows(3, seed=1)))
-    with pytest.raises(StudyError, match="per bytes of supervised text needs some"):
+    with pytest.raises(StudyError, match="per bytes of supervised text needs at least one"):
         compute("bits_per_byte", scores_of(tmp_path, labelled_rows([0], [0])))
     with pytest.raises(SpecError, match="Did you mean 'accuracy'"):
         compute("acuracy", scores_of(tmp_path, labelled_rows([0], [0])))
@@ -331,7 +331,7 @@ def test_text_is_all_there_or_not_at_all(tmp_path: Path):
 
 def test_a_metric_of_text_that_was_not_counted_says_what_to_do(tmp_path: Path):
     rows = text_rows(4, seed=1)
-    with pytest.raises(StudyError, match="Name it under `metrics` in the study"):
+    with pytest.raises(StudyError, match="List the metric under `metrics` in the study"):
         compute("length", scores_of(tmp_path, rows))
     with pytest.raises(StudyError, match="nothing was counted for 'bleu', only for: rouge_l"):
         compute("bleu", scores_of(tmp_path, written(rows)))
@@ -357,7 +357,7 @@ def test_a_missing_library_is_told_before_anything_runs(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "lm", "metrics": [{"name": "bleu"}]}, "answers to prompts, task sft; this study's task is lm"),
+        ({"task": "lm", "metrics": [{"name": "bleu"}]}, "work only with task sft; this study's task is lm"),
         ({"task": "classify", "metrics": [{"name": "length"}]}, "this study's task is classify"),
         ({"task": "sft", "primary": "accuracy"}, "a study of task sft has no 'accuracy'. Allowed: nll, "),
         ({"task": "classify", "primary": "bits_per_byte", "margin": "0.1"}, "Allowed: accuracy, macro_f1, mcc, nll"),
@@ -387,5 +387,5 @@ def test_an_own_metric_is_a_function_of_sums_and_gets_its_interval_by_itself(
     assert "share_of_class_1" not in metrics_of("sft")
     scores = scores_of(tmp_path, labelled_rows([0, 1, 1, 0], [1, 1, 1, 0]))
     assert compute("share_of_class_1", scores) == 0.75
-    with pytest.raises(SpecError, match="a metric named 'share_of_class_1' exists already"):
+    with pytest.raises(SpecError, match="a metric named 'share_of_class_1' already exists"):
         register_metric(top_share, "classify")

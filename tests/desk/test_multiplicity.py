@@ -76,7 +76,7 @@ def test_the_interval_of_every_arm_is_at_its_holm_level_and_agrees_with_its_word
         else:
             assert not any(level.values())
             assert verdict.confidence == pytest.approx(0.99)  # second of six for "better" and "worse"
-            assert "by Holm for 6 arms" in sentence(verdict)
+            assert "Holm-adjusted for 6 comparisons" in sentence(verdict)
 
 
 def test_each_word_has_an_error_of_its_own():

@@ -93,5 +93,5 @@ def test_a_check_of_large_data_and_models_keeps_its_columns(console: Console) ->
     said = written(console)
     for number, times in ((LARGE, 12), (LARGE + 1, 9), (LARGE + 2, 1)):
         assert said.count(f"{number:,}") >= times
-    for header in ("units", "trained on", "rows cut", "dropped", "modules", "linear", "scale", "first rates"):
+    for header in ("units", "trained on", "rows truncated", "dropped", "modules", "linear", "scale", "first rates"):
         assert squeezed(header) in squeezed(said)

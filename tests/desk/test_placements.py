@@ -165,15 +165,15 @@ def test_a_placement_that_is_far_behind_is_said_to_be_and_an_equal_one_is_not(
     behind = {point.targets: point.is_behind for point in view.points}
     assert behind.pop("qkv")
     assert not any(behind.values()), "the others gain the same in the fake lab"
-    assert "qkv is behind it and" in view.words
-    assert "cannot be told apart from it" in view.words
+    assert "qkv is worse, and" in view.words
+    assert "cannot be distinguished from it" in view.words
 
 
 def test_a_finding_that_blocks_leaves_the_placement_unnamed(make_study: StudyWriter) -> None:
     fixed = {**ARMS, "lora": {**ARMS["lora"], "rates": [1e-3]}}
     view = view_of(make_study(study={"arms": fixed}, data=prepared(), change=with_own_parameters))
     assert view.best is None
-    assert "No placement is named: unequal-tuning-rule" in view.words
+    assert "The comparison is withheld because of unequal-tuning-rule" in view.words
 
 
 def test_nothing_is_named_before_the_look_is_complete_nor_of_unequal_budgets(

@@ -177,16 +177,16 @@ def test_what_is_in_the_time_of_a_study_and_what_is_not_is_said() -> None:
     seconds = StudySeconds(least=60, most=120, second_look=30)
     text = printed(plan.replace(seconds=seconds), width=400, asked=asked)
     for words in (
-        "1 min 00 s, and 2 min 00 s if every search goes to its cap; a second look adds up to 30.0 s",
-        "16 to 22 runs up to the look at 3 seeds, up to 4 more to that at 5",
-        "loading, saving, process starts, what models write and the singular values that extract needs are not",
+        "1 min 00 s, or 2 min 00 s if every search reaches its cap; a second look adds up to 30.0 s",
+        "16 to 22 runs up to the interim look at 3 seeds, and up to 4 more for 5 seeds",
+        "loading, saving, process starts, generated text and the singular values for extract are not",
         "lora: an estimate",
-        "The budget of 2h may cut it down",
+        "The budget of 2h may reduce the study",
     ):
         assert words in text, words
     plain, plan = timed_study(samples={"count": 0})
     text = printed(plan.replace(seconds=seconds.replace(second_look=None)), width=400, asked=plain)
-    for words in ("estimate, since", "look", "budget", "write", "singular"):
+    for words in ("an estimate;", "look", "budget", "generated", "singular"):
         assert words not in text, words
 
 
@@ -200,11 +200,11 @@ def test_seconds_say_what_they_are_derived_from() -> None:
     _, plan = timed_study()
     seconds = StudySeconds(least=7200, most=10800)
     text = printed(plan.replace(seconds=seconds))
-    for words in ("a step", "2.0 s", "an epoch", "2 min 06 s", "2 h 00 min", "3 h 00 min", "really done"):
+    for words in ("per step", "2.0 s", "per epoch", "2 min 06 s", "2 h 00 min", "3 h 00 min", "real steps"):
         assert words in text, words
     bound = SPEED.replace(source="products")
     text = printed(plan.replace(arms={"lora": arm_plan(speed=bound)}, seconds=seconds), width=300)
-    for words in ("over 2.0 s", "over 2 h 00 min", "which no step reaches"):
+    for words in ("over 2.0 s", "over 2 h 00 min", "a lower bound"):
         assert words in text, words
 
 
@@ -304,13 +304,13 @@ def test_a_card_without_bf16_is_planned_in_fp32() -> None:
 
 def test_the_table_says_parameters_share_memory_and_whether_it_was_checked() -> None:
     text = printed(study_plan(full=arm_plan(is_checked=False), lora=arm_plan()))
-    for words in ("294,912", "0.2364 %", "10.5 GiB", "4,096 tokens", "checked", "estimate", "fits", "smallest margin"):
+    for words in ("294,912", "0.2364%", "10.5 GiB", "4,096 tokens", "checked", "estimate", "fits", "Smallest margin"):
         assert words in text, words
 
 
 def test_figures_for_a_card_are_called_derived() -> None:
     text = printed(study_plan(), ("L4", known_gpus()["L4"]))
-    assert "Derived: nothing was measured on such a card." in text
+    assert "Derived values; nothing was measured on this card." in text
     assert "epoch, at least" in text
     assert known_gpus()["L4"].source in text
 
@@ -323,13 +323,13 @@ def test_a_missing_figure_is_a_dash_and_its_reason_is_told() -> None:
 
 
 def test_without_data_the_assumed_length_is_told() -> None:
-    assert "every example is taken to have 300 tokens" in printed(study_plan({"splits": ()}))
+    assert "every example is assumed to have 300 tokens" in printed(study_plan({"splits": ()}))
 
 
 def test_the_chart_has_a_bar_for_every_arm_and_one_in_four_bits() -> None:
     svg = chart(study_plan(full=arm_plan(frozen_linear_weights=0, frozen_linear_bytes=0), lora=arm_plan()))
     assert svg.startswith("<svg")
-    for words in (*USES, "full", "lora, base in 4 bits (derived)", "10.5 GiB"):
+    for words in (*USES, "full", "lora, 4-bit base (derived)", "10.5 GiB"):
         assert words in svg, words
 
 
@@ -347,4 +347,4 @@ def test_the_command_asks_for_the_time_unless_told_not_to(
     said = CliRunner().invoke(app, ["plan", "--model", "gpt2", "--arm", "lora=lora", *options])
     assert said.exit_code == 0, said.output
     assert asked["probe"] == probe
-    assert ("an epoch" in said.output) == probe
+    assert ("per epoch" in said.output) == probe

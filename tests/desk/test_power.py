@@ -73,7 +73,7 @@ def test_where_more_than_fifty_seeds_would_be_needed_nothing_is_left_but_to_say_
     assert needed(seeds_alone(2.4, 5), 5, 400, 1.0).likely == 48  # 7.85 2.4^2 + 2 = 47.2
     found = needed(seeds_alone(2.5, 5), 5, 400, 1.0)
     assert (found.kind, found.likely, found.beside) == ("units", None, 50)
-    assert "Nor would any number of units with 50 seeds" in what_would_decide(found)
+    assert "nor would any number of test rows with 50 seeds" in what_would_decide(found)
 
 
 def test_no_number_of_seeds_suffices_where_the_units_alone_leave_the_margin_open():
@@ -124,14 +124,14 @@ def test_the_power_is_that_of_simulated_studies(parts: Components):
 def test_the_sentence_gives_the_range_and_speaks_of_a_new_study():
     seeds = Needed(kind="seeds", likely=12, fewest=7, most=31, beside=1400)
     assert what_would_decide(seeds) == (
-        "If the arms were truly equal, a new study would say so in 80 % of cases with about 12 seeds (7 to 31) on "
-        "1,400 test units."
+        "To settle this: if there is truly no difference, a new study with about 12 seeds (range 7 to 31) on this test "
+        "set would show it with 80% probability."
     )
-    assert "(7 to more than 50)" in what_would_decide(seeds.replace(most=None))
+    assert "(range 7 to over 50)" in what_would_decide(seeds.replace(most=None))
     units = Needed(kind="units", likely=2300, fewest=1900, most=None, beside=5)
     assert what_would_decide(units) == (
-        "Up to 50 seeds would not decide on these test units. If the arms were truly equal, a new study would say so "
-        "in 80 % of cases with about 2,300 test units (at best 1,900, at worst no number would do) and "
-        "5 seeds."
+        "To settle this: if there is truly no difference, a new study with 5 seeds and about 2,300 independent test "
+        "rows or groups (1,900 at best, at worst no number is enough) would show it with 80% probability. Even 50 "
+        "seeds on this test set would not be enough."
     )
-    assert "(at best 1,900, at worst 9,000)" in what_would_decide(units.replace(most=9000))
+    assert "(1,900 at best, 9,000 at worst)" in what_would_decide(units.replace(most=9000))

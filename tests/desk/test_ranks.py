@@ -128,7 +128,7 @@ def test_a_candidate_that_is_another_arm_already_leaves_its_place_to_it(make_stu
     report = write_report(found)
     (view,) = report.capacity.ranks
     assert [(point.arm, point.rank, point.num_seeds) for point in view.direct] == [("lora-r4", 4, 3)]
-    assert "as lora-r4 it is trained by itself" in view.words
+    assert "As lora-r4 it is trained directly" in view.words
     assert {verdict.arm for verdict in report.verdicts} == {"lora-r4"}
 
 
@@ -229,7 +229,7 @@ def test_the_report_shows_truncated_and_directly_trained_points_together(make_st
     (pattern,) = (point.rank_pattern for point in view.points if point.spread and point.rank == 4)
     assert spread.options["rank_pattern"] == pattern == {"h.0.c_attn": 7, "h.1.c_attn": 1}
     assert (spread.options["r"], spread.options["lora_alpha"], spread.options["target_modules"]) == (4, 32, "qkv")
-    assert "Rank 4 is the smallest that stays within the margin there (0.02 nats" in view.words
+    assert "Rank 4 is the lowest that stays within the margin (0.02 nats" in view.words
     assert "not adjusted" in view.words
     page = (found.folder / "report.html").read_text(encoding="utf-8")
     assert "<h2>Which rank</h2>" in page
@@ -239,7 +239,7 @@ def test_the_report_shows_truncated_and_directly_trained_points_together(make_st
     console = Console(record=True, width=80)
     print_report(report, console, found.folder)
     printed = console.export_text()
-    assert "which rank: lora on valid" in printed
+    assert "which rank: lora on the validation set" in printed
     for row in rank_rows(view):
         assert all(cell in printed and cell in page for cell in row[1:]), "no figure is cut"
     assert report.study.finished_runs == len(found.records())

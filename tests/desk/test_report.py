@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunewise.desk.protocol.search import headroom
+from tunewise.desk.report import wording
 from tunewise.desk.report.charts.canvas import to_svg
 from tunewise.desk.report.charts.charts import figures
 from tunewise.desk.report.charts.rates import parabola
@@ -253,7 +254,7 @@ def test_ids_on_the_page_are_unique(page: str) -> None:
 
 def test_the_page_says_every_verdict_in_words_and_every_arm_by_name(report: Report, page: str) -> None:
     for verdict in report.verdicts:
-        assert f"{verdict.outcome}</span>" in page
+        assert f"{wording.OUTCOMES[verdict.outcome]}</span>" in page
     for arm in report.arms:
         assert f"</span>{arm.name}" in page
 
@@ -348,7 +349,7 @@ def test_a_lost_seed_is_lost_in_every_arm(make_study: Any) -> None:
     assert "confirmation-failed" in {finding.id for finding in report.warnings}
     for verdict in report.verdicts:
         assert verdict.dropped_seeds == (2,)
-        assert "Left out of every arm, because the machine lost a run of it: seed 2." in verdict.sentence
+        assert "Seed 2 is left out of every arm because a run was lost." in verdict.sentence
 
 
 def test_a_classification_is_judged_by_accuracy_and_measures_gain_over_the_head(make_study: Any) -> None:
@@ -374,8 +375,8 @@ def test_arms_share_the_error_by_holm_and_the_cheapest_that_is_good_is_recommend
     ]
     assert sorted(verdict.confidence for verdict in report.verdicts) == [0.95, 0.975]
     assert report.recommended_arm == "lora-r8"  # 32,768 parameters against 327,680
-    assert "97.5% interval" in page
-    assert "(Holm, 2 arms)" in page
+    assert '97.5% <abbr title="' in page
+    assert "</abbr>-adjusted, 2 arms)" in page
     assert "Recommended: lora-r8" in page
 
 
@@ -479,7 +480,7 @@ def test_a_confirmation_run_that_diverged_stays_in_the_comparison(make_study: An
     assert [f.evidence for f in report.warnings if f.id == "confirmation-diverged"] == ["lora-r8: 1; seeds 2"]
     of_arm, other = report.verdicts
     assert of_arm.diverged_runs == {"lora-r8": 1}
-    assert "1 of 3 runs of lora-r8 that diverged" in of_arm.sentence
+    assert "1 of 3 runs of lora-r8 diverged" in of_arm.sentence
     assert not other.diverged_runs
 
 
@@ -496,7 +497,7 @@ def test_an_arm_that_does_not_fit_is_named_and_the_others_get_their_words(make_s
     ledger = make_study(change=short_of_memory("lora-r16-all", "tune"))
     report = write_report(ledger)
     assert [verdict.arm for verdict in report.verdicts] == ["lora-r8"]
-    assert report.headline.endswith("No verdict on lora-r16-all: out of memory.")
+    assert report.headline.endswith("No verdict for lora-r16-all: out of memory.")
     assert not report.arm("lora-r16-all").fits_in_memory
     (finding,) = [finding for finding in report.warnings if finding.id == "out-of-memory"]
     assert "40 GiB asked for" in finding.evidence

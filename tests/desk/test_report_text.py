@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tunewise.desk.report import wording
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.terminal.text import print_report
 from tunewise.desk.report.views.view import Report
@@ -28,7 +29,7 @@ def terminal(report: Report, width: int) -> str:
 def verdict_row(text: str, arm: str) -> str:
     """The arm's row of the verdict table, which comes first below its title."""
     lines = [line.rstrip() for line in text.splitlines()]
-    return next(line for line in lines[lines.index("against full") :] if line.split()[:1] == [arm])
+    return next(line for line in lines[lines.index("compared with full") :] if line.split()[:1] == [arm])
 
 
 def test_at_80_columns_every_arm_and_outcome_stands_unbroken(report: Report) -> None:
@@ -36,7 +37,7 @@ def test_at_80_columns_every_arm_and_outcome_stands_unbroken(report: Report) -> 
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert len(report.verdicts) == 2
     for verdict in report.verdicts:
-        assert verdict.outcome in verdict_row(text, verdict.arm)
+        assert wording.OUTCOMES[verdict.outcome] in verdict_row(text, verdict.arm)
     for shown in ("16.6 MiB", "4,340,000", "runs/docstrings/report.html"):
         assert shown in text
 
@@ -47,7 +48,7 @@ def test_a_reason_for_being_undecided_takes_no_room_from_the_numbers(make_study:
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     for verdict in report.verdicts:
         row = verdict_row(text, verdict.arm)
-        assert "undecided" in row
+        assert "inconclusive" in row
         assert row.count("×") == 2  # time and disk
     assert "optimum-at-edge" in text
 
@@ -77,4 +78,4 @@ def test_markup_in_text_from_data_and_models_is_printed_as_it_is(make_study: Any
 def test_an_unfinished_study_prints_why_there_is_no_verdict(make_study: Any, max_runs: int) -> None:
     text = terminal(build_report(make_study(max_runs=max_runs)), 80)
     assert "No verdict yet" in text
-    assert "undecided" not in text
+    assert "inconclusive" not in text

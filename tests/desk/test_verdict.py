@@ -1,12 +1,13 @@
 """The verdict: every rule of the protocol, on planted studies whose truth is known."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tunewise.desk.report.sentences import sentence
+from tunewise.desk.report.sentences import has_needs, sentence
 from tunewise.desk.statistics.comparison import ArmScores, decide
 from tunewise.desk.statistics.intervals import two_way_interval
 from tunewise.desk.statistics.metrics import METRICS, compute
@@ -415,8 +416,11 @@ def test_the_sentence_names_arm_metric_margin_interval_seeds_and_units_for_every
         ):
             assert part in text
         assert f"{verdict.num_seeds} seed" in text
-        assert f"{verdict.num_units} test units" in text
-        assert ("95% interval" in text) == (verdict.low is not None)
+        rows = f"{verdict.num_rows} test rows"
+        if verdict.num_rows != verdict.num_units:
+            rows += f" in {verdict.num_units} groups"
+        assert rows in text
+        assert ("95% CI" in text) == (verdict.low is not None)
         assert "None" not in text
         assert text.endswith(".")
         assert "\n" not in text
@@ -424,10 +428,23 @@ def test_the_sentence_names_arm_metric_margin_interval_seeds_and_units_for_every
 
 def test_accuracies_are_spoken_of_in_percentage_points():
     text = sentence(decide("lora", class_study(1, 0.86, 0.9), "accuracy", Margin(absolute=0.01)))
-    assert text.startswith("At the learning rates found, lora is worse than full by more than the margin")
-    assert "percentage points (95% interval −" in text
-    assert "(1 percentage point)" in text
-    assert "higher is better" in text
+    assert text.startswith("Worse: lora is worse than full fine-tuning by ")
+    assert "percentage points (accuracy; 95% CI " in text
+    assert "your margin of 1 percentage point." in text
+
+
+def test_an_arm_shown_to_be_worse_is_told_so_first_and_not_what_would_show_it_equal():
+    found = decide("lora-r8", text_study(1, 0.0195), "nll", TWO_PARTS)
+    assert found.remark == "worse than full, by how much is open"
+    assert found.would_decide is not None
+    assert not has_needs(found)
+    text = sentence(found)
+    assert re.match(
+        r"Inconclusive: lora-r8 is worse than full fine-tuning by 0\.0\d+ nats per supervised token "
+        r"\(NLL; 95% CI 0\.\d+ to 0\.\d+\)\. We cannot tell whether that exceeds your margin \(",
+        text,
+    )
+    assert not re.search(r"[+−]\d", text)
 
 
 def test_a_verdict_survives_json():

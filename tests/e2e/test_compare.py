@@ -142,7 +142,9 @@ def test_offline_a_name_of_the_hub_is_refused_without_asking_and_else_it_is_aske
     assert done.returncode == 2, done.stderr
     assert "owner/name-that-nobody-has" in done.stderr
     assert asked(tmp_path) == []
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 2
     assert "owner/name-that-nobody-has" in done.stderr
     assert len(asked(tmp_path)) == 1, "without --offline the hub is asked, and an absent one not again for every file"

@@ -13,7 +13,7 @@ MARGIN = 150  # axes and legend
 
 
 def heat_map(view: AdapterView) -> str:
-    """A cell for every module: layers to the right, kinds of module downwards, the norm of the update as its colour."""
+    """A heat map: layers to the right, kinds of module downward, the norm of the update as color."""
     rows = [
         {
             "layer": "–" if module.layer is None else str(module.layer),
@@ -26,8 +26,8 @@ def heat_map(view: AdapterView) -> str:
     kinds = list(dict.fromkeys(str(row["kind"]) for row in rows))
     if len(kinds) > MAX_KINDS or len(layers) > MAX_LAYERS:
         raise ModelError(
-            f"{view.path} has {len(kinds):,} kinds of module in {len(layers):,} layers, and a drawing has room for "
-            f"{MAX_KINDS} and {MAX_LAYERS}. Leave --svg out, or take --json."
+            f"{view.path} has {len(kinds):,} kinds of module in {len(layers):,} layers, but a chart has room for only "
+            f"{MAX_KINDS} and {MAX_LAYERS}. Use --json instead of --svg."
         )
     chart = (
         alt.Chart(data(rows))

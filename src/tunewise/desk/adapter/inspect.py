@@ -1,4 +1,4 @@
-"""Adapters read, compared and shrunk by their singular values; the base is not needed."""
+"""Inspect, compare and shrink adapters by their singular values, without the base."""
 
 import math
 import re
@@ -33,7 +33,7 @@ from tunewise.errors import ModelError, SpecError
 
 
 def inspect_adapter(folder: Path) -> AdapterView:
-    """Ranks, scales and spectra of the adapter in `folder`. Raises ModelError for what is no plain LoRA."""
+    """Ranks, scales and spectra of the adapter in `folder`. Raises ModelError for anything but plain LoRA."""
     adapter = read_adapter(folder)
     modules = tuple(_module(name, factors) for name, factors in adapter.modules.items())
     return AdapterView(
@@ -70,7 +70,7 @@ def _module(name: str, factors: Factors) -> ModuleView:
 
 
 def place(module: str) -> tuple[int | None, str]:
-    """'model.layers.12.self_attn.q_proj' -> (12, 'self_attn.q_proj'); (None, the name) where it has no number."""
+    """'model.layers.12.self_attn.q_proj' -> (12, 'self_attn.q_proj'); (None, the name) without a number."""
     match = re.fullmatch(r"(?:.*?\.)?([0-9]{1,9})\.(.+)", module)
     return (int(match[1]), match[2]) if match else (None, module)
 
@@ -83,11 +83,11 @@ def _parameters(adapter: LoraAdapter) -> int:
 
 
 def compare_adapters(first: Path, second: Path) -> Difference:
-    """How alike two adapters of one base are, module by module. Raises ModelError where no module fits."""
+    """Similarity of two adapters of one base, module by module. Raises ModelError if they share no module."""
     one, other = read_adapter(first), read_adapter(second)
     common = [name for name in one.modules if name in other.modules]
     if not common:
-        raise ModelError(f"{first} and {second} adapt no module in common, so there is nothing to compare.")
+        raise ModelError(f"{first} and {second} have no module in common, so there is nothing to compare.")
     modules = tuple(_difference(name, one.modules[name], other.modules[name]) for name in common)
     products = [inner_product(one.modules[name].thin, other.modules[name].thin) for name in common]
     norms = [math.sqrt(sum(module.norms[side] ** 2 for module in modules)) for side in (0, 1)]
@@ -104,7 +104,7 @@ def compare_adapters(first: Path, second: Path) -> Difference:
 def _difference(name: str, one: Factors, other: Factors) -> ModuleDifference:
     shapes = [(factors.B_MR.shape[0], factors.A_RN.shape[1]) for factors in (one, other)]
     if shapes[0] != shapes[1]:
-        raise ModelError(f"{name} is {shapes[0]} in one adapter and {shapes[1]} in the other: they have two bases.")
+        raise ModelError(f"{name} is {shapes[0]} in one adapter and {shapes[1]} in the other, so their bases differ.")
     thin, second = one.thin, other.thin
     cosines = principal_cosines(thin.U_MK, second.U_MK)
     norms = (float(np.linalg.norm(thin.s_K)), float(np.linalg.norm(second.s_K)))
@@ -127,10 +127,10 @@ def _difference(name: str, one: Factors, other: Factors) -> ModuleDifference:
 def shrink_adapter(
     folder: Path, out: Path, rank: int | None = None, energy: float | None = None, spread: bool = False
 ) -> Shrinking:
-    """What was lost by writing a smaller adapter into `out`: at most `rank` everywhere, or `energy` of every module.
+    """Write a smaller adapter into `out` and return the loss: at most `rank` everywhere, or `energy` of every module.
 
-    `spread`: the parameters that `rank` would take are spread over the modules so that most energy is kept.
-    Raises SpecError for options that do not fit together, ModelError for adapters that are no plain LoRA.
+    `spread`: distribute the parameters of `rank` over the modules so that most energy is kept.
+    Raises SpecError for options that do not fit together, ModelError for anything but plain LoRA.
     """
     adapter = read_adapter(folder)
     ranks, rule = _chosen_ranks(adapter, rank, energy, spread)
@@ -171,12 +171,14 @@ def _chosen_ranks(
     adapter: LoraAdapter, rank: int | None, energy: float | None, spread: bool
 ) -> tuple[Mapping[str, int], str]:
     if (rank is None) == (energy is None):
-        raise SpecError("say how small: either --rank 8, or --energy 0.95.")
+        raise SpecError("give either --rank or --energy, for example --rank 8 or --energy 0.95.")
     if energy is not None:
         if not 0 < energy <= 1:
-            raise SpecError(f"--energy is a share of the squared norm, above 0 and at most 1, but got {energy:g}.")
+            raise SpecError(
+                f"--energy is a share of the squared norm. It must be above 0 and at most 1, but got {energy:g}."
+            )
         if spread:
-            raise SpecError("--spread spreads the parameters of --rank; --energy already chooses a rank per module.")
+            raise SpecError("--spread works only with --rank; --energy already chooses a rank per module.")
         ranks = {name: max(1, energy_rank(factors.thin.s_K, energy)) for name, factors in adapter.modules.items()}
         return ranks, f"{energy:.4g} of every module's squared norm"
     assert rank is not None, "one of both is given"

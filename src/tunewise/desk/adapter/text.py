@@ -1,4 +1,4 @@
-"""Adapters in the terminal."""
+"""Terminal output of the adapter commands."""
 
 from collections.abc import Sequence
 
@@ -16,20 +16,22 @@ SHOWN_SHARES = ("95", "99")  # of the squared norm, in percent; JSON has more
 
 
 def print_adapter(view: AdapterView, console: Console) -> None:
-    """Ranks, scales, a row for every kind of module, and where the update is large."""
+    """Print ranks, scales, a row per kind of module, and where the update is large."""
     ranks, scales = (", ".join(f"{value:g}" for value in values) for values in (view.ranks, view.scales))
     what = f"{view.parameters:,} parameters in {len(view.modules)} modules, rank {ranks}, scale {scales}"
     console.print(Text(f"{view.path}: {what}"))
     console.print(Text(f"base: {view.base or MISSING}, task: {view.task or MISSING}", style="dim"))
     for name, parameters in view.saved_beside.items():
-        console.print(Text(f"trained whole: {name} ({parameters:,} parameters)"))
+        console.print(Text(f"fully trained: {name} ({parameters:,} parameters)"))
     columns = ("module", "modules", "norm", "effective rank", *(f"rank, {share} %" for share in SHOWN_SHARES))
     rows = [_kind_cells(kind, of_kind) for kind, of_kind in _by_kind(view).items()]
-    print_rows(console, "modules by kind", columns, rows, "smallest and largest over the layers")
+    print_rows(console, "modules by kind", columns, rows, "range over the layers")
     if view.dead:
-        console.print(Text(f"dead, their update is 0: {', '.join(view.dead)}", style="yellow"))
+        console.print(Text(f"modules whose update is 0: {', '.join(view.dead)}", style="yellow"))
     _print_shades(view, console)
-    console.print(Text("The base was not read: `tunewise adapter verify` compares all names with it.", style="dim"))
+    console.print(
+        Text("The base model was not read. `tunewise adapter verify` checks all module names against it.", style="dim")
+    )
 
 
 def _by_kind(view: AdapterView) -> dict[str, list[ModuleView]]:
@@ -58,7 +60,7 @@ def _range(values: Sequence[float], form: str) -> Text:
 
 
 def _print_shades(view: AdapterView, console: Console) -> None:
-    """The heat map in characters: a column for every layer, darker where the update is larger."""
+    """Print the heat map in characters: a column per layer, darker for a larger update."""
     most = max(module.norm for module in view.modules)
     kinds = _by_kind(view)
     width = max(map(len, kinds))
@@ -71,9 +73,9 @@ def _print_shades(view: AdapterView, console: Console) -> None:
 
 
 def print_difference(difference: Difference, console: Console) -> None:
-    """How alike two adapters are, module by module."""
+    """Print the similarity of two adapters, module by module."""
     whole = MISSING if difference.cosine is None else f"{difference.cosine:+.3f}"
-    console.print(Text(f"{difference.first} beside {difference.second}: cosine of all updates {whole}"))
+    console.print(Text(f"{difference.first} vs. {difference.second}: cosine similarity of all updates {whole}"))
     rows = [
         (
             Text(module.module),
@@ -87,7 +89,9 @@ def print_difference(difference: Difference, console: Console) -> None:
         for module in difference.modules
     ]
     columns = ("module", "cosine", "overlap out", "in", "by chance", "angle", "distance")
-    caption = "overlap: share of the smaller space in the larger; distance in norms of the first; smallest angle"
+    caption = (
+        "overlap: share of the smaller subspace in the larger; angle: the smallest; distance: relative to the first"
+    )
     print_rows(console, "modules", columns, rows, caption)
     for path, names in ((difference.first, difference.only_first), (difference.second, difference.only_second)):
         if names:
@@ -95,7 +99,7 @@ def print_difference(difference: Difference, console: Console) -> None:
 
 
 def print_shrinking(shrinking: Shrinking, console: Console) -> None:
-    """What was written and what was lost."""
+    """Print what was written and what was lost."""
     lost = MISSING if shrinking.lost is None else f"{shrinking.lost:.2%}"
     console.print(
         Text(
@@ -113,33 +117,37 @@ def print_shrinking(shrinking: Shrinking, console: Console) -> None:
 
 
 def print_merging(merging: Merging, out: str, console: Console) -> None:
-    """What was merged onto what, and what each form of it computes."""
+    """Print what was merged into what, and the results of each form."""
     base = f"{merging.base} ({merging.onto} weights)" if merging.onto != "whole" else merging.base
-    console.print(Text(f"{merging.adapter} merged onto {base} in fp32, stored in {out} as {merging.stored}"))
+    console.print(Text(f"{merging.adapter} merged into {base} in fp32, saved to {out} as {merging.stored}"))
     if merging.trained_on != merging.onto:
         console.print(
-            Text(f"It was trained on {merging.trained_on} weights, so the merged model is not quite the adapter's.")
+            Text(f"It was trained on {merging.trained_on} weights, so the merged model differs from it slightly.")
         )
     print_forms(merging.forms, merging.scored_on, console)
 
 
 def print_certificate(certificate: Certificate, console: Console) -> None:
-    """Every form, every check, and whether all passed."""
+    """Print every form, every check, and whether all passed."""
     console.print(Text(f"{certificate.adapter} on {certificate.base}, {certificate.num_rows} rows"))
     print_forms(certificate.forms, certificate.scored_on, console)
     for check in certificate.checks:
         word, style = ("ok", "green") if check.passed else ("FAILED", "bold red")
         console.print(Text.assemble((f"{word:<7}", style), f"{check.name}: {check.sentence}"))
-    said = "All forms compute the same." if certificate.holds else "The forms do not agree, or text is read otherwise."
-    console.print(Text(said, style="bold"))
+    summary = (
+        "All forms give the same results."
+        if certificate.holds
+        else "The forms give different results, or text is tokenized differently."
+    )
+    console.print(Text(summary, style="bold"))
 
 
 def print_forms(forms: Sequence[Agreement], scored_on: str, console: Console) -> None:
-    """A row for every form."""
+    """Print a row per form."""
     classifies = any(form.accuracy is not None for form in forms)
     names = ("form", "NLL", *(("accuracy",) if classifies else ()), "largest logit difference")
     rows = [_form_cells(form, classifies) for form in forms]
-    print_rows(console, "forms", names, rows, f"on {scored_on}; differences from the first form")
+    print_rows(console, "forms", names, rows, f"on {scored_on}; differences are from the first form")
 
 
 def _form_cells(form: Agreement, classifies: bool) -> tuple[Text, ...]:

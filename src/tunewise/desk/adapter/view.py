@@ -1,9 +1,9 @@
-"""What is found in adapters without their base: plain data, for the terminal, JSON and the heat map."""
+"""Properties of adapters found without their base: plain data for the terminal, JSON and the heat map."""
 
 from tunewise.spec.frozen import Frozen
 
 ENERGY_SHARES = (0.9, 0.95, 0.99)
-NUM_ANGLES = 8  # principal angles told of a module
+NUM_ANGLES = 8  # principal angles reported per module
 
 
 class ModuleView(Frozen):
@@ -25,7 +25,7 @@ class ModuleView(Frozen):
 
 
 class AdapterView(Frozen):
-    """A LoRA adapter as it lies on disk."""
+    """A LoRA adapter on disk."""
 
     path: str
     base: str | None  # as the adapter names it
@@ -33,7 +33,7 @@ class AdapterView(Frozen):
     ranks: tuple[int, ...]  # each once, rising
     scales: tuple[float, ...]
     parameters: int  # of the factors
-    saved_beside: dict[str, int]  # modules that were trained whole -> parameters
+    saved_beside: dict[str, int]  # fully trained modules -> parameters
     modules: tuple[ModuleView, ...]
     dead: tuple[str, ...]  # modules whose update is 0
 
@@ -43,7 +43,7 @@ class ModuleDifference(Frozen):
 
     module: str
     cosine: float | None  # of the updates as vectors; None: one of them is 0
-    overlap_outputs: float  # share of the smaller space of outputs that lies in the larger one, 0 to 1
+    overlap_outputs: float  # share of the smaller output space within the larger one, 0 to 1
     overlap_inputs: float
     by_chance: float  # the overlap of outputs that two random spaces of these ranks have on average
     angles: tuple[float, ...]  # principal angles of the outputs in degrees, the smallest first
@@ -52,7 +52,7 @@ class ModuleDifference(Frozen):
 
 
 class Difference(Frozen):
-    """Two adapters beside each other."""
+    """Two adapters compared."""
 
     first: str
     second: str
@@ -72,7 +72,7 @@ class ShrunkModule(Frozen):
 
 
 class Shrinking(Frozen):
-    """What `tunewise adapter shrink` wrote, and what was lost."""
+    """Result of `tunewise adapter shrink`: what was written and what was lost."""
 
     path: str
     out: str

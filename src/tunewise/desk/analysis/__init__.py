@@ -1,1 +1,1 @@
-"""What records say beyond the verdict: curves, forgetting, best rates, rank, costs."""
+"""Analyses of records beyond the verdict: curves, forgetting, best rates, rank, costs."""

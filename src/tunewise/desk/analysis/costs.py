@@ -1,4 +1,4 @@
-"""What an arm costs, beside the full arm, and which cost tells the arms apart best."""
+"""Cost of an arm relative to full, and the cost that differs most between arms."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +12,15 @@ Item = TypeVar("Item")
 
 
 class Cost(Frozen):
-    """Medians over the confirmed runs of one arm; None: nothing was trained, saved, or the system cannot say."""
+    """Medians over the confirmed runs of one arm; None: nothing was trained or saved, or it cannot be measured."""
 
     trainable_parameters: int | None
     train_seconds: float | None  # optimizer steps only
     step_seconds: float | None  # the median step, without the first one
-    first_step_seconds: float | None  # with what is set up in it: warm-up, compilation
+    first_step_seconds: float | None  # including warm-up and compilation
     seconds_to_quality: (
         float | None
-    )  # median steps until valid first reaches what every arm reaches (desk/analysis/curves.py)
+    )  # median time until the validation loss reaches what every arm reaches (desk/analysis/curves.py)
     tokens_per_second: float | None  # processed by training, padding excluded
     supervised_tokens_per_second: float | None  # of these, trained on
     load_peak_bytes: int | None
@@ -32,12 +32,12 @@ class Cost(Frozen):
 
 COST_NAMES = tuple(Cost.model_fields)
 
-# Costs a chart may show, the most telling kind first where two tell the arms apart equally well.
+# Costs that a chart may show, in order of preference if two differ equally between arms.
 CHARTED = ("train_seconds", "saved_bytes", "peak_memory_bytes")
 
 
 class TimedRun(NamedTuple):
-    """A confirmed run with the seconds of its optimizer steps, in order; none where nothing was trained."""
+    """A confirmed run with the seconds of its optimizer steps, in order; empty if nothing was trained."""
 
     record: RunRecord
     step_seconds: tuple[float, ...]
@@ -63,17 +63,17 @@ def cost_of(timed: Sequence[TimedRun], seconds_to_quality: float | None = None) 
 
 
 def usual_step(seconds: Sequence[float]) -> float | None:
-    """The median step without the first one, in which things are set up; None: fewer than two steps."""
+    """Median step time without the first step, which includes setup; None: fewer than two steps."""
     return float(statistics.median(seconds[1:])) if len(seconds) > 1 else None
 
 
 def ratios(cost: Cost, full: Cost | None) -> dict[str, float | None]:
-    """Each figure of `cost` divided by full's; None where either is missing or full's is 0."""
+    """Each number of `cost` divided by full's; None if either is missing or full's is 0."""
     return {name: _ratio(getattr(cost, name), getattr(full, name) if full else None) for name in COST_NAMES}
 
 
 def telling_cost(costs: Mapping[str, Cost]) -> str | None:
-    """The name of the charted cost whose largest and smallest value lie furthest apart, as a factor; None: none."""
+    """Name of the charted cost with the largest ratio between arms; None: none is known for two arms."""
     spread = {}
     for name in CHARTED:
         values = [value for cost in costs.values() if (value := getattr(cost, name))]

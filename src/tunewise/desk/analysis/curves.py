@@ -1,4 +1,4 @@
-"""The loss on valid while runs trained: the level that every arm reaches, and the step at which a run first does."""
+"""Validation loss during training: the level that every arm reaches, and the step at which a run reaches it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,30 +9,30 @@ from tunewise.spec import Frozen
 
 
 class LossPoint(NamedTuple):
-    """A loss (lower is better) after `step` optimizer steps."""
+    """A loss after `step` optimizer steps."""
 
     step: float
     loss: float
 
 
 class TimedCurve(NamedTuple):
-    """The loss on valid of one run, by rising steps; empty where nothing was measured."""
+    """Validation loss of one run in order of steps; empty if nothing was measured."""
 
     points: Sequence[LossPoint]
     step_seconds: float | None  # its usual step; None: not known
 
 
 class Crossing(NamedTuple):
-    """Where a curve first falls to a level: this share of the way from one point to the next."""
+    """Position where a curve first falls to a level, as a share of the way from one point to the next."""
 
     before: int  # index of the one
     share: float  # in [0, 1]
 
 
 class ToQuality(Frozen):
-    """How long the runs of an arm take to the level that all arms reach, over the runs that do."""
+    """Time that the runs of an arm take to the level that all arms reach, over the runs that reach it."""
 
-    level: float  # loss on valid, nats per supervised token (classify: per example)
+    level: float  # validation loss, nats per supervised token (classify: per example)
     steps: float | None  # median, interpolated between measurements; None: no run reaches it
     seconds: float | None  # median, of optimizer steps only
     reached: int  # runs that reach the level; of the arm that sets it about half may not
@@ -40,7 +40,7 @@ class ToQuality(Frozen):
 
 
 def first_crossing(losses: Sequence[float], level: float) -> Crossing | None:
-    """Where the losses first fall to `level`, linear between neighbours; None where they never do."""
+    """Position where the losses first fall to `level`, linear between neighbors; None if they never do."""
     for index, loss in enumerate(losses):
         if loss > level:
             continue
@@ -51,7 +51,7 @@ def first_crossing(losses: Sequence[float], level: float) -> Crossing | None:
 
 
 def step_at(curve: Sequence[LossPoint], level: float) -> float | None:
-    """The step at which a curve, by rising steps, first falls to `level`; None where it never does."""
+    """Step at which a curve, in order of steps, first falls to `level`; None if it never does."""
     found = first_crossing([point.loss for point in curve], level)
     if found is None:
         return None
@@ -60,7 +60,7 @@ def step_at(curve: Sequence[LossPoint], level: float) -> float | None:
 
 
 def common_level(losses: Mapping[str, Iterable[Sequence[float]]]) -> float:
-    """The largest over arms of the mean over its runs of the best loss: what every arm reaches on average."""
+    """The loss that every arm reaches on average: the maximum over arms of the mean best loss over runs."""
     return max(float(np.mean([min(of_run) for of_run in runs])) for runs in losses.values())
 
 
@@ -72,7 +72,7 @@ def mean_losses(runs: Sequence[Sequence[LossPoint]]) -> tuple[LossPoint, ...]:
 
 
 def share_of_training(curve: Sequence[LossPoint], within: float) -> float | None:
-    """The share of its steps after which a curve was first within `within` of its own best; None: no such curve."""
+    """Share of its steps after which a curve is first within `within` of its own best; None: no such curve."""
     if len(curve) < 2 or curve[-1].step <= 0:
         return None
     step = step_at(curve, min(point.loss for point in curve) + within)

@@ -1,7 +1,7 @@
-"""Learning against forgetting: what an arm loses on general text by the time it is as good as the others.
+"""Learning vs. forgetting: what an arm loses on general text by the time it is as good as the others.
 
-At its own checkpoint an arm that learned more has usually also forgotten more. At equal quality, each run is read
-where its loss on valid first reaches a level that every arm reaches.
+At its own checkpoint, an arm that learned more has usually also forgotten more. At equal quality, each run is read
+where its validation loss first reaches a level that every arm reaches.
 
 Shapes: S seeds, U documents of the general text.
 """
@@ -39,10 +39,13 @@ class CurvePoint(Frozen):
 
 
 class AtEqualQuality(Frozen):
-    """Forgetting where each run first reaches the level, over the runs that do: of the arm that sets the level about
-    half may not, so how many did is said beside. The interval is for new seeds and new documents."""
+    """Forgetting where each run first reaches the level, over the runs that reach it.
 
-    level: float  # loss on valid, nats per supervised token
+    About half of the runs of the arm that sets the level may not reach it, so their number is given. The interval is
+    for new seeds and new documents.
+    """
+
+    level: float  # validation loss, nats per supervised token
     change: float | None  # nats per token of general text
     low: float | None
     high: float | None
@@ -52,7 +55,7 @@ class AtEqualQuality(Frozen):
 
 
 def read_curve(path: Path) -> list[Point]:
-    """The measurements of one run by rising step (records.FORGETTING_SCHEMA); empty where there is no such file."""
+    """The measurements of one run by rising step (records.FORGETTING_SCHEMA); empty without such a file."""
     if not path.is_file():
         return []
     rows: dict[int, dict[str, tuple[float, float]]] = {}
@@ -88,7 +91,7 @@ def mean_curve(runs: Sequence[Sequence[Point]]) -> tuple[CurvePoint, ...]:
 
 
 def equal_quality(arms: Mapping[str, Sequence[Sequence[Point]]]) -> dict[str, AtEqualQuality]:
-    """Forgetting of every arm at the largest over arms of the mean (over seeds) best loss on valid."""
+    """Forgetting of every arm at the validation loss that every arm reaches on average."""
     measured = {arm: runs for arm, runs in arms.items() if runs and all(runs)}
     if not measured:
         return {}
@@ -115,9 +118,9 @@ def _at_level(runs: Sequence[Sequence[Point]], level: float) -> AtEqualQuality:
 
 
 def at_first_crossing(run: Sequence[Point], level: float) -> tuple[float, Floats] | None:
-    """Step and change of every document's NLL (U) where the run's loss on valid first falls to `level`.
+    """Step and change of every document's NLL (U) where the run's validation loss first falls to `level`.
 
-    Linear between measurements; None where it never does.
+    Linear between measurements; None if it never does.
     """
     found = first_crossing([point.valid_nll for point in run], level)
     if found is None:

@@ -1,8 +1,8 @@
-"""Is the task of low rank? What full fine-tuning changed, and how far adapters cut out of that change come.
+"""Low-rank analysis: the change made by full fine-tuning, and the quality of adapters extracted from it.
 
-Full fine-tuning's change of a module, cut down to rank r, is the nearest change that an adapter of rank r can make
-(lab/evaluate/extract.py). Scored on valid beside the adapter that was trained at that rank, it tells two causes of a
-shortfall apart: a rank that is too small, and a training that did not find what the rank can hold.
+Full fine-tuning's change of a module, truncated to rank r, is the nearest change that an adapter of rank r can make
+(lab/evaluate/extract.py). Compared on `valid` with the adapter trained at that rank, it distinguishes two causes of
+a loss: a rank that is too low, and training that did not find what the rank can represent.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen
 from tunewise.storage.files import read_table
 
-State = Literal["within", "beyond", "open"]  # of a harm and its interval, and the margin on valid
+State = Literal["within", "beyond", "open"]  # of a harm and its interval relative to the margin on `valid`
 # why a trained adapter falls short of full: what it can hold does too; what it can hold does not; not even the whole
 # change of its modules comes near; or the intervals do not tell. None: it does not fall short, or that is open.
 Cause = Literal["rank", "optimisation", "targets", "open"]
@@ -31,29 +31,29 @@ Row = dict[str, Any]  # of records.SPECTRUM_SCHEMA
 
 
 class ModuleChange(Frozen):
-    """What full fine-tuning changed in one module; means over the confirmed runs."""
+    """The change of one module by full fine-tuning; means over the confirmed runs."""
 
     module: str
     num_outputs: int
     num_inputs: int
     relative_size: float | None  # Frobenius norm of the change over that of the base's weight; None: that is 0
     energies: dict[int, float | None]  # rank -> share of the squared norm that the rank holds; None: nothing changed
-    energy_rank: float  # the smallest rank that holds 90 % of it
+    energy_rank: float  # the smallest rank that holds 90% of it
     effective_rank: float | None  # exp of the entropy of the singular values (Roy & Vetterli 2007)
     stable_rank: float | None  # squared norm over the largest squared singular value
     intruders: float  # of the tuned weight's 10 leading directions, those that the base does not have
 
 
 class Shortfall(Frozen):
-    """An adapter on valid beside full fine-tuning with the same seeds."""
+    """An adapter compared with full fine-tuning on `valid`, with the same seeds."""
 
     value: float  # of the metric
-    difference: Estimate  # from full, 95 %, not adjusted for the number of adapters
+    difference: Estimate  # from full, 95%, not adjusted for the number of adapters
     state: State
 
 
 class Extracted(Frozen):
-    """An adapter cut out of full fine-tuning, and the arm that was trained at its rank on its targets."""
+    """An adapter extracted from full fine-tuning, and the arm trained at its rank on its targets."""
 
     targets: str
     rank: int | None  # None: the whole change of the targets
@@ -64,11 +64,11 @@ class Extracted(Frozen):
 
 
 class LowRank(Frozen):
-    """What full fine-tuning changed, and how much of it adapters hold."""
+    """The change made by full fine-tuning, and how much of it adapters represent."""
 
-    arm: str  # the one that was cut
+    arm: str  # the arm from which adapters are extracted
     metric: str
-    value: float  # of the uncut arm on valid
+    value: float  # of this arm on `valid`
     margin: float  # in units of the metric
     num_seeds: int
     num_units: int
@@ -78,7 +78,7 @@ class LowRank(Frozen):
 
 
 def read_spectrum(path: Path) -> list[Row]:
-    """The rows of spectrum.parquet. Raises StudyError where they cannot be read."""
+    """The rows of spectrum.parquet. Raises StudyError if they cannot be read."""
     try:
         rows: list[Row] = read_table(path).cast(SPECTRUM_SCHEMA).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -111,7 +111,7 @@ def _module(rows: Sequence[Row], ranks: Sequence[int]) -> ModuleChange:
 
 
 def whole_energies(runs: Sequence[Sequence[Row]], ranks: Sequence[int]) -> dict[int, float | None]:
-    """Rank -> share of the squared norm of the whole change that adapters of this rank on every module hold."""
+    """Rank -> share of the squared norm of the whole change in adapters of this rank on every module."""
     found: dict[int, float | None] = {}
     for rank in ranks:
         shares = []
@@ -136,7 +136,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def shortfall(metric: Metric, value: float, runs: Sequence[Scores], full: Sequence[Scores], margin: float) -> Shortfall:
-    """`runs` beside `full`, seed by seed."""
+    """`runs` compared with `full`, seed by seed."""
     found = harm(metric, runs, full)
     return Shortfall(value=value, difference=found.difference, state=_state(found, margin))
 
@@ -146,7 +146,7 @@ def _state(found: Harm, margin: float) -> State:
 
 
 def cause(trained: Shortfall, cut: Shortfall, whole: Shortfall) -> Cause | None:
-    """Why an adapter falls short of full; None: it does not, or that is open itself."""
+    """Cause of an adapter's loss relative to full; None: no loss, or not conclusive."""
     if trained.state != "beyond":
         return None
     if cut.state == "within":

@@ -1,4 +1,4 @@
-"""How many times full's best learning rate an arm's is: an estimate with its interval, where the search allows one.
+"""Best learning rate of an arm as a multiple of full's, with its interval, if the search allows an estimate.
 
 The bottom of a learning-rate curve is flat, so the best rate that was tried says little about the best there is. For
 each search seed a parabola in the logarithm of the rate is fitted to the losses around the best, and its lowest point
@@ -40,7 +40,7 @@ def rate_ratio(arm: SeedLosses, full: SeedLosses, confidence: float = 0.95) -> E
 
 
 def _bottoms(curves: SeedLosses) -> Floats | None:
-    """ln of the best rate by search seed, S long; None where it cannot be told."""
+    """ln of the best rate by search seed, S long; None if it cannot be estimated."""
     shared = set.intersection(*(set(losses) for losses in curves.values())) if curves else set()
     if len(curves) < MIN_SEARCH_SEEDS or not shared:
         return None

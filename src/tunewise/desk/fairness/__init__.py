@@ -1,7 +1,7 @@
-"""What could explain a difference between arms other than the arms: one small rule each.
+"""Fairness rules: what, other than the arms themselves, could explain a difference between them. One function each.
 
-A finding that `blocks` forbids words of the comparisons that it concerns, one that `warns` is printed beside them, a
-`note` is only told. Some rules speak before the study, on what is declared and prepared; the others on its records.
+A finding that `blocks` withholds the verdicts it concerns, one that `warns` is printed with them, and a `note` is only
+reported. Some rules run before the study, on what is declared and prepared; the others run on its records.
 """
 
 from collections.abc import Iterable, Sequence
@@ -60,17 +60,17 @@ RULES = RULES_BEFORE + RULES_ON_RECORDS
 
 
 def check_before(study: ResolvedStudy, data: DataSummary) -> tuple[Finding, ...]:
-    """What is found before anything is trained, the blocking findings first."""
+    """Findings before anything is trained, the blocking ones first."""
     return _ordered(finding for rule in RULES_BEFORE for finding in rule(Case(study, data)))
 
 
 def check(case: Case) -> tuple[Finding, ...]:
-    """Every finding on a study and its records, the blocking ones first."""
+    """All findings on a study and its records, the blocking ones first."""
     return _ordered(finding for rule in RULES for finding in rule(case))
 
 
 def run_warnings(records: Sequence[RunRecord]) -> tuple[Finding, ...]:
-    """What runs themselves warned of, each sentence once."""
+    """Warnings from the runs themselves, each sentence once."""
     arms: dict[str, list[str]] = {}
     for record in records:
         for warning in record.warnings:

@@ -1,18 +1,18 @@
-"""How findings that block keep a word from being said: the one place where they meet the verdicts."""
+"""Withhold verdicts that a blocking finding forbids: the only place where findings meet verdicts."""
 
 from collections.abc import Iterable
 
 from tunewise.desk.fairness.finding import WORDS, Finding
 from tunewise.desk.statistics.verdict import Verdict
 
-# What a verdict by itself gives as its reason where these findings say the same; its sentence then tells more.
+# Reasons that a verdict already gives for what these findings report. Its own sentence is then more specific.
 SAID_BY_THE_VERDICT = {"optimum not bracketed": "optimum-at-edge", "units": "few-units", "headroom": "headroom"}
 
 
 def hold_back(verdict: Verdict, findings: Iterable[Finding]) -> Verdict:
-    """The verdict as it may be shown: undecided, and the rules named, where a finding forbids its word.
+    """The verdict as it may be shown: inconclusive, with the rules named, if a finding forbids its outcome.
 
-    Every output reads its words from the verdict, so what is held back here is shown nowhere. The figures stay.
+    Every output takes its outcome from the verdict, so what is withheld here is shown nowhere. The figures stay.
     """
     concerned = [finding for finding in findings if finding.concerns(verdict.arm, verdict.against)]
     forbidding = [f for f in concerned if set(f.forbids) >= set(WORDS) or verdict.outcome in f.forbids]
@@ -23,6 +23,6 @@ def hold_back(verdict: Verdict, findings: Iterable[Finding]) -> Verdict:
     ids = tuple(dict.fromkeys(finding.id for finding in forbidding))
     said = verdict.reason is not None and ids == (SAID_BY_THE_VERDICT.get(verdict.reason),)
     reason = verdict.reason if said else "blocked"
-    # more seeds would not lift what forbids a word, so nothing is said of how many it takes
+    # more seeds would not remove the block, so no number of seeds is suggested
     held = {"outcome": "undecided", "remark": None, "lean": None, "would_decide": None}
     return verdict.replace(**held, reason=reason, blocked_by=ids)

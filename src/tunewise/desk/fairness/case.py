@@ -1,4 +1,4 @@
-"""What a fairness rule looks at, and how it asks which arms are unlike the others."""
+"""The input of a fairness rule, and the search for arms that differ from the others."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,18 +15,18 @@ from tunewise.spec.resolved import ResolvedStudy
 
 @dataclass(frozen=True)
 class Case:
-    """What the rules look at. Before a study there are no records."""
+    """Input of the rules. Before a study there are no records."""
 
     study: ResolvedStudy
     data: DataSummary
     records: Sequence[RunRecord] = ()  # the current ones, of any role
-    stale: Sequence[RunRecord] = ()  # in the study folder, but of another study: settings that were changed since
-    reference_loss: float | None = None  # what selection minimises, of the base (of the head arm) on valid
-    full_curve: Sequence[LossPoint] = ()  # the same of full by step, mean over its confirmed runs
+    stale: Sequence[RunRecord] = ()  # in the study folder, but with settings that have changed since
+    reference_loss: float | None = None  # of the base or the head arm, on `valid`; what selection minimizes
+    full_curve: Sequence[LossPoint] = ()  # the same loss of full by step, mean over its confirmed runs
 
     @cached_property
     def confirmed(self) -> Mapping[str, Sequence[RunRecord]]:
-        """The confirmed runs by arm, by rising seed."""
+        """Confirmed runs by arm, in order of seed."""
         return confirmations.confirmed(self.study, self.records)
 
     @property
@@ -39,19 +39,19 @@ class Case:
         return list(self.study.trained_arms)
 
     def trained(self) -> dict[str, list[RunRecord]]:
-        """The confirmed runs that trained to the end, by arm."""
+        """Confirmed runs that finished training, by arm."""
         found = {
             arm: [run for run in self.confirmed.get(arm, ()) if run.status == "done"] for arm in self.trained_arms()
         }
         return {arm: runs for arm, runs in found.items() if runs}
 
     def tuned(self, arm: str) -> Tuned | None:
-        """What the arm trains: as its runs report it, or as it was prepared."""
+        """What the arm trains, as its runs report it or as it was prepared."""
         run = next((run for run in self.confirmed.get(arm, ()) if run.tuned), None)
         return run.tuned if run else self.data.arms.get(arm)
 
     def margin_in_loss(self) -> float | None:
-        """The margin in units of what selection minimises; None where another metric is judged, or no gain is known."""
+        """The margin in units of what selection minimizes; None if another metric is judged or no gain is known."""
         metric = primary_metric(self.data.task)
         if primary_metric(self.data.task, self.study.primary) != metric:
             return None
@@ -64,15 +64,15 @@ class Case:
         return min(parts, default=None)
 
     def full_within_margin_after(self) -> float | None:
-        """The share of its steps after which full itself was within the margin of its best on valid; None: not known.
+        """Share of its steps after which full was within the margin of its best validation score; None: not known.
 
-        It says what the margin means: a loss as large as leaving out the rest of full's training.
+        The margin is then as large as the loss from skipping the rest of full's training.
         """
         margin = self.margin_in_loss()
         return None if margin is None else share_of_training(self.full_curve, margin)
 
     def num_seeds(self) -> int:
-        """Seeds on which every confirmed arm has a run; before the study, those that are planned."""
+        """Number of seeds for which every confirmed arm has a run; before the study, the planned number."""
         return min((len(runs) for runs in self.confirmed.values()), default=self.study.looks[-1])
 
 
@@ -81,16 +81,16 @@ Rule = Callable[[Case], Iterable[Finding]]
 
 @dataclass(frozen=True)
 class Unlike:
-    """Arms whose runs differ in something from those of the arm they are compared with."""
+    """Arms whose runs differ in some respect from those of the arm they are compared with."""
 
     arms: tuple[str, ...]
     evidence: str  # every arm's values
 
 
 def unlike(case: Case, value: Callable[[RunRecord], str]) -> Unlike | None:
-    """The arms in which `value` is not what it is in full (in the first arm, where there is no full); None: none.
+    """Arms in which `value` differs from full (from the first arm if there is no full); None: there are none.
 
-    Runs that did not train to the end are left out: what they lack is told by another rule.
+    Runs that did not finish training are left out; another rule reports them.
     """
     seen = {arm: sorted({value(run) for run in runs}) for arm, runs in case.trained().items()}
     if len(seen) < 2:

@@ -6,11 +6,11 @@ from tunewise.desk.fairness.case import Case
 from tunewise.desk.fairness.finding import WORDS, Finding, count
 from tunewise.desk.statistics.power import MIN_UNITS
 
-WANTED_UNITS = 30  # independent test units below which coverage suffers
+WANTED_UNITS = 30  # independent test units below which the intervals cover too little
 
 
 def few_units(case: Case) -> Iterator[Finding]:
-    """Few independent test units: intervals are unreliable, under 10 useless."""
+    """Few independent test units: below 30 intervals are unreliable, below 10 no verdict is given."""
     test = case.data.split("test")
     if test.units >= WANTED_UNITS:
         return
@@ -18,21 +18,26 @@ def few_units(case: Case) -> Iterator[Finding]:
     yield Finding(
         id="few-units",
         severity="blocks" if few else "warns",
-        sentence="The test set has too few independent units "
-        + ("for any verdict." if few else "for its intervals to be trusted fully."),
-        evidence=f"{count(test.units, 'unit')} in {count(test.rows, 'row')}; wanted: {WANTED_UNITS} or more",
+        sentence="The test set has too few independent groups of rows "
+        + (
+            "for a verdict. Add test data."
+            if few
+            else "for its intervals to be fully reliable. Add test data if you can."
+        ),
+        evidence=f"{count(test.units, 'group')} in {count(test.rows, 'row')}; recommended: {WANTED_UNITS} or more",
         forbids=WORDS if few else (),
     )
 
 
 def leakage(case: Case) -> Iterator[Finding]:
-    """Test inputs that were also trained on, kept or dropped, and near copies of them."""
+    """Test inputs that are also in the training data, kept or dropped, and near-duplicates of training inputs."""
     exact, test_rows = case.data.exact_duplicates, count(case.data.split("test").rows, "test row")
     if exact or (exact is None and case.study.data.duplicates == "keep"):
         yield Finding(
             id="leakage-kept",
             severity="blocks",
-            sentence="Test inputs that also stand in the training data were kept: what is measured may be memory.",
+            sentence="Test inputs that are also in the training data were kept, so scores may measure memorization. "
+            "Set `data.duplicates: drop`.",
             evidence=f"{'an unknown number' if exact is None else exact} of {test_rows}",
             forbids=WORDS,
         )
@@ -41,26 +46,27 @@ def leakage(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="duplicates-dropped",
             severity="note",
-            sentence="Rows whose input stands in two splits were dropped from the training side.",
+            sentence="Rows whose input is in two splits were dropped from the training side.",
             evidence=", ".join(f"{count(n, 'row')} of {split}" for split, n in dropped.items()),
         )
     if case.data.near_duplicates:
         yield Finding(
             id="near-duplicates",
             severity="warns",
-            sentence="Some test inputs are nearly a training input.",
+            sentence="Some test inputs are near-duplicates of training inputs, so scores may measure memorization.",
             evidence=f"{case.data.near_duplicates} of {test_rows}",
         )
 
 
 def truncated_rows(case: Case) -> Iterator[Finding]:
-    """Rows that were cut to `data.max_length`, and the tokens (for `sft`: of the answer) that were lost."""
+    """Rows that were truncated to `data.max_length`, and the tokens (for `sft`: of the answer) that were lost."""
     cut = [s for s in case.data.splits if s.truncated_rows]
     if cut:
         yield Finding(
             id="truncated-rows",
             severity="warns",
-            sentence=f"Examples longer than {case.study.data.max_length} tokens were cut.",
+            sentence=f"Examples longer than {case.study.data.max_length} tokens were truncated. "
+            "Raise `data.max_length` to keep them whole.",
             evidence=", ".join(
                 f"{count(s.truncated_rows, 'row')} and {count(s.truncated_tokens, 'token')} of {s.split}" for s in cut
             ),

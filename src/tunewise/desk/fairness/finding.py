@@ -1,7 +1,7 @@
-"""What a fairness rule says, and how a finding forbids words of the comparisons that it concerns."""
+"""A finding of a fairness rule, and the outcomes that it forbids."""
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Self, TypeVar
 
 from pydantic import model_validator
 
@@ -9,6 +9,7 @@ from tunewise.desk.statistics.verdict import Word
 from tunewise.spec import Frozen
 
 Severity = Literal["blocks", "warns", "note"]
+Value = TypeVar("Value")
 WORDS: tuple[Word, ...] = ("better", "as good", "worse")
 
 
@@ -19,17 +20,17 @@ class Finding(Frozen):
     severity: Severity
     sentence: str
     evidence: str  # the numbers behind the sentence
-    arms: tuple[str, ...] = ()  # a finding that blocks does so in comparisons that one of them is part of; (): in all
-    forbids: tuple[Word, ...] = ()  # what a finding that blocks does not let those comparisons say
+    arms: tuple[str, ...] = ()  # a blocking finding applies to comparisons with one of these arms; (): to all
+    forbids: tuple[Word, ...] = ()  # outcomes that a blocking finding withholds from those comparisons
 
     @model_validator(mode="after")
     def _forbids_if_it_blocks(self) -> Self:
         if (self.severity == "blocks") != bool(self.forbids):
-            raise ValueError("a finding forbids words if, and only if, it blocks")
+            raise ValueError("a finding forbids outcomes if, and only if, it blocks")
         return self
 
     def concerns(self, arm: str, full: str) -> bool:
-        """True where the comparison of `arm` with `full` is affected."""
+        """Whether the comparison of `arm` with `full` is affected."""
         return not self.arms or arm in self.arms or full in self.arms
 
 
@@ -41,3 +42,8 @@ def count(number: int, thing: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def by_arm(values: Mapping[str, Value], shown: Callable[[Value], str]) -> str:
+    """'lora: 3 of 3 runs; full: 2 of 3 runs'."""
+    return "; ".join(f"{arm}: {shown(value)}" for arm, value in values.items())

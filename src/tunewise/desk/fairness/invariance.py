@@ -1,4 +1,4 @@
-"""Rules about arms that are one training under two names: LoRA's scale, start and rate are three words for two things.
+"""Rules about arms that are the same training under two names: LoRA's scale, start and rate are redundant.
 
 With Adam the training of W + s B A, A begun p times as large and B at 0, at rate p r, is that of W + s p^2 B A, A begun
 as always, at rate r: put A = p A', B = p B' (Schulman et al. 2025, "LoRA Without Regret", for one rate of A and B). It
@@ -14,12 +14,12 @@ from tunewise.desk.fairness.case import Case
 from tunewise.desk.fairness.finding import Finding, listed
 from tunewise.spec import LoraMethod
 
-ALIKE = 1e-9  # relative: equal but for rounding
+ALIKE = 1e-9  # relative: equal up to rounding
 Group = list[tuple[str, LoraMethod]]
 
 
 def same_training(case: Case) -> Iterator[Finding]:
-    """Arms that are the same training but for rounding, their rates in a fixed ratio: one of them is enough."""
+    """Arms whose training is the same up to rounding, with rates in a fixed ratio."""
     for arms in _groups(case):
         for found in _of_equal_start(arms):
             if len(found) < 2:
@@ -29,13 +29,13 @@ def same_training(case: Case) -> Iterator[Finding]:
             yield Finding(
                 id="same-training",
                 severity="warns",
-                sentence=f"{listed(names)} are one training under {len(names)} names: one of them is enough.",
+                sentence=f"{listed(names)} are the same training under {len(names)} names. Keep one of them.",
                 evidence=f"{_told(found)}; {_condition(case, ratios)}",
             )
 
 
 def start_alone(case: Case) -> Iterator[Finding]:
-    """Arms that differ in alpha or init_scale alone: a searched rate takes the rest of it up."""
+    """Arms that differ only in alpha or init_scale: the search for the rate compensates for most of it."""
     for arms in _groups(case):
         found = [group[0] for group in _of_equal_start(arms)]
         if len(found) < 2:
@@ -45,24 +45,24 @@ def start_alone(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="start-alone",
             severity="note",
-            sentence=f"{listed([name for name, _ in found])} differ in their scale alone. Each rate is searched, "
-            "and takes that up: what is compared is how large A begins.",
-            evidence=f"{_told(found)}; A as if begun so many times as large as in {found[0][0]}: {', '.join(ratios)}",
+            sentence=f"{listed([name for name, _ in found])} differ only in scale. Their learning-rate searches "
+            "compensate for it, so the comparison is about the initial size of A.",
+            evidence=f"{_told(found)}; initial size of A relative to {found[0][0]}: {', '.join(ratios)}",
         )
 
 
 def _groups(case: Case) -> list[Group]:
-    """LoRA arms that are equal but for alpha, init_scale, the rule of the scale, and where their rate is searched."""
+    """LoRA arms that are equal except for alpha, init_scale, the scale rule, and where their rate is searched."""
     groups: defaultdict[tuple[object, ...], Group] = defaultdict(list)
     for name, method in case.study.lora_arms.items():
-        # pissa and olora begin as a part of the weight; dora's magnitudes learn at the same rate, whatever the scale
+        # pissa and olora start as a part of the weight; dora's magnitudes train at the same rate whatever the scale
         if method.variant in ("plain", "rslora"):
             groups[method.rank, method.top_rank, method.targets, method.dropout].append((name, method))
     return [group for group in groups.values() if len(group) > 1]
 
 
 def _start(method: LoraMethod) -> float:
-    """What alpha, the rule of the scale and init_scale together come to, once the rate is searched."""
+    """The joint effect of alpha, the scale rule and init_scale once the rate is searched."""
     return method.scale * method.init_scale**2
 
 
@@ -83,14 +83,14 @@ def _told(arms: Group) -> str:
 
 
 def _condition(case: Case, ratios: list[float]) -> str:
-    """Under what the arms are equal, and whether it is so here."""
+    """The conditions under which the arms are equal, and whether they hold here."""
     if all(math.isclose(ratio, 1.0, rel_tol=ALIKE) for ratio in ratios):
-        return "equal at equal rates"
+        return "identical at equal learning rates"
     train = case.study.train
-    decay = "0" if not train.weight_decay else f"{train.weight_decay:g} in all of them, to be divided by these"
-    head = ", the head in a group of its own (it is)" if case.data.num_new_parameters else ""
+    decay = "0" if not train.weight_decay else f"{train.weight_decay:g} in every arm, so not divided"
+    head = ", with the head in a parameter group of its own (it is)" if case.data.num_new_parameters else ""
     return (
-        f"equal at rates in the ratio {' : '.join(f'{ratio:.3g}' for ratio in ratios)} while nothing is clipped (here "
-        f"at norm {train.clip_norm:g}), with the weight decay 0 or divided by these (here {decay}), epsilon negligible "
-        f"(here {train.epsilon:g}){head}"
+        f"identical at rates in the ratio {' : '.join(f'{ratio:.3g}' for ratio in ratios)}, if no gradient is clipped "
+        f"(here at norm {train.clip_norm:g}), weight decay is 0 or divided by these ratios (here {decay}), and epsilon "
+        f"is negligible (here {train.epsilon:g}){head}"
     )

@@ -7,7 +7,7 @@ from tunewise.desk.fairness.case import Case, unlike
 from tunewise.desk.fairness.finding import WORDS, Finding, count
 from tunewise.records import RunRecord
 
-QUIET_SHARE = 0.1  # of the machine's CPU time, which other programs may take before costs stop to compare
+QUIET_SHARE = 0.1  # of the CPU time; above it the times of runs are no longer comparable
 
 
 def different_versions(case: Case) -> Iterator[Finding]:
@@ -16,7 +16,8 @@ def different_versions(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="different-versions",
             severity="blocks",
-            sentence="The arms ran with different library versions, which may be the difference that is measured.",
+            sentence="The arms ran with different library versions, which may explain the difference between them. "
+            "Rerun the study in one environment.",
             evidence=found.evidence,
             arms=found.arms,
             forbids=WORDS,
@@ -29,12 +30,12 @@ def _versions(run: RunRecord) -> str:
 
 
 def different_hardware(case: Case) -> Iterator[Finding]:
-    """Arms trained on different machines: their costs do not compare."""
+    """Arms trained on different machines, so their costs are not comparable."""
     if found := unlike(case, lambda run: run.environment.device_name if run.environment else "unknown"):
         yield Finding(
             id="different-hardware",
             severity="warns",
-            sentence="The arms ran on different hardware: times and memory do not compare.",
+            sentence="The arms ran on different hardware, so times and memory are not comparable.",
             evidence=found.evidence,
         )
 
@@ -47,8 +48,8 @@ def overlapping_runs(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="timed-runs-overlapped",
             severity="warns",
-            sentence="Runs whose time is reported ran beside others on the same device: costs do not compare.",
-            evidence=f"{count(len(pairs), 'pair')} of runs, the first: {names}",
+            sentence="Timed runs overlapped with other runs on the same device, so times are not comparable.",
+            evidence=f"{count(len(pairs), 'overlapping pair')}, for example {names}",
         )
 
 
@@ -60,14 +61,14 @@ def busy_machine(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="busy-machine",
             severity="warns",
-            sentence="Other programs used the machine while runs were timed: costs do not compare.",
-            evidence="at most, of its processors' time: "
+            sentence="Other programs were running during timed runs, so times are not comparable.",
+            evidence="largest share of CPU time that other programs used: "
             + ", ".join(f"{arm} {share:.0%}" for arm, share in most.items()),
         )
 
 
 def continued_runs(case: Case) -> Iterator[Finding]:
-    """Confirmed runs that were interrupted: what they cost is not measured as in the others."""
+    """Confirmed runs that were interrupted, so their costs are measured differently."""
     counts = {
         arm: sum(1 for run in runs if run.usage and run.usage.num_continued) for arm, runs in case.confirmed.items()
     }
@@ -75,7 +76,8 @@ def continued_runs(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="runs-continued",
             severity="note",
-            sentence="Runs were interrupted and continued: their seconds and peak memory are put together from parts.",
+            sentence="Some runs were interrupted and resumed, so their time and peak memory are combined from "
+            "several parts.",
             evidence=", ".join(f"{arm}: {count(number, 'run')}" for arm, number in counts.items() if number),
         )
 
@@ -97,7 +99,7 @@ def _overlap(a: RunRecord, b: RunRecord) -> bool:
 
 
 def micro_batches_halved(case: Case) -> Iterator[Finding]:
-    """Confirmed runs with smaller micro-batches than asked for, which change no result but cost time."""
+    """Confirmed runs with smaller micro-batches than requested, which affect time but not results."""
     halved = {
         arm: sorted({run.usage.micro_batch_tokens for run in runs if run.usage and run.usage.micro_batch_tokens})
         for arm, runs in case.confirmed.items()
@@ -106,8 +108,8 @@ def micro_batches_halved(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="micro-batches-halved",
             severity="note",
-            sentence="There was no memory for micro-batches as large as asked for; smaller ones give the same result "
-            "within rounding and take other time and memory.",
+            sentence="Memory was too small for the requested micro-batches, so smaller ones were used. "
+            "Results are the same up to rounding; time and memory differ.",
             evidence="; ".join(
                 f"{arm}: {', '.join(f'{n:,}' for n in sizes)} tokens" for arm, sizes in halved.items() if sizes
             ),

@@ -11,29 +11,29 @@ from tunewise.records import RunRecord
 
 
 def too_few_seeds(case: Case) -> Iterator[Finding]:
-    """Fewer than 3 seeds say little about chance."""
+    """Fewer than 3 seeds, too few to estimate the effect of chance."""
     if 0 < case.num_seeds() < MIN_SEEDS:
         yield Finding(
             id="too-few-seeds",
             severity="warns",
-            sentence=f"Fewer than {MIN_SEEDS} seeds: these runs only, no statement about other seeds.",
+            sentence=f"The study has fewer than {MIN_SEEDS} seeds, so results hold for these runs only. Raise `looks`.",
             evidence=count(case.num_seeds(), "seed"),
         )
 
 
 def remote_code(case: Case) -> Iterator[Finding]:
-    """The model brought programs of its own, which ran on this machine."""
+    """The model repository's own code ran on this machine."""
     if case.study.trust_remote_code:
         yield Finding(
             id="remote-code",
             severity="warns",
-            sentence="Code that came with the model was allowed to run: it can do whatever you can.",
+            sentence="Code from the model repository was allowed to run on this machine with your permissions.",
             evidence=f"trust_remote_code: true, {case.study.model}",
         )
 
 
 def search_seeds_reused(case: Case) -> Iterator[Finding]:
-    """A seed that chose a learning rate also confirms it: the winner of a draw is drawn once more."""
+    """A seed that selected a learning rate was also used to confirm it, which favors the selected rate."""
     searched = {run.spec.seed for run in case.records if run.spec.role == "tune"}
     reused: dict[str, list[int]] = {}
     for run in case.records:
@@ -43,7 +43,7 @@ def search_seeds_reused(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="search-seeds-reused",
             severity="blocks",
-            sentence="Seeds that the learning rate was chosen with were used again to confirm it.",
+            sentence="Seeds used to choose the learning rate were used again to confirm it. Choose another `seed`.",
             evidence="; ".join(f"{arm}: {', '.join(map(str, of_arm))}" for arm, of_arm in reused.items()),
             arms=tuple(reused),
             forbids=WORDS,
@@ -51,7 +51,7 @@ def search_seeds_reused(case: Case) -> Iterator[Finding]:
 
 
 def test_scored_again(case: Case) -> Iterator[Finding]:
-    """The same arm and seed scored on the same test data more than once: somebody saw a score and tried again."""
+    """The same arm and seed scored on the same test data more than once, with other settings."""
 
     def scored(run: RunRecord) -> bool:
         return "test" in run.spec.score_splits and run.spec.inputs.data == case.data.inputs.data
@@ -63,19 +63,20 @@ def test_scored_again(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="test-scored-again",
             severity="warns",
-            sentence="Arms were scored on this test data before, with other settings: choices may follow the test set.",
+            sentence="Arms were already scored on this test data with other settings, so the choice of settings may "
+            "overfit the test set.",
             evidence=", ".join(f"{arm}: {count(number, 'seed')}" for arm, number in sorted(again.items())),
         )
 
 
 def stale_runs(case: Case) -> Iterator[Finding]:
-    """Runs in the folder that are not those of today's study: which were taken all the same, and which were not."""
+    """Runs in the folder that today's study would not make: those accepted all the same, and those left out."""
     accepted = [(run, changes) for run in case.records if (changes := changed_since(run.spec, case.data))]
     if accepted:
         yield Finding(
             id="stale-accepted",
             severity="warns",
-            sentence="Runs made with something else than today are among the figures, because accept_stale says so.",
+            sentence="The results include runs made under other conditions than today's. `accept_stale` allows them.",
             evidence=_by_changes(accepted),
         )
     if case.stale:
@@ -83,8 +84,9 @@ def stale_runs(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="stale-left-out",
             severity="note",
-            sentence="The folder holds runs that this study would not make today; they are in no figure. "
-            "--accept-stale takes those that differ only in the base, the libraries, the threads or the numerics.",
+            sentence="The folder contains runs that this study would not make today. "
+            "They are excluded from all results. --accept-stale includes those that differ only in base, libraries, "
+            "threads or numerics.",
             evidence=_by_changes(left),
         )
 

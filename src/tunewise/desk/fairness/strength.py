@@ -1,33 +1,34 @@
-"""Rules about the strength of the arms: does the adapter reach the model, and does the margin forgive too much?"""
+"""Rules about the strength of the test: does the adapter cover the model, and is the margin too wide?"""
 
 from collections.abc import Iterator
 
 from tunewise.desk.fairness.case import Case
-from tunewise.desk.fairness.finding import WORDS, Finding
+from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, listed
 
 MIN_LINEAR_SHARE = 0.5  # of the weights of the base's body
-TIGHT_MARGIN_SHARE = 0.5  # of full's steps, before which it should not be within the margin of its best
+TIGHT_MARGIN_SHARE = 0.5  # of full's steps; within the margin of its best before that, the margin is wide
 
 
 def loose_margin(case: Case) -> Iterator[Finding]:
-    """Full itself came within the margin of its best before half of its steps: so wide a margin forgives much."""
+    """Full fine-tuning came within the margin of its own best before half of its steps: the margin is wide."""
     share = case.full_within_margin_after()
     if share is None or share >= TIGHT_MARGIN_SHARE:
         return
     yield Finding(
         id="loose-margin",
         severity="warns",
-        sentence=f"The margin is wide: full fine-tuning itself was that close to its best after {share:.0%} of its "
-        "steps.",
-        evidence=f"mean curve on valid; margin {case.margin_in_loss():.3g}",
+        sentence=f"The margin is wide: full fine-tuning came within it of its own best after {share:.0%} of its steps. "
+        "Consider a smaller `margin` in a new study.",
+        evidence=f"mean validation curve; margin {case.margin_in_loss():.3g}",
     )
 
 
 def narrow_targets(case: Case) -> Iterator[Finding]:
-    """The adapter sits on nothing, or on under half of the body's weights, where LoRA is known to lose.
+    """The adapter covers no module, or less than half of the body's weights, where LoRA is known to fall behind.
 
     Source of the latter: Schulman et al. 2025, "LoRA Without Regret".
     """
+    narrow: dict[str, float] = {}
     for arm in case.trained_arms():
         tuned = case.tuned(arm)
         if tuned is None:
@@ -36,16 +37,21 @@ def narrow_targets(case: Case) -> Iterator[Finding]:
             yield Finding(
                 id="nothing-adapted",
                 severity="blocks",
-                sentence=f"The targets of {arm} match no module: nothing of the base is adapted.",
-                evidence=f"{tuned.num_target_modules} target modules, {tuned.trainable_parameters:,} parameters learn",
+                sentence=f"The targets of {arm} match no module, so it trains nothing of the base. Change `targets`.",
+                evidence=f"{tuned.num_target_modules} target modules, {tuned.trainable_parameters:,} trainable "
+                "parameters",
                 arms=(arm,),
                 forbids=WORDS,
             )
         elif tuned.linear_share is not None and tuned.linear_share < MIN_LINEAR_SHARE:
-            yield Finding(
-                id="narrow-targets",
-                severity="warns",
-                sentence=f"{arm} adapts under half of the body's weights. `targets: all-linear` often does better, but "
-                "reaches no experts that are held as one tensor, no convolutions and no towers for images.",
-                evidence=f"{tuned.linear_share:.0%} covered",
-            )
+            narrow[arm] = tuned.linear_share
+    if narrow:
+        verb = "adapts" if len(narrow) == 1 else "adapt"
+        yield Finding(
+            id="narrow-targets",
+            severity="warns",
+            sentence=f"{listed(list(narrow))} {verb} less than half of the body's weights. "
+            "`targets: all-linear` often does better. It does not cover experts stored as one tensor, convolutions or "
+            "image towers.",
+            evidence=by_arm(narrow, lambda share: f"{share:.0%} covered"),
+        )

@@ -1,18 +1,18 @@
-"""Rules about the training of the arms: did each get the same, and did it end where it should?"""
+"""Rules about training: did every arm get the same amount, and did it stop at the right point?"""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from tunewise.desk.fairness.case import Case, unlike
-from tunewise.desk.fairness.finding import WORDS, Finding, Severity, count, listed
+from tunewise.desk.fairness.finding import WORDS, Finding, Severity, by_arm, count, listed
 from tunewise.records import RunRecord, Status
 from tunewise.spec import Role
 
-MIN_STORED_SHARE = 0.9  # of the weights with an intended update, median over steps 2 to 20
+MIN_STORED_SHARE = 0.9  # of the weights with a nonzero update, median over steps 2 to 20
 
 
 def different_training(case: Case) -> Iterator[Finding]:
-    """Arms that took other steps, tokens, batches or epochs: more training is not a better method."""
+    """Arms that differ in steps, tokens, batch size or epochs: more training is not a better method."""
     aspects: dict[str, Callable[[RunRecord], str]] = {
         "steps": lambda run: f"{run.num_steps}",
         "tokens": lambda run: f"{run.usage.num_tokens}" if run.usage else "unknown",
@@ -20,26 +20,28 @@ def different_training(case: Case) -> Iterator[Finding]:
         "batch size": lambda run: f"{run.spec.train.batch_size}",
         "epochs": lambda run: f"{run.spec.train.epochs}",
     }
-    yield from _differing(case, aspects, "different-training", "Some arms were trained for longer, or on more.")
+    yield from _differing(
+        case, aspects, "different-training", "Some arms were trained for longer or on more data than others."
+    )
 
 
 def different_regularisation(case: Case) -> Iterator[Finding]:
-    """Arms with another weight decay or another clipping."""
+    """Arms that differ in weight decay or gradient clipping."""
     aspects: dict[str, Callable[[RunRecord], str]] = {
         "weight decay": lambda run: f"{run.spec.train.weight_decay:g}",
         "clipping": lambda run: f"{run.spec.train.clip_norm:g}",
     }
-    sentence = "Some arms had another weight decay or gradient clipping."
+    sentence = "The arms differ in weight decay or gradient clipping."
     yield from _differing(case, aspects, "different-regularisation", sentence)
 
 
 def different_precision(case: Case) -> Iterator[Finding]:
-    """Arms whose learning weights, or whose arithmetic, have another precision."""
+    """Arms that differ in the precision of their trainable weights or of their arithmetic."""
     aspects: dict[str, Callable[[RunRecord], str]] = {
         "precision": lambda run: run.spec.precision,
-        "what learns": lambda run: " and ".join(run.tuned.learned_dtypes) if run.tuned else "unknown",
+        "trainable weights": lambda run: " and ".join(run.tuned.learned_dtypes) if run.tuned else "unknown",
     }
-    yield from _differing(case, aspects, "different-precision", "Some arms learned in another precision.")
+    yield from _differing(case, aspects, "different-precision", "The arms were trained in different precisions.")
 
 
 def _differing(
@@ -58,29 +60,39 @@ def _differing(
 
 
 def still_improving(case: Case) -> Iterator[Finding]:
-    """The best checkpoint is the last one: the arm might gain from longer training."""
-    for arm, runs in _evaluated(case).items():
-        late = [run for run in runs if _best_step(run) == run.evaluations[-1].step]
-        if 2 * len(late) > len(runs):
-            yield Finding(
-                id="still-improving",
-                severity="warns",
-                sentence=f"{arm} was still improving at the last evaluation; longer training may change the verdict.",
-                evidence=f"{len(late)} of {count(len(runs), 'run')} best at the last step",
-            )
+    """Arms whose best checkpoint is the last one, so that longer training might help."""
+    late = _most_runs(case, lambda run: _best_step(run) == run.evaluations[-1].step)
+    if late:
+        yield Finding(
+            id="still-improving",
+            severity="warns",
+            sentence=f"{listed(list(late))} {_were(late)} still improving at the last evaluation, so longer training "
+            "may change the verdict. Raise `train.epochs` or `train.max_steps`.",
+            evidence=by_arm(late, lambda runs: f"best at the last step in {runs}"),
+        )
 
 
 def early_best(case: Case) -> Iterator[Finding]:
-    """The best checkpoint comes before half of the steps: the arm overfits under this schedule."""
-    for arm, runs in _evaluated(case).items():
-        early = [run for run in runs if 2 * _best_step(run) < run.num_steps]
-        if 2 * len(early) > len(runs):
-            yield Finding(
-                id="early-best",
-                severity="warns",
-                sentence=f"{arm} was best before half of its steps; the schedule is long for it.",
-                evidence=f"{len(early)} of {count(len(runs), 'run')}",
-            )
+    """Arms whose best checkpoint comes before half of the steps, so that they overfit under this schedule."""
+    early = _most_runs(case, lambda run: 2 * _best_step(run) < run.num_steps)
+    if early:
+        yield Finding(
+            id="early-best",
+            severity="warns",
+            sentence=f"{listed(list(early))} {_were(early)} best before half of the steps, so training may be too "
+            "long. Lower `train.epochs` or `train.max_steps`.",
+            evidence=by_arm(early, lambda runs: f"in {runs}"),
+        )
+
+
+def _most_runs(case: Case, is_found: Callable[[RunRecord], bool]) -> dict[str, str]:
+    """'3 of 5 runs' by arm, of the arms in which more than half of the runs are found."""
+    found = {arm: (sum(map(is_found, runs)), len(runs)) for arm, runs in _evaluated(case).items()}
+    return {arm: f"{number} of {count(of, 'run')}" for arm, (number, of) in found.items() if 2 * number > of}
+
+
+def _were(arms: Collection[str]) -> str:
+    return "was" if len(arms) == 1 else "were"
 
 
 def _evaluated(case: Case) -> dict[str, list[RunRecord]]:
@@ -90,47 +102,51 @@ def _evaluated(case: Case) -> dict[str, list[RunRecord]]:
 
 
 def _best_step(run: RunRecord) -> int:
-    """The selected step; where the rule is `last`, the one with the lowest valid NLL."""
+    """The selected step; with the rule `last`, the one with the lowest validation NLL."""
     if run.spec.checkpoint == "best" and run.selected_step is not None:
         return run.selected_step
     return min(run.evaluations, key=lambda evaluation: evaluation.nll).step
 
 
 SLOW = "slower than machine.run_limit_seconds"
-# (what was lost, how): id, severity, what to say
+# (what was lost, how): id, severity, sentence
 LOST_RUNS: dict[tuple[str, Status], tuple[str, Severity, str]] = {
     ("confirmation", "diverged"): (
         "confirmation-diverged",
         "warns",
-        "Confirmation runs diverged; they are scored too.",
+        "Some confirmation runs diverged. They count as scored.",
     ),
     ("confirmation", "failed"): (
         "confirmation-failed",
         "warns",
-        "Runs failed; their seeds are left out of every arm.",
+        "Some confirmation runs failed. Their seeds are left out of every arm.",
     ),
     ("confirmation", "timed-out"): (
         "confirmation-timed-out",
         "warns",
-        f"Runs were {SLOW}; their seeds are left out of every arm.",
+        f"Some confirmation runs were {SLOW}. Their seeds are left out of every arm.",
     ),
-    ("trial", "diverged"): ("trials-diverged", "note", "Learning-rate trials diverged; they bound the search."),
-    ("trial", "failed"): ("trials-failed", "warns", "Learning-rate trials failed; their rates were not compared."),
+    ("trial", "diverged"): (
+        "trials-diverged",
+        "note",
+        "Some learning-rate trials diverged. They limit the search.",
+    ),
+    ("trial", "failed"): ("trials-failed", "warns", "Some learning-rate trials failed. Their rates were not compared."),
     ("trial", "timed-out"): (
         "trials-timed-out",
         "warns",
-        f"Learning-rate trials were {SLOW}; their rates were not compared.",
+        f"Some learning-rate trials were {SLOW}. Their rates were not compared.",
     ),
-    ("base", "failed"): ("base-failed", "warns", "The base could not be scored: gain and forgetting are not known."),
+    ("base", "failed"): ("base-failed", "warns", "The base could not be scored, so gain and forgetting are not known."),
     ("base", "timed-out"): (
         "base-timed-out",
         "warns",
-        f"Scoring the base was {SLOW}: gain and forgetting are not known.",
+        f"Scoring the base was {SLOW}, so gain and forgetting are not known.",
     ),
     ("base", "out-of-memory"): (
         "base-out-of-memory",
         "warns",
-        "The base ran out of memory: gain and forgetting are not known.",
+        "The base ran out of memory, so gain and forgetting are not known.",
     ),
 }
 KINDS: dict[Role, str] = {"confirm": "confirmation", "tune": "trial", "short": "trial", "base": "base"}
@@ -151,25 +167,25 @@ def runs_lost(case: Case) -> Iterator[Finding]:
 
 
 def out_of_memory(case: Case) -> Iterator[Finding]:
-    """An arm that needs more memory than there is, so that nothing can be said of it on this machine."""
+    """Arms that need more memory than this machine has, so that they take no part."""
     for arm in case.study.arms:
         lost = next((r for r in case.records if r.spec.arm == arm and r.status == "out-of-memory"), None)
         if lost is None:
             continue
-        unknown = "how any arm compares with it" if arm == case.full else "whether it is as good as full fine-tuning"
+        lost_answer = "no arm can be compared with it" if arm == case.full else "it has no verdict"
         memory = lost.spec.train.micro_batch_tokens
         yield Finding(
             id="out-of-memory",
             severity="warns",
-            sentence=f"{arm} ran out of memory and takes no part: {unknown} is not known. Fewer tokens at a time "
-            "(train.micro_batch_tokens) or a smaller model may fit.",
+            sentence=f"{arm} ran out of memory and is excluded, so {lost_answer}. "
+            "Lower `train.micro_batch_tokens` or choose a smaller model.",
             evidence=f"{lost.message}; micro-batches of up to {memory:,} tokens",
             arms=(arm,),
         )
 
 
 def updates_lost(case: Case) -> Iterator[Finding]:
-    """Updates too small for the precision of the stored weights: the optimizer moves, the model does not."""
+    """Updates too small for the precision of the stored weights, so that rounding discards them."""
     shares = {
         arm: min(found)
         for arm, runs in case.trained().items()
@@ -180,7 +196,8 @@ def updates_lost(case: Case) -> Iterator[Finding]:
         yield Finding(
             id="updates-lost",
             severity="blocks",
-            sentence=f"Updates of {listed(low)} were lost to rounding: weights that should have moved did not.",
+            sentence=f"Updates of {listed(low)} were lost to rounding, so weights did not change as they should. "
+            "Train in a higher precision.",
             evidence=", ".join(f"{arm}: {share:.1%} of the weights changed" for arm, share in shares.items()),
             arms=low,
             forbids=WORDS,

@@ -1,52 +1,55 @@
-"""Rules about learning rates: were all arms tuned alike, and well enough?"""
+"""Rules about learning rates: were all arms tuned in the same way, and well enough?"""
 
 from collections.abc import Iterator
 
 from tunewise.desk.fairness.case import Case, unlike
-from tunewise.desk.fairness.finding import WORDS, Finding, count
+from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, count, listed
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 
 
 def unequal_rule(case: Case) -> Iterator[Finding]:
-    """An arm's rates were given by hand, so it was not searched like the others, or there were more than the cap."""
+    """An arm whose rates were set by hand, or that had more trials than the cap."""
     for arm, method in case.study.trained_arms.items():
         tried = trials.trials(case.records, arm)
         if method.rates is None and len(tried) <= case.study.tuning.cap:
             continue
+        advice = "" if method.rates is None else f" Remove `rates` from {arm}."
         rates = ", ".join(f"{rate:g}" for rate in method.rates or [trial.rate for trial in tried])
         yield Finding(
             id="unequal-tuning-rule",
             severity="blocks",
-            sentence=f"{arm} was not tuned by the rule of the other arms; its result says how it was tuned, not how "
-            "good it can be.",
-            evidence=f"rates {rates}; the rule: {case.study.tuning.rates} rates around a centre, extended while the "
-            f"best is at an edge, at most {case.study.tuning.cap}",
+            sentence=f"{arm} was tuned differently from the other arms, so its score reflects the tuning, not the "
+            f"method.{advice}",
+            evidence=f"rates {rates}; the rule is {case.study.tuning.rates} rates around a center, extended while the "
+            f"best one is at an edge, {case.study.tuning.cap} at most",
             arms=(arm,),
             forbids=WORDS,
         )
 
 
 def optimum_at_edge(case: Case) -> Iterator[Finding]:
-    """The chosen learning rate has no worse neighbour on one side, so a better one may lie beyond."""
+    """Arms whose best learning rate was the lowest or highest one tried, so that a better one may exist."""
     rates = trials.selected_rates(case.study, case.records)
-    for arm in case.confirmed:
-        if trials.is_bracketed(case.study, case.records, arm):
-            continue
-        tried = ", ".join(f"{trial.rate:g}" for trial in trials.trials(case.records, arm))
+    edges = [arm for arm in case.confirmed if not trials.is_bracketed(case.study, case.records, arm)]
+    tried = {arm: ", ".join(f"{trial.rate:g}" for trial in trials.trials(case.records, arm)) for arm in edges}
+    if edges:
         yield Finding(
             id="optimum-at-edge",
             severity="blocks",
-            sentence=f"The best learning rate of {arm} is at the edge of what was tried; a better one may lie beyond.",
-            evidence=f"chosen {rates[arm]:g} of {tried}",
-            arms=(arm,),
+            sentence=f"The best learning rate of {listed(edges)} was the lowest or highest one tried, so a better one "
+            "may exist outside that range. Widen the search (`tuning.rates`, `tuning.cap`).",
+            evidence=by_arm(tried, lambda of_arm: f"tried {of_arm}")
+            + "; chosen "
+            + ", ".join(f"{rates[arm]:g}" for arm in edges),
+            arms=tuple(edges),
             forbids=WORDS,
         )
 
 
 def head_rate_at_edge(case: Case) -> Iterator[Finding]:
-    """The rate of the new head, which every arm shares, is at the edge of those tried on the `head` arm."""
+    """The rate of the new head, shared by every arm, was the lowest or highest one tried on the `head` arm."""
     head = case.study.head_arm
     if head is None or head not in case.confirmed or case.study.train.head_learning_rate is not None:
         return
@@ -56,40 +59,44 @@ def head_rate_at_edge(case: Case) -> Iterator[Finding]:
     yield Finding(
         id="head-rate-at-edge",
         severity="warns",
-        sentence="The learning rate of the new head, the same in every arm, is at the edge of what was tried.",
+        sentence="The learning rate of the new head, the same in every arm, was the lowest or highest one tried.",
         evidence=f"{rate:g}, found on {head}",
     )
 
 
 def too_much_headroom(case: Case) -> Iterator[Finding]:
-    """Between the rates tried an arm may be better by more than a quarter of the margin.
+    """Arms that a rate between those tried could improve by more than a quarter of the margin.
 
-    The verdict itself does not say a word that this could turn (desk/statistics/comparison.py).
+    The verdict itself withholds an outcome that this could reverse (desk/statistics/comparison.py).
     """
     margin = case.margin_in_loss()
     if margin is None:
         return
-    for arm in case.trained_arms():
-        found = headroom(trials.measured_losses(trials.trials(case.records, arm)))
-        if arm not in case.confirmed or found is None or found <= HEADROOM_SHARE * margin:
-            continue
+    gains = {
+        arm: headroom(trials.measured_losses(trials.trials(case.records, arm)))
+        for arm in case.trained_arms()
+        if arm in case.confirmed
+    }
+    large = {arm: gain for arm, gain in gains.items() if gain is not None and gain > HEADROOM_SHARE * margin}
+    if large:
         yield Finding(
             id="headroom",
             severity="warns",
-            sentence=f"{arm} may gain more by finer tuning of its learning rate than a quarter of the margin; no word "
-            "that this could turn is said.",
-            evidence=f"{found:.3g} below its best loss, by the parabola through its best rates; margin {margin:.3g}",
-            arms=(arm,),
+            sentence=f"A finer learning-rate search could improve {listed(list(large))} by more than a quarter of the "
+            "margin. Verdicts that this could reverse are withheld.",
+            evidence=f"estimated from a parabola through the best rates: {by_arm(large, lambda gain: f'{gain:.3g}')}; "
+            f"margin {margin:.3g}",
+            arms=tuple(large),
         )
 
 
 def head_rate_differs(case: Case) -> Iterator[Finding]:
-    """New weights learned at another rate in one arm than in another."""
+    """Arms that trained the new weights at different rates."""
     if found := unlike(case, lambda run: f"{run.spec.head_learning_rate}"):
         yield Finding(
             id="head-rate-differs",
             severity="blocks",
-            sentence="The new head learned at different rates in different arms.",
+            sentence="The new head was trained at different learning rates in different arms.",
             evidence=found.evidence,
             arms=found.arms,
             forbids=WORDS,
@@ -97,29 +104,30 @@ def head_rate_differs(case: Case) -> Iterator[Finding]:
 
 
 def shared_rate_untuned(case: Case) -> Iterator[Finding]:
-    """LoRA arms of different effective alpha (scale x rank) that ran at one rate which was tuned for neither.
+    """LoRA arms with different effective alpha (scale x rank) that share one untuned rate.
 
-    The best rate falls with alpha_eff, so such a comparison measures which arm the rate happens to fit.
+    The best rate falls with alpha_eff, so such a comparison measures which arm the rate happens to suit.
     """
     alphas: dict[float, dict[str, float]] = {}
     for arm, method in case.study.lora_arms.items():
         rates = method.rates or ((method.learning_rate,) if case.study.tuning.rates == 1 else ())
         if len(rates) == 1 and rates[0] is not None:
             alphas.setdefault(rates[0], {})[arm] = method.scale * method.top_rank
-    for rate, by_arm in alphas.items():
-        if len({round(alpha, 9) for alpha in by_arm.values()}) > 1:
+    for rate, of_rate in alphas.items():
+        if len({round(alpha, 9) for alpha in of_rate.values()}) > 1:
             yield Finding(
                 id="shared-rate-untuned",
                 severity="blocks",
-                sentence="LoRA arms of different effective alpha share one learning rate that was tuned for none.",
-                evidence=f"rate {rate:g}; alpha_eff " + ", ".join(f"{arm}: {a:g}" for arm, a in by_arm.items()),
-                arms=tuple(by_arm),
+                sentence="LoRA arms with different effective alpha share one learning rate that was not tuned for "
+                "any of them. Let each arm search its own rate.",
+                evidence=f"rate {rate:g}; alpha_eff " + ", ".join(f"{arm}: {a:g}" for arm, a in of_rate.items()),
+                arms=tuple(of_rate),
                 forbids=WORDS,
             )
 
 
 def no_finished_rate(case: Case) -> Iterator[Finding]:
-    """Every trial of an arm diverged or failed, so the arm takes no part."""
+    """Arms of which every trial diverged or failed, so that they take no part."""
     rates = trials.selected_rates(case.study, case.records)
     for arm in case.study.arms:
         tried = trials.trials(case.records, arm)
@@ -127,31 +135,32 @@ def no_finished_rate(case: Case) -> Iterator[Finding]:
             yield Finding(
                 id="no-finished-rate",
                 severity="warns",
-                sentence=f"No learning rate of {arm} trained to the end, so it takes no part in the comparison.",
+                sentence=f"No learning-rate trial of {arm} finished, so it is excluded from the comparison.",
                 evidence="tried " + ", ".join(f"{trial.rate:g}" for trial in tried),
             )
 
 
 def unequal_trials(case: Case) -> Iterator[Finding]:
-    """The search of some arm took more trials than another's, by the same rule and cap."""
+    """Arms whose searches took different numbers of trials under the same rule and cap."""
     arms = [arm for arm in case.trained_arms() if arm in case.confirmed]
     counts = {arm: len(trials.trials(case.records, arm)) for arm in arms}
     if len(set(counts.values())) > 1:
         yield Finding(
             id="unequal-trials",
             severity="note",
-            sentence="The same tuning rule took more learning-rate trials in some arms than in others.",
+            sentence="The same tuning rule needed more learning-rate trials for some arms than for others.",
             evidence=", ".join(f"{arm}: {number}" for arm, number in counts.items()),
         )
 
 
 def trained_elsewhere(case: Case) -> Iterator[Finding]:
-    """An arm that was trained by others, under rules that nobody here can check."""
+    """Arms that were trained elsewhere, under a protocol that cannot be checked here."""
     others = [arm for arm in case.study.arms if arm not in case.trained_arms()]
     if others:
         yield Finding(
             id="trained-elsewhere",
             severity="warns",
-            sentence="Arms trained elsewhere are scored as they are: how they were tuned, and on what, is not known.",
+            sentence="Arms trained elsewhere are scored as they are. How they were tuned, and on which "
+            "data, is not known.",
             evidence=count(len(others), "arm") + ": " + ", ".join(others),
         )

@@ -1,4 +1,4 @@
-"""A study cut down to a budget of time: caps and looks shrink alike for all arms, and it is said what that costs."""
+"""Reduce a study to fit a time budget, equally for all arms, and report what that costs."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from tunewise.text.numbers import duration
 
 
 class Plan(NamedTuple):
-    """What fits into the budget."""
+    """The study that fits the budget, and a sentence on what was reduced."""
 
     study: ResolvedStudy
     sentence: str
 
 
 def fit(study: ResolvedStudy, data: DataSummary, first: RunRecord, seconds: float) -> Plan:
-    """The largest version of `study` that is expected to end within `seconds`; the smallest where none is.
+    """The largest version of `study` expected to finish within `seconds`, or the smallest if none does.
 
-    `first` is the study's first learning-rate trial, from which the time of every other run is estimated; it counts.
-    The second look goes first, then trials beyond 5, then seeds beyond 3, then trials beyond the first rates: a seed
-    saved costs resolution, an edge that was not extended may cost the verdict.
+    `first` is the study's first learning-rate trial; the time of every other run is estimated from it. The second look
+    is dropped first, then trials beyond 5, seeds beyond 3, and trials beyond the first rates. A missing seed costs
+    resolution; an edge that was not extended may cost the verdict.
     """
     versions = list(_versions(study))
     needed = [expected_seconds(version, data, first) for version in versions]
@@ -34,7 +34,7 @@ def fit(study: ResolvedStudy, data: DataSummary, first: RunRecord, seconds: floa
 
 
 def _versions(study: ResolvedStudy) -> Iterator[ResolvedStudy]:
-    """From the declared study to the smallest one that can still say a word; each smaller than the one before."""
+    """Versions from the declared study down to the smallest one that can still give a verdict."""
     least_cap = 3 if study.tuning.search == "short" else study.tuning.rates
     steps: Sequence[tuple[int, int, int]] = (  # looks, seeds of the last look, cap; all at most
         (2, study.looks[-1], study.tuning.cap),
@@ -54,9 +54,9 @@ def _versions(study: ResolvedStudy) -> Iterator[ResolvedStudy]:
 
 
 def expected_seconds(study: ResolvedStudy, data: DataSummary, first: RunRecord) -> float:
-    """Wall-clock seconds of the whole study at its cap, if every step takes as long as one of `first` did.
+    """Wall-clock seconds of the whole study at its cap, if every step takes as long as one of `first`.
 
-    Scoring is taken as proportional to tokens, in whatever precision.
+    Scoring time is assumed to be proportional to tokens, whatever the precision.
     """
     usage = first.usage
     assert usage is not None, "a finished run has its usage"
@@ -74,14 +74,14 @@ def expected_seconds(study: ResolvedStudy, data: DataSummary, first: RunRecord) 
 
 
 def first_trial(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> RunRecord | None:
-    """The first trial that the schedule asks for, if it is done: the same record however often the study is resumed."""
+    """The first trial of the schedule, if it is done; the same record however often the study is resumed."""
     trials = (spec for spec in schedule.next_runs(study, data, (), ()) if spec.role == "tune")
     wanted = next(trials, None)
     return next((r for r in records if wanted and r.run_id == wanted.run_id and r.usage), None)
 
 
 def within_budget(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> Plan | None:
-    """What fits into the study's own budget, as far as its first trial tells; None: no budget, or nothing known yet."""
+    """The study reduced to its own budget, based on its first trial; None: no budget, or no trial yet."""
     first = first_trial(study, data, records) if study.budget else None
     if study.budget is None or first is None:
         return None
@@ -91,11 +91,11 @@ def within_budget(study: ResolvedStudy, data: DataSummary, records: Sequence[Run
 def _sentence(declared: ResolvedStudy, chosen: ResolvedStudy, data: DataSummary, needed: float, seconds: float) -> str:
     time = f"about {duration(needed)} of {duration(seconds)}"
     if needed > seconds:
-        fits = f"Even the smallest version needs {time}: fewer arms, fewer steps or less data would fit."
+        fits = f"Even the smallest version needs {time}. Use fewer arms, fewer steps or less data."
     else:
         fits = f"The study needs {time}."
     if chosen == declared:
-        return fits if needed > seconds else f"{fits} Nothing was left out."
+        return fits if needed > seconds else f"{fits} Nothing was reduced."
     metric = primary_metric(data.task)
     units, spread = data.split("test").units, ASSUMED_UNIT_SD[metric]
     before, after = (
@@ -103,7 +103,7 @@ def _sentence(declared: ResolvedStudy, chosen: ResolvedStudy, data: DataSummary,
     )
     looks, former = (" and ".join(map(str, study.looks)) for study in (chosen, declared))
     return (
-        f"{fits} Cut down alike in all arms: at most {chosen.tuning.cap} rates instead of {declared.tuning.cap}, "
-        f"looks at {looks} seeds instead of {former}. The smallest margin that can be resolved grows from about "
-        f"{before:.2g} to {after:.2g} in {metric}, if seeds differ as much as this test set's own uncertainty."
+        f"{fits} Reduced equally for all arms: at most {chosen.tuning.cap} rates instead of {declared.tuning.cap}, "
+        f"verdict at {looks} seeds instead of {former}. The smallest margin that can be resolved grows from about "
+        f"{before:.2g} to {after:.2g} in {metric}, if seeds vary as much as this test set's own uncertainty."
     )

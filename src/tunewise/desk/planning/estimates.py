@@ -1,4 +1,4 @@
-"""What follows from a plan: does it fit, how fast could it be, which margin can the data resolve."""
+"""Estimates from a plan: whether it fits, how long it takes, and which margin the data can resolve."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -19,14 +19,14 @@ BITS_IN_NF4 = 4.127
 
 
 def fit(peak: PeakMemory, memory_bytes: int) -> Fit:
-    """Whether a peak goes into the memory; tight: it takes more than 90 % of it."""
+    """Whether a peak fits in the memory; tight: it takes more than 90% of it."""
     if peak.total > memory_bytes:
         return "does not fit"
     return "tight" if peak.total > TIGHT * memory_bytes else "fits"
 
 
 def quantized(arm: ArmPlan) -> PeakMemory | None:
-    """The step's peak with the frozen linear weights held in NF4, what it takes to unpack a weight apart. Derived.
+    """Derived peak of a step with the frozen linear weights stored in NF4, without the memory to unpack them.
 
     None: the arm has no frozen linear weights, or its step could not be followed.
     """
@@ -69,8 +69,8 @@ def length(study: ResolvedStudy, plan: StudyPlan) -> Length | None:
 def study_seconds(study: ResolvedStudy, plan: StudyPlan) -> StudySeconds | None:
     """What all runs of a resolved study take, by the speeds of its arms. None: not known.
 
-    What models write is left out, and what `extract` does beside scoring. An arm whose rank is not known yet is taken
-    to be as slow as at its highest one.
+    Text generation and the singular values of `extract` are left out. An arm whose rank is not yet known is assumed to
+    be as slow as at its highest one.
     """
     speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in study.trained_arms}
     known = {name: speed for name, speed in speeds.items() if speed}

@@ -1,4 +1,4 @@
-"""The runs that a study will take and what each of them does, as far as that is known before its trials."""
+"""The runs that a study is expected to need, as far as they are known before its trials."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ from tunewise.spec.resolved import ResolvedStudy
 
 # of every search: no rate beyond those that it begins with, or all that the cap allows
 Extent = Literal["least", "cap"]
-AFTER_SHORT = 3  # trials of full length after short ones: the best and its neighbours
+AFTER_SHORT = 3  # trials of full length after short ones: the best and its neighbors
 HALF_STEPS = 2
 
 
@@ -27,7 +27,7 @@ class Trials(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Runs of one arm that are alike, and what each of them does."""
+    """Identical runs of one arm, and the work of each."""
 
     arm: str
     role: Role
@@ -39,20 +39,20 @@ class Runs(NamedTuple):
     pauses: int = 0  # how often it scores between two steps
 
     def scored_tokens(self, tokens: Mapping[str, int]) -> tuple[int, int]:
-        """What one of them scores, of splits and general text with so many `tokens`: as it trains, and in fp32."""
+        """Tokens that one run scores, in training precision and in fp32; `tokens`: size of splits and general text."""
         as_trained = self.valid * tokens.get("valid", 0) + self.general * tokens["general"]
         return as_trained, sum(tokens.get(name, 0) for name in self.in_fp32)
 
 
 class Length(NamedTuple):
-    """What is known of the data."""
+    """Known properties of the data."""
 
     num_steps: int  # of a run
     has_general: bool  # forgetting is measured
 
 
 def trials_of(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials:
-    """Of an arm that trains; `rank: auto` is searched twice, at its highest rank and at the candidate."""
+    """Trials of a trained arm; `rank: auto` is searched twice, at its highest rank and at the candidate."""
     once = _one_search(study, arm, extent)
     times = 2 if arm.has_open_rank else 1
     return Trials(once.full_length * times, once.short * times)
@@ -75,14 +75,14 @@ def _one_search(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials
 
 
 def num_scored(study: ResolvedStudy) -> int:
-    """Runs that only score: the base, and what was trained elsewhere."""
+    """Number of runs that only score: the base, and arms trained elsewhere."""
     return 1 + len(study.arms) - len(study.trained_arms)
 
 
 def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Iterator[Runs]:
     """All runs of a resolved study up to its first look.
 
-    With `least`, an arm with `rank: auto` ends with its first search where another arm may be what it becomes.
+    With `least`, an arm with `rank: auto` ends with its first search if it may become identical to another arm.
     """
     held_out = ("test", "general") if length.has_general else ("test",)
     yield Runs("base", "base", 1, in_fp32=("valid", *held_out))
@@ -99,7 +99,7 @@ def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Itera
 
 
 def second_look(study: ResolvedStudy, length: Length) -> Iterator[Runs]:
-    """The runs that a second look adds if every arm goes on to it; none where there is one look."""
+    """Runs that a second look adds if every arm continues to it; none if there is only one look."""
     for name in study.trained_arms if study.looks[1:] else ():
         yield confirmations(study, name, length, study.looks[-1] - study.looks[0])
 
@@ -119,7 +119,7 @@ def _search(study: ResolvedStudy, name: str, length: Length, extent: Extent, tru
 def confirmations(study: ResolvedStudy, name: str, length: Length, num_runs: int) -> Runs:
     """Confirmed runs of an arm that trains.
 
-    Valid is scored at every evaluation, at those points of the forgetting curve that are none, and as extracted.
+    `valid` is scored at every evaluation, at other points of the forgetting curve, and for every extracted adapter.
     """
     points = forgetting_steps(study.forgetting.points if length.has_general else 0, length.num_steps)
     at = evaluated(study.train, length.num_steps) | points
@@ -140,11 +140,11 @@ def _between(steps: frozenset[int], num_steps: int) -> int:
 
 
 def evaluated(train: TrainSpec, num_steps: int) -> frozenset[int]:
-    """The steps after which valid is scored; in a run of a few, fewer than were asked for."""
+    """Steps after which `valid` is scored; short runs have fewer than requested."""
     return train.evaluation_steps(num_steps) - {0}
 
 
 def _may_leave(study: ResolvedStudy, name: str) -> bool:
-    """Whether another arm is what this one with `rank: auto` would be at some rank that it may take."""
+    """Whether this arm with `rank: auto` would be identical to another arm at some rank."""
     arm = study.lora_arms[name]
     return any(twin(study.arms, name, arm.at(rank)) for rank in (*arm.truncations, arm.top_rank))

@@ -1,4 +1,4 @@
-"""The graphics cards of assets/gpus.yaml, and the one that a name means."""
+"""The GPUs of assets/gpus.yaml, and lookup by name."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ from tunewise.text.suggest import lookup
 
 
 class Gpu(NamedTuple):
-    """One card. Memory in units of 10^9 bytes as it is sold, which is about what a process can use of it."""
+    """One GPU. Memory in units of 10^9 bytes, as sold, which is about what a process can use."""
 
     memory_gb: int
     bandwidth_gb_per_second: float
@@ -46,7 +46,7 @@ MODEL = re.compile("(?!rtx)(?:(?<=rtx)|(?<![a-z0-9]))[a-z]*[0-9]+")  # "h100" of
 
 
 def find_gpu(name: str) -> tuple[str, Gpu]:
-    """The card of this name, whatever its capitals, hyphens and maker. Raises SpecError with those of its family."""
+    """The GPU of this name, ignoring case, hyphens and vendor. Raises SpecError listing those of its family."""
     cards = known_gpus()
     known = {_bare(key): key for key in cards}
     if key := known.get(_bare(name)):
@@ -63,6 +63,6 @@ def _bare(name: str) -> str:
 
 
 def _model(name: str) -> str | None:
-    """What the cards of a family have in common, such as "h100"; None: the name has no number."""
+    """The model shared by a family of GPUs, such as "h100"; None: the name has no number."""
     found = MODEL.search(MAKERS.sub("", name.lower()))
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""The learning rate at which the search of an arm begins."""
+"""The center of the learning-rate search of an arm."""
 
 import math
 
@@ -9,12 +9,12 @@ from tunewise.spec.resolved import ResolvedStudy
 SHORT_RUN_STEPS = 100  # below it LoRA's best rate is about 15x full's instead of 10x ("LoRA Without Regret")
 
 
-# Full fine-tuning centres measured by us or common practice; others by the rule in `centre`.
+# Centers for full fine-tuning, measured here or common practice; others follow the rule in `centre`.
 FULL_CENTRES = {"bert": 5e-5, "roberta": 2e-5, "distilbert": 5e-5, "deberta-v2": 2e-5, "modernbert": 5e-5}
 
 
 def centre(study: ResolvedStudy, data: DataSummary, method: TrainedArm) -> float:
-    """The learning rate at which the search of an arm begins.
+    """The learning rate at which the search of an arm starts.
 
     Full: a table by model family, else 5e-5 (2000 / hidden)^0.5. LoRA: 10 times that (15 times in runs under 100
     steps), times sqrt(32 / (scale * rank)). Source: Schulman et al. 2025, "LoRA Without Regret".

@@ -1,4 +1,4 @@
-"""The confirmation runs of every arm, by seed and by look."""
+"""Confirmation runs of every arm, by seed and by look."""
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
@@ -9,10 +9,10 @@ from tunewise.spec.resolved import ResolvedStudy
 
 
 def confirmed(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Per arm its confirmation runs by rising seed, of the `records` that `asked_for` leaves.
+    """Confirmation runs per arm in order of seed, from the `records` that `asked_for` keeps.
 
-    A seed that an arm lost is left out of all arms that ran it: of all, or at the second look of those that went on
-    to it. An `existing` arm has one deterministic record, which stands for every seed.
+    A seed lost in one arm is left out of all arms that ran it: all arms, or at the second look those that continued to
+    it. An `existing` arm has one deterministic record, which counts for every seed.
     """
     runs = _confirmations_by_seed(study, records)
     found: dict[str, list[RunRecord]] = {
@@ -32,7 +32,7 @@ def confirmed(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, l
 
 
 def _confirmations_by_seed(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, dict[int, RunRecord]]:
-    """Per arm the confirmation runs at its chosen rate, lost ones too."""
+    """Confirmation runs per arm at its chosen rate, including lost ones."""
     rates = selected_rates(study, records)
     found: dict[str, dict[int, RunRecord]] = {}
     for record in records:
@@ -49,9 +49,9 @@ def seeds_by_look(study: ResolvedStudy) -> list[tuple[int, ...]]:
 
 
 def asked_for(study: ResolvedStudy, records: Sequence[RunRecord], undecided: Collection[str]) -> list[RunRecord]:
-    """The records without second-look runs of arms that do not go on to it; with nothing undecided, of the first look.
+    """The records without second-look runs of arms that do not continue to it; if none do, those of the first look.
 
-    Such runs are left over from another margin or other looks; to read them would be a look that nobody declared.
+    Such runs are left over from another margin or other looks; reading them would be an undeclared look.
     """
     first = seeds_by_look(study)[0]
     arms = going_on(study, undecided)
@@ -59,7 +59,7 @@ def asked_for(study: ResolvedStudy, records: Sequence[RunRecord], undecided: Col
 
 
 def going_on(study: ResolvedStudy, undecided: Collection[str]) -> list[str]:
-    """The arms that go on to the second look: those undecided at the first, full, and the reference of gain."""
+    """Arms that continue to the second look: those undecided at the first, full, and the reference of gain."""
     if not undecided:
         return []
     return [arm for arm in study.arms if arm in {*undecided, study.full_arm, study.reference_arm}]

@@ -1,4 +1,4 @@
-"""The runs that a study can ask for, as specs: what all of them share is written once."""
+"""Specs of the runs that a study can request, with their shared settings in one place."""
 
 import math
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ def short_schedule(study: ResolvedStudy, data: DataSummary) -> TrainSpec:
 
 
 def short_training(train: TrainSpec, num_steps: int) -> TrainSpec:
-    """A whole schedule, with its warm-up and decay, on 15 % of the `num_steps` of a run."""
+    """A complete schedule, with warm-up and decay, on 15% of the `num_steps` of a run."""
     return train.replace(max_steps=math.ceil(SHORT_TRIAL_SHARE * num_steps))
 
 
 def changed_since(run: RunSpec, data: DataSummary) -> tuple[str, ...]:
-    """What a run read or ran with that is not what it would be today; (): nothing of that."""
+    """Inputs and settings of a run that would differ today; (): none."""
     then, now = run.inputs, data.inputs
     names = [name for name in ("data", "base", "tokenizer") if getattr(then, name) != getattr(now, name)]
     if then.general and then.general != now.general:
@@ -47,15 +47,15 @@ def changed_since(run: RunSpec, data: DataSummary) -> tuple[str, ...]:
 
 
 class Drafts:
-    """Run specs of one study: what all runs share, written once."""
+    """Run specs of one study, with their shared settings in one place."""
 
     def __init__(self, study: ResolvedStudy, data: DataSummary) -> None:
         self.study, self.data = study, data
 
     def match(self, record: RunRecord) -> RunRecord | None:
-        """The record under today's name of its arm, None if no arm of the study makes this run.
+        """The record under today's name of its arm; None if no arm of the study makes this run.
 
-        With `accept_stale` also a record whose base, libraries, threads or numerics were others; it keeps saying so.
+        With `accept_stale` also a record with another base, other libraries, threads or numerics, which it keeps.
         """
         old = record.spec
         identity = self.identity(old) if self.study.accept_stale else record.run_id
@@ -73,16 +73,16 @@ class Drafts:
         return None
 
     def identity(self, spec: RunSpec) -> str:
-        """The same for runs of which one stands for the other: the run's id, or less than that with `accept_stale`.
+        """A key shared by interchangeable runs: the run id, or fewer fields with `accept_stale`.
 
-        Other data, another tokenizer and another general text are always other runs: their scores do not compare.
+        Other data, another tokenizer or other general text always make another run, because scores are not comparable.
         """
         if not self.study.accept_stale:
             return spec.run_id
         return spec.replace(inputs=spec.inputs.replace(base="", versions={}), numerics=0, threads=0).run_id
 
     def one_each(self, records: Sequence[RunRecord]) -> list[RunRecord]:
-        """Of records that stand for one another the one that changed least, then the newest."""
+        """One record of each set of interchangeable ones: the least changed, then the newest."""
         ages = {r.run_id: r.usage.ended if r.usage and r.usage.ended else OLDEST for r in records}
         ordered = sorted(records, key=lambda r: (-len(changed_since(r.spec, self.data)), ages[r.run_id]))
         chosen = {self.identity(record.spec): record.run_id for record in ordered}

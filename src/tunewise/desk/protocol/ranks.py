@@ -1,8 +1,8 @@
-"""Which rank: one adapter of high rank, truncated to all lower ones and scored on valid.
+"""Choice of the rank: one high-rank adapter, truncated to all lower ranks and scored on `valid`.
 
-The truncation of a trained adapter is the nearest adapter of lower rank (lab/evaluate/truncate.py). Its score says what
-that rank can hold of what was learned, not what training at that rank would reach, so the rank chosen here is a
-candidate: it is trained by itself, at a rate of its own and with fresh seeds, and that run alone gets a word.
+The truncation of a trained adapter is the nearest adapter of lower rank (lab/evaluate/truncate.py). Its score shows how
+much of the learned update that rank can represent, not what training at that rank would reach. So the chosen rank is a
+candidate: it is trained directly, with its own rate and fresh seeds, and only that arm gets a verdict.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ def rank_curves(
 ) -> dict[str, RankCurve]:
     """The curve of every arm with `rank: auto` whose search is over; `records` are the current ones of `study`.
 
-    Raises StudyError where a file of scores cannot be trusted.
+    Raises StudyError if a file of scores is not valid.
     """
     found = {}
     for arm, method in study.lora_arms.items():
@@ -40,7 +40,7 @@ def rank_curves(
 
 
 def _reference(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[RunRecord]:
-    """What gain is measured over, as scored on valid: the base, or the trials of the head arm at its best rate."""
+    """The reference of gain, scored on `valid`: the base, or the trials of the head arm at its best rate."""
     arm = study.reference_arm
     if arm == "base":
         return [r for r in records if r.spec.role == "base" and r.status == "done"]
@@ -56,7 +56,7 @@ def _curve(
 ) -> RankCurve:
     spec, tuned = trials[0].spec, trials[0].tuned
     assert spec.learning_rate is not None, "a trial has a rate"
-    metric = metric_named(primary_metric(spec.task))  # what rates and checkpoints are selected by
+    metric = metric_named(primary_metric(spec.task))  # the metric that selects rates and checkpoints
     whole = scores(trials, "valid")
     margin = margin_on_valid(study, metric.name, whole, scores(reference, "valid"))
 
@@ -94,7 +94,7 @@ def _curve(
 
 
 def margin_on_valid(study: ResolvedStudy, metric: str, whole: Sequence[Scores], reference: Sequence[Scores]) -> float:
-    """The declared margin in units of the metric on valid; of its parts the smaller.
+    """The declared margin in units of the metric on `valid`; the smaller of its parts.
 
     A share of the gain is that of `whole` over `reference`.
     """

@@ -1,4 +1,4 @@
-"""From the study as written to the study that runs, in this order.
+"""Turn the study as written into the study that runs, in this order.
 
 1. Its paths are the command's (spec/reading.py), and of its arms the command may keep one.
 2. `resolve`: the task, an arm for every placement of `targets: auto`, and the head arm. From here on it is resolved.
@@ -23,16 +23,16 @@ from tunewise.spec.expand import PLACEMENTS, arm_name, expand, with_head_arm
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.suggest import lookup
 
-# 15 % of them are 6: trials of 6 steps found the rate that whole runs found, 5 steps told nothing (docs/results.md).
+# 15% of them are 6: trials of 6 steps found the rate that full runs found, trials of 5 steps did not (docs/results.md).
 MIN_STEPS_FOR_SHORT_TRIALS = 40
 
 # --- one arm
 
 
 def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
-    """The study with one arm left. Raises SpecError where `only` does not say which."""
+    """The study reduced to one arm. Raises SpecError if `only` does not name it."""
     if only is None and len(study.arms) > 1:
-        raise SpecError(f"which arm should be trained? Say --only NAME. Arms: {', '.join(study.arms)}.")
+        raise SpecError(f"the study has several arms. Choose one with --only NAME: {', '.join(study.arms)}.")
     name = only or next(iter(study.arms))
     return study.replace(arms={name: lookup(study.arms, name, "arm")})
 
@@ -41,10 +41,9 @@ def keep_one_arm(study: StudySpec, only: str | None) -> StudySpec:
 
 
 def resolve(study: StudySpec, data: DataSummary) -> ResolvedStudy:
-    """The study with its task filled in, an arm for every placement of `targets: auto` and, where there is a new head,
-    the `head` arm that tunes its rate.
+    """The study with its task, an arm for every placement of `targets: auto`, and a `head` arm for a new head.
 
-    Raises SpecError where the runs are too short for short trials.
+    Raises SpecError if the runs are too short for short trials.
     """
     return completed(study, data.task, data.arms, num_steps(study, data))
 
@@ -55,7 +54,7 @@ def resolve_as_planned(study: StudySpec, plan: StudyPlan) -> ResolvedStudy:
 
 
 def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: int | None) -> ResolvedStudy:
-    """The study with its task and the arms that nobody wrote down.
+    """The study with its task and the implied arms.
 
     `arms`: what each of them trains, those of every placement included; `steps`: of a run, None: not known.
     """
@@ -64,7 +63,7 @@ def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: in
     if study.tuning.search == "short" and steps is not None and steps < MIN_STEPS_FOR_SHORT_TRIALS:
         raise SpecError(
             f"tuning.search: short needs runs of at least {MIN_STEPS_FOR_SHORT_TRIALS} optimizer steps, but these have "
-            f"{steps}. Leave it out, or train longer (train.epochs)."
+            f"{steps}. Remove it, or train longer (train.epochs)."
         )
     study = with_head_arm(study, task)
     return ResolvedStudy.model_validate({**study.model_dump(), "task": task})
@@ -95,12 +94,13 @@ def settled_with(study: ResolvedStudy, tokens: int | Literal["auto"]) -> Resolve
 
 
 def settle(study: ResolvedStudy, records: Sequence[RunRecord], ranks: Mapping[str, int]) -> ResolvedStudy:
-    """The study with `rank: auto` replaced by the ranks that were chosen (desk/protocol/ranks.py), where they were.
+    """The study with `rank: auto` replaced by the chosen ranks (desk/protocol/ranks.py), as far as they are known.
 
-    An arm that becomes what another one is already leaves its place to that one.
+    An arm that becomes identical to another one is dropped.
 
-    The search at the new rate begins where that of the highest rank ended: with alpha / rank the best rate hardly
-    depends on the rank, else it goes with sqrt(1 / (scale * rank)) as in `centre`. `records` are current.
+    The search at the new rank starts where that of the highest rank ended. With alpha / rank the best rate hardly
+    depends on the rank; otherwise it is proportional to sqrt(1 / (scale * rank)), as in `centre`.
+    `records` are current.
     """
     rates = selected_rates(study, records)
     arms = dict(study.arms)
@@ -116,6 +116,6 @@ def settle(study: ResolvedStudy, records: Sequence[RunRecord], ranks: Mapping[st
 
 
 def twin(arms: Mapping[str, Method], name: str, method: LoraMethod) -> str | None:
-    """The arm that is what the named one becomes as `method`, and takes its place; None: there is none."""
+    """The arm that is identical to the named one as `method` and replaces it; None: there is none."""
     wanted = same_arm(method)
     return next((other for other, arm in arms.items() if other != name and same_arm(arm) == wanted), None)

@@ -1,11 +1,11 @@
-"""Which runs come next: a pure function of the study and its records (protocol: docs/reference/protocol.md).
+"""The runs that come next, as a pure function of the study and its records (protocol: docs/reference/protocol.md).
 
 Base first; for a new classification head its learning rate next (on the `head` arm, shared by every arm);
 then the learning-rate search of every arm by one rule; then confirmation with fresh seeds, in blocks of one
-seed with the order of the arms rotated, so that a drift of the machine is no difference between arms.
-All arms are confirmed up to the first look; up to a second one only those that were undecided at the first, with
-what they are compared with. A run that the machine lost is made once more; an arm that does not fit in memory takes no
-part, and the study goes on without it.
+seed with the order of the arms rotated, so that machine drift does not become a difference between arms.
+All arms are confirmed up to the first look; up to a second one only those still undecided at the first, with the arms
+they are compared with. A run that was lost is repeated once. An arm that does not fit in memory is excluded, and the
+study continues without it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,9 +23,9 @@ from tunewise.spec.resolved import ResolvedStudy
 
 
 def current(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records that belong to this very study, under its names of the arms; stale ones are left out.
+    """The records that belong to this study, under its names of the arms; stale ones are left out.
 
-    A record belongs if its run, drafted anew from today's study and data, has the same id. With a new head it
+    A record belongs if its run, drafted again from today's study and data, has the same id. With a new head it
     must also have used the head rate that the `head` arm's trials chose; a trial must be one that the search makes.
     """
     draft = Drafts(study, data)
@@ -41,7 +41,7 @@ def current(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord
 def _searched(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records without trials that the search of their arm would not have made."""
     found = {arm: found for arm in study.arms if (found := arm_search(study, data, records, arm))}
-    # a rate may be waiting for some of its seeds alone
+    # a rate may be waiting for only some of its seeds
     asked = {("tune", arm): of_arm.tried + of_arm.waiting for arm, of_arm in found.items()}
     asked |= {("short", arm): of_arm.tried_short + of_arm.waiting_short for arm, of_arm in found.items()}
     return [
@@ -54,10 +54,10 @@ def _searched(study: ResolvedStudy, data: DataSummary, records: Sequence[RunReco
 def next_runs(
     study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str]
 ) -> list[RunSpec]:
-    """The runs that can be started now; empty when the study is complete, or its first look is and nothing undecided.
+    """Runs that can start now; empty if the study is complete, or its first look is and nothing is undecided.
 
-    `records` are `current`. `undecided` are the arms whose verdict at the first look was open;
-    before that look is complete nobody can know them, and they are not looked at.
+    `records` are `current`. `undecided` are the arms whose verdict at the first look was open; before that look is
+    complete they are not known and not used.
     """
     ended = [record for record in records if record.status != "failed" or record.attempts >= MAX_ATTEMPTS]
     draft = Drafts(study, data)

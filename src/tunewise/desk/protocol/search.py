@@ -1,11 +1,11 @@
-"""The search for the learning rate: one rule for every arm, a pure function of the losses found so far.
+"""The learning-rate search: one rule for every arm, a pure function of the losses so far.
 
-Rates `tuning.spacing` apart around a centre; while the best is at an edge, one more beyond it; then the two
-half-steps (the square root of the spacing, 1.7 for 3) around the best, up to `tuning.cap` trials of full length.
-With `tuning.search: short` every rate of the grid first runs a short but complete schedule, and the trials of full
-length begin with the best of these and its two neighbours, which takes the place of the half-steps.
+It starts with rates `tuning.spacing` apart around a center. While the best one is at an edge, it adds one beyond. Then
+it adds the two half-steps (the square root of the spacing, 1.7 for 3) around the best, up to `tuning.cap` full-length
+trials. With `tuning.search: short`, every rate of the grid first runs a short but complete schedule. The full-length
+trials then start with the best of these and its two neighbors, instead of half-steps.
 
-Losses are what selection minimises; None stands for a rate at which training diverged.
+Losses are what selection minimizes; None means that training diverged at this rate.
 """
 
 import math
@@ -19,7 +19,7 @@ Result = TypeVar("Result")  # of a trial
 
 
 class Search(NamedTuple):
-    """How far the search of an arm is."""
+    """State of the search of an arm."""
 
     tried: list[float]  # full-length trials that the rule asked for and that were made
     waiting: list[float]  # those to make next
@@ -28,7 +28,7 @@ class Search(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """True if no trial is left to make."""
+        """Whether no trial is left to run."""
         return not self.waiting and not self.waiting_short
 
 
@@ -39,10 +39,10 @@ def search(
     short_results: Mapping[float, Result],
     losses_of: Callable[[Mapping[float, Result]], Losses],
 ) -> Search:
-    """The rule followed from its beginning, as far as the results reach.
+    """Apply the rule from the start, as far as results exist.
 
-    So trials left over from another centre or cap change nothing, and a lost trial is made again. `losses_of` is
-    asked of the trials that were made up to a decision, because what counts as a tie depends on the best of them.
+    So trials left over from another center or cap have no effect, and a lost trial is repeated. `losses_of` is called
+    with the trials made before a decision, because ties depend on the best of them.
     """
     places: Sequence[int] = first_places(tuning)
     tried_short: list[float] = []
@@ -52,7 +52,9 @@ def search(
         if missing := [rate for rate in grid if rate not in short_results]:
             return Search([], [], tried_short, missing)
         best = best_rate(losses_of({rate: short_results[rate] for rate in grid}))
-        centre = places[0] if best is None else grid[best]  # everything diverged: the lowest is the nearest to training
+        centre = (
+            places[0] if best is None else grid[best]
+        )  # everything diverged: the lowest rate is the most likely to train
         places = range(centre - 1, centre + 2)
     tried: list[float] = []
     while wanted := next_rates(tuning, middle, places, losses_of({rate: results[rate] for rate in tried})):
@@ -63,21 +65,21 @@ def search(
 
 
 def first_places(tuning: TuningSpec) -> range:
-    """The places of the grid that the search begins with, 0 being the centre."""
+    """The grid places that the search starts with; 0 is the center."""
     half = (tuning.rates - 1) // 2
     return range(-half, tuning.rates - half)
 
 
 def grid_rate(tuning: TuningSpec, middle: float, place: float) -> float:
-    """The rate `place` places above the centre, rounded to 3 digits so that it prints as it is."""
+    """The rate `place` places above the center, rounded to 3 digits so that it prints exactly."""
     return float(f"{middle * tuning.spacing**place:.3g}")
 
 
 def next_rates(tuning: TuningSpec, middle: float, places: Sequence[int], losses: Losses) -> list[float]:
-    """Full-length trials to make after those in `losses`, which began at `places`; empty when the search is over.
+    """Full-length trials to run after those in `losses`, which started at `places`; empty when the search is over.
 
-    A diverged rate is worse than any, so it closes its edge. Only where nothing trained to the end the search goes
-    on, and down: a rate too high is the one cause of it that a search can cure.
+    A diverged rate is worse than any other, so it closes its edge. Only if no trial finished does the search continue
+    downward: too high a rate is the only cause that a search can fix.
     """
     begin = [grid_rate(tuning, middle, place) for place in places]
     if missing := [rate for rate in begin if rate not in losses]:
@@ -101,7 +103,7 @@ def next_rates(tuning: TuningSpec, middle: float, places: Sequence[int], losses:
 
 
 def _half_steps(tuning: TuningSpec, middle: float, place: int, losses: Losses) -> list[float]:
-    """The rates half a place beside the best one; where the cap leaves room for one, that towards the better side."""
+    """The rates half a place from the best one; if the cap allows only one, that on the better side."""
 
     def side_loss(side: int) -> float:
         loss = losses[grid_rate(tuning, middle, place + side)]
@@ -113,19 +115,19 @@ def _half_steps(tuning: TuningSpec, middle: float, place: int, losses: Losses) -
 
 
 def best_rate(losses: Losses) -> float | None:
-    """The rate with the lowest loss, of equals the lowest rate; None where nothing trained to the end."""
+    """The rate with the lowest loss, the lowest rate among equals; None if no trial finished."""
     finished = {rate: loss for rate, loss in losses.items() if loss is not None}
     return min(finished, key=lambda rate: (finished[rate], rate)) if finished else None
 
 
 def brackets_best(losses: Losses) -> bool:
-    """True if worse (or diverged) rates were tried on both sides of the best one."""
+    """Whether worse (or diverged) rates were tried on both sides of the best one."""
     best = best_rate(losses)
     return best is not None and min(losses) < best < max(losses)
 
 
 def bracket(losses: Losses) -> tuple[float, float] | None:
-    """The rates next to the best one, both tried and worse (or diverged); None where it is an edge of those tried."""
+    """The rates next to the best one, both tried and worse (or diverged); None if the best is an edge."""
     best = best_rate(losses)
     if best is None or not brackets_best(losses):
         return None
@@ -134,10 +136,10 @@ def bracket(losses: Losses) -> tuple[float, float] | None:
 
 
 def headroom(losses: Losses) -> float | None:
-    """How much lower the loss might be at the best rate between those tried, in units of the loss, never negative.
+    """Possible gain from the best rate between those tried, in units of the loss, never negative.
 
-    The best loss minus the minimum of the parabola in log rate through the best and its two neighbours. None where
-    there is no such parabola: the best is at an edge, or a neighbour diverged.
+    The best loss minus the minimum of the parabola in log rate through the best and its two neighbors. None without
+    such a parabola: the best is at an edge, or a neighbor diverged.
     """
     best, beside = best_rate(losses), bracket(losses)
     if best is None or beside is None:
@@ -146,8 +148,8 @@ def headroom(losses: Losses) -> float | None:
     at_best, at_below, at_above = losses[best], losses[below], losses[above]
     if at_best is None or at_below is None or at_above is None:
         return None
-    # y = curvature x^2 + slope x through (0, 0), (-left, rise_left), (right, rise_right): its minimum lies slope^2 /
-    # (4 curvature) below 0, and between the neighbours, because both rises are at least 0
+    # y = curvature x^2 + slope x through (0, 0), (-left, rise_left), (right, rise_right): its minimum is slope^2 /
+    # (4 curvature) below 0 and between the neighbors, because both rises are at least 0
     left, right = math.log(best / below), math.log(above / best)
     per_left, per_right = (at_below - at_best) / left, (at_above - at_best) / right
     curvature = (per_left + per_right) / (left + right)

@@ -1,4 +1,4 @@
-"""The learning-rate trials of every arm, and the rate that they choose."""
+"""Learning-rate trials of every arm, and the chosen rate."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ TRIALS: tuple[Role, ...] = ("tune", "short")
 
 
 class Trial(NamedTuple):
-    """One learning-rate trial, as far as its runs ended; `evaluation` is None where a run was lost or diverged."""
+    """One learning-rate trial, over the runs that ended; `evaluation` is None if a run was lost or diverged."""
 
     rate: float
     evaluation: Evaluation | None  # pooled over the search seeds
@@ -24,12 +24,12 @@ class Trial(NamedTuple):
 
 
 def selected_evaluation(record: RunRecord) -> Evaluation | None:
-    """The evaluation on valid whose weights the run's scores speak of."""
+    """The validation result of the checkpoint that the run's scores are from."""
     return next((e for e in record.evaluations if e.step == record.selected_step), None)
 
 
 def arm_search(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], arm: str) -> Search | None:
-    """How far the search of an arm is; None where nothing is trained."""
+    """State of the search of an arm; None if nothing is trained."""
     method = study.trained_arms.get(arm)
     if method is None:
         return None
@@ -37,26 +37,26 @@ def arm_search(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRec
     full, short = ({trial.rate: trial.evaluation for trial in whole[role]} for role in TRIALS)
     if not fits(records, arm):  # another rate would need as much memory
         return Search(list(full), [], list(short), [])
-    if method.rates is not None:  # these alone, and a fairness finding says so
+    if method.rates is not None:  # only these, and a fairness finding reports it
         tried = [rate for rate in method.rates if rate in full]
         return Search(tried, [rate for rate in method.rates if rate not in full], [], [])
     return search(study.tuning, centre(study, data, method), full, short, selection_losses)
 
 
 def shared_head_rate(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
-    """The learning rate of new weights in every arm; None where there are none, or while it is not known."""
+    """The learning rate of new weights in every arm; None if there are none or it is not yet known."""
     if not data.num_new_parameters:
         return None
     return study.train.head_learning_rate or selected_rates(study, records).get(study.reference_arm)
 
 
 def fits(records: Sequence[RunRecord], arm: str) -> bool:
-    """False if some run of an arm needed more memory than the machine has, so that it takes no part."""
+    """Whether every run of an arm fit in memory; otherwise the arm is excluded."""
     return not any(r.spec.arm == arm and r.status == "out-of-memory" for r in records)
 
 
 def trials(records: Sequence[RunRecord], arm: str, role: Role = "tune") -> list[Trial]:
-    """The learning-rate trials of an arm that ended, by rising rate: those of full length, or the `short` ones."""
+    """Finished learning-rate trials of an arm in order of rate: full-length ones, or the `short` ones."""
     by_rate: dict[float, dict[int, RunRecord]] = {}  # rate -> seed -> run
     for record in records:
         spec = record.spec
@@ -72,7 +72,7 @@ def _trial(rate: float, runs: Sequence[RunRecord]) -> Trial:
 
 
 def seed_losses(records: Sequence[RunRecord], arm: str) -> dict[int, dict[float, float]]:
-    """What the full-length trials of an arm reached: search seed -> rate -> loss, of those that trained to the end."""
+    """Losses of an arm's finished full-length trials: search seed -> rate -> loss."""
     found: dict[int, dict[float, float]] = {}
     for record in records:
         spec = record.spec
@@ -83,36 +83,36 @@ def seed_losses(records: Sequence[RunRecord], arm: str) -> dict[int, dict[float,
 
 
 def selection_loss(record: RunRecord) -> float:
-    """What selection minimises, of the run's selected weights; infinite where nothing was selected."""
+    """The loss that selection minimizes, of the selected weights; infinite if nothing was selected."""
     evaluation = selected_evaluation(record)
     return math.inf if evaluation is None else evaluation.selection_loss
 
 
 def trial_losses(found: Sequence[Trial]) -> dict[float, float | None]:
-    """What the search minimises, by rate; None where the trial diverged or failed: the search goes past neither."""
+    """The loss that the search minimizes, by rate; None if the trial diverged or failed."""
     return selection_losses({trial.rate: trial.evaluation for trial in found})
 
 
 def measured_losses(found: Sequence[Trial]) -> dict[float, float | None]:
-    """Like `trial_losses` without the failed trials, which say nothing about their rates."""
+    """Like `trial_losses`, without failed trials, which are not informative about their rates."""
     return trial_losses([trial for trial in found if trial.status not in LOST])
 
 
 def selected_rates(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, float]:
-    """The best tried rate of every arm that has one, and fits in memory."""
+    """The best rate tried of every arm that has one and fits in memory."""
     best = {arm: best_rate(trial_losses(trials(records, arm))) for arm in study.arms if fits(records, arm)}
     return {arm: rate for arm, rate in best.items() if rate is not None}
 
 
 def chosen_trials(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> list[RunRecord]:
-    """The full-length trials of an arm at its best tried rate, one for every search seed; none without a rate."""
+    """Full-length trials of an arm at its best rate, one per search seed; empty without a rate."""
     rate = selected_rates(study, records).get(arm)
     return [r for r in records if rate and (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
 
 
 def is_bracketed(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> bool:
-    """True if worse (or diverged) rates were tried on both sides of the chosen one, or nothing is trained.
+    """Whether worse (or diverged) rates were tried on both sides of the chosen one, or nothing is trained.
 
-    A failed trial is no worse rate: nobody knows what it would have reached.
+    A failed trial does not count as worse, because its result is not known.
     """
     return not study.arms[arm].is_trained or brackets_best(measured_losses(trials(records, arm)))

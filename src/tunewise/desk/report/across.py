@@ -1,4 +1,4 @@
-"""Several studies side by side: one row per arm, where the studies measured the same thing; else a refusal."""
+"""Compare several studies in one table, a row per arm, if they measured the same thing; otherwise refuse."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ class Row(Frozen):
     arm: str
     metric: str
     quality: MetricSummary | None
-    outcome: str | None  # against full fine-tuning, within its own study
+    outcome: str | None  # vs. full fine-tuning, within its own study
     learning_rate: float | None
     trainable_parameters: int | None
     train_seconds: float | None
@@ -33,13 +33,13 @@ class Row(Frozen):
 
 
 class SideBySide(Frozen):
-    """Rows that may be read together, and what a reader must know of them."""
+    """Rows that may be compared, and remarks on their limits."""
 
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
 
 
-# What must be equal for two scores to be the same measurement.
+# What must be equal for two scores to be comparable.
 SAME_MEASUREMENT: dict[str, Callable[[Report], Any]] = {
     "task": lambda report: report.study.task,
     "metric": lambda report: report.study.primary_metric,
@@ -49,7 +49,7 @@ SAME_MEASUREMENT: dict[str, Callable[[Report], Any]] = {
     "library versions": lambda report: report.data.inputs.versions,
 }
 
-# What may differ, but explains a difference between arms of different studies as well as the arms do.
+# What may differ, but could explain a difference between arms of different studies.
 SAME_TREATMENT: dict[str, Callable[[Report], Any]] = {
     "training": lambda report: yaml.safe_load(report.study.resolved)["train"],
     "tuning": lambda report: yaml.safe_load(report.study.resolved)["tuning"],
@@ -63,20 +63,20 @@ SAME_TREATMENT: dict[str, Callable[[Report], Any]] = {
 def side_by_side(reports: Mapping[str, Report]) -> SideBySide:
     """The arms of all studies (folder -> report), if they were scored on the same data with the same base.
 
-    Raises StudyError that names every difference which makes the scores another measurement.
+    Raises StudyError naming every difference that makes the scores incomparable.
     """
     if reasons := _differences(reports, SAME_MEASUREMENT):
         raise StudyError(
-            f"these studies cannot stand side by side, because what they measure differs: {'; '.join(reasons)}. "
-            "Report them one by one, or run the arms on the same data and base."
+            f"these studies cannot be compared, because they differ in what they measure: {'; '.join(reasons)}. "
+            "Report them one by one, or run all arms on the same data and base."
         )
-    remarks = [f"Not the same in all studies: {reason}." for reason in _differences(reports, SAME_TREATMENT)]
+    remarks = [f"The studies differ in {reason}." for reason in _differences(reports, SAME_TREATMENT)]
     rows = [row for source, report in reports.items() for row in _rows(source, report)]
     return SideBySide(rows=tuple(rows), remarks=tuple(remarks))
 
 
 def _differences(reports: Mapping[str, Report], aspects: Mapping[str, Callable[[Report], Any]]) -> list[str]:
-    """'metric (a: nll, b: accuracy)' for every aspect that is not the same in all reports."""
+    """'metric (a: nll, b: accuracy)' for every aspect that differs between reports."""
     found = []
     for name, of in aspects.items():
         values = {source: of(report) for source, report in reports.items()}
@@ -87,7 +87,7 @@ def _differences(reports: Mapping[str, Report], aspects: Mapping[str, Callable[[
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as text; of sections only the keys that differ, of hashes only the beginning."""
+    """Values as text; for sections only the keys that differ, for hashes only the beginning."""
     if all(isinstance(value, dict) for value in values.values()):
         keys = {key for value in values.values() for key in value}
         differing = sorted(key for key in keys if len({str(value.get(key)) for value in values.values()}) > 1)
@@ -127,9 +127,11 @@ def _rows(source: str, report: Report) -> list[Row]:
 
 
 def print_side_by_side(together: SideBySide, console: Console) -> None:
-    """Print rows and remarks; text from files is printed as it is, never as markup."""
+    """Print rows and remarks; text from files is printed verbatim, never as markup."""
     columns = ("arm", "quality", "verdict", "trained", "time, disk")
-    print_rows(console, "side by side", columns, [_cells(row) for row in together.rows], _caption(together.rows))
+    print_rows(
+        console, "comparison of studies", columns, [_cells(row) for row in together.rows], _caption(together.rows)
+    )
     for remark in together.remarks:
         console.print(Text(f"- {remark}"))
 
@@ -145,11 +147,13 @@ def _cells(row: Row) -> tuple[Text, ...]:
     return (
         Text(row.arm).append(f"\n{row.source}", style="not bold dim"),
         quality,
-        Text(row.outcome or numbers.MISSING),
+        Text(wording.OUTCOMES[row.outcome] if row.outcome else numbers.MISSING),
         trained,
         Text(numbers.duration(row.train_seconds)).append(f"\n{numbers.size(row.saved_bytes)}", style="not bold dim"),
     )
 
 
 def _caption(rows: Sequence[Row]) -> str:
-    return f"quality: {', '.join(dict.fromkeys(row.metric for row in rows))} on test; verdicts hold within a study"
+    return (
+        f"quality: {', '.join(dict.fromkeys(row.metric for row in rows))} on the test set; verdicts hold within a study"
+    )

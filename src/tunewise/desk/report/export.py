@@ -1,4 +1,4 @@
-"""The records of studies as one flat table, a row per run, for pandas, R or a spreadsheet."""
+"""Export the records of studies as one flat table, a row per run, for pandas, R or a spreadsheet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +17,14 @@ from tunewise.storage.disk import require_output, write_output
 from tunewise.storage.ledger import Ledger
 
 FORMATS = (".csv", ".parquet")
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # full-width signs count as well
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # full-width signs are evaluated as well
 
 
 def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
-    """The number of runs written to `path` (.csv or .parquet); every stored run of every study, stale ones too.
+    """Write every stored run of every study, including stale ones, to `path` (.csv or .parquet); return their number.
 
-    Seconds are wall-clock, sizes bytes; a column is empty where a run has no such number. Metrics named `test_*` are
-    of the test split. Raises StudyError for another suffix, damaged records, or a folder that cannot be written.
+    Seconds are wall-clock time, sizes are bytes; a column is empty if a run has no such number. Metrics named `test_*`
+    are from the test split. Raises StudyError for another suffix, damaged records, or a folder that cannot be written.
     """
     check_path(path)
     rows = [_row(name, ledger, record) for name, ledger in ledgers.items() for record in ledger.records()]
@@ -37,14 +37,14 @@ def export_records(ledgers: Mapping[str, Ledger], path: Path) -> int:
 
 
 def check_path(path: Path) -> None:
-    """Raises StudyError where records cannot be written to `path`, before anything is."""
+    """Raise StudyError if records cannot be written to `path`, before anything is written."""
     require_output(path, *FORMATS)
     if not path.absolute().parent.is_dir():
-        raise StudyError(f"cannot write {path}: give the name of a file, in a folder that exists.")
+        raise StudyError(f"cannot write {path}: its folder does not exist. Create it, or choose another path.")
 
 
 def as_text(table: pa.Table) -> pa.Table:
-    """The table with an apostrophe before every text that a spreadsheet would compute (OWASP, "CSV Injection")."""
+    """The table with an apostrophe before every text that a spreadsheet would evaluate (OWASP, "CSV Injection")."""
     columns = {
         name: [f"'{text}" if text and text.startswith(FORMULA) else text for text in column.to_pylist()]
         if pa.types.is_string(column.type)

@@ -1,4 +1,4 @@
-"""Results of huggingface/peft's method_comparison suite as rows of the table that stands side by side."""
+"""Read results of huggingface/peft's method_comparison suite as rows of the comparison table."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ class _TrainInfo(Frozen, extra="ignore"):
     num_trainable_params: int
     metrics: tuple[dict[str, float | int | None], ...]
     accelerator_memory_max: int | None = None
-    cuda_memory_max: int | None = None  # what older results call it
+    cuda_memory_max: int | None = None  # its name in older results
 
 
 class _TrainConfig(Frozen, extra="ignore"):
@@ -38,21 +38,21 @@ class _PeftResult(Frozen, extra="ignore"):
 
 
 def peft_result(path: Path) -> tuple[Row, str]:
-    """The row of one result JSON of huggingface/peft's method_comparison/MetaMathQA, and a remark on what it is.
+    """The row of one result JSON of huggingface/peft's method_comparison/MetaMathQA, and a remark on its limits.
 
-    Accuracy is that on its own test set (GSM8K), from one seed at one learning rate, without an interval; memory is
-    what the accelerator reserved over the whole process. Raises StudyError for any other file.
+    Accuracy is from the suite's own test set (GSM8K), one seed and one learning rate, without an interval. Memory is
+    the amount that the accelerator reserved over the whole process. Raises StudyError for any other file.
     """
     try:
         result = _PeftResult.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise StudyError(
-            f"{path} is no result of peft's method_comparison suite. Give the JSON file that its run wrote."
+            f"{path} is not a result of peft's method_comparison suite. Give the JSON file that a run of it wrote."
         ) from error
     info, config = result.train_info, result.run_info.train_config
     tested = [m["test accuracy"] for m in info.metrics if m.get("test accuracy") is not None]
     if info.status != "success" or not tested:
-        raise StudyError(f"{path} holds no test accuracy (status: {info.status}). Give the result of a finished run.")
+        raise StudyError(f"{path} has no test accuracy (status: {info.status}). Give the result of a finished run.")
     accuracy = tested[-1]
     row = Row(
         source=path.name,
@@ -67,7 +67,7 @@ def peft_result(path: Path) -> tuple[Row, str]:
         saved_bytes=info.file_size,
     )
     remark = (
-        f"{path.name}: {config.model_id} on the suite's own data, one seed ({config.seed}), one learning rate, no "
-        "interval; not the same measurement as any study here."
+        f"{path.name}: {config.model_id} on the suite's own data, with one seed ({config.seed}), one learning rate and "
+        "no interval. It is not the same measurement as any study here."
     )
     return row, remark

@@ -1,4 +1,4 @@
-"""The rows of the report's tables, in words."""
+"""Rows of the report's tables as text."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ class PlannedRow(NamedTuple):
     """One arm as planned and as measured."""
 
     arm: str
-    train_seconds: tuple[str, str]  # planned, and measured over planned
+    train_seconds: tuple[str, str]  # planned, then measured over planned
     above_start_bytes: tuple[str, str]
     step_bytes: str
 
 
 def planned_rows(report: Report) -> list[PlannedRow]:
-    """What the plan said of every arm that was planned, and how far it was out."""
+    """Planned time and memory of every planned arm, with the measured values relative to them."""
     return [
         PlannedRow(
             arm=arm.name,
@@ -35,18 +35,18 @@ def planned_rows(report: Report) -> list[PlannedRow]:
 
 
 def _over(measured: float | None, planned: float | None) -> str:
-    """'measured 1.08×' of what was planned; nothing where one of the two is missing."""
+    """'measured 1.08×' of the plan; empty if one of the two is missing."""
     return "" if measured is None or not planned else f"measured {ratio(measured / planned)}"
 
 
 def planned(report: Report) -> str:
-    """One line on what was planned and what came of it; nothing where nothing was planned."""
-    told = [
-        f"{row.arm} {row.train_seconds[0]} a run ({row.train_seconds[1] or 'not run'}), {row.above_start_bytes[0]} "
+    """One line on planned and measured time and memory; empty if nothing was planned."""
+    parts = [
+        f"{row.arm} {row.train_seconds[0]} per run ({row.train_seconds[1] or 'not run'}), {row.above_start_bytes[0]} "
         f"({row.above_start_bytes[1] or 'not measured'})"
         for row in planned_rows(report)
     ]
-    return f"planned: {'; '.join(told)}" if told else ""
+    return f"planned: {'; '.join(parts)}" if parts else ""
 
 
 class RankRow(NamedTuple):
@@ -54,7 +54,7 @@ class RankRow(NamedTuple):
 
     rank: int
     parameters: str
-    value: str  # cut down to it, with its difference from the highest rank ...
+    value: str  # after truncation to it, with its difference from the highest rank ...
     difference: str
     within: str  # ... and whether that is within the margin
     spread: str  # its parameters spread over the modules ...
@@ -64,7 +64,7 @@ class RankRow(NamedTuple):
 
 
 def rank_rows(view: RankView) -> list[RankRow]:
-    """A row for every rank that was cut down to or trained: what is not there is a dash."""
+    """A row for every rank that was truncated to or trained; missing values are dashes."""
     cut, spread = ({p.rank: p for p in view.points if p.spread == kind} for kind in (False, True))
     direct = {point.rank: point for point in view.direct if point.value is not None}
     rows = []
@@ -88,7 +88,7 @@ def rank_rows(view: RankView) -> list[RankRow]:
 
 
 class ExtractedRow(NamedTuple):
-    """One adapter in the table of what was cut out of full fine-tuning."""
+    """One row in the table of adapters extracted from full fine-tuning."""
 
     adapter: str
     cut: str
@@ -101,7 +101,7 @@ class ExtractedRow(NamedTuple):
 
 
 def extracted_rows(view: LowRankView) -> list[ExtractedRow]:
-    """A row for every adapter that was cut out, the whole change of its targets last."""
+    """A row for every extracted adapter, the whole change of its targets last."""
     return [
         ExtractedRow(
             adapter=f"{one.targets}, {'whole change' if one.rank is None else f'rank {one.rank}'}",

@@ -1,109 +1,157 @@
-"""A verdict in words: one sentence that says what was found, how sure it is, on how much evidence, what it means."""
+"""Sentences for a verdict: the answer, its size and interval, what it means for the margin, then the evidence."""
 
-from tunewise.desk.statistics.metrics import Metric, metric_named
+from collections.abc import Sequence
+
+from tunewise.desk.fairness.finding import count, listed
+from tunewise.desk.report import wording
+from tunewise.desk.statistics.metrics import metric_named
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_SEEDS, Needed
-from tunewise.desk.statistics.verdict import Verdict
+from tunewise.desk.statistics.verdict import Lean, Verdict
+
+HEADS = {"better": "Better", "as good": "As good within the margin", "worse": "Worse", "undecided": "Inconclusive"}
+LEANS: dict[Lean, str] = {
+    "leans better": "lean toward better",
+    "leans worse": "lean toward worse",
+    "no lean": "lean neither way",
+}
+SHOWN_UNITS = 3  # that carry the quality loss; report.json has ten
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict in one sentence: what was found, how sure it is, on how much evidence, and what it means."""
-    head = {
-        "better": f"{verdict.arm} is better than {verdict.against}",
-        "as good": f"{verdict.arm} is as good as {verdict.against} within the margin",
-        "worse": f"{verdict.arm} is worse than {verdict.against} by more than the margin",
-        "undecided": f"{verdict.arm} against {verdict.against} is undecided",
-    }[verdict.outcome]
-    metric = metric_named(verdict.metric)
-    better = "higher" if metric.higher_is_better else "lower"
-    units = _count(verdict.num_units, "test unit")
-    if verdict.num_rows != verdict.num_units:
-        units += f" of {_count(verdict.num_rows, 'row')}"
-    text = (
-        f"At the learning rates found, {head}: its {metric.label} differs by {_signed(metric, verdict.difference)} "
-        f"{metric.difference_unit} ({_interval_text(verdict, metric)}, {better} is better; "
-        f"{_count(verdict.num_seeds, 'seed')}, {units}), {_meaning(verdict)}."
-    )
-    return " ".join((text, *_lost_runs(verdict)))
+    """The verdict in sentences: answer and size, meaning for the margin, evidence, runs that were lost."""
+    head = "Verdict withheld" if verdict.blocked_by else HEADS[verdict.outcome]
+    meaning = _meaning(verdict)
+    joint = ", " if meaning.startswith("and ") else ". "
+    return " ".join((f"{head}: {_finding(verdict)}{joint}{meaning}.", _evidence(verdict), *_lost_runs(verdict)))
 
 
-def _lost_runs(verdict: Verdict) -> list[str]:
-    """A sentence on runs that diverged and one on seeds that were left out, where there are any."""
-    said = []
-    if verdict.diverged_runs:
-        counts = [f"{count} of {verdict.num_seeds} runs of {arm}" for arm, count in verdict.diverged_runs.items()]
-        said.append(f"Counted as they were scored: {' and '.join(counts)} that diverged.")
-    if lost := verdict.dropped_seeds:
-        seeds = ("seed " if len(lost) == 1 else "seeds ") + ", ".join(map(str, lost))
-        said.append(f"Left out of every arm, because the machine lost a run of it: {seeds}.")
-    return said
+def _finding(verdict: Verdict) -> str:
+    """'lora is worse than full fine-tuning by 0.0340 nats per supervised token (NLL; 95% CI 0.0155 to 0.0508)'."""
+    metric, full = metric_named(verdict.metric), _full(verdict.against)
+    ends = wording.size_interval(verdict)
+    interval = "no interval" if ends is None else f"{verdict.confidence * 100:.4g}% CI {ends}"
+    evidence = f"({metric.label}; {interval})"
+    if not wording.has_direction(verdict):
+        by = wording.difference(verdict.metric, verdict.difference)
+        return f"{verdict.arm} differs from {full} by {by} {metric.difference_unit} {evidence}"
+    size = f"{wording.figure(verdict.metric, abs(verdict.difference))} {metric.difference_unit}"
+    side = wording.side(verdict.metric, verdict.difference)
+    is_shown = verdict.outcome in ("better", "worse") or bool(verdict.remark and "worse" in verdict.remark)
+    if side is None:
+        return f"{verdict.arm} scored the same as {full} {evidence}"
+    if is_shown:
+        return f"{verdict.arm} is {side} than {full} by {size} {evidence}"
+    return f"{verdict.arm} scored {side} than {full} by {size} {evidence}"
 
 
-def what_would_decide(need: Needed) -> str:
-    """A sentence: what a new study needs to decide; never a permission to add runs to this one."""
-    promise = "If the arms were truly equal, a new study would say so in 80 % of cases with"
-    if need.kind == "seeds":
-        units = _count(need.beside, "test unit")
-        beyond = f"more than {MOST_SEEDS}"
-        ends = " to ".join(beyond if end is None else f"{end:,}" for end in (need.fewest, need.most))
-        return f"{promise} about {need.likely} seeds ({ends}) on {units}."
-    no_seeds = f"Up to {MOST_SEEDS} seeds would not decide on these test units."
-    if need.likely is None:
-        at_best = "" if need.fewest is None else f" (at best {need.fewest:,})"
-        return f"{no_seeds} Nor would any number of units with {need.beside} seeds{at_best}."
-    at_worst = "at worst no number would do" if need.most is None else f"at worst {need.most:,}"
-    ends = f"at best {need.fewest:,}, {at_worst}"
-    return f"{no_seeds} {promise} about {need.likely:,} test units ({ends}) and {need.beside} seeds."
+def _full(against: str) -> str:
+    return "full fine-tuning" if against == "full" else against
 
 
 def _meaning(verdict: Verdict) -> str:
-    margin = f"the declared margin ({verdict.margin})"
+    margin = _your_margin(verdict)
     if verdict.outcome == "better":
-        return f"so it is better even at the unfavourable end of the interval, without any use of {margin}"
+        return f"It is better even at the unfavorable end of the interval, so {margin} was not needed"
     if verdict.outcome == "worse":
-        return f"so the loss is beyond {margin}"
+        return f"The loss exceeds {margin}"
     if verdict.outcome == "as good" and verdict.remark == "measurably worse, within the margin":
-        return f"so it is measurably worse, but a loss beyond {margin} is ruled out"
+        return f"The loss is measurable, but a loss beyond {margin} is ruled out"
     if verdict.outcome == "as good":
-        return f"so a loss beyond {margin} is ruled out"
+        return f"A loss beyond {margin} is ruled out"
     if verdict.remark == "worse than full, by how much is open":
-        return f"so it is worse, but whether beyond {margin} is open"
+        is_short = margin.endswith(verdict.margin)  # without a parenthesis of its own
+        return f"{'and w' if is_short else 'W'}e cannot tell whether that exceeds {margin}"
+    lean = LEANS[verdict.lean] if verdict.lean else LEANS["no lean"]
+    unbracketed = listed(verdict.unbracketed) if verdict.unbracketed else verdict.arm
     return {
-        "seeds": f"but it takes {MIN_SEEDS} seeds to judge {margin}: these runs only, {verdict.lean}",
-        "units": f"but it takes {MIN_UNITS} independent test units to judge {margin}",
-        "identical": f"but these are the same runs: all their differences are equal, so that {margin} is not judged",
-        "optimum not bracketed": f"but the best learning rate of {' and '.join(verdict.unbracketed)} was an edge of "
-        f"those tried and a better one may lie beyond, so that {margin} is not judged",
-        "headroom": f"but another learning rate may gain enough to turn the word: {_headroom(verdict)}",
-        "full gains nothing measurable here": f"but {verdict.against} gains nothing measurable here, so that "
-        f"{margin} means nothing",
-        "skew": f"but the harm sits in too few units ({', '.join(verdict.harmful_units[:3])}, ...) to rule out a "
-        f"loss beyond {margin}",
-        "declarations changed": f"but what was declared was changed after the first test score, so that {margin} is "
-        "not judged",
-        "blocked": f"but the comparison is not fair ({', '.join(verdict.blocked_by)}), and {margin} is not judged",
-        "interval": f"so whether a loss stays within {margin} is open",
+        "seeds": f"Judging {margin} takes at least {MIN_SEEDS} seeds. These runs alone {lean}",
+        "units": f"Judging {margin} takes at least {MIN_UNITS} independent test rows or groups",
+        "identical": f"All differences are equal, as if these were the same runs, so {margin} is not judged",
+        "optimum not bracketed": f"The best learning rate of {unbracketed} was the lowest or highest one tried, so a "
+        f"better one may exist outside that range and {margin} is not judged",
+        "headroom": f"A finer learning-rate search could gain enough to reverse the verdict: {_headroom(verdict)}",
+        "full gains nothing measurable here": f"{_full(verdict.against).capitalize()} gains nothing measurable here, "
+        f"so {margin} cannot be applied",
+        "skew": f"The quality loss comes from too few test groups ({', '.join(verdict.harmful_units[:SHOWN_UNITS])}, "
+        f"...) to rule out a loss beyond {margin}",
+        "declarations changed": f"The declarations were changed after the first test score, so {margin} is not judged",
+        "blocked": f"The comparison is not fair ({', '.join(verdict.blocked_by)}), so {margin} is not judged",
+        "interval": f"A loss beyond {margin} cannot be ruled out",
         None: "",
     }[verdict.reason]
 
 
+def _your_margin(verdict: Verdict) -> str:
+    """'your margin of 0.02 nats per supervised token'; a margin of two parts is in parentheses."""
+    return f"your margin ({verdict.margin})" if "," in verdict.margin else f"your margin of {verdict.margin}"
+
+
 def _headroom(verdict: Verdict) -> str:
-    metric = metric_named(verdict.metric)
     gains = {verdict.against: verdict.headroom_of_full, verdict.arm: verdict.headroom_of_arm}
-    return " and ".join(f"{arm} {_signed(metric, gain).lstrip('+')}" for arm, gain in gains.items() if gain)
+    return " and ".join(f"{arm} by {wording.figure(verdict.metric, gain)}" for arm, gain in gains.items() if gain)
 
 
-def _interval_text(verdict: Verdict, metric: Metric) -> str:
-    if verdict.low is None or verdict.high is None:
-        return "no interval"
-    level = f"{verdict.confidence * 100:.4g}% interval"
-    if verdict.num_compared > 1:
-        level += f" by Holm for {verdict.num_compared} arms"
-    return f"{level} {_signed(metric, verdict.low)} to {_signed(metric, verdict.high)}"
+def _evidence(verdict: Verdict) -> str:
+    """'Based on 3 seeds and 300 test rows in 53 groups, ...; Holm-adjusted for 2 comparisons.'"""
+    rows = count(verdict.num_rows, "test row")
+    if verdict.num_rows != verdict.num_units:
+        rows += f" in {count(verdict.num_units, 'group')}"
+    holm = f"; Holm-adjusted for {verdict.num_compared} comparisons" if verdict.num_compared > 1 else ""
+    return f"Based on {count(verdict.num_seeds, 'seed')} and {rows}, at the learning rates found{holm}."
 
 
-def _signed(metric: Metric, value: float) -> str:
-    return f"{value * metric.scale:+.{metric.decimals}f}".replace("-", "−")
+def _lost_runs(verdict: Verdict) -> list[str]:
+    """A sentence on runs that diverged and one on seeds that were left out, if there are any."""
+    found = []
+    if verdict.diverged_runs:
+        counts = [f"{number} of {verdict.num_seeds} runs of {arm}" for arm, number in verdict.diverged_runs.items()]
+        found.append(f"{listed(counts)} diverged; they count as scored.")
+    if lost := verdict.dropped_seeds:
+        seeds = f"Seed {lost[0]} is" if len(lost) == 1 else f"Seeds {listed([str(seed) for seed in lost])} are"
+        found.append(f"{seeds} left out of every arm because a run was lost.")
+    return found
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+# --- what would settle it
+
+
+def has_needs(verdict: Verdict) -> bool:
+    """Whether to show what a new study needs to find the arms equal; not for an arm just shown to be worse."""
+    is_worse = verdict.remark == "worse than full, by how much is open"
+    return verdict.would_decide is not None and not is_worse
+
+
+def what_would_decide(need: Needed) -> str:
+    """What a new study needs to settle the question; never a permission to add runs to this one."""
+    return f"To settle this: {_condition(need)}"
+
+
+def what_would_decide_all(needs: Sequence[tuple[str, Needed]]) -> str:
+    """The same for several arms, each named once."""
+    if len(needs) == 1:
+        arm, need = needs[0]
+        return f"To settle {arm}: {_condition(need)}"
+    parts = "; ".join(f"{arm} with {_size(need) or 'no number of seeds or test rows'}" for arm, need in needs)
+    return f"If there is truly no difference, a new study would show it with 80% probability: {parts}."
+
+
+def _condition(need: Needed) -> str:
+    limit = f"Even {MOST_SEEDS} seeds on this test set would not be enough"
+    size = _size(need)
+    if size is None:
+        at_best = "" if need.fewest is None else f" (at best {need.fewest:,})"
+        return f"{limit[0].lower()}{limit[1:]}, nor would any number of test rows with {need.beside} seeds{at_best}."
+    promise = f"if there is truly no difference, a new study with {size} would show it with 80% probability."
+    return promise if need.kind == "seeds" else f"{promise} {limit}."
+
+
+def _size(need: Needed) -> str | None:
+    """'about 5 seeds (range 4 to over 50) on this test set'; None: no number of test rows is enough."""
+    if need.likely is None:
+        return None
+    if need.kind == "seeds":
+        ends = " to ".join(f"over {MOST_SEEDS}" if end is None else f"{end:,}" for end in (need.fewest, need.most))
+        return f"about {need.likely} seeds (range {ends}) on this test set"
+    most = "at worst no number is enough" if need.most is None else f"{need.most:,} at worst"
+    ends = f"{need.fewest:,} at best, {most}"
+    return f"{need.beside} seeds and about {need.likely:,} independent test rows or groups ({ends})"

@@ -1,4 +1,4 @@
-"""report.json: the report as text with a hash of its own, so that no other word can be read from it unnoticed."""
+"""Read and write report.json, which contains a hash of its own text so that changes are noticed."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ def report_text(report: "Report") -> str:
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
-    """The content of the report that was written to `path`; None where something else is there now.
+    """The content of the report at `path`; None if it was changed since it was written.
 
-    Plain data and not a `Report`, whose types take longer to import than a list of studies takes to print.
-    Raises StudyError where the disk refuses.
+    Plain data instead of a `Report`, whose types take longer to import than a list of studies takes to print.
+    Raises StudyError if the file cannot be read.
     """
     content = read_text(path)
     text, _, seal = content.rpartition(SEAL)

@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them; a missing number is a dash, never a stand-in."""
+"""Wording of numbers and short phrases in the report; a missing number is a dash, never a stand-in."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,39 +10,38 @@ from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metrics import metric_named
 from tunewise.desk.statistics.paired import MetricSummary
-from tunewise.desk.statistics.verdict import Verdict
+from tunewise.desk.statistics.verdict import Reason, Remark, Verdict
 from tunewise.records import BETWEEN_PARTS, DataSummary
-from tunewise.records.plan import ArmPlan, StudyPlan, StudySeconds
 from tunewise.spec import TASKS, CostName, Task
-from tunewise.text.numbers import MISSING, duration, percent, rate, share, threads, whole_percent
+from tunewise.text.numbers import MISSING, percent, rate, share, threads, whole_percent
 
 
 def reproducible(device: str, num_threads: int) -> str:
-    """What the same study gives when it is made again, and what is not promised."""
-    ids = "The same study with the same versions gives the same runs (ids, data order, batches, seeds)"
+    """What is the same when the study is rerun, and what is not guaranteed."""
+    ids = "Rerunning this study with the same versions gives the same runs (ids, data order, batches, seeds)"
     if device == "cpu":
         return (
-            f"{ids} and, on a processor of this kind with {threads(num_threads)} a run, the same weights and scores to "
-            "the bit. Times and memory differ from run to run."
+            f"{ids}. On a processor of this kind with {threads(num_threads)} per run, weights and scores are also the "
+            "same bit for bit. Times and memory vary between runs."
         )
     return (
-        f"{ids}. Weights and scores are not promised to the bit on a GPU: kernels add in an order that changes from "
-        "run to run, and with the card, the driver and the libraries. Expect differences in the last digits, which "
-        "training can enlarge; other seeds differ by more. Times and memory differ, too."
+        f"{ids}. On a GPU, weights and scores are not guaranteed bit for bit, because kernels add numbers in an order "
+        "that varies between runs, cards, drivers and libraries. Expect differences in the last digits, which training "
+        "can enlarge; other seeds differ by more. Times and memory also vary."
     )
 
 
 def example_parts(data: DataSummary) -> list[tuple[str, bool]]:
-    """The first training example in its own order: parts that are read (False) or trained on (True)."""
+    """The first training example in order, as parts that are only read (False) or trained on (True)."""
     reads, learnt = data.example_prompt.split(BETWEEN_PARTS), data.example_supervised.split(BETWEEN_PARTS)
-    if len(reads) - len(learnt) not in (0, 1):  # the text itself holds it
+    if len(reads) - len(learnt) not in (0, 1):  # the text itself contains the separator
         reads, learnt = (["".join(parts)] for parts in (reads, learnt))
     pairs = itertools.zip_longest(reads, learnt)
     return [(part, bool(place)) for pair in pairs for place, part in enumerate(pair) if part]
 
 
 def figure(metric: str, value: float | None) -> str:
-    """A value of a metric as it is shown, without its unit."""
+    """A value of a metric as shown, without its unit."""
     shown = metric_named(metric)
     return MISSING if value is None else f"{value * shown.scale:.{shown.decimals}f}".replace("-", "−")
 
@@ -54,17 +53,112 @@ def difference(metric: str, value: float | None) -> str:
 
 
 def interval(metric: str, summary: MetricSummary | None) -> str:
-    """'2.4204 to 2.5234'; a dash where an end is missing."""
+    """'2.4204 to 2.5234'; a dash if an end is missing."""
     if summary is None or summary.low is None or summary.high is None:
         return MISSING
     return f"{figure(metric, summary.low)} to {figure(metric, summary.high)}"
 
 
 def signed_interval(metric: str, found: Estimate | Verdict | AtEqualQuality | None) -> str:
-    """'−0.0112 to +0.0190'; a dash where an end is missing."""
+    """'−0.0112 to +0.0190'; a dash if an end is missing."""
     if found is None or found.low is None or found.high is None:
         return MISSING
     return f"{difference(metric, found.low)} to {difference(metric, found.high)}"
+
+
+# what a reader sees for the values of report.json that are not English
+OUTCOMES: dict[str, str] = {
+    "better": "better",
+    "as good": "as good",
+    "worse": "worse",
+    "undecided": "inconclusive",
+}
+REASONS: dict[Reason, str] = {
+    "seeds": "too few seeds",
+    "units": "too few test groups",
+    "identical": "identical runs",
+    "optimum not bracketed": "best rate at the edge",
+    "headroom": "rate search too coarse",
+    "full gains nothing measurable here": "full gains nothing",
+    "skew": "loss in few groups",
+    "interval": "interval too wide",
+    "declarations changed": "exploratory",
+    "blocked": "verdict withheld",
+}
+REMARKS: dict[Remark, str] = {
+    "equivalent": "equivalent: neither a loss nor a gain exceeds the margin",
+    "measurably worse, within the margin": "measurably worse, but within the margin",
+    "worse than full, by how much is open": "worse than full, but perhaps within the margin",
+}
+
+# tooltips of the page
+TERMS = {
+    "NLL": "negative log-likelihood: the loss, in nats (natural logarithm)",
+    "CI": "confidence interval, for new seeds and new test data of the same kind",
+    "Holm": "a correction that keeps the chance of any wrong verdict among several arms at that of one arm",
+}
+
+
+def side(metric: str, value: float) -> str | None:
+    """'better' or 'worse' for a difference of a metric from full; None: 0 as it is shown."""
+    if float(difference(metric, value).replace("−", "-")) == 0:
+        return None
+    return "better" if (value > 0) == metric_named(metric).higher_is_better else "worse"
+
+
+def has_direction(verdict: Verdict) -> bool:
+    """Whether a text may call this difference better or worse; False where a rule or the protocol forbids the word."""
+    if verdict.outcome != "undecided":
+        return True
+    if verdict.reason != "interval" or verdict.low is None or verdict.high is None:
+        return False
+    return verdict.remark is not None or verdict.low <= 0 <= verdict.high
+
+
+def size(verdict: Verdict) -> str:
+    """'0.0340 worse'; the signed difference where no direction may be named."""
+    if not has_direction(verdict):
+        return difference(verdict.metric, verdict.difference)
+    return _sided(verdict.metric, verdict.difference)
+
+
+def size_interval(verdict: Verdict) -> str | None:
+    """'0.0155 to 0.0508' of the side that `size` names, else '0.0112 better to 0.0190 worse'; None: no interval."""
+    if verdict.low is None or verdict.high is None:
+        return None
+    if not has_direction(verdict):
+        return signed_interval(verdict.metric, verdict)
+    return _ends(verdict.metric, verdict.low, verdict.high)
+
+
+def sized(verdict: Verdict) -> str:
+    """'0.0340 worse (97.5% CI 0.0155 to 0.0508)'."""
+    ends = size_interval(verdict)
+    return f"{size(verdict)} ({'no interval' if ends is None else f'{verdict.confidence * 100:.4g}% CI {ends}'})"
+
+
+def sized_estimate(metric: str, found: Estimate) -> str:
+    """'0.0340 worse (0.0155 to 0.0508)': a difference with its interval."""
+    if found.low is None or found.high is None:
+        return f"{_sided(metric, found.estimate)} (no interval)"
+    return f"{_sided(metric, found.estimate)} ({_ends(metric, found.low, found.high)})"
+
+
+def sign_meaning(metric: str) -> str:
+    """What the sign of a difference means: 'plus is worse than full'."""
+    return f"plus is {'better' if metric_named(metric).higher_is_better else 'worse'} than full"
+
+
+def _ends(metric: str, low: float, high: float) -> str:
+    """Ends of an interval: both without a side if it is the same, else the better one first."""
+    if side(metric, low) == side(metric, high):
+        return " to ".join(figure(metric, end) for end in sorted((abs(low), abs(high))))
+    best_first = sorted((low, high), reverse=metric_named(metric).higher_is_better)
+    return " to ".join(_sided(metric, end) for end in best_first)
+
+
+def _sided(metric: str, value: float) -> str:
+    return " ".join(filter(None, (figure(metric, abs(value)), side(metric, value))))
 
 
 def metric_title(metric: str, task: Task) -> str:
@@ -75,35 +169,38 @@ def metric_title(metric: str, task: Task) -> str:
 
 
 def centre(name: str) -> str | None:
-    """Why the intervals of a metric are not centered on the estimates beside them; None: they are, but for tails."""
+    """Why the intervals of a metric are not centered on the estimates; None: they are, except for tails."""
     metric = metric_named(name)
     if metric.form == "proportion":
         return (
-            f"Intervals of {metric.label} are not centered on the estimate: a few units of either outcome are added "
-            "first (Agresti & Coull 1998, Agresti & Min 2005), so that few disagreeing rows do not look like certainty."
+            f"Intervals of {metric.label} are not centered on the estimate, because a few pseudo-counts of either "
+            "outcome are added first. They keep a few disagreeing rows from looking like certainty (Agresti & Coull "
+            "1998, Agresti & Min 2005)."
         )
     if metric.form == "nonlinear":
         return (
-            f"Intervals of {metric.label} are centered on the jackknife's estimate, which corrects the bias of the "
-            "value that is shown."
+            f"Intervals of {metric.label} are centered on the jackknife estimate, which corrects the bias of the value "
+            "shown."
         )
     return None
 
 
 def looks(seeds: Sequence[int]) -> str:
-    """When verdicts are read: 'read at 5', 'read at 5 and, where undecided, at 10'."""
-    return f"read at {seeds[0]}" + (f" and, where undecided, at {seeds[1]}" if len(seeds) > 1 else "")
+    """When verdicts are given: 'verdict at 5', 'interim look at 5, final look at 10 if inconclusive'."""
+    if len(seeds) == 1:
+        return f"verdict at {seeds[0]}"
+    return f"interim look at {seeds[0]}, final look at {seeds[1]} if inconclusive"
 
 
 def share_interval(found: Estimate | None) -> str:
-    """'98.8% (96.1% to 101.2%)'; a dash where it is not measurable."""
+    """'98.8% (96.1% to 101.2%)'; a dash if it is not measurable."""
     if found is None:
         return MISSING
     return f"{share(found.estimate)} ({share(found.low)} to {share(found.high)})"
 
 
 def parts(verdict: Verdict) -> tuple[str, str, str]:
-    """The shares of seeds, units and rest in the squared standard error: '62%'; dashes where there is no interval."""
+    """Shares of seeds, units and rest in the squared standard error, such as '62%'; dashes without an interval."""
     found = verdict.components
     if found is None:
         return (MISSING, MISSING, MISSING)
@@ -113,12 +210,12 @@ def parts(verdict: Verdict) -> tuple[str, str, str]:
 
 
 def capacity(arm: ArmView, task: Task) -> str:
-    """What learns beside what there is to learn from: '0.749%, 1.4 a supervised token'."""
+    """Trainable share and parameters per target: '0.749%, 1.4 per supervised token'."""
     if arm.trainable_percent is None or arm.parameters_per_target is None:
         return ""
     target = TASKS[task].target
     each = arm.parameters_per_target
-    return f"{percent(arm.trainable_percent)}, {f'{each:,.0f}' if each >= 100 else f'{each:.3g}'} a {target}"
+    return f"{percent(arm.trainable_percent)}, {f'{each:,.0f}' if each >= 100 else f'{each:.3g}'} per {target}"
 
 
 def search(arm: ArmView, task: Task) -> tuple[str, ...]:
@@ -127,7 +224,7 @@ def search(arm: ArmView, task: Task) -> tuple[str, ...]:
         return ()
     lines = [f"best of {len(arm.learning_rate_curve)} tried"]
     if arm.bracket is None:
-        return (*lines, "at the edge of these")
+        return (*lines, "the lowest or highest one")
     lines.append(f"between {rate(arm.bracket[0])} and {rate(arm.bracket[1])}")
     if arm.headroom is not None:
         lines.append(f"headroom {_small('accuracy' if task == 'classify' else 'nll', arm.headroom)}")
@@ -135,15 +232,18 @@ def search(arm: ArmView, task: Task) -> tuple[str, ...]:
 
 
 def rate_ratios(report: Report) -> str:
-    """How many times full's best learning rate that of every other arm is, with its 95 % interval, or why not."""
+    """Best learning rate of every other arm as a multiple of full's with its 95% interval, or why there is none."""
     others = [arm for arm in report.tuned_arms() if arm.name != report.study.full_arm and arm.learning_rate_curve]
-    told = [f"{arm.name} {_times(arm.rate_ratio)}" for arm in others if arm.rate_ratio]
-    silent = [arm.name for arm in others if not arm.rate_ratio]
-    said = f"Best learning rate as a multiple of {report.study.full_arm}'s: " + ("; ".join(told) or "not estimated")
-    if not silent:
-        return f"{said}."
-    of = "" if not told else f"; not estimated: {', '.join(silent)}"
-    return f"{said}{of} (it takes {MIN_SEARCH_SEEDS} search seeds and {MIN_RATES} rates near the best in both arms)."
+    estimated = [f"{arm.name} {_times(arm.rate_ratio)}" for arm in others if arm.rate_ratio]
+    missing = [arm.name for arm in others if not arm.rate_ratio]
+    begin = f"Best learning rate as a multiple of {report.study.full_arm}'s: " + (
+        "; ".join(estimated) or "not estimated"
+    )
+    if not missing:
+        return f"{begin}."
+    of = "" if not estimated else f"; not estimated: {', '.join(missing)}"
+    needs = f"{MIN_SEARCH_SEEDS} search seeds and {MIN_RATES} rates near the best one in both arms"
+    return f"{begin}{of} (an estimate needs {needs})."
 
 
 def _times(found: Estimate) -> str:
@@ -151,7 +251,7 @@ def _times(found: Estimate) -> str:
 
 
 def _small(metric: str, value: float) -> str:
-    """A value of a metric, or 'under 0.0001' where it would be shown as 0."""
+    """A value of a metric, or 'under 0.0001' if it would be shown as 0."""
     least = 10.0 ** -metric_named(metric).decimals
     return figure(metric, value) if value * metric_named(metric).scale >= least else f"under {least:g}"
 
@@ -163,43 +263,29 @@ def reached(found: ToQuality | None) -> str:
     return f"step {found.steps:.0f}, {found.reached} of {found.runs} runs"
 
 
-def at_least(text: str, plan: StudyPlan | ArmPlan) -> str:
-    """'over 2.0 s' where seconds are a bound from below, because no step of some arm was really done."""
-    arms = plan.arms.values() if isinstance(plan, StudyPlan) else (plan,)
-    return f"over {text}" if any(arm.speed and arm.speed.source == "products" for arm in arms) else text
-
-
-def study_duration(seconds: StudySeconds, plan: StudyPlan) -> str:
-    """'12 min 04 s, and 20 min 10 s if every search goes to its cap; a second look adds up to 9 min 30 s'."""
-    least, most = duration(seconds.least), duration(seconds.most)
-    said = least if least == most else f"{least}, and {most} if every search goes to its cap"
-    more = "" if seconds.second_look is None else f"; a second look adds up to {duration(seconds.second_look)}"
-    return at_least(said + more, plan)
-
-
 def within_margin(share_of_steps: float) -> str:
-    """One sentence on what the margin means."""
+    """A sentence on how wide the margin is."""
     steps = whole_percent(share_of_steps)
-    return f"Full fine-tuning itself came this close to its best after {steps} of its steps."
+    return f"Full fine-tuning came within this margin of its own best after {steps} of its steps."
 
 
 CHEAPEST: dict[CostName, str] = {
     "trainable_parameters": "trains the fewest parameters",
-    "train_seconds": "trains the fastest",
+    "train_seconds": "trains fastest",
     "peak_memory_bytes": "needs the least memory to train",
-    "saved_bytes": "takes the least space on disk",
+    "saved_bytes": "takes the least disk space",
 }
 
 
 def recommendation(arm: str, cost: CostName) -> str:
-    """One sentence for the arm that the report recommends."""
-    return f"Recommended: {arm}, which {CHEAPEST[cost]} of the arms that are as good or better."
+    """A sentence on the recommended arm."""
+    return f"Recommended: {arm}. Of the arms that are as good or better, it {CHEAPEST[cost]}."
 
 
 MAX_CITED = 3  # run ids; report.json has all
 
 
 def cited(runs: Sequence[str]) -> str:
-    """The records that a sentence rests on: 'runs 0123abcd..., ... and 4 more'."""
+    """The runs that a sentence is based on: 'runs 0123abcd..., ... and 4 more'."""
     more = f" and {len(runs) - MAX_CITED} more" if len(runs) > MAX_CITED else ""
     return f"{'run' if len(runs) == 1 else 'runs'} {', '.join(runs[:MAX_CITED])}{more}"

@@ -1,8 +1,8 @@
-"""The pigeonhole bootstrap: a second opinion on an interval over seeds and units, printed and never decisive.
+"""The pigeonhole bootstrap: a cross-check of an interval over seeds and units, not used for the verdict.
 
-Seeds and units are drawn again, each with replacement and independently of each other, and the mean of the crossed
-table is taken anew. Source: Owen 2007 (Annals of Applied Statistics 1). Three or four seeds hold too little to draw
-from, so it is given from 5 on.
+Seeds and units are resampled independently, each with replacement, and the mean of the crossed table is recomputed.
+Source: Owen 2007 (Annals of Applied Statistics 1). Three or four seeds are too few to resample, so it is computed from
+5 seeds on.
 
 Shapes: S seeds, N columns (units and pseudo-units), B draws of one chunk.
 """

@@ -1,4 +1,4 @@
-"""Metrics of classifications: accuracy, macro F1, Matthews correlation, calibration error.
+"""Classification metrics: accuracy, macro F1, Matthews correlation, calibration error.
 
 Shapes: N examples, C classes, K sums of a metric.
 """
@@ -15,7 +15,9 @@ NUM_BINS = 15
 
 def _labels(scores: Scores) -> Integers:
     if scores.labels.min() < 0:
-        raise StudyError("a metric of classes needs a label in every row, but these are scores of no classification.")
+        raise StudyError(
+            "a classification metric needs a label in every row, but these scores are not from a classification."
+        )
     return scores.labels
 
 

@@ -1,8 +1,8 @@
-"""One arm beside full fine-tuning on the same rows: from scores to the verdict.
+"""Compare one arm with full fine-tuning on the same rows: from scores to the verdict.
 
-A margin of two parts is the smaller of both. To be below the smaller, harm must be below each: both tests must pass,
-each at the full level. To be above it, it is enough that harm is above one: but two chances to pass would double the
-error of "worse", so each of them runs at half of it (Bonferroni), and "worse" stays at its level, too.
+A margin of two parts is the smaller of both. To be below it, harm must be below each part, so both tests must pass,
+each at the full level. To be above it, harm above one part is enough. Two chances to pass would double the error of
+"worse", so each test runs at half the level (Bonferroni), which keeps "worse" at its level.
 """
 
 import math
@@ -34,14 +34,14 @@ from tunewise.desk.statistics.verdict import (
 from tunewise.spec import Margin
 
 NUM_HARMFUL_UNITS = 10
-HEADROOM_SHARE = 0.25  # of the margin that a better learning rate may be worth before it counts against words
-# Reasons for being undecided that a larger study would take away.
+HEADROOM_SHARE = 0.25  # of the margin; a larger gain from a better learning rate counts against an outcome
+# Reasons for being undecided that a larger study would resolve.
 DECIDED_BY_MORE = ("seeds", "interval")
 
 
 @dataclass(frozen=True)
 class ArmScores:
-    """The confirmed runs that one verdict is about, scored on the same rows."""
+    """The confirmed runs of one verdict, scored on the same rows."""
 
     arm: tuple[Scores, ...]  # by seed
     full: tuple[Scores, ...]  # the same seeds in the same order
@@ -57,13 +57,13 @@ def decide(
     search: RateSearch = NOTHING_LEFT_OPEN,
     levels: Levels = ONE_ARM,
 ) -> Verdict:
-    """The verdict on one arm by itself; several are decided together by multiplicity.decide_together.
+    """The verdict on a single arm; several are decided together by multiplicity.decide_together.
 
-    No word is said with fewer than 3 seeds or 10 units, where all differences are equal, of an unbracketed optimum,
-    and, if the margin is a share of full's gain, where that gain is not measurably above 0. "Better" and "as good"
-    are not said where the harm is skewed over units. Headroom above a quarter of the margin, of full for these two and
-    of the arm for "worse", forbids a word unless it would be said with the headroom taken away, too.
-    Raises SpecError for an unknown metric, StudyError where rows differ.
+    The outcome is undecided with fewer than 3 seeds or 10 units, if all differences are equal, if the optimum is not
+    bracketed, and, for a margin that is a share of full's gain, if that gain is not measurably above 0. "Better" and
+    "as good" are not given if the harm is skewed over units. Headroom above a quarter of the margin, of full for these
+    two and of the arm for "worse", prevents an outcome unless it also holds with the headroom subtracted.
+    Raises SpecError for an unknown metric, StudyError if rows differ.
     """
     return Comparison(arm, runs, metric, margin, search).verdict(levels)
 
@@ -80,7 +80,7 @@ class _Ruling(NamedTuple):
 
 
 class Comparison:
-    """One arm beside full on the same rows: the contrasts of the verdict, and what forbids each word."""
+    """One arm and full on the same rows: the contrasts of the verdict, and what prevents each outcome."""
 
     def __init__(self, arm: str, runs: ArmScores, metric: str, margin: Margin, search: RateSearch) -> None:
         assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
@@ -96,9 +96,9 @@ class Comparison:
         self._forbidden = {} if self._blocked else self._what_is_forbidden()
 
     def p_values(self) -> dict[Word, float]:
-        """Of every word the smallest one-sided level at which it would be said; 1 where it is forbidden.
+        """Smallest one-sided level of every outcome at which it would be given; 1 if it is not allowed.
 
-        What finer tuning may still gain counts against the word: more harm where it is full's, less where the arm's.
+        The possible gain from finer tuning counts against the outcome: full's adds harm, the arm's removes it.
         """
         of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
         excesses = [part.excess for part in self._parts]
@@ -111,7 +111,7 @@ class Comparison:
         return {word: 1.0 if self._blocked or word in self._forbidden else p for word, p in found.items()}
 
     def _held_against(self, headroom: float | None) -> float:
-        """What of an arm's headroom counts: all of it where it is above a quarter of the margin, else nothing."""
+        """The part of an arm's headroom that counts: all of it if above a quarter of the margin, else nothing."""
         return headroom if headroom is not None and headroom > HEADROOM_SHARE * min(self._margins()) else 0.0
 
     def verdict(self, levels: Levels, num_compared: int = 1) -> Verdict:
@@ -169,7 +169,7 @@ class Comparison:
         return [part for part in parts if part is not None]
 
     def _what_blocks(self) -> Reason | None:
-        """Why no word may be said, whatever the interval."""
+        """The reason that prevents any outcome, whatever the interval."""
         interval = self._harm.interval()
         if interval.num_seeds < MIN_SEEDS:
             return "seeds"
@@ -184,9 +184,9 @@ class Comparison:
         return None
 
     def _what_is_forbidden(self) -> Mapping[Outcome, Reason]:
-        """The words that may not be said although the interval may allow them, each with the reason."""
+        """Outcomes that are not allowed although the interval may support them, each with the reason."""
         forbidden: dict[Outcome, Reason] = {}
-        # Both rest on the upper end of harm, which a tail towards harm puts too low.
+        # Both use the upper end of harm, which a tail toward harm makes too low.
         if _is_skewed(self._harm):
             forbidden |= {"better": "skew", "as good": "skew"}
         elif any(_is_skewed(part.excess) for part in self._parts):
@@ -194,7 +194,7 @@ class Comparison:
         return forbidden
 
     def _rule(self, levels: Levels) -> _Ruling:
-        """The word that the ends allow, unless it is forbidden."""
+        """The outcome that the interval supports, unless it is not allowed."""
         if self._blocked:
             return _Ruling("undecided", None, self._blocked)
         tests = [_margin_test(part, len(self._parts), levels) for part in self._parts]
@@ -213,7 +213,7 @@ class Comparison:
         return _Ruling(*judgement, None)
 
     def _would_decide(self, level: float) -> Needed | None:
-        """What a new study needs for its most demanding part of the margin."""
+        """Size of a new study for the most demanding part of the margin."""
         found = []
         for part, margin in zip(self._parts, self._margins(), strict=True):
             excess = part.excess.interval()
@@ -224,7 +224,7 @@ class Comparison:
 
 
 def _margin_test(part: _MarginPart, num_parts: int, levels: Levels) -> MarginTest:
-    """What the intervals of one part allow; an end that cannot be given allows nothing."""
+    """Ends of the intervals of one part; a missing end supports nothing."""
     for_worse = part.excess.interval(1 - 2 * levels.worse / num_parts).low
     for_as_good = part.excess.interval(1 - 2 * levels.as_good).high
     for_equivalent = part.slack.interval(1 - 2 * levels.as_good).low
@@ -238,7 +238,7 @@ def _margin_test(part: _MarginPart, num_parts: int, levels: Levels) -> MarginTes
 def _margin_parts(paired: PairedRuns, harm: Contrast, margin: Margin, sign: float) -> list[_MarginPart]:
     """Every part of the margin as contrasts of the same records; the share of the gain comes last.
 
-    k times the gain is not put in as a constant: it is estimated from the same runs, and its error counts.
+    k times the gain is not a constant: it is estimated from the same runs, and its error is included.
     """
     parts = []
     if (m := margin.absolute) is not None:
@@ -267,7 +267,7 @@ def _harmful_units(harm: Contrast) -> tuple[str, ...]:
 
 
 def _lean(harm: Contrast, confidence: float) -> Lean:
-    """To which side these very runs point, by the interval over units alone."""
+    """The direction of these runs alone, by the interval over units."""
     interval = unit_interval(harm.values_SN, confidence)
     if interval.high is not None and interval.high < 0:
         return "leans better"
@@ -284,7 +284,7 @@ def _perplexity_ratio(difference: Interval) -> Estimate | None:
     return Estimate(estimate=ratio, low=finite_exp(difference.low), high=finite_exp(difference.high))
 
 
-# --- in words
+# --- as text
 
 
 def _margin_text(metric: Metric, margin: Margin, full: str) -> str:

@@ -1,4 +1,4 @@
-"""How much quality an arm loses to another, by unit."""
+"""Quality loss of one arm relative to another, by unit."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from tunewise.desk.statistics.scores import Scores
 
 
 class Harm(NamedTuple):
-    """How much worse one of two arms is on valid, in units of the metric."""
+    """How much worse one of two arms is on `valid`, in units of the metric."""
 
     difference: Estimate  # of the metric, with its interval; over units alone where there is one seed
     least: float | None  # ends of the interval of the harm, which is positive; None: no interval
@@ -19,16 +19,16 @@ class Harm(NamedTuple):
     is_equal: bool  # to rounding, in every unit
 
     def within(self, margin: float) -> bool:
-        """The harm is below the margin, its interval included."""
+        """Whether the harm is below the margin, including its interval."""
         return self.is_equal or (self.most is not None and self.most < margin)
 
     def beyond(self, margin: float) -> bool:
-        """The harm is above the margin, its interval included."""
+        """Whether the harm is above the margin, including its interval."""
         return self.least is not None and self.least > margin
 
 
 def harm(metric: Metric, worse: Sequence[Scores], than: Sequence[Scores], confidence: float = 0.95) -> Harm:
-    """What `worse` loses against `than`, run by run on the same rows."""
+    """Loss of `worse` relative to `than`, run by run on the same rows."""
     contrast = PairedRuns(metric, {"worse": worse, "than": than}).contrast({"worse": 1, "than": -1})
     is_one_seed = len(worse) == 1
     interval = unit_interval(contrast.values_SN, confidence) if is_one_seed else contrast.interval(confidence)

@@ -1,8 +1,8 @@
 """Intervals of a mean over new seeds and new units, from a two-way table.
 
-All seeds of all arms are scored on the same units, so seeds and units are crossed, and both are a sample: of the
-trainings that could have been, and of the rows that the model will meet. An interval over seeds alone speaks of
-this very test set, one over units alone of these very trainings.
+All seeds of all arms are scored on the same units, so seeds and units are crossed. Both are samples: of possible
+trainings, and of rows that the model will see. An interval over seeds alone holds only for this test set, and one over
+units alone only for these trainings.
 
 Shapes: S seeds, N columns of a table (units, and for proportions the pseudo-units); `...` many studies at once.
 """
@@ -18,19 +18,19 @@ from scipy import special
 from tunewise.desk.arrays import Floats
 from tunewise.spec import Frozen
 
-# Spread that is only rounding: far above the 1e-16 of float64, far below any difference that a model makes.
+# Spread due to rounding only: far above the 1e-16 of float64, far below any real difference.
 ROUNDING = 1e-12
-# Few seeds lie close together by accident: at 3, a seed part of half the variance is estimated as zero in one study of
-# six. The degrees of freedom are then at most 4 (S - 1), what Satterthwaite gives to seeds with half of the variance.
+# A few seeds may agree by chance: with 3, a seed component of half the variance is estimated as zero in one study of
+# six. The degrees of freedom are then at most 4 (S - 1), which Satterthwaite gives for seeds with half of the variance.
 FREEDOM_PER_SEED = 4
-CURVATURE = (special.ndtri(0.975) ** 2 - 1) / 6  # of the skewness of a t statistic, at its two-sided 95 % points
+CURVATURE = (special.ndtri(0.975) ** 2 - 1) / 6  # of the skewness of a t statistic, at its two-sided 95% points
 # One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
-# Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5 %.
+# Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5%.
 UNITS_PER_SQUARED_SKEWNESS = 70
 
 
 class Estimate(Frozen):
-    """A number and the ends of its interval; an end is None where it cannot be given."""
+    """A number and the ends of its interval; an end is None if it cannot be computed."""
 
     estimate: float
     low: float | None
@@ -39,7 +39,7 @@ class Estimate(Frozen):
 
 @dataclass(frozen=True)
 class Components:
-    """Where the variance of a mean comes from: three parts that sum to the squared standard error."""
+    """Variance components of a mean: three parts that sum to the squared standard error."""
 
     seed: float
     unit: float
@@ -48,7 +48,7 @@ class Components:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its two-sided interval. The ends are None where the data cannot give any."""
+    """A mean with its two-sided interval. The ends are None if they cannot be computed."""
 
     estimate: float
     low: float | None
@@ -60,7 +60,7 @@ class Interval:
     num_units: int
 
     def as_estimate(self) -> Estimate:
-        """The mean and its ends alone."""
+        """The mean and its ends."""
         return Estimate(estimate=self.estimate, low=self.low, high=self.high)
 
 
@@ -78,7 +78,7 @@ def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interv
     chapter 4.
 
     The ends are None with one seed or one unit, whose part of the variance cannot be estimated, and where all
-    differences are equal: that is no evidence of certainty.
+    differences are equal, which is not evidence of certainty.
     """
     num_seeds, num_units = differences_SN.shape
     assert np.isfinite(differences_SN).all(), "scores are finite"
@@ -108,7 +108,7 @@ def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interv
 def probability_of_negative(differences_SN: Floats) -> float:
     """The one-sided p-value of "the mean is below 0": the smallest level at which the upper end is below 0.
 
-    1 where the table gives no interval. That of "above 0" is the same of the negated table.
+    1 if the table has no interval. For "above 0", negate the table.
     """
     assert np.isfinite(differences_SN).all(), "scores are finite"
     if not _has_interval(differences_SN):
@@ -117,7 +117,7 @@ def probability_of_negative(differences_SN: Floats) -> float:
 
 
 def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
-    """Interval of the mean for new units and these very runs: a t interval over the units' means, N - 1 degrees.
+    """Interval of the mean for new units and these runs: a t interval over the units' means, N - 1 degrees.
 
     For what has no seeds (the base, an adapter from elsewhere), and for what one or two seeds lean to.
     The ends are None with one unit and where all units are equal.
@@ -150,14 +150,14 @@ class MeanSquares(NamedTuple):
 
 @dataclass(frozen=True)
 class Spread:
-    """How far a mean may be off, elementwise over tables."""
+    """Uncertainty of a mean, elementwise over tables."""
 
     variance: Floats  # of the mean
     freedom: Floats
     tail: Floats  # standard errors by which the upper end reaches further than a t quantile; negative: the lower end
 
     def reach(self, confidence: float | Floats) -> tuple[Floats, Floats]:
-        """How far the interval reaches below and above the mean."""
+        """Distance of the ends of the interval below and above the mean."""
         quantile: Floats = np.asarray(special.stdtrit(self.freedom, (1 + confidence) / 2), dtype=np.float64)
         error = np.sqrt(self.variance)
         return (quantile + np.maximum(-self.tail, 0)) * error, (quantile + np.maximum(self.tail, 0)) * error
@@ -183,13 +183,14 @@ def mean_squares(x_SN: Floats, y_SN: Floats) -> MeanSquares:
 def third_moment(x_SN: Floats, y_SN: Floats, z_SN: Floats) -> Floats:
     """What makes a t interval of the mean of x (= y = z) lopsided: over the cubed standard error, the shift of an end.
 
-    A mean that comes with its own variance misses long tails: where few units carry most, or where seeds that do worse
-    do so in proportion to how hard a unit is, a mean that is too low comes with an interval that is too short. With
+    A mean correlated with its own variance misses long tails. If few units carry most of it, or if worse seeds are
+    worse in proportion to the difficulty of a unit, a mean that is too low has an interval that is too short. With
     the third cumulant k of the mean and its covariance c with the estimate of its variance, both in standard errors,
     the quantiles of the t statistic move by c / 2 + (3 c - k) (z^2 - 1) / 6: the first Cornish-Fisher term, Hall 1992,
     The Bootstrap and Edgeworth Expansion, sections 2.3 to 2.6. Units give c = k = their third moment / N^2. Seeds by
-    units give k = 6 and c = 4 times the mean of seed x unit x rest / (S N), the term of Tukey 1949 (Biometrics 5). What
-    seeds by themselves give cannot be told from so few. Trilinear, as mean squares are bilinear; tables (..., S, N).
+    units give k = 6 and c = 4 times the mean of seed x unit x rest / (S N), the term of Tukey 1949 (Biometrics 5). The
+    contribution of seeds alone cannot be estimated from so few. Trilinear, as mean squares are bilinear; for tables
+    (..., S, N).
     """
     num_seeds, num_units = x_SN.shape[-2:]
     seed, unit_x, _ = of_x = _parts(x_SN)
@@ -211,7 +212,7 @@ def _parts(table_SN: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def table_spread(x_SN: Floats, squares: MeanSquares | None = None) -> Spread:
-    """How far the means of tables (..., S, N) may be off; `squares`: theirs, where they are known."""
+    """Uncertainty of the means of tables (..., S, N); `squares`: their mean squares, if known."""
     num_seeds, num_units = x_SN.shape[-2:]
     return spread_of(squares or mean_squares(x_SN, x_SN), num_seeds, num_units, third_moment(x_SN, x_SN, x_SN))
 
@@ -240,7 +241,7 @@ def spread_of(
 
 
 def has_harmful_tail(harm_SN: Floats, num_units: int) -> npt.NDArray[np.bool_]:
-    """True where a tail of units towards harm makes the upper end too low to be trusted; of tables (..., S, N)."""
+    """Whether a tail of units toward harm makes the upper end too low; for tables (..., S, N)."""
     by_unit = harm_SN.mean(axis=-2)
     deviations = by_unit - by_unit.mean(axis=-1, keepdims=True)
     spread = np.sqrt((deviations**2).mean(axis=-1))

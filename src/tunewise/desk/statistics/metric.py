@@ -1,8 +1,8 @@
-"""What a metric is: how examples become sums, and how sums become a value.
+"""The definition of a metric: how examples become sums, and how sums become a value.
 
 A metric turns each example into K numbers; its value is a function of their column sums alone. So a value never
 depends on batches or on the order of rows, the same formula gives one run, one unit or all units but one, and
-anybody can check it from scores.parquet. No metric is a mean of means.
+anyone can check it from scores.parquet. No metric is a mean of means.
 
 Shapes: N examples, K sums of a metric.
 """
@@ -54,9 +54,11 @@ def ratio(sums: Floats) -> Floats:
 
 
 def pair(numerators: Floats, denominators: Integers, what: str) -> Floats:
-    """(N, 2): what is divided, and by what. Raises StudyError where there is nothing to divide by."""
+    """(N, 2): what is divided, and by what. Raises StudyError if there is nothing to divide by."""
     if denominators.sum() <= 0:
-        raise StudyError(f"a metric per {what} needs some, but the scores count {denominators.sum()}. Check the data.")
+        raise StudyError(
+            f"a metric per {what} needs at least one, but the scores count {denominators.sum()}. Check the data."
+        )
     return np.stack([numerators.astype(np.float64), denominators.astype(np.float64)], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Every metric by name, which of them a task reports, and which one a verdict is about.
+"""All metrics by name, those that a task reports, and the one that its verdict is about.
 
 Shapes: N examples, K sums of a metric.
 """
@@ -94,7 +94,7 @@ def metric_named(name: str) -> Metric:
 
 
 def measured_metric(name: str, scores: Scores) -> Metric:
-    """The metric of this name. Raises SpecError where it is neither known nor a statistic of `scores`."""
+    """The metric of this name. Raises SpecError if it is neither known nor a statistic of `scores`."""
     counted = scores.written.statistics if scores.written else ()
     return metric_named(lookup({known: known for known in (*METRICS, *_REGISTERED, *counted)}, name, "metric"))
 
@@ -120,20 +120,22 @@ def primary_metric(task: Task, asked: str | None = None) -> str:
 
 
 def register_metric(metric: Metric, task: Task) -> None:
-    """From now on, in this process, reports of studies of `task` list `metric`.
+    """Add `metric` to the reports of studies of `task`, in this process.
 
-    It is a function of sums like every other, so that its interval comes by itself; a verdict is never about it,
-    because the study file, which alone is declared before the runs, does not hold it. Raises SpecError where its name
-    is taken.
+    It is a function of sums like every other metric, so that its interval needs no further code. A verdict is never
+    about it, because the study file, the only declaration before the runs, does not contain it. Raises SpecError if
+    its name is taken.
     """
     known = (*METRICS, *_REGISTERED)
     if metric.name in known:
-        raise SpecError(f"a metric named '{metric.name}' exists already. Known: {', '.join(known)}. Choose another.")
+        raise SpecError(
+            f"a metric named '{metric.name}' already exists. Known: {', '.join(known)}. Choose another name."
+        )
     _REGISTERED[metric.name] = (metric, task)
 
 
 def check_asked(study: StudySpec) -> None:
-    """Raises SpecError where the metrics of `study` do not fit its task (once it is known) or this installation."""
+    """Raise SpecError if the metrics of `study` do not fit its task (once it is known) or this installation."""
     lacking = {m.name: lib for m in study.metrics if (lib := _LIBRARIES.get(m.name)) and not _is_installed(lib)}
     if lacking:
         raise SpecError(
@@ -145,7 +147,7 @@ def check_asked(study: StudySpec) -> None:
         return
     if study.metrics and study.task != "sft":
         names = ", ".join(m.name for m in study.metrics)
-        raise SpecError(f"metrics ({names}) are of answers to prompts, task sft; this study's task is {study.task}.")
+        raise SpecError(f"metrics ({names}) work only with task sft; this study's task is {study.task}.")
     judged = (*TASKS[study.task].judged, *(metric.name for metric in study.metrics if metric.is_own))
     if study.primary and study.primary not in judged:
         known = ", ".join(judged)

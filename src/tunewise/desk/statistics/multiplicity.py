@@ -1,7 +1,7 @@
-"""Many arms against full fine-tuning: every further arm is a further chance to be wrong, and Holm shares out the error.
+"""Holm's correction for comparing several arms with full fine-tuning.
 
-Within one look, and separately for better, as good and worse, the chance that any arm gets the word wrongly stays at
-the one-sided error of that look, which one arm by itself has. Source: Holm 1979 (Scandinavian Journal of Statistics 6).
+Within one look, and separately for better, as good and worse, the chance that any arm gets the outcome wrongly stays at
+the one-sided error of a single arm at that look. Source: Holm 1979 (Scandinavian Journal of Statistics 6).
 
 Shapes: K arms; `...` many studies at once.
 """
@@ -20,8 +20,8 @@ from tunewise.desk.statistics.verdict import Levels, Verdict, Word
 def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
     """The level at which Holm tests each arm, (..., K): level / (K - rank), rank 0 the smallest p-value.
 
-    After the first arm that is not significant no other is: all that follow it keep the level at which it failed, so
-    that p <= level says of every arm by itself whether Holm rejects, and an interval at that level agrees.
+    After the first arm that is not significant, no other is. All later arms keep the level at which it failed, so that
+    p <= level decides for every arm whether Holm rejects, and an interval at that level agrees.
     """
     num_arms = p_values_K.shape[-1]
     order = np.argsort(p_values_K, axis=-1, kind="stable")
@@ -35,9 +35,9 @@ def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
 
 
 def decide_together(comparisons: Sequence[Comparison], level: float = ONE_SIDED_ERROR) -> tuple[Verdict, ...]:
-    """One verdict per arm, in order, each word at its Holm level among these arms; the interval is at the same level.
+    """One verdict per arm, in order, each outcome at its Holm level among these arms; the interval has the same level.
 
-    `level`: the one-sided error of each word at this look. An arm that may not have a word (`verdict.py`) stands
+    `level`: the one-sided error of each outcome at this look. An arm that may not have an outcome (`verdict.py`) comes
     last for it.
     """
     levels = [Levels() for _ in comparisons]
@@ -52,9 +52,9 @@ def decide_together(comparisons: Sequence[Comparison], level: float = ONE_SIDED_
 
 
 def recommended(verdicts: Sequence[Verdict], costs: Mapping[str, float | None]) -> str | None:
-    """The cheapest arm that is better or as good, by `costs`; of equals the first.
+    """The cheapest arm that is better or as good, by `costs`; the first among equals.
 
-    None: no arm is, or what it costs is not known.
+    None: there is no such arm, or its cost is not known.
     """
     good = [verdict.arm for verdict in verdicts if verdict.outcome in ("better", "as good")]
     known = {arm: cost for arm in good if (cost := costs.get(arm)) is not None}

@@ -66,11 +66,11 @@ class Contrast:
 
 
 class PairedRuns:
-    """The runs of several arms on the same rows, collapsed to units once, from which any contrast can be made.
+    """The runs of several arms on the same rows, collapsed to units once, for any contrast.
 
     `runs` maps an arm to its scores by seed, the same seeds in the same order in every arm; an arm with one
-    record among arms with several is deterministic (the base) and stands for every seed.
-    Raises StudyError where the runs were not scored on the same rows.
+    record among arms with several is deterministic (the base) and counts for every seed.
+    Raises StudyError if the runs were not scored on the same rows.
     """
 
     def __init__(self, metric: Metric, runs: Mapping[str, Sequence[Scores]]) -> None:
@@ -94,15 +94,15 @@ class PairedRuns:
     def contrast(self, weights: Mapping[str, float]) -> Contrast:
         """A comparison of arms: weights that sum to 0, such as {arm: 1, full: -1}.
 
-        To a proportion two pseudo-units are added, +1 and -1 in every seed, so that few disagreeing rows, or none,
-        do not pass for certainty: after Agresti & Min 2005 (Statistics in Medicine 24), who add half a row to each
-        cell of the table of pairs, here as two whole units.
+        For a proportion, two pseudo-units are added, +1 and -1 in every seed, so that few disagreeing rows, or none,
+        do not look like certainty. This follows Agresti & Min 2005 (Statistics in Medicine 24), who add half a row to
+        each cell of the table of pairs; here these are two whole units.
         """
         assert abs(sum(weights.values())) < ROUNDING, "a comparison's weights sum to 0"
         return self._combine(weights, (1.0, -1.0))
 
     def mean(self, arm: str) -> Contrast:
-        """One arm by itself. To a proportion four pseudo-units are added, two right and two wrong in every seed.
+        """A single arm. For a proportion, four pseudo-units are added, two right and two wrong in every seed.
 
         Source of the four: Agresti & Coull 1998 (The American Statistician 52).
         """
@@ -209,7 +209,7 @@ def _check_same_rows(runs: Mapping[str, Sequence[Scores]]) -> None:
 
 
 class MetricSummary(Frozen):
-    """One metric of one arm: over all seeds with a 95 % interval for new seeds and units, and by seed.
+    """One metric of one arm: over all seeds with a 95% interval for new seeds and units, and by seed.
 
     None: cannot be given (an interval from one seed; a perplexity too large to write).
     """
@@ -223,7 +223,7 @@ class MetricSummary(Frozen):
 def mean_interval(
     name: str, runs: Sequence[Scores], seeds: Literal["drawn", "fixed"] = "drawn", confidence: float = 0.95
 ) -> MetricSummary:
-    """One arm's metric with its interval by the two-way method; ends lie within the metric's range.
+    """One arm's metric with its interval by the two-way method; ends are clipped to the metric's range.
 
     `seeds="fixed"` is for what was not trained from a seed (the base, an adapter from elsewhere): the interval is
     over units only. Perplexity is exp of the NLL, of its mean and of its ends. Raises SpecError, StudyError.
@@ -244,7 +244,7 @@ def mean_interval(
 
 
 def finite_exp(value: float | None) -> float | None:
-    """exp(value); None for None, and where float64 cannot hold it."""
+    """exp(value); None for None, and if it overflows float64."""
     if value is None or value > math.log(np.finfo(np.float64).max):
         return None
     return math.exp(value)
@@ -268,7 +268,7 @@ def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: fl
         cubic[sum(picked)] += (-1) ** sum(picked) * third_moment(*((at_none, gain_SN)[which] for which in picked))
 
     def outside(rho: Floats) -> Floats:
-        """Above 0 where the interval of the contrast at rho does not contain 0."""
+        """Above 0 if the interval of the contrast at rho does not contain 0."""
         quadratic = (np.maximum(a - 2 * rho * b + rho**2 * c, 0) for a, b, c in zip(*squares, strict=True))
         third = np.asarray(np.polynomial.polynomial.polyval(rho, cubic), dtype=np.float64)
         below, above = spread_of(MeanSquares(*quadratic), num_seeds, num_columns, third).reach(confidence)
@@ -277,8 +277,8 @@ def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: fl
 
     centre = at_none.mean() / gain_SN.mean()
     width = -float(outside(np.array(centre))) / abs(gain_SN.mean()) or 1.0
-    # Equal angles reach from the centre to both infinities; the degrees of freedom jump where a component vanishes,
-    # so that the set is no exact quadratic and is looked for all over.
+    # Equal angles reach from the center to both infinities; the degrees of freedom jump where a component vanishes,
+    # so that the set is not exactly quadratic and is searched for everywhere.
     grid = centre + width * np.tan(np.linspace(-1, 1, 4001) * (math.pi / 2 - 1e-6))
     members = np.flatnonzero(outside(grid) <= 0)
     estimate = arm_minus_base.estimate / (arm_minus_base.estimate - arm_minus_full.estimate)

@@ -1,4 +1,4 @@
-"""How much evidence a verdict takes: the margin that given seeds and units resolve, and what a new study would need."""
+"""Power calculations: the margin that given seeds and units resolve, and the size of a new study."""
 
 import math
 from collections.abc import Callable
@@ -13,28 +13,28 @@ from tunewise.spec import Frozen
 
 MIN_SEEDS = 3  # below it no outcome
 MIN_UNITS = 10
-MOST_SEEDS = 50  # that a new study is told to run
+MOST_SEEDS = 50  # largest number suggested for a new study
 MOST_UNITS = 10**9
 POWER = 0.8
-ONE_SIDED_ERROR = 0.025  # of each word at the last look
-# At a look that another may follow. Two looks at 2.5 % each add up: with a margin far below the standard error they
-# called equal arms better or worse in 7 to 8 % of studies, where two words may err in 5 % together. An early look that
-# spends little leaves the last one its plain 95 % interval (Peto et al. 1976, British Journal of Cancer 34).
+ONE_SIDED_ERROR = 0.025  # of each outcome at the last look
+# At an interim look. Two looks at 2.5% each add up: with a margin far below the standard error they called equal arms
+# better or worse in 7 to 8% of studies, although both outcomes together may err in 5%. An interim look with a small
+# error leaves the final one its plain 95% interval (Peto et al. 1976, British Journal of Cancer 34).
 EARLY_ERROR = 0.005
-# The range of what is needed: each mean square may be wrong by as much as its chi-squared says in 8 of 10 studies.
+# Quantiles of the range: each mean square varies as its chi-squared distribution does in 8 of 10 studies.
 RANGE = (0.1, 0.9)
-# Of arm - full over units, where nothing is known yet. Accuracy: the square root of a share of 2.5 % of rows on
-# which two good classifiers disagree; NLL: what arms that nearly agree show on short texts.
+# Of arm - full over units, before any run. Accuracy: the square root of 2.5%, the share of rows on which two good
+# classifiers disagree. NLL: typical of arms that nearly agree on short texts.
 ASSUMED_UNIT_SD = {"nll": 0.1, "accuracy": 0.16}
 
 
 def smallest_margin(num_units: int, num_seeds: int, unit_sd: float, seed_sd: float = 0.0) -> float:
-    """The smallest margin at which an arm that truly equals full is called as good in 80 % of studies.
+    """The smallest margin at which an arm that truly equals full is called as good in 80% of studies.
 
     In units of the metric. `unit_sd`: standard deviation over units of arm - full, `seed_sd` over seeds; 0, as
     before any run, is the best case. With v = unit_sd^2 / N + seed_sd^2 / S it is about sqrt(7.85 v), where
     7.85 = (1.96 + 0.84)^2; exactly delta sqrt(v), delta the noncentrality at which a noncentral t exceeds the
-    one-sided 2.5 % point with probability 0.8 (Julious 2004, Statistics in Medicine 23, section 5; degrees of
+    one-sided 2.5% point with probability 0.8 (Julious 2004, Statistics in Medicine 23, section 5; degrees of
     freedom after Satterthwaite). Infinite with fewer than 3 seeds or 10 units: no margin is resolved then.
     """
     if num_seeds < MIN_SEEDS or num_units < MIN_UNITS:
@@ -49,7 +49,7 @@ def smallest_margin(num_units: int, num_seeds: int, unit_sd: float, seed_sd: flo
 
 
 def chance_of_as_good(num_units: int, num_seeds: int, unit_sd: float, margin: float) -> float:
-    """P("as good") of a study whose arms are truly equal and differ by units alone, as `smallest_margin` assumes."""
+    """P("as good") of a study with truly equal arms that differ by units only, as `smallest_margin` assumes."""
     if num_seeds < MIN_SEEDS or num_units < MIN_UNITS:
         return 0.0
     parts = Components(seed=0.0, unit=unit_sd**2 / num_units, rest=0.0)
@@ -57,25 +57,25 @@ def chance_of_as_good(num_units: int, num_seeds: int, unit_sd: float, margin: fl
 
 
 class Needed(Frozen):
-    """What a new study needs to say "as good" in 80 % of cases, if the arms were truly equal.
+    """Size of a new study that finds truly equal arms "as good" with 80% probability.
 
-    Seeds on as many units as now; or units, where up to 50 seeds on these units would leave the margin open.
+    Seeds on as many units as now; or units, if up to 50 seeds on these units are not enough.
     None: more than 50 seeds, or no number of units.
     """
 
     kind: Literal["seeds", "units"]
     likely: int | None
-    fewest: int | None  # the range that the uncertainty of the variance components leaves (80 %)
+    fewest: int | None  # the range from the uncertainty of the variance components (80%)
     most: int | None
-    beside: int  # units where seeds are counted, seeds where units are
+    beside: int  # the number of units for kind "seeds", of seeds for kind "units"
 
 
 def needed(found: Components, num_seeds: int, num_units: int, margin: float, level: float = ONE_SIDED_ERROR) -> Needed:
-    """What a new study would need, from the components that this one (S seeds, N units) found of its variance.
+    """Size of a new study, from the variance components that this one (S seeds, N units) found.
 
-    The smallest S in 3..50 with P(U < margin) >= 0.8 on the same units. Where there is none, because the unit component
-    b'/N alone is too large (7.85 b'/N > margin^2, so that no number of seeds suffices), or because the seeds would be
-    too many: the smallest N, with as many seeds as now where that is possible, else with 50.
+    The smallest S in 3..50 with P(U < margin) >= 0.8 on the same units. There may be none: the unit component b'/N may
+    be too large (7.85 b'/N > margin^2, so that no number of seeds is enough), or the seeds too many. Then the smallest
+    N, with as many seeds as now if possible, else with 50.
     """
     scenarios = (found, *(_scenario(found, num_seeds, num_units, quantile) for quantile in reversed(RANGE)))
     seeds = [_seeds_needed(parts, num_seeds, num_units, margin, level) for parts in scenarios]
@@ -94,7 +94,7 @@ def power(
 ) -> Floats:
     """P(U < margin) of a study whose mean has this variance and whose arms are truly equal; elementwise.
 
-    The upper end U lies below the margin where a noncentral t with noncentrality margin / standard error exceeds
+    The upper end U is below the margin if a noncentral t with noncentrality margin / standard error exceeds
     the t quantile (Julious 2004, Statistics in Medicine 23, section 5).
     """
     cells = np.asarray(num_seeds * num_units, dtype=np.float64)
@@ -136,7 +136,7 @@ def _units_needed(parts: Components, num_seeds: int, num_units: int, margin: flo
 
 
 def _smallest(suffices: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The smallest number that suffices, by halving: more never suffices less. None: not even the largest."""
+    """The smallest sufficient number, by bisection (`suffices` is monotone); None: not even the largest is."""
     if not suffices(high):
         return None
     while low < high:

@@ -1,4 +1,4 @@
-"""Quality against rank: the points of one curve."""
+"""Quality by rank: the points of one curve."""
 
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.spec import Frozen
@@ -9,22 +9,22 @@ class RankPoint(Frozen):
 
     rank: int
     spread: bool  # True: the parameters of `rank`, spread over the modules by energy
-    parameters: int | None  # that learn, at this rank; None: not recorded
-    value: float  # of the metric on valid, mean over the search's seeds
+    parameters: int | None  # trainable, at this rank; None: not recorded
+    value: float  # of the metric on `valid`, mean over the search's seeds
     difference: Estimate | None  # from the untruncated adapter, not adjusted for many ranks; None: that one itself
-    within: bool  # the harm is below the margin, its interval included
+    within: bool  # the harm is below the margin, including its interval
     rank_pattern: dict[str, int] | None  # where spread: module -> rank, as peft takes it; of the first search seed
 
 
 class RankCurve(Frozen):
-    """Rank against quality on valid, from the trial at the best rate of the highest rank."""
+    """Quality by rank on `valid`, from the trial at the best rate of the highest rank."""
 
     arm: str
     metric: str
     top_rank: int
     learning_rate: float
     margin: float  # in units of the metric; a share of the gain is that of the untruncated adapter over the base
-    num_seeds: int  # of the search; with one, intervals are over units alone
+    num_seeds: int  # of the search; with one seed, intervals are over units only
     num_units: int
     points: tuple[RankPoint, ...]  # by rising rank, even ones before spread ones; the untruncated last
     candidate: int  # the smallest even rank that is within the margin

@@ -1,4 +1,4 @@
-"""Metrics of what models write, from the statistics that the lab counted (lab/evaluate/text_scores.py).
+"""Metrics of generated text, from the statistics that the lab counted (lab/evaluate/text_scores.py).
 
 The lab stores what is summed, not what comes out, so that the desk needs no library for a corpus metric, its
 jackknife or its interval.
@@ -22,7 +22,9 @@ CHRF_BETA = 2  # recall counts twice as much as precision
 
 def _written(scores: Scores) -> Written:
     if scores.written is None:
-        raise StudyError("a metric of written text needs one in every row. Name it under `metrics` in the study.")
+        raise StudyError(
+            "a metric of generated text needs text in every row. List the metric under `metrics` in the study."
+        )
     return scores.written
 
 
@@ -31,7 +33,7 @@ def _statistics(name: str) -> Callable[[Scores], Floats]:
         found = _written(scores).statistics
         if name not in found:
             known = ", ".join(found) or "none"
-            raise StudyError(f"nothing was counted for '{name}', only for: {known}. Name it under `metrics`.")
+            raise StudyError(f"nothing was counted for '{name}', only for: {known}. List it under `metrics`.")
         return found[name]
 
     return of_rows
@@ -127,7 +129,7 @@ TEXT_METRICS = (
     _points("bleu", "BLEU", _statistics("bleu"), _bleu),
     _points("chrf", "chrF", _statistics("chrf"), _chrf),
     _points("rouge_l", "ROUGE-L", _mean_of("rouge_l"), ratio),
-    _share("end_of_text", "texts that end by themselves", _ended),
+    _share("end_of_text", "texts that end before the cap", _ended),
     Metric(
         name="length",
         label="length",

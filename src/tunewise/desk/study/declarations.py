@@ -1,7 +1,7 @@
-"""What a study declares before its first confirmation run, and what a report may still say once that changed.
+"""Declarations of a study, stored before its first confirmation run, and the effect of changing them later.
 
-Who moves the margin, adds an arm or adds seeds after a test score was seen can have the word that they like. So the
-declarations are stored before, and a report of others is exploratory: intervals, and no word.
+Changing the margin, the arms or the seeds after seeing a test score makes it possible to choose the verdict. So the
+declarations are stored first, and a report with other ones is exploratory: it gives intervals, but no verdict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ GONE = ("declarations.json",)  # in the place of the keys that changed: which di
 def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
     """Arms, margin, metric, data, looks and cost as plain data.
 
-    Names of arms, paths and the centres of searches decide nothing and are left out; of `rank: auto` the rank counts.
+    Names of arms, paths and search centers are left out, because they decide nothing; for `rank: auto` the rank counts.
     """
     metric = primary_metric(data.task, study.primary)
     margin = study.margin_in(metric)
@@ -40,16 +40,16 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
         "data": data.inputs.data,
         "looks": list(study.looks),
     }
-    # the default is left out, as it was before there was a choice
+    # the default is left out, as it was before this was configurable
     return declared if study.cost == DEFAULT_COST else {**declared, "cost": study.cost}
 
 
 def changed(
     declared: Mapping[str, Any] | None, study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]
 ) -> tuple[str, ...]:
-    """Which of the declarations are others than those stored before.
+    """Names of the declarations that differ from the stored ones.
 
-    GONE if nothing is stored although `records` hold a test score of an arm, before which it was stored.
+    GONE if none are stored although `records` contain a test score of an arm: they are stored before the first one.
     """
     if declared is None:
         return GONE if any(record.spec.role == "confirm" for record in records) else ()
@@ -58,27 +58,27 @@ def changed(
 
 
 def changed_finding(keys: tuple[str, ...]) -> Finding:
-    """What the report says of changed declarations."""
+    """The finding on changed declarations."""
     if keys == GONE:
         return Finding(
             id=CHANGED,
             severity="blocks",
-            sentence="What the study declared before its first test score is not known: this report is exploratory. "
-            "Put declarations.json back into the study folder, or ask again in a new one (--out), with other seeds.",
+            sentence="The declarations made before the first test score are missing, so this report is exploratory. "
+            "Restore declarations.json in the study folder, or start a new study with other seeds (--out).",
             evidence="declarations.json is gone",
             forbids=WORDS,
         )
     return Finding(
         id=CHANGED,
         severity="blocks",
-        sentence="What was declared was changed after the first test score: this report is exploratory. "
-        "Ask the new question in a new study folder (--out), with other seeds (`seed`).",
+        sentence="Declarations were changed after the first test score, so this report is exploratory. "
+        "Test the new question in a new study folder (--out) with another `seed`.",
         evidence="changed: " + ", ".join(keys),
         forbids=WORDS,
     )
 
 
 def as_exploratory(verdict: Verdict, finding: Finding) -> Verdict:
-    """The verdict without its word; its interval stays."""
+    """The verdict without its outcome; its interval stays."""
     held = hold_back(verdict, [finding])
     return held.replace(reason="declarations changed")

@@ -1,6 +1,6 @@
-"""When a verdict may be read: at the first look, and of the arms undecided there at the second, never in between.
+"""When a verdict may be given: at the interim look, and for arms still inconclusive there at the final one.
 
-The driver asks here which arms go on, the report which verdicts it may show: both read the same words.
+The driver asks here which arms continue, and the report which verdicts it may show, so that both agree.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.state import StudyState
 
-# Why an arm is undecided although no number of further seeds would decide it: it does not go on.
+# Reasons that more seeds cannot resolve: such an arm does not continue.
 SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "headroom", "blocked"})
 
 Decide = Callable[[StudyState, float], Sequence[Verdict]]  # the verdicts of a look, its one-sided error given
@@ -19,7 +19,7 @@ Decide = Callable[[StudyState, float], Sequence[Verdict]]  # the verdicts of a l
 
 @dataclass(frozen=True)
 class Reading:
-    """What may be read of a study today."""
+    """The part of a study that may be evaluated today."""
 
     state: StudyState  # with the records that the protocol asked for, and no others
     undecided: tuple[str, ...]  # arms that go on to the second look; empty where there is none, or it is not known yet
@@ -30,7 +30,7 @@ class Reading:
 
 
 def read_looks(everything: StudyState, decide: Decide) -> Reading:
-    """What may be read of a study, `decide` being asked of complete looks alone: the second, of the arms it is for."""
+    """The readable part of a study. `decide` is called for complete looks only, at the second for its own arms."""
     study, data = everything.study, everything.data
     first = everything.asked_for(())
     if schedule.next_runs(study, data, first.records, ()):
@@ -44,8 +44,8 @@ def read_looks(everything: StudyState, decide: Decide) -> Reading:
     second = everything.asked_for(undecided)
     if schedule.next_runs(study, data, second.records, undecided):
         return Reading(second, undecided, is_complete=False, verdicts=(), read_in={}, looks={})
-    compared = second.of_arms(confirmations.going_on(study, undecided))  # these alone share seeds and levels
-    # an arm that fits in memory no more has no verdict at the second look; that of the first stands
+    compared = second.of_arms(confirmations.going_on(study, undecided))  # only these share seeds and levels
+    # an arm that no longer fits in memory has no verdict at the second look and keeps that of the first
     later = {verdict.arm: verdict for verdict in decide(compared, ONE_SIDED_ERROR) if verdict.arm in undecided}
     read_in |= dict.fromkeys(later, compared)
     looks |= dict.fromkeys(later, study.looks[1])

@@ -1,4 +1,4 @@
-"""What the runs of a study folder measured: every file is read when it is asked for, and once."""
+"""Measurements of the runs in a study folder; every file is read once, on demand."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ MOST_HELD = 4 * 2**20  # bytes of class probabilities of one run that stay in me
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The scores, steps and curves of runs. States of one study share it, and with it what was read."""
+    """Scores, steps and curves of runs, cached and shared by the states of one study."""
 
     ledger: Ledger
     _scores: dict[tuple[str, str], Scores] = field(default_factory=dict, init=False, repr=False)
@@ -23,7 +23,7 @@ class RunFiles:
     _curves: dict[str, list[Point]] = field(default_factory=dict, init=False, repr=False)
 
     def scores(self, runs: Iterable[RunRecord], split: str = "test") -> list[Scores]:
-        """One Scores per run, in order. Raises StudyError where a file cannot be trusted."""
+        """One Scores per run, in order. Raises StudyError if a file is not valid."""
         return [self._read(run.run_id, split) for run in runs]
 
     def _read(self, run_id: str, split: str) -> Scores:
@@ -41,7 +41,7 @@ class RunFiles:
         return self._steps[run.run_id]
 
     def forgetting(self, run: RunRecord) -> list[Point]:
-        """What was measured on general text while a run trained; empty: nothing was."""
+        """Measurements on general text during training of a run; empty: none."""
         if run.run_id not in self._curves:
             self._curves[run.run_id] = read_curve(self.ledger.forgetting_path(run.run_id))
         return self._curves[run.run_id]

@@ -1,4 +1,4 @@
-"""Finished runs that a study would make again, because what it reads or runs with is not what it was."""
+"""Finished runs that a study would repeat, because its inputs or its environment changed."""
 
 import os
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from tunewise.spec.resolved import ResolvedStudy
 
 
 class Stale(NamedTuple):
-    """Runs that would be made again."""
+    """Runs that would be repeated."""
 
     num_runs: int
     seconds: float  # that they took
-    changes: tuple[str, ...]  # what is not as it was: 'threads 4 (now 2)'
-    threads: int | None  # with which they ran, if nothing else differs; None: more than that differs
+    changes: tuple[str, ...]  # what changed: 'threads 4 (now 2)'
+    threads: int | None  # the number they ran with, if nothing else differs; None: more differs
     is_acceptable: bool  # `accept_stale` takes them
 
 
 def find_stale(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> Stale | None:
-    """The finished runs among `records` that this resolved study would make again although nobody changed the study.
+    """Finished runs among `records` that this resolved study would repeat although the study itself did not change.
 
-    Runs of other settings are not among them: who changed those asked for other runs. None: there are none.
+    Runs with other settings are not included: changing settings asks for other runs. None: there are none.
     """
     draft, ids = Drafts(study, data), {record.run_id for record in records}
     accepting = Drafts(study.replace(accept_stale=True), data)
@@ -61,17 +61,17 @@ def as_today(spec: RunSpec, data: DataSummary) -> RunSpec:
 
 
 def stale_sentence(stale: Stale, duration: str) -> str:
-    """What would be lost and why, and what there is to choose; `duration` is what the runs took, in words."""
-    said = f"{count(stale.num_runs, 'finished run')} of this study, which took {duration}, would have to be made again"
+    """A message on what would be repeated, why, and the options; `duration`: time that the runs took, as text."""
+    begin = f"{count(stale.num_runs, 'finished run')} of this study, which took {duration}, would be repeated"
     reason = f"because of {' and '.join(stale.changes)}"
     if stale.threads is not None and (value := os.environ.get("OMP_NUM_THREADS")):
         reason += f" (OMP_NUM_THREADS is {value} here)"
-    ways = ["--again makes them again"]
+    ways = ["--again repeats them"]
     if stale.threads is not None:
-        ways.insert(0, f"--set machine.threads={stale.threads} continues with them")
+        ways.insert(0, f"--set machine.threads={stale.threads} keeps them")
     if stale.is_acceptable:
-        ways.append("--accept-stale takes them as they are, which the report then says")
-    return f"{said}, {reason}. Choose: {'; '.join(ways)}; --out FOLDER begins in another folder."
+        ways.append("--accept-stale keeps them as they are, with a warning in the report")
+    return f"{begin} {reason}. Choose one: {'; '.join(ways)}; --out FOLDER starts in another folder."
 
 
 def _seconds(record: RunRecord) -> float:

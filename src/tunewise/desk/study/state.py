@@ -1,4 +1,4 @@
-"""The state of a study: what its records are, and what the study is that they belong to. Built in one place."""
+"""The state of a study: its current records and its resolved spec, built in one place."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,23 +21,23 @@ from tunewise.storage.ledger import Ledger
 
 @dataclass(frozen=True)
 class StudyState:
-    """A study as its budget and its own trials have it by now, with its current records, or some of them."""
+    """A study, reduced to its budget and with ranks chosen by its trials, and its current records or some of them."""
 
     study: ResolvedStudy
     data: DataSummary
     records: Sequence[RunRecord]  # of any role
     files: RunFiles  # what these runs measured
     searched: ResolvedStudy  # the study before its own trials chose the rank of an arm
-    budget: str | None  # what was cut down to fit into the study's budget
+    budget: str | None  # what was reduced to fit the study's budget
     rank_curves: Mapping[str, RankCurve]  # of the arms whose rank was chosen by one
     first_searches: Sequence[RunRecord]  # of these arms, at their highest rank
-    stale: Sequence[RunRecord]  # in the folder, but of another study: settings that were changed since
+    stale: Sequence[RunRecord]  # in the folder, but with settings that have changed since
 
     @classmethod
     def of(cls, study: ResolvedStudy, data: DataSummary, stored: Sequence[RunRecord], ledger: Ledger) -> "StudyState":
         """The state of a resolved study; `stored` are the records in its folder, of this study or of others.
 
-        The ledger is asked only for what the runs measured. Raises StudyError where a file of scores is damaged.
+        The ledger is asked only for what the runs measured. Raises StudyError if a file of scores is damaged.
         """
         files = RunFiles(ledger)
         plan = within_budget(study, data, stored)
@@ -62,49 +62,49 @@ class StudyState:
 
     @classmethod
     def read(cls, ledger: Ledger) -> "StudyState":
-        """The state of a study folder. Raises StudyError where it holds no prepared data, or something is damaged."""
+        """The state of a study folder. Raises StudyError if it holds no prepared data, or something is damaged."""
         data, stored = ledger.data_summary(), ledger.records()
         declared = resolve.resolve(ledger.study(), data)
         return cls.of(declared, data, stored, ledger)
 
     def asked_for(self, undecided: Sequence[str]) -> "StudyState":
-        """The state with the records that the protocol asked for, `undecided` going on to the second look."""
+        """The state with the records that the protocol requested, if `undecided` continue to the second look."""
         return replace(self, records=confirmations.asked_for(self.study, self.records, undecided))
 
     def of_arms(self, arms: Sequence[str]) -> "StudyState":
-        """The state with the records of the base and of `arms` alone."""
+        """The state with the records of the base and of `arms` only."""
         return replace(self, records=[r for r in self.records if r.spec.role == "base" or r.spec.arm in arms])
 
     @cached_property
     def confirmed(self) -> dict[str, list[RunRecord]]:
-        """Per arm its confirmed runs, by rising seed."""
+        """Confirmed runs per arm, in order of seed."""
         return confirmations.confirmed(self.study, self.records)
 
     @cached_property
     def base(self) -> RunRecord | None:
-        """The scoring of the untouched base; None: it is not done."""
+        """The scored untouched base; None: not done."""
         return next((r for r in self.records if r.spec.role == "base" and r.status == "done"), None)
 
     @property
     def full(self) -> str | None:
-        """The arm that the others are compared with; None where there is none."""
+        """The arm that the others are compared with; None: there is none."""
         return self.study.full_arm
 
     def scores(self, runs: Iterable[RunRecord], split: str = "test") -> list[Scores]:
-        """One Scores per run, in order; each file is read once. Raises StudyError where it cannot be trusted."""
+        """One Scores per run, in order; each file is read once. Raises StudyError if it is not valid."""
         return self.files.scores(runs, split)
 
     # --- curves
 
     @cached_property
     def curves(self) -> dict[str, list[list[Point]]]:
-        """Per arm and run what was measured on general text during training, of the arms where something was."""
+        """Measurements on general text during training per arm and run, of arms that have any."""
         curves = {arm: [self.files.forgetting(run) for run in runs] for arm, runs in self.confirmed.items()}
         return {arm: runs for arm, runs in curves.items() if any(runs)}
 
     @cached_property
     def loss_curves(self) -> dict[str, list[list[LossPoint]]]:
-        """Per arm and confirmed run the loss (NLL) on valid by step, as finely as it was measured; empty: nothing."""
+        """Validation NLL by step per arm and confirmed run, at all measured steps; empty: not measured."""
         if self.curves:
             return {
                 arm: [[LossPoint(p.step, p.valid_nll) for p in run] for run in runs]
@@ -116,14 +116,14 @@ class StudyState:
         }
 
     def _with_base(self, metric: str, measured: list[LossPoint]) -> list[LossPoint]:
-        """The curve from step 0 on, where the untrained model is the base; nothing where nothing was measured."""
+        """The curve starting at step 0, where the untrained model is the base; empty if nothing was measured."""
         if self.base is None or not measured:
             return measured
         value = compute(metric, self.scores([self.base], "valid")[0])
         return [LossPoint(0, 1 - value if metric_named(metric).higher_is_better else value), *measured]
 
     def selection_curve(self, arm: str) -> tuple[LossPoint, ...]:
-        """What selection minimises (NLL, for a classification the error rate) by step, mean over an arm's runs."""
+        """The loss that selection minimizes (NLL, or the error rate if classifying) by step, averaged over runs."""
         if not TASKS[self.data.task].has_classes:
             return mean_losses([run for run in self.loss_curves.get(arm, []) if run])
         measured = [

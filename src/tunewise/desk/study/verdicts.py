@@ -1,4 +1,4 @@
-"""What may be said of a study today: verdicts, and which arms are undecided."""
+"""The verdicts that a study allows today, and the arms that are still inconclusive."""
 
 import math
 
@@ -17,12 +17,12 @@ from tunewise.spec.resolved import ResolvedStudy
 
 
 def undecided(state: StudyState) -> tuple[str, ...]:
-    """The arms that go on to the second look; empty where the first is not complete, or leaves nothing open."""
+    """Arms that continue to the second look; empty if the first is not complete or leaves nothing open."""
     return read_looks(state, words_at).undecided
 
 
 def words_at(state: StudyState, level: float) -> tuple[Verdict, ...]:
-    """The verdicts at a complete look, as far as the fairness rules allow; empty where it has none."""
+    """The verdicts at a complete look, as far as the fairness rules allow; empty if there are none."""
     if why_no_verdict(state):
         return ()
     findings = findings_of(state)
@@ -30,7 +30,7 @@ def words_at(state: StudyState, level: float) -> tuple[Verdict, ...]:
 
 
 def _with_lost_runs(verdict: Verdict, state: StudyState) -> Verdict:
-    """The verdict with the count of runs that diverged, and the seeds that were left out."""
+    """The verdict with the number of runs that diverged and the seeds that were left out."""
     runs = {arm: state.confirmed[arm] for arm in (verdict.arm, verdict.against)}
     diverged = {arm: number for arm, of in runs.items() if (number := sum(run.status == "diverged" for run in of))}
     lost = {r.spec.seed for r in state.records if r.spec.role == "confirm" and r.status in LOST_SEED}
@@ -38,7 +38,7 @@ def _with_lost_runs(verdict: Verdict, state: StudyState) -> Verdict:
 
 
 def findings_of(state: StudyState) -> tuple[Finding, ...]:
-    """What the fairness rules find, and what the budget cut down."""
+    """Findings of the fairness rules, and a note on what the budget reduced."""
     found = check(case_of(state))
     if state.budget is None:
         return found
@@ -47,38 +47,38 @@ def findings_of(state: StudyState) -> tuple[Finding, ...]:
 
 
 def case_of(state: StudyState) -> Case:
-    """The study as the fairness rules look at it."""
+    """The input of the fairness rules."""
     curve = state.selection_curve(state.full) if state.full else ()
     return Case(state.study, state.data, state.records, state.stale, _reference_loss(state), curve)
 
 
 def asked(study: ResolvedStudy, full: str | None) -> list[str]:
-    """The arms that the question is about: all but full, and but the reference of gain unless it is the only one."""
+    """The arms in question: all except full, and except the reference of gain unless it is the only one."""
     others = [name for name in study.arms if name != full]
     return [name for name in others if name != study.reference_arm] or others
 
 
 def why_no_verdict(state: StudyState) -> str | None:
-    """The reason why a complete look allows no outcome to be read, in a sentence; None: it does."""
+    """A sentence on why a complete look has no verdict; None: it has one."""
     if state.full is None:
-        return "No verdict: this study has no full fine-tuning arm to compare with."
+        return "No verdict: this study has no full fine-tuning arm to compare with. Add one (`method: full`)."
     if len(state.study.arms) == 1:
-        return "No verdict: full fine-tuning is the only arm."
+        return "No verdict: full fine-tuning is the only arm. Add an arm to compare with it."
     if not trials.fits(state.records, state.full):
         return (
-            f"No verdict: {state.full} ran out of memory on this machine, so nothing can be said of how the "
-            "other arms compare with full fine-tuning."
+            f"No verdict: {state.full} ran out of memory on this machine, so no arm can be compared with full "
+            "fine-tuning."
         )
     candidates = asked(state.study, state.full)
     if not any(trials.fits(state.records, arm) for arm in candidates):
-        return f"No verdict on {listed(candidates)}: ran out of memory on this machine."
+        return f"No verdict for {listed(candidates)}: out of memory on this machine."
     if state.base is None or not state.confirmed.get(state.full) or len(state.confirmed) < 2:
         return "No verdict: too few runs finished to compare any arm with full fine-tuning."
     return None
 
 
 def _reference_loss(state: StudyState) -> float | None:
-    """What selection minimises, on valid, of what gain is measured over: the base, or the head arm's mean."""
+    """Loss on `valid` that selection minimizes, of the reference of gain: the base, or the head arm's mean."""
     heads = state.confirmed.get(state.study.reference_arm, [])
     losses = [loss for run in heads if math.isfinite(loss := trials.selection_loss(run))]
     if losses:
@@ -107,7 +107,7 @@ def _verdicts(state: StudyState, level: float) -> tuple[Verdict, ...]:
         search = RateSearch(edges, headroom_of_arm=_headroom(state, arm), headroom_of_full=_headroom(state, full))
         return Comparison(arm, runs, metric, margin, search)
 
-    # The reference of gain is no candidate, so it takes no share of the error from those that are.
+    # The reference of gain is not a candidate, so it takes no share of the error.
     candidates = [arm for arm in asked(study, full) if arm in state.confirmed]
     others = [arm for arm in state.confirmed if arm not in (full, *candidates)]
     families = (candidates, *([arm] for arm in others))
@@ -116,9 +116,9 @@ def _verdicts(state: StudyState, level: float) -> tuple[Verdict, ...]:
 
 
 def _headroom(state: StudyState, arm: str) -> float | None:
-    """What a rate between those tried may gain, in units of the verdict's metric.
+    """Possible gain of a rate between those tried, in units of the verdict's metric.
 
-    None where the verdict is about another metric than the one that selection minimises: the trials did not measure it.
+    None if selection minimizes another metric than that of the verdict, which the trials did not measure.
     """
     task = state.data.task
     if primary_metric(task, state.study.primary) != primary_metric(task):

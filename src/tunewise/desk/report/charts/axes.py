@@ -14,7 +14,7 @@ from tunewise.spec import TASKS
 HEIGHT = 310
 
 
-VALID_LOSS = "loss on valid (nats per token), better to the right"
+VALID_LOSS = "validation loss (nats per token), better to the right"
 
 
 FORGETTING = "forgetting (nats per token)"
@@ -24,18 +24,18 @@ FALLING = alt.Scale(zero=False, nice=False, padding=14, reverse=True)
 
 
 def valid_metric(report: Report) -> str:
-    """The metric of valid that a chart over trials shows: what selection goes by."""
+    """The validation metric used for selection, which the charts of trials show."""
     return TASKS[report.study.task].selection_metric
 
 
 def shown_value(metric: str, nll: float | None, accuracy: float | None) -> float | None:
-    """The value of that metric in the units that are shown; None: not measured."""
+    """The value of that metric in display units; None: not measured."""
     value = accuracy if metric == "accuracy" else nll
     return None if value is None else value * metric_named(metric).scale
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
-    """1 and 3 times the powers of ten inside the range of `values`; the values themselves where these are too few."""
+    """1 and 3 times powers of ten within the range of `values`; the values themselves if these are too few."""
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 3)]
     inside = [tick for tick in ticks if min(values) * 0.99 <= tick <= max(values) * 1.01]
@@ -43,18 +43,18 @@ def log_ticks(values: Sequence[float]) -> list[float]:
 
 
 def by_step(report: Report, rows: Sequence[Row]) -> Any:
-    """A chart over optimizer steps, from 0 on."""
+    """A chart over optimizer steps, starting at 0."""
     scale, axis = alt.Scale(zero=True, nice=False), alt.Axis(tickCount=5, grid=False, tickSize=4)
     x = alt.X("step:Q", title="optimizer step", axis=axis, scale=scale)
     return alt.Chart(data(rows)).encode(x=x, color=arm_colour(report, names(rows)))
 
 
 def value_axis(title: str, field: str = "value") -> Any:
-    """An axis for values that does not begin at 0."""
+    """A value axis that does not start at 0."""
     return alt.Y(f"{field}:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False, padding=12))
 
 
 def dots(shared: Any, size: int) -> list[Any]:
-    """Hollow dots, and larger filled ones where the row is `filled`."""
+    """Hollow dots, and larger filled ones for rows that are `filled`."""
     hollow = shared.mark_point(size=size, fill=SURFACE, strokeWidth=1.6, opacity=1)
     return [hollow, shared.transform_filter("datum.filled").mark_point(size=size * 1.5, filled=True, opacity=1)]

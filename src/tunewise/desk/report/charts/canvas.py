@@ -1,7 +1,7 @@
-"""What all charts share: colours, type, axes, and the way to SVG.
+"""Shared style of all charts: colors, fonts, axes, and the conversion to SVG.
 
-Ink and grid have fixed colours that nothing else uses (THEME), so that a style sheet can exchange them: the page
-does it for its own dark mode, and every file in figures/ carries a rule for the reader's.
+Ink and grid have fixed colors that nothing else uses (THEME), so that a style sheet can replace them. The page does so
+in dark mode, and every file in figures/ contains such a rule.
 """
 
 import re
@@ -17,7 +17,7 @@ from tunewise.desk.report.views.view import Report
 from tunewise.errors import StudyError
 from tunewise.text.safe import pictured
 
-# Role -> (on light, on dark). The light colour is the one in the SVG.
+# Role -> (on light, on dark). The SVG contains the light color.
 THEME = {
     "ink": ("#1c2430", "#e6eaf0"),
     "muted": ("#5b6675", "#9aa6b5"),
@@ -27,12 +27,12 @@ THEME = {
 }
 INK, MUTED, AXIS, GRID, SURFACE = (light for light, _ in THEME.values())
 
-# Mid-tones with a contrast of at least 3 on white and on near-black, told apart with any colour vision
-# (hues after Okabe & Ito 2008). The base is grey, full comes first, the others in the order of the study.
+# Mid-tones with a contrast of at least 3 on white and on near-black, distinguishable with any color vision
+# (hues after Okabe & Ito 2008). The base is gray, full comes first, the others in the order of the study.
 BASE_COLOUR = "#8a8f98"
 PALETTE = ("#3b82c9", "#d97321", "#1a9a76", "#b763c9", "#c9506e", "#8f8a1c", "#4fa3b5", "#9a6b4f")
 
-# Metrically the same everywhere, so that text takes the room that was measured when the chart was drawn.
+# Metric-compatible fonts, so that text has the width measured when the chart was drawn.
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
 ADDRESSES = 96 * 2**30  # bytes that vl-convert's V8 asks for at once; 64 GB are too little
@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where a chart is drawn: its outer width in pixels and the size of its text."""
+    """Outer width of a chart in pixels, and its font size."""
 
     width: int
     font_size: int
@@ -54,15 +54,15 @@ FULL_WIDTH, HALF_WIDTH, PHONE = Canvas(1040, 13), Canvas(460, 12), Canvas(350, 1
 
 
 def colours(report: Report) -> dict[str, str]:
-    """Arm -> colour, the same in charts and page."""
+    """Arm -> color, the same in charts and page."""
     tuned = [arm.name for arm in report.tuned_arms()]
     return {"base": BASE_COLOUR, **{name: PALETTE[i % len(PALETTE)] for i, name in enumerate(tuned)}}
 
 
 def to_svg(chart: Any) -> str:
-    """The chart as SVG text; coordinates rounded to hundredths of a pixel. Raises StudyError if a limit is too low."""
+    """The chart as SVG text, coordinates rounded to hundredths of a pixel. Raises StudyError if a limit is too low."""
     _require_room()
-    # not validated, which takes half a second; a control character in a text would end the whole process in vl-convert
+    # not validated, which takes half a second; a control character in a text would abort the process in vl-convert
     svg = str(vl_convert.vegalite_to_svg(_shown(chart.to_dict(validate=False))))
     return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", svg)
 
@@ -89,7 +89,7 @@ def _require_room() -> None:
 
 
 def _shown(content: Any) -> Any:
-    """Plain data with a visible sign in the place of every control character of its texts."""
+    """Plain data with every control character in its texts replaced by a visible sign."""
     if isinstance(content, dict):
         return {_shown(key): _shown(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -98,7 +98,7 @@ def _shown(content: Any) -> Any:
 
 
 def standalone(svg: str) -> str:
-    """An SVG file that follows the reader's light or dark mode by itself."""
+    """An SVG file that follows the reader's light or dark mode."""
     rules = "".join(f'[fill="{a}"]{{fill:{b}}}[stroke="{a}"]{{stroke:{b}}}' for a, b in THEME.values())
     style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
     return svg.replace(">", f">{style}", 1)
@@ -110,19 +110,19 @@ def data(rows: Sequence[Row]) -> Any:
 
 
 def names(rows: Sequence[Row]) -> list[str]:
-    """The arms of `rows`, each once, in their order."""
+    """The arms of `rows`, each once, in order."""
     return list(dict.fromkeys(row["arm"] for row in rows))
 
 
 def arm_colour(report: Report, shown: Sequence[str], legend: Any = alt.Undefined) -> Any:
-    """The colour channel of a chart that shows these arms."""
+    """The color channel of a chart of these arms."""
     of = colours(report)
     scale = alt.Scale(domain=list(shown), range=[of[name] for name in shown])
     return alt.Color("arm:N", title=None, legend=legend, scale=scale)
 
 
 def styled(chart: Any, canvas: Canvas, height: int) -> Any:
-    """The chart at its size, in the one style of the report."""
+    """The chart at its size, in the style of the report."""
     size = canvas.font_size
     return (
         chart.properties(width=canvas.width, height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding"))

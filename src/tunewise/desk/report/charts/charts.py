@@ -1,4 +1,4 @@
-"""The report's charts: Altair, drawn to SVG at two widths, from the view alone."""
+"""The report's charts, drawn with Altair as SVG at two widths, from the view only."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from tunewise.desk.report.views.view import Report
 
 @dataclass(frozen=True)
 class Plan:
-    """A chart that the report has data for, not drawn yet."""
+    """A chart that the report has data for, not yet drawn."""
 
     name: str  # of its file in figures/
     title: str
@@ -51,13 +51,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Figure:
-    """One chart at two widths, with the words around it."""
+    """One chart at two widths, with title and caption."""
 
     name: str
     title: str
     caption: str
     wide: str  # SVG
-    narrow: str  # SVG for a phone: text stays readable
+    narrow: str  # SVG for a phone, with readable text
 
 
 def figures(report: Report) -> tuple[Figure, ...]:
@@ -76,41 +76,34 @@ def figures(report: Report) -> tuple[Figure, ...]:
 
 def _plans(report: Report) -> Iterator[Plan]:
     if any(verdict.low is not None for verdict in report.verdicts):
-        words = (
-            "Bar: interval for new seeds and new data. Large dot: mean. Small dots: single seeds. Arrow: off the scale."
-        )
-        yield Plan("difference-to-full", "Difference to full fine-tuning", words, forest, FULL_WIDTH)
+        words = "Bar: interval for new seeds and new data. Large dot: mean. Small dots: seeds. Arrow: off the scale."
+        yield Plan("difference-to-full", "Difference from full fine-tuning", words, forest, FULL_WIDTH)
     if any(curve.train for arm in report.arms for curve in arm.learning_curves):
-        words = "Line: mean over seeds. Band: all seeds."
+        words = "Line: mean over seeds. Band: range of all seeds."
         yield Plan("training-loss", "Training loss", words, training_loss, HALF_WIDTH)
     if any(curve.valid for arm in report.arms for curve in arm.learning_curves):
-        words = "Line: mean over seeds. Dots: single seeds, filled where the weights were taken."
-        yield Plan("validation", "Validation while training", words, validation, HALF_WIDTH)
+        words = "Line: mean over seeds. Dots: seeds, filled at the selected checkpoint."
+        yield Plan("validation", "Validation during training", words, validation, HALF_WIDTH)
     if any(point.valid_nll is not None for arm in report.arms for point in arm.learning_rate_curve):
-        dashed = "Dashed: the parabola through it and its neighbours, whose dip below it is the headroom. "
-        words = f"Filled: the chosen rate. {dashed if valid_metric(report) == 'nll' else ''}Arrow: off the scale. "
-        words += "×: did not finish."
+        dashed = "Dashed: parabola through this rate and its neighbors; its dip is the headroom. "
+        words = f"Filled: chosen rate. {dashed if valid_metric(report) == 'nll' else ''}Arrow: off the scale. "
+        words += "×: run did not finish."
         yield Plan("learning-rates", "Learning rates tried", words, learning_rates, HALF_WIDTH)
     if any(arm.forgetting_curve for arm in report.arms):
-        words = (
-            "Along the same steps in every arm, from the untrained model; means over seeds. Below 0: learned, not lost."
-        )
-        yield Plan("learning-and-forgetting", "Learning against forgetting", words, learning_and_forgetting, HALF_WIDTH)
+        words = "Same steps in every arm, starting from the untrained model; means over seeds. Below 0: improved."
+        yield Plan("learning-and-forgetting", "Learning vs. forgetting", words, learning_and_forgetting, HALF_WIDTH)
     if any(point.forgetting is not None for arm in report.arms for point in arm.learning_rate_curve):
-        words = (
-            "Every rate that was tried, joined from low to high; filled: the chosen one. What is forgotten depends on "
-            "the rate."
-        )
+        words = "Every rate tried, joined from low to high. Filled: chosen rate. Forgetting depends on the rate."
         yield Plan("forgetting-by-rate", "Forgetting by learning rate", words, forgetting_by_rate, HALF_WIDTH)
     for view in report.capacity.ranks:
         words = (
-            f"Bars: intervals; of arms trained directly all seeds. Dashed: rank {view.top_rank}. Grey: the candidate."
+            f"Bars: intervals, or all seeds of directly trained arms. Dashed: rank {view.top_rank}. Gray: candidate."
         )
         title = f"Rank and quality of {view.arm}"
         yield Plan(f"ranks-{view.arm}", title, words, partial(rank_chart, view), FULL_WIDTH)
     if cost_rows(report):
-        words = "The further left, the cheaper. Bars: intervals."
-        yield Plan("quality-against-cost", "Quality against cost", words, quality_against_cost, HALF_WIDTH)
+        words = "Further left is cheaper. Bars: confidence intervals."
+        yield Plan("quality-against-cost", "Quality vs. cost", words, quality_against_cost, HALF_WIDTH)
 
 
 # --- training
@@ -137,7 +130,7 @@ def training_loss(report: Report, canvas: Canvas) -> Any:
 
 
 def validation(report: Report, canvas: Canvas) -> Any:
-    """The selection metric on valid by step: every seed, their mean, and the checkpoints that were taken."""
+    """The selection metric on the validation set by step: every seed, the mean, and the selected checkpoints."""
     name = valid_metric(report)
     rows = [
         {
@@ -156,7 +149,7 @@ def validation(report: Report, canvas: Canvas) -> Any:
 
 
 def learning_and_forgetting(report: Report, canvas: Canvas) -> Any:
-    """Change of the loss on general text against the loss on valid, along the training of each arm."""
+    """Change of the loss on general text vs. validation loss during the training of each arm."""
     rows: list[Row] = [
         {"arm": arm.name, "step": p.step, "valid": p.valid_nll, "value": p.change, "filled": p.step == last.step}
         for arm in report.arms

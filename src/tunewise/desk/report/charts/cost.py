@@ -12,18 +12,18 @@ from tunewise.desk.report.charts.canvas import AXIS, SURFACE, Canvas, Row, arm_c
 from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.metrics import metric_named
 
-LOG_FROM = 4.0  # costs further apart than this factor are drawn on a logarithmic axis
+LOG_FROM = 4.0  # costs that differ by more than this factor get a logarithmic axis
 
 
 COST_TITLES = {
     "train_seconds": "training time (seconds)",
     "saved_bytes": "weights on disk (MiB)",
-    "peak_memory_bytes": "peak memory while training (MiB)",
+    "peak_memory_bytes": "peak memory during training (MiB)",
 }
 
 
 def quality_against_cost(report: Report, canvas: Canvas) -> Any:
-    """Share of full's gain that each arm keeps (or the metric itself), against the cost that tells arms apart best."""
+    """Share of full's gain kept by each arm (or the metric itself) vs. the cost that differs most between arms."""
     rows = cost_rows(report)
     metric = report.study.primary_metric
     title = "share of full's gain kept (%)" if _shows_gain(report) else wording.metric_title(metric, report.study.task)
@@ -45,12 +45,12 @@ def _charted_cost(report: Report) -> str | None:
 
 
 def cost_rows(report: Report) -> list[Row]:
-    """One row per arm whose cost and quality are both known."""
+    """One row per arm with known cost and quality."""
     name = _charted_cost(report)
     if name is None:
         return []
     unit = 1.0 if name == "train_seconds" else 2.0**20
-    # the reference of gain keeps nothing of it, and would only press the others together
+    # the reference of gain keeps none of it, and would only compress the scale
     known = [a for a in report.tuned_arms() if getattr(a, name) and a.metrics and a.name != report.study.reference_arm]
     costs = [getattr(arm, name) / unit for arm in known]
     rows = [{"arm": arm.name, "cost": cost, **_quality(report, arm)} for arm, cost in zip(known, costs, strict=True)]
@@ -62,7 +62,7 @@ def _shows_gain(report: Report) -> bool:
 
 
 def _quality(report: Report, arm: ArmView) -> Row:
-    """The arm's quality with the ends of its interval, as it is drawn."""
+    """The arm's quality with the ends of its interval, in display units."""
     if not _shows_gain(report):
         found, scale = arm.metrics[report.study.primary_metric], metric_named(report.study.primary_metric).scale
         ends = {"value": found.mean, "low": found.low, "high": found.high}

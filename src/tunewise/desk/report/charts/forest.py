@@ -1,4 +1,4 @@
-"""The forest plot: every arm's difference to full with its interval, beside zero and the margin."""
+"""The forest plot: every arm's difference from full with its interval, zero and the margin."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from tunewise.desk.report.charts.canvas import INK, MUTED, PHONE, SURFACE, Canva
 from tunewise.desk.report.views.view import Report, VerdictView
 from tunewise.desk.statistics.metrics import metric_named
 
-FAR = 5.0  # margins from zero beyond which an arm is an arrow, if another is nearer
+FAR = 5.0  # margins from zero; arms beyond become arrows if another arm is nearer
 
 
 def forest(report: Report, canvas: Canvas) -> Any:
-    """The chart; arms so far off that they would crush the others are arrows at the edge."""
+    """The chart; arms so far off that they would compress the scale are arrows at the edge."""
     rows = [_row(verdict) for verdict in report.verdicts if verdict.low is not None]
     lines = _lines(report)
     near = _near(rows, lines)
@@ -38,7 +38,7 @@ def forest(report: Report, canvas: Canvas) -> Any:
         arrows.mark_text(fontSize=22).encode(x=x, y=y, color=colour, text="arrow:N"),
     ]
     height = 84 + 62 * len(rows)
-    if canvas is PHONE:  # no room for numbers there; the table has them
+    if canvas is PHONE:  # no room for numbers; the table has them
         return styled(alt.layer(*layers), canvas, height)
     numbers = alt.Chart(data(rows)).encode(y=y, x=alt.value("width"), text="words:N")
     return styled(alt.layer(*layers, numbers.mark_text(align="left", dx=18, color=INK)), canvas, height)
@@ -59,7 +59,7 @@ def _row(verdict: VerdictView) -> Row:
 
 
 def _arrow(row: Row, low: float, high: float) -> Row:
-    """A row that is off the scale, as an arrow at the edge it lies beyond."""
+    """A row that is off the scale, as an arrow at the edge."""
     is_left = row["value"] < low
     return {**row, "value": low if is_left else high, "arrow": "←" if is_left else "→"}
 
@@ -70,14 +70,14 @@ def _seed_rows(verdict: VerdictView) -> Iterator[Row]:
 
 
 def _lines(report: Report) -> list[Row]:
-    """Zero and the margin on the axis of differences."""
+    """Lines at zero and at the margin."""
     zero: Row = {"value": 0.0, "label": "full", "dash": [1, 0]}
     margin = _margin_line(report)
     return [zero] if margin is None else [zero, {"value": margin, "label": "margin", "dash": [4, 3]}]
 
 
 def _margin_line(report: Report) -> float | None:
-    """The smaller part of the margin, the share of the gain as it was estimated; towards the side of harm."""
+    """The smaller part of the margin (a share of the gain as estimated), on the side of a quality loss."""
     verdict = report.verdicts[0]
     metric, share = metric_named(verdict.metric), verdict.margin_share_of_gain
     parts = [verdict.margin_absolute, share * verdict.gain.estimate if share else None]
@@ -86,13 +86,13 @@ def _margin_line(report: Report) -> float | None:
 
 
 def _near(rows: Sequence[Row], lines: Sequence[Row]) -> list[str]:
-    """Arms that are drawn to scale: those within FAR margins, or all where there are none such."""
+    """Arms that are drawn to scale: those within FAR margins, or all if there are none."""
     near = [row["arm"] for row in rows if abs(row["value"]) <= FAR * abs(lines[-1]["value"])]
     return near or names(rows)
 
 
 def _reach(*groups: Sequence[Row]) -> tuple[float, float]:
-    """The range of everything that is drawn, and a little more on both sides."""
+    """The range of everything drawn, with padding on both sides."""
     ends = [row[key] for rows in groups for row in rows for key in ("low", "value", "high") if key in row]
     room = 0.12 * (max(ends) - min(ends))
     return min(ends) - room, max(ends) + room
@@ -109,7 +109,7 @@ def _name_axis(canvas: Canvas) -> Any:
 
 
 def _line_layers(lines: Sequence[Row]) -> list[Any]:
-    """The lines, their names turned outwards so that they never meet."""
+    """The lines, with labels on their outer sides so that they never overlap."""
     rightmost = max(lines, key=lambda line: line["value"])
     layers = []
     for line in lines:

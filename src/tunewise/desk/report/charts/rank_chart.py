@@ -1,4 +1,4 @@
-"""Rank against quality: one adapter cut down to every rank, beside adapters trained at theirs."""
+"""Quality by rank: one adapter truncated to every rank, and adapters trained directly."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.metrics import metric_named
 
 HEIGHT = 320
-KINDS = ("cut down", "cut down, spread", "trained directly")
+KINDS = ("truncated", "truncated, spread", "trained directly")
 COLOURS = (PALETTE[0], MUTED, PALETTE[1])
 
 
 def rank_chart(view: RankView, report: Report, canvas: Canvas) -> Any:
-    """The curve of one arm on valid; the dashed line is the untruncated adapter, the rule marks the candidate."""
+    """The curve of one arm on the validation set; dashed: the untruncated adapter, gray rule: the candidate."""
     scale = metric_named(view.metric).scale
     rows = [*_truncated(view), *_direct(view)]
     for row in rows:
@@ -32,7 +32,7 @@ def rank_chart(view: RankView, report: Report, canvas: Canvas) -> Any:
         title=None,
         scale=alt.Scale(domain=domain, range=[COLOURS[KINDS.index(kind)] for kind in domain]),
     )
-    title = f"{wording.metric_title(view.metric, report.study.task)} on valid"
+    title = f"{wording.metric_title(view.metric, report.study.task)} on the validation set"
 
     def y(field: str) -> Any:
         return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
@@ -56,7 +56,7 @@ def rank_chart(view: RankView, report: Report, canvas: Canvas) -> Any:
 
 
 def _truncated(view: RankView) -> list[Row]:
-    """Truncations with their paired interval, drawn around the untruncated adapter."""
+    """Truncations with their paired interval, relative to the untruncated adapter."""
     rows = []
     for point in view.points:
         ends = (point.difference.low, point.difference.high) if point.difference else (None, None)

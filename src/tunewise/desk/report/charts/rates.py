@@ -26,11 +26,11 @@ from tunewise.desk.statistics.metrics import metric_named
 PARABOLA_POINTS = 25
 
 
-FAR = 3.0  # spreads of the bracketing rates beyond which a worse rate is an arrow
+FAR = 3.0  # spreads of the bracketing rates; worse rates beyond become arrows
 
 
 def learning_rates(report: Report, canvas: Canvas) -> Any:
-    """The search: the selection metric on valid by learning rate; rates far worse than the others are arrows."""
+    """The selection metric on the validation set by learning rate; rates far worse than the others are arrows."""
     name, rows = valid_metric(report), _rate_rows(report)
     near = _near(report, rows)
     axis = alt.Axis(values=log_ticks([row["rate"] for row in rows]), format="~e", grid=False, tickSize=4)
@@ -43,7 +43,7 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
         return alt.Chart(data(some)).encode(x=x, color=colour)
 
     curves = marks(near).encode(y=y)
-    # rates as accurate as the best count as equal to it, so that a parabola through accuracies says nothing
+    # accuracies often tie, so that a parabola through them is not informative
     searched = () if name == "accuracy" else report.arms
     bent = marks([row for arm in searched for row in parabola(arm, near)]).encode(y=y)
     off = marks([row for row in rows if row["value"] is not None and row not in near])
@@ -61,7 +61,7 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
 
 
 def _rate_rows(report: Report) -> list[Row]:
-    """A row per rate that was tried; `value` is the selection metric on valid, None where it did not finish."""
+    """A row per rate tried; `value` is the selection metric on the validation set, None if the run did not finish."""
     name = valid_metric(report)
     return [
         {
@@ -77,7 +77,7 @@ def _rate_rows(report: Report) -> list[Row]:
 
 
 def _near(report: Report, rows: Sequence[Row]) -> list[Row]:
-    """Rates that are drawn to scale: those not much further from the best than the rates beside the chosen ones."""
+    """Rates that are drawn to scale: those not much further from the best than the neighbors of the chosen ones."""
     known = [row for row in rows if row["value"] is not None]
     beside = [
         row["value"]
@@ -92,9 +92,9 @@ def _near(report: Report, rows: Sequence[Row]) -> list[Row]:
 
 
 def parabola(arm: ArmView, rows: Sequence[Row]) -> Iterator[Row]:
-    """The parabola in log rate through an arm's chosen rate and the two beside it, from the chart's `rows`.
+    """The parabola in log rate through an arm's chosen rate and its two neighbors, from the chart's `rows`.
 
-    Nothing where one of the three is missing.
+    Nothing if one of the three is missing.
     """
     value = {row["rate"]: row["value"] for row in rows if row["arm"] == arm.name}
     if arm.bracket is None or arm.learning_rate is None:
@@ -109,7 +109,7 @@ def parabola(arm: ArmView, rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def forgetting_by_rate(report: Report, canvas: Canvas) -> Any:
-    """Change of the loss on general text against the loss on valid, of every rate that was tried, joined by rate."""
+    """Change of the loss on general text vs. validation loss for every rate tried, joined by rate."""
     rows = [row for row in _near(report, _rate_rows(report)) if row["forgetting"] is not None]
     x = alt.X("value:Q", title=VALID_LOSS, axis=alt.Axis(tickCount=5, grid=False, tickSize=4), scale=FALLING)
     shared = alt.Chart(data(rows)).encode(x=x, y=value_axis(FORGETTING, "forgetting"), order="rate:Q")

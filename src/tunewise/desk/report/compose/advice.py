@@ -1,7 +1,7 @@
-"""From a report to advice. It repeats what verdicts, curves and findings say, and is silent where they are.
+"""Turn a report into advice. It repeats verdicts, curves and findings, and adds nothing to them.
 
-An arm is recommended if a verdict that no fairness rule holds back calls it as good or better; full fine-tuning, if
-every other arm is called worse. Rank, targets, rate and epochs are those of that arm, beside what is known of others.
+An arm is recommended if an unblocked verdict calls it as good or better; full fine-tuning, if every other arm is worse.
+Rank, targets, rate and epochs are those of that arm, compared with what is known of the others.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tunewise.desk.fairness.finding import listed
 from tunewise.desk.report import wording
+from tunewise.desk.report.sentences import what_would_decide_all
 from tunewise.desk.report.views.advice_view import Advice, AdviceItem, Alternative, Topic
 from tunewise.desk.report.views.capacity_view import PlacementView
 from tunewise.desk.report.views.view import ArmView, Report, VerdictView
@@ -21,7 +22,7 @@ TOPICS: tuple[Topic, ...] = ("method", "rank", "targets", "learning rate", "epoc
 
 @dataclass(frozen=True)
 class _Case:
-    """What advice is read from."""
+    """Input of the advice."""
 
     state: StudyState
     report: Report
@@ -37,23 +38,23 @@ class _Case:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The confirmed runs of the arm."""
+        """Confirmed runs of the arm."""
         return tuple(run.run_id for run in self.state.confirmed.get(self.arm, ()))
 
     @property
     def trials(self) -> tuple[str, ...]:
-        """Its learning-rate trials."""
+        """Learning-rate trials of the arm."""
         return tuple(r.run_id for r in self.state.records if (r.spec.arm, r.spec.role) == (self.arm, "tune"))
 
     @property
     def placement(self) -> PlacementView | None:
-        """The comparison of placements that the arm is part of."""
+        """The comparison of placements that includes the arm."""
         views = self.report.capacity.placements
         return next((view for view in views if self.arm in [point.arm for point in view.points]), None)
 
 
 def advise(state: StudyState, report: Report) -> Advice:
-    """What the records of `state` recommend; with reasons, costs and what is missing."""
+    """The recommendation that the records of `state` support, with reasons, costs and limits."""
     arm = recommended_arm(report)
     if arm is None:
         why = _why_none(report)
@@ -70,7 +71,7 @@ def advise(state: StudyState, report: Report) -> Advice:
 
 
 def recommended_arm(report: Report) -> str | None:
-    """The arm that the report recommends; full where every arm in question is worse; None where that is open."""
+    """The recommended arm; full if every arm in question is worse; None if that is open."""
     if report.no_verdict or not report.verdicts:
         return None
     if report.recommended_arm:
@@ -80,7 +81,7 @@ def recommended_arm(report: Report) -> str | None:
 
 
 def _asked(report: Report) -> list[VerdictView]:
-    """The verdicts in question: not that of the reference of gain, unless it is the only one."""
+    """Verdicts in question: without that of the reference of gain, unless it is the only one."""
     return [v for v in report.verdicts if v.arm != report.study.reference_arm] or list(report.verdicts)
 
 
@@ -91,12 +92,13 @@ def _why_none(report: Report) -> str:
         return report.headline
     blocked = sorted({rule for verdict in report.verdicts for rule in verdict.blocked_by})
     if blocked:
-        return f"No recommendation: fairness rules hold verdicts back ({', '.join(blocked)})."
+        return f"No recommendation: fairness rules withhold verdicts ({', '.join(blocked)})."
     open_ = [verdict.arm for verdict in _asked(report) if verdict.outcome == "undecided"]
     if open_:
+        noun = "the verdict on" if len(open_) == 1 else "the verdicts on"
         verb = "is" if len(open_) == 1 else "are"
-        return f"No recommendation: {listed(open_)} {verb} undecided against full fine-tuning."
-    return f"No recommendation: what the arms cost ({report.study.cost}) was not recorded."
+        return f"No recommendation: {noun} {listed(open_)} {verb} inconclusive."
+    return f"No recommendation: the cost of the arms ({report.study.cost}) was not recorded."
 
 
 # --- the five items
@@ -107,14 +109,9 @@ def _method(case: _Case) -> AdviceItem:
     if case.arm in verdicts:
         reason = f"{wording.recommendation(case.arm, case.report.study.cost)} {verdicts[case.arm].sentence}"
     else:
-        told = "; ".join(f"{v.arm} {_difference(v)}" for v in _asked(case.report))
-        reason = f"Every other arm is worse by more than the margin, its interval included: {told}."
+        sizes = "; ".join(f"{v.arm} is {_standing(v)}" for v in _asked(case.report))
+        reason = f"Every other arm is worse by more than the margin, including its interval: {sizes}."
     return AdviceItem(topic="method", say=f"{case.arm}: {case.view.method}", reason=reason, runs=case.runs)
-
-
-def _difference(verdict: VerdictView) -> str:
-    value = wording.difference(verdict.metric, verdict.difference)
-    return f"{value} ({wording.signed_interval(verdict.metric, verdict)})"
 
 
 def _rank(case: _Case) -> AdviceItem:
@@ -124,17 +121,15 @@ def _rank(case: _Case) -> AdviceItem:
         return AdviceItem(topic="rank", say=None, reason=reason, runs=case.runs if causes else ())
     curve = next((view for view in case.report.capacity.ranks if view.trained_as == case.arm), None)
     others = [(rank, verdict) for rank, verdict in _at_other_ranks(case) if rank != case.lora.rank]
-    told = "; ".join(
-        f"rank {rank} ({verdict.arm}) {verdict.outcome}, {_difference(verdict)}" for rank, verdict in others
-    )
+    trained = "; ".join(f"rank {rank} ({verdict.arm}): {_standing(verdict)}" for rank, verdict in others)
     parts = [curve.words] if curve else []
-    parts += [f"Trained by themselves at other ranks: {told}."] if told else []
-    reason = " ".join(parts) or "The rank that was tried; no other one was."
+    parts += [f"Other ranks that were trained: {trained}."] if trained else []
+    reason = " ".join(parts) or "This is the only rank that was tried."
     return AdviceItem(topic="rank", say=str(case.lora.rank), reason=reason, runs=case.runs)
 
 
 def _at_other_ranks(case: _Case) -> list[tuple[int, VerdictView]]:
-    """Verdicts of LoRA arms that have the targets and the variant of this one, by rising rank."""
+    """Verdicts of LoRA arms with the same targets and variant, in order of rank."""
     assert case.lora is not None, "asked of LoRA"
     verdicts = {verdict.arm: verdict for verdict in case.report.verdicts}
     found = [
@@ -152,7 +147,7 @@ def _targets(case: _Case) -> AdviceItem:
         return AdviceItem(topic="targets", say=None, reason=f"{case.arm} has no target modules.", runs=())
     targets = case.lora.targets if isinstance(case.lora.targets, str) else ", ".join(case.lora.targets)
     if case.placement is None:
-        reason = "The targets that were tried; no others were compared at equal budget."
+        reason = "These targets were tried; no others were compared at equal parameter budget."
     else:
         reason = case.placement.words
     return AdviceItem(topic="targets", say=targets, reason=reason, runs=case.runs)
@@ -163,7 +158,7 @@ def _rate(case: _Case) -> AdviceItem:
     if case.view.learning_rate is None or not lines:
         return AdviceItem(topic="learning rate", say=None, reason=f"{case.arm} was not trained here.", runs=())
     steps = f"{case.view.num_steps:,} steps of {case.state.study.train.batch_size} examples"
-    reason = f"On valid {', '.join(lines)}, in {steps}."
+    reason = f"On the validation set, {', '.join(lines)}, in {steps}."
     return AdviceItem(topic="learning rate", say=numbers.rate(case.view.learning_rate), reason=reason, runs=case.trials)
 
 
@@ -174,17 +169,17 @@ def _epochs(case: _Case) -> AdviceItem:
     train = case.state.study.train
     say = f"{train.max_steps:,} steps" if train.max_steps else str(train.epochs)
     taken = f"step {steps[0]:,}" if len(set(steps)) == 1 else f"steps {min(steps):,} to {max(steps):,}"
-    reason = f"The length that was tried; the weights of {taken} of {case.view.num_steps:,} were the best on valid. "
+    reason = f"The best weights on the validation set were those of {taken} of {case.view.num_steps:,}. "
     if all(step == case.view.num_steps for step in steps):
-        reason += "It was still improving at the end, and longer training was not tried."
+        reason += "The arm was still improving at the end, and longer training was not tried."
     elif 2 * max(steps) < case.view.num_steps:
-        reason += "It was best before half of its steps, and shorter training was not tried."
+        reason += "The arm was best before half of its steps, and shorter training was not tried."
     else:
         reason += "No other length was tried."
     return AdviceItem(topic="epochs", say=say, reason=reason, runs=case.runs)
 
 
-# --- the others, and what is not known
+# --- the other arms, and limits
 
 
 def _alternative(report: Report, view: ArmView) -> Alternative:
@@ -192,12 +187,11 @@ def _alternative(report: Report, view: ArmView) -> Alternative:
     if not view.fits_in_memory:
         standing = "out of memory"
     elif view.name == report.study.full_arm:
-        standing = "what the others are compared with"
+        standing = "reference of the comparison"
     elif verdict is None:
         standing = "no verdict"
     else:
-        held = f" (held back: {', '.join(verdict.blocked_by)})" if verdict.blocked_by else ""
-        standing = f"{verdict.outcome}{held}, {_difference(verdict)}"
+        standing = _standing(verdict)
     return Alternative(
         arm=view.name,
         standing=standing,
@@ -208,28 +202,40 @@ def _alternative(report: Report, view: ArmView) -> Alternative:
     )
 
 
+def _standing(verdict: VerdictView) -> str:
+    """'worse by 0.2123 (95% CI 0.2029 to 0.2211)', 'inconclusive, 0.0340 worse (...)'."""
+    outcome = wording.OUTCOMES[verdict.outcome]
+    if verdict.outcome in ("better", "worse"):
+        return f"{outcome} by {wording.sized(verdict).replace(f' {outcome}', '', 1)}"
+    withheld = f" (withheld by {', '.join(verdict.blocked_by)})" if verdict.blocked_by else ""
+    return f"{outcome}{withheld}, {wording.sized(verdict)}"
+
+
 def _missing(state: StudyState, report: Report, arm: str | None) -> Iterator[str]:
     yield from (f"{f.sentence} ({f.evidence})" for f in report.warnings if f.severity == "blocks")
     if report.no_verdict and not report.is_complete:
-        yield "The runs up to the first look."
-    for verdict in report.verdicts:
-        if verdict.outcome == "undecided" and verdict.needs:
-            yield f"{verdict.arm}: {verdict.needs}"
+        yield "The runs up to the first look are missing."
+    needs = [(verdict.arm, need) for verdict in report.verdicts if verdict.needs and (need := verdict.would_decide)]
+    if needs:
+        yield what_would_decide_all(needs)
     still = [f.sentence for f in report.warnings if f.id in ("still-improving", "early-best", "headroom")]
     yield from still
     yield from _not_asked(state, report, arm)
-    yield f"Anything but {numbers.short_path(report.study.model)} on these rows: other data and models may differ."
+    yield f"These results hold for `{numbers.short_path(report.study.model)}` on this dataset only."
 
 
 def _not_asked(state: StudyState, report: Report, arm: str | None) -> Iterator[str]:
-    """Questions that this tool answers and this study did not ask."""
+    """Questions that this tool can answer and this study did not ask."""
     if not state.study.lora_arms:
-        yield "How LoRA does: no arm of it was trained (`method: lora`)."
+        yield "No LoRA arm was trained. Add one with `method: lora`."
         return
     if not report.capacity.ranks:
-        yield "Whether a lower rank would do: `rank: auto` cuts one adapter down to all of them."
+        yield "Lower ranks were not tested. `rank: auto` truncates one adapter to every lower rank."
     if not report.capacity.placements:
-        yield "Which modules: `targets: auto` compares them at equal budget."
+        yield "Other target modules were not compared. `targets: auto` compares them at equal parameter budget."
     worse = [v.arm for v in report.verdicts if v.outcome == "worse" and v.arm in state.study.lora_arms]
     if worse and report.capacity.low_rank is None and arm == report.study.full_arm:
-        yield f"Why {listed(worse)} falls short: `extract` of the full arm tells the rank from the optimisation."
+        yield (
+            f"The cause of the loss of {listed(worse)} was not tested. `extract` in the full arm separates too low a "
+            "rank from failed optimization."
+        )

@@ -1,4 +1,4 @@
-"""The arms of the report: what each one is, how good it is, what it costs, how it was trained."""
+"""Views of the arms: method, quality, cost and training curves."""
 
 import math
 import statistics
@@ -23,7 +23,7 @@ MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
 
 def arm_views(evidence: Evidence) -> tuple[ArmView, ...]:
-    """The base first, then full, then the others as the study names them."""
+    """The base first, then full, then the others in the order of the study."""
     state = evidence.state
     ordered = sorted(state.study.arms, key=lambda name: name != state.full)
     base = ("base", BaseMethod(), [state.base] if state.base else [])
@@ -66,7 +66,7 @@ def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord
 
 
 def arm_cost(evidence: Evidence, arm: str) -> Cost:
-    """What the confirmed runs of an arm cost; of the base nothing is known."""
+    """Cost of the confirmed runs of an arm; the base has none."""
     reached = evidence.to_quality.get(arm)
     return cost_of(evidence.timed(evidence.state.confirmed.get(arm, [])), reached.seconds if reached else None)
 
@@ -92,7 +92,7 @@ def _rate_ratio(state: StudyState, arm: str) -> Estimate | None:
 
 
 def _num_targets(data: DataSummary) -> int:
-    """What the arms learn from: supervised tokens of train, for a classification its rows."""
+    """Number of training targets: supervised tokens of train, for a classification its rows."""
     train = data.split("train")
     return train.rows if TASKS[data.task].has_classes else train.supervised_tokens
 
@@ -109,7 +109,7 @@ def _metrics(state: StudyState, method: Method, runs: Sequence[RunRecord]) -> di
 
 
 def _forgetting(state: StudyState, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
-    """The change of the mean NLL on general text against the base: positive is forgotten."""
+    """Change of the mean NLL on general text from the base; positive means forgotten."""
     measured = [run for run in runs if run.spec.inputs.general]
     if state.base is None or not measured or method.method == "base":
         return None
@@ -135,7 +135,7 @@ def _rate_curve(state: StudyState, arm: str) -> tuple[RatePoint, ...]:
 
 
 def _forgetting_at(state: StudyState, arm: str, trial: trials.Trial) -> float | None:
-    """The change of the mean NLL on general text after a trial, mean over its search seeds."""
+    """Change of the mean NLL on general text after a trial, averaged over its search seeds."""
     runs = [
         r
         for r in state.records
@@ -158,9 +158,9 @@ def _learning_curve(state: StudyState, run: RunRecord) -> LearningCurve:
 
 
 def thinned(steps: Sequence[Mapping[str, float]], num_steps: int) -> tuple[TrainPoint, ...]:
-    """At most MAX_TRAIN_POINTS points: the summed losses of neighbouring steps over what they trained on.
+    """At most MAX_TRAIN_POINTS points: losses of neighboring steps, summed and divided by their targets.
 
-    Cut at the same steps in every run of `num_steps`; steps whose loss is not finite (a run that diverged) are out.
+    Groups are the same in every run of `num_steps`; steps with a loss that is not finite (a diverged run) are left out.
     """
     width = math.ceil(num_steps / MAX_TRAIN_POINTS)
     groups: dict[int, list[Mapping[str, float]]] = {}

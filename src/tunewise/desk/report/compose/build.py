@@ -1,4 +1,4 @@
-"""From a study folder to its report: reads records and scores, asks the desk, and puts the answers together."""
+"""Build the report of a study folder from its records and scores."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tunewise.desk.report.compose.advice import advise
 from tunewise.desk.report.compose.arms import arm_cost, arm_views
 from tunewise.desk.report.compose.capacity import capacity
 from tunewise.desk.report.compose.evidence import Evidence
-from tunewise.desk.report.sentences import sentence, what_would_decide
+from tunewise.desk.report.sentences import has_needs, sentence, what_would_decide
 from tunewise.desk.report.views.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.intervals import Estimate
@@ -33,7 +33,7 @@ from tunewise.text.numbers import short_path
 
 
 def build_report(ledger: Ledger) -> Report:
-    """The report of a study folder, complete or not. Raises StudyError where it holds no prepared data."""
+    """The report of a study folder, complete or not. Raises StudyError if it holds no prepared data."""
     reading = read_looks(StudyState.read(ledger), words_at)
     state, verdicts = reading.state, reading.verdicts
     evidence = Evidence.of(state)
@@ -46,14 +46,14 @@ def build_report(ledger: Ledger) -> Report:
     no_verdict = _why_not_yet(reading) or why_no_verdict(state)
     candidates = asked(state.study, state.full)
     unfit = [arm for arm in candidates if not trials.fits(state.records, arm)]
-    said = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
+    answer = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
     if moved:
         happened = "is gone" if moved == GONE else "changed"
-        said = f"Exploratory, no verdict: {listed(moved)} {happened} after the first test score."
+        answer = f"Exploratory, no verdict: {listed(moved)} {happened} after the first test score."
     report = Report(
         tunewise_version=version("tunewise"),
         study=_study_view(reading, evidence.plan),
-        headline=said,
+        headline=answer,
         declarations_changed=moved,
         recommended_arm=_recommendation(evidence, verdicts),
         is_complete=reading.is_complete,
@@ -63,7 +63,7 @@ def build_report(ledger: Ledger) -> Report:
             VerdictView(
                 **dict(verdict),
                 sentence=sentence(verdict),
-                needs=what_would_decide(verdict.would_decide) if verdict.would_decide else None,
+                needs=what_would_decide(need) if (need := verdict.would_decide) and has_needs(verdict) else None,
                 pigeonhole=cross_checks[verdict.arm],
                 look=reading.looks[verdict.arm],
                 seed_differences=_by_seed(reading.read_in[verdict.arm], verdict),
@@ -116,23 +116,25 @@ def _question(study: ResolvedStudy, full: str | None) -> str:
     others = asked(study, full)
     model, data = short_path(study.model), short_path(study.data.train)
     if full is None or not others:
-        return f"What does {listed(list(study.arms))} make of {model} on {data}?"
+        verb = "does" if len(study.arms) == 1 else "do"
+        return f"How well {verb} {listed(list(study.arms))} tune {model} on {data}?"
     verb = "Is" if len(others) == 1 else "Are"
     return f"{verb} {listed(others)} as good as full fine-tuning of {model} on {data}?"
 
 
 def _why_not_yet(reading: Reading) -> str | None:
-    """What is missing until a look is complete, in a sentence; None: nothing."""
+    """A sentence on what is missing until a look is complete; None: nothing."""
     if reading.is_complete:
         return None
-    begin = f"No verdict yet: {len(reading.state.records)} runs are done, and "
+    begin = f"No verdict yet: {len(reading.state.records)} runs are done. "
+    resume = "Run the same command again to continue."
     looks = reading.state.study.looks
     if reading.undecided:
         return (
-            f"{begin}after the first look, at {looks[0]} seeds, {listed(reading.undecided)} "
-            f"{'goes' if len(reading.undecided) == 1 else 'go'} on to {looks[1]}. The same command continues."
+            f"{begin}After the interim look at {looks[0]} seeds, {listed(reading.undecided)} "
+            f"{'continues' if len(reading.undecided) == 1 else 'continue'} to {looks[1]} seeds. {resume}"
         )
-    return f"{begin}the verdict is read once every arm is confirmed with {looks[0]} seeds. The same command continues."
+    return f"{begin}The verdict is given once every arm has {looks[0]} confirmed seeds. {resume}"
 
 
 def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
@@ -159,26 +161,27 @@ def _recommendation(evidence: Evidence, verdicts: Sequence[Verdict]) -> str | No
 
 
 def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
-    """All outcomes in one sentence; an arm that a fairness rule blocks gets no word, but the rules' names.
+    """The outcome of every arm; of an arm that a fairness rule blocks, the names of the rules.
 
-    `unfit` are the arms that take no part, because they do not fit in memory.
+    `unfit`: the arms that are excluded because they do not fit in memory.
     """
     clauses = {
         "better": "better than full fine-tuning",
         "as good": "as good as full fine-tuning within the margin",
-        "undecided": "undecided against full fine-tuning",
         "worse": "worse than full fine-tuning",
     }
     allowed = [verdict for verdict in verdicts if not verdict.blocked_by]
-    arms = {outcome: [v.arm for v in allowed if v.outcome == outcome] for outcome in clauses}
-    said = [f"{listed(of)} {'is' if len(of) == 1 else 'are'} {clauses[o]}" for o, of in arms.items() if of]
+    arms = {outcome: [v.arm for v in allowed if v.outcome == outcome] for outcome in (*clauses, "undecided")}
+    decided = [f"{listed(arms[o])} {'is' if len(arms[o]) == 1 else 'are'} {clauses[o]}" for o in clauses if arms[o]]
     blocked: dict[tuple[str, ...], list[str]] = {}
     for verdict in verdicts:
         if verdict.blocked_by:
             blocked.setdefault(verdict.blocked_by, []).append(verdict.arm)
-    sentences = ["; ".join(said)] if said else []
-    sentences += [f"No verdict on {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
-    sentences += [f"No verdict on {listed(unfit)}: out of memory"] if unfit else []
+    sentences = ["; ".join(decided)] if decided else []
+    if arms["undecided"]:
+        sentences.append(f"{listed(arms['undecided'])} vs. full fine-tuning: inconclusive")
+    sentences += [f"Verdict withheld for {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
+    sentences += [f"No verdict for {listed(unfit)}: out of memory"] if unfit else []
     return ". ".join(sentences) + "."
 
 
@@ -186,7 +189,7 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
 
 
 def _samples(state: StudyState) -> tuple[SampleView, ...]:
-    """What base and arms write, for the prompts that the base and every confirmed arm answered."""
+    """Outputs of the base and the arms for the prompts that the base and every confirmed arm answered."""
     first = {arm: next((run for run in runs if run.samples), None) for arm, runs in state.confirmed.items()}
     runs = {"base": state.base, **first}
     outputs = {arm: {s.example: s.output for s in run.samples} for arm, run in runs.items() if run}

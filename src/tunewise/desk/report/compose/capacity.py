@@ -1,4 +1,4 @@
-"""From the state of a study to what it says of rank: rank curves, and the arms that were trained at their ranks."""
+"""Rank curves of a study, with the arms that were trained at their ranks."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ SEARCHED = {"rank", "max_rank", "learning_rate", "rates"}  # what arms of one cu
 
 
 def capacity(state: StudyState, findings: Sequence[Finding], is_complete: bool) -> CapacityView:
-    """Rank curves with the arms that were trained at their ranks, placements, and what full fine-tuning changed.
+    """Rank curves with directly trained arms, placements, and the low-rank analysis of full fine-tuning.
 
     Raises StudyError for scores that are damaged.
     """
@@ -42,7 +42,7 @@ def _fixed(method: LoraMethod) -> dict[str, object]:
 
 
 def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
-    """The arm that a study would train to try the spread ranks, in peft's own options."""
+    """YAML of an arm that trains the spread ranks, in peft's own options."""
     spread = next((point for point in curve.points if point.spread and point.rank == curve.candidate), None)
     if spread is None or spread.rank_pattern is None:
         return None
@@ -80,20 +80,22 @@ def _words(curve: RankCurve) -> str:
     margin = f"{curve.margin * metric_named(curve.metric).scale:.3g} {metric_named(curve.metric).difference_unit}"
     seeds = "one seed" if curve.num_seeds == 1 else f"{curve.num_seeds} seeds"
     begin = (
-        f"An adapter of rank {curve.top_rank} of {curve.arm}, trained at {numbers.rate(curve.learning_rate)} with "
-        f"{seeds} of the search, was cut down to every lower rank and scored on valid ({curve.num_units} units). "
+        f"The rank-{curve.top_rank} adapter of {curve.arm} was trained at rate "
+        f"{numbers.rate(curve.learning_rate)} with {seeds} of the search. "
+        "It was then truncated to every lower rank and scored on the "
+        f"validation set ({curve.num_units} units). "
     )
     if curve.candidate == curve.top_rank:
         found = (
-            f"No lower rank stays within the margin there ({margin}, interval included), so {curve.top_rank} is kept. "
+            f"No lower rank stays within the margin ({margin}, interval included), so rank {curve.top_rank} is kept. "
         )
     else:
-        as_arm = "it was then" if curve.trained_as == curve.arm else f"as {curve.trained_as} it is"
+        as_arm = "It was then" if curve.trained_as == curve.arm else f"As {curve.trained_as} it is"
         found = (
-            f"Rank {curve.candidate} is the smallest that stays within the margin there ({margin}, interval included); "
-            f"{as_arm} trained by itself, and that arm is what the verdict is about. "
+            f"Rank {curve.candidate} is the lowest that stays within the margin ({margin}, interval included). "
+            f"{as_arm} trained directly, and the verdict is about that arm. "
         )
     return (
-        f"{begin}{found}The intervals are not adjusted for the number of ranks. What a truncation keeps is not what "
-        "training at its rank would reach: compare the points that were trained directly."
+        f"{begin}{found}The intervals are not adjusted for the number of ranks. A truncated adapter does not show what "
+        "training at its rank would reach; for that, see the directly trained ranks."
     )

@@ -1,4 +1,4 @@
-"""What the report shows of a study beside its verdicts: the plan, times and curves, read when they are asked for."""
+"""Plan, times and curves of a study, read on demand."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from tunewise.records.plan import StudyPlan
 
 @dataclass(frozen=True)
 class Evidence:
-    """A state of the study, and what follows from the files of its runs."""
+    """A state of the study with what its runs' files contain."""
 
     state: StudyState
     plan: StudyPlan | None  # what the runs were expected to need; None: not planned
 
     @classmethod
     def of(cls, state: StudyState) -> "Evidence":
-        """The evidence of a state, with the plan that lies beside its data. Raises StudyError if that was altered."""
+        """The evidence of a state, with the plan stored with its data. Raises StudyError if the plan was altered."""
         return cls(state, state.files.ledger.plan(state.data.key, state.searched))
 
     @cached_property
     def equal_quality(self) -> dict[str, AtEqualQuality]:
-        """Forgetting at equal quality, of the arms in which forgetting was measured during training."""
+        """Forgetting at equal quality, for the arms in which it was measured during training."""
         return equal_quality(self.state.curves)
 
     @cached_property
     def to_quality(self) -> dict[str, ToQuality]:
-        """Steps and seconds to a loss that every arm reaches; the head alone, which reaches little, does not count."""
+        """Steps and seconds to a loss that every arm reaches; the head-only arm, which reaches little, is left out."""
         runs = {
             arm: [
                 TimedCurve(points, usual_step(run.step_seconds))

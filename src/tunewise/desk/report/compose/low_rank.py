@@ -1,4 +1,4 @@
-"""What a study says of the rank of the task: the change that full fine-tuning made, and its parts."""
+"""The low-rank analysis of a study: how well adapters extracted from full fine-tuning perform."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from tunewise.text import numbers
 
 @dataclass(frozen=True)
 class _Cutting:
-    """The confirmed runs of full out of which adapters were cut, and how far a loss on valid may go."""
+    """Confirmed runs of full from which adapters were extracted, with the margin on `valid`."""
 
     state: StudyState
     metric: str
@@ -34,13 +34,13 @@ class _Cutting:
     margin: float
 
     def cut(self, targets: str, rank: int | None) -> Shortfall:
-        """An adapter cut out, beside full uncut."""
+        """An extracted adapter compared with full."""
         scores = self.state.scores(self.runs, extracted_split("valid", targets, rank))
         full = self.state.scores(self.runs, "valid")
         return shortfall(metric_named(self.metric), mean_of(self.metric, scores), scores, full, self.margin)
 
     def trained(self, arm: str) -> Shortfall | None:
-        """An arm beside full, of the seeds that both have; None: there are none."""
+        """An arm compared with full on the seeds that both have; None: there are none."""
         of_full = {run.spec.seed: run for run in self.runs}
         runs = [r for r in self.state.confirmed.get(arm, []) if r.status == "done" and r.spec.seed in of_full]
         if not runs:
@@ -51,7 +51,7 @@ class _Cutting:
 
 
 def low_rank(state: StudyState) -> LowRankView | None:
-    """What full fine-tuning changed, in figures and words; None while the study does not ask, or full is not confirmed.
+    """The change made by full fine-tuning, in numbers and words; None if not requested or full is not confirmed.
 
     Raises StudyError for files that are damaged.
     """
@@ -94,7 +94,7 @@ def _extracted(cutting: _Cutting, targets: str, method: FullMethod) -> list[Extr
 
 
 def _trained_at(state: StudyState, targets: str, rank: int) -> str | None:
-    """The LoRA arm of this rank on these targets, a plain one before its variants."""
+    """The LoRA arm with this rank and these targets, plain LoRA before its variants."""
     arms = [
         (method.variant != "plain", name)
         for name, method in state.study.lora_arms.items()
@@ -113,11 +113,11 @@ def _words(found: LowRank) -> str:
     held = "; ".join(f"rank {rank} {numbers.share(energy)}" for rank, energy in found.energies.items())
     seeds = "one seed" if found.num_seeds == 1 else f"{found.num_seeds} seeds"
     return (
-        f"What {found.arm} changed in the {len(found.modules)} linear modules ({seeds}) is "
-        f"{_range([100 * size for size in sizes], '%')} of the weights before. Of its squared norm these ranks hold: "
-        f"{held}. For 90 % of it a module needs {_range(spread, '')} directions, half of the modules at most "
-        f"{spread[(len(spread) - 1) // 2]:.0f}. In {intruders} of the modules some of the tuned weight's 10 leading "
-        "directions are like none that the base has (intruder dimensions, arXiv 2410.21228)."
+        f"In the {len(found.modules)} linear modules ({seeds}), {found.arm} changed the weights by "
+        f"{_range([100 * size for size in sizes], '%')} of their norm. Share of the squared norm of this change by "
+        f"rank: {held}. A module needs {_range(spread, '')} directions for 90% of it; half of the modules need at most "
+        f"{spread[(len(spread) - 1) // 2]:.0f}. {intruders} of the modules have intruder dimensions: some of their 10 "
+        "leading directions after tuning resemble none of the base's (arXiv 2410.21228)."
     )
 
 
@@ -133,43 +133,52 @@ def _causes(found: LowRank) -> list[str]:
 
 def _cause(one: Extracted, found: LowRank) -> str:
     assert one.trained is not None, "asked of trained arms"
+    # signed: nothing here is a verdict, so no text calls it better or worse
     trained, cut = (_signed(found.metric, part) for part in (one.trained, one.cut))
     margin = f"{found.margin * metric_named(found.metric).scale:.3g} {metric_named(found.metric).difference_unit}"
-    begin = f"{one.arm}: trained it differs from {found.arm} by {trained} on valid, cut out of it by {cut}. "
+    begin = (
+        f"{one.arm}: compared with {found.arm} on the validation set, the trained adapter differs by {trained} and the "
+        f"extracted one by {cut}. "
+    )
     if one.trained.state != "beyond":
         is_within = one.trained.state == "within"
         return begin + (
-            f"It stays within the margin ({margin}): there is nothing to explain."
+            f"The trained adapter stays within the margin ({margin}), so there is no loss to explain."
             if is_within
-            else f"Whether it falls short by more than the margin ({margin}) is open, so no cause is named."
+            else f"We cannot tell whether the loss of the trained adapter exceeds the margin ({margin}), so no cause "
+            "is given."
         )
     if one.cause == "optimisation":
         return (
-            f"{begin}The rank holds what {found.arm} learned to within the margin ({margin}), so it is not too small: "
-            "training did not find it. Look at the learning rate, the number of steps, or the variant."
+            f"{begin}An adapter of this rank can represent what {found.arm} learned to within the margin ({margin}). "
+            "The rank is not too low; training did not find that solution. Check the learning rate, the number of "
+            "steps, or the variant."
         )
     if one.cause == "rank":
         return (
-            f"{begin}Both fall short by more than the margin ({margin}), the uncut change of these modules does not: "
-            f"rank {one.rank} is too small for what {found.arm} does. {_beside(one, found)}"
+            f"{begin}Both lose more than the margin ({margin}); the full change of these modules does not. "
+            f"Rank {one.rank} is too low to represent what {found.arm} learned. {_compared(one, found)}"
         )
     if one.cause == "targets":
         return (
-            f"{begin}Even the uncut change of these modules falls short by more than the margin ({margin}): what "
-            f"{found.arm} learned lies partly in what the adapter leaves alone (other modules, embeddings, norms, "
-            f"biases). {_beside(one, found)}"
+            f"{begin}Even the full change of these modules loses more than the margin ({margin}). Part of what "
+            f"{found.arm} learned is in weights that the adapter does not train: other modules, embeddings, norms or "
+            f"biases. {_compared(one, found)}"
         )
-    return f"{begin}It falls short by more than the margin ({margin}); the intervals do not tell the cause."
+    return f"{begin}The trained adapter loses more than the margin ({margin}); the intervals do not show the cause."
 
 
-def _beside(one: Extracted, found: LowRank) -> str:
-    """An adapter need not imitate full: where the trained one loses less, that is said."""
+def _compared(one: Extracted, found: LowRank) -> str:
+    """A sentence on which of the two loses less; a trained adapter need not approximate full."""
     assert one.trained is not None, "asked of trained arms"
     higher = metric_named(found.metric).higher_is_better
     loses_less = one.trained.value > one.cut.value if higher else one.trained.value < one.cut.value
     if loses_less:
-        return "Of the two the trained one loses less: it found another way than to imitate full fine-tuning."
-    return "Of the two the one cut out loses less, so training lost something, too."
+        return (
+            "The trained adapter loses less than the extracted one, so it does not approximate the full update; it "
+            "found a different solution."
+        )
+    return "The extracted adapter loses less than the trained one, so training lost quality as well."
 
 
 def _signed(metric: str, part: Shortfall) -> str:

@@ -1,6 +1,6 @@
-"""Which modules: LoRA arms that differ in their targets and train as many parameters, side by side.
+"""Comparison of LoRA arms that train equally many parameters in different modules.
 
-The one that is named is the best on valid, so that test, on which the others are then compared with it, chose nothing.
+The best one is chosen on `valid`, so that `test`, on which the others are compared with it, has no part in that.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ Runs = dict[str, list[RunRecord]]
 
 
 def placement_views(state: StudyState, findings: Sequence[Finding]) -> tuple[PlacementView, ...]:
-    """Every set of two and more such arms, confirmed with the seeds of the first look."""
+    """Every set of two or more such arms, confirmed with the seeds of the first look."""
     groups: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for arm, method in state.study.lora_arms.items():
         is_placed = not method.has_open_rank and method.targets in PLACEMENTS
@@ -65,7 +65,7 @@ def _view(state: StudyState, parameters: dict[str, int], findings: Sequence[Find
 
 
 def _runs(state: StudyState, arms: Sequence[str]) -> Runs:
-    """The runs of the first look, of the seeds that all arms have."""
+    """The runs of the first look, with the seeds that all arms have."""
     first = state.study.confirmation_seeds()[: state.study.looks[0]]
     of_arm = {arm: {r.spec.seed: r for r in state.confirmed[arm] if r.status == "done"} for arm in arms}
     seeds = [seed for seed in first if all(seed in of_arm[arm] for arm in arms)]
@@ -96,7 +96,7 @@ def _point(  # noqa: PLR0913 - one row of the table
 
 
 def _finer_rates(state: StudyState, arm: str, metric: str) -> float:
-    """What a rate between those tried may gain; 0 where nothing says, or selection looks at another metric."""
+    """Possible gain of a rate between those tried; 0 if not estimated or if selection uses another metric."""
     if metric != primary_metric(state.data.task):
         return 0.0
     return headroom(trials.measured_losses(trials.trials(state.records, arm))) or 0.0
@@ -104,26 +104,23 @@ def _finer_rates(state: StudyState, arm: str, metric: str) -> float:
 
 def _words(view: PlacementView, blocked: Sequence[str]) -> str:
     first, *others = view.points
-    level = f"{100 * view.confidence:.3g} % intervals, which hold together in 95 % of studies"
+    level = f"{100 * view.confidence:.3g}% confidence intervals, which hold jointly in 95% of studies"
     begin = (
-        f"With about {numbers.count(first.parameters)} parameters each and a rate of its own, "
-        f"{first.targets} (rank {first.rank}) is best on valid, mean over {view.num_seeds} seeds. "
+        f"With about {numbers.count(first.parameters)} parameters each and a separately tuned rate, "
+        f"{first.targets} (rank {first.rank}) is best on the validation set, averaged over {view.num_seeds} seeds. "
     )
     if blocked:
-        return f"{begin}No placement is named: {', '.join(blocked)}."
-    told = "; ".join(
-        f"{p.targets} {wording.difference(view.metric, p.difference.estimate)} "
-        f"({wording.signed_interval(view.metric, p.difference)})"
-        for p in others
-        if p.difference
+        return f"{begin}The comparison is withheld because of {', '.join(blocked)}."
+    sizes = "; ".join(
+        f"{p.targets} {wording.sized_estimate(view.metric, p.difference)}" for p in others if p.difference
     )
     behind = [point.targets for point in others if point.is_behind]
     open_ = [point.targets for point in others if not point.is_behind]
-    said = f"{listed(behind)} {'is' if len(behind) == 1 else 'are'} behind it" if behind else ""
-    said += " and " if behind and open_ else ""
-    said += f"{listed(open_)} cannot be told apart from it" if open_ else ""
+    found = f"{listed(behind)} {'is' if len(behind) == 1 else 'are'} worse" if behind else ""
+    found += ", and " if behind and open_ else ""
+    found += f"{listed(open_)} cannot be distinguished from it" if open_ else ""
     unit = metric_named(view.metric).difference_unit
     return (
-        f"{begin}On test ({view.num_units} units) from it differ, in {unit}: {told}. By {level}, and with what finer "
-        f"rates may gain taken off, {said}."
+        f"{begin}Differences from it on the test set ({view.num_units} units), in {unit}: {sizes}. By {level}, and "
+        f"after subtracting what a finer rate search could gain, {found}."
     )

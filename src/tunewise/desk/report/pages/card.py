@@ -1,4 +1,4 @@
-"""The model card of a deliverable: what it is, its own figures, and how to load it."""
+"""The model card of a trained model: what it is, its scores, and how to load it."""
 
 from jinja2 import Environment, StrictUndefined
 
@@ -16,19 +16,19 @@ library_name: {{ library }}
 tags: [tunewise, {{ tags }}]
 pipeline_tag: {{ pipeline }}
 ---
-# {{ arm }} of the study {{ study }}
+# {{ arm }} from the study {{ study }}
 
-{{ method }} on `{{ base }}`, trained by tunewise. Of the confirmed runs of this arm it has the best validation score.
-Run `{{ run_id }}`, learning rate {{ rate }}, seed {{ seed }}, weights of step {{ step }} of {{ steps }}.
+{{ method }} on `{{ base }}`, trained with tunewise. This run has the best validation score among the confirmed runs of
+the arm. Run `{{ run_id }}`, learning rate {{ rate }}, seed {{ seed }}, weights of step {{ step }} of {{ steps }}.
 
-| on the test split, fp32 | this model |
+| on the test set, fp32 | this model |
 | --- | --- |
 {% for name, value in figures -%}
 | {{ name }} | {{ value }} |
 {% endfor %}
-These are the figures of this one run. The comparison with the other arms, over all seeds, is in the study's report.
+These scores are from this run only. The comparison with the other arms, over all seeds, is in the study's report.
 
-## Load it
+## Load the model
 
 ```python
 {{ snippet }}
@@ -53,7 +53,7 @@ tokenizer = AutoTokenizer.from_pretrained({folder!r})"""
 
 
 def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
-    """Write README.md into the deliverable of the record's arm."""
+    """Write README.md into the deliverable folder of the record's arm."""
     folder = ledger.best_folder(record.spec.arm)
     is_adapter = (folder / "adapter_config.json").is_file()
     classifies = TASKS[record.spec.task].has_classes
@@ -92,14 +92,14 @@ def write_card(ledger: Ledger, study: StudySpec, record: RunRecord) -> None:
 
 
 def _prompt_form(data: DataSpec) -> str:
-    """How a prompt must be written for the model to read it as it did in training."""
+    """The prompt format used in training."""
     return (
-        f"In training a prompt was written as `{data.template!r}`, then `{data.separator!r}` (chat messages: by the "
-        "tokenizer's chat template). Write yours the same way."
+        f"In training, a prompt was formatted as `{data.template!r}`, followed by `{data.separator!r}` (chat messages: "
+        "with the tokenizer's chat template). Format your prompts in the same way."
     )
 
 
 def base_path(model: str) -> str:
-    """What transformers loads the base by: the folder of a bundled model, else the model's own name."""
+    """Name or path for `from_pretrained`: the folder of a bundled model, else the model's own name."""
     bundled = ASSETS / model
     return str(bundled) if bundled.is_dir() else model

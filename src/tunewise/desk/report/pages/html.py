@@ -1,4 +1,4 @@
-"""The report as files: report.json, figures/*.svg, and report.html, one page that loads nothing from anywhere."""
+"""Write report.json, figures/*.svg and report.html, a single page that loads nothing."""
 
 import re
 from pathlib import Path
@@ -23,8 +23,8 @@ from tunewise.text import numbers
 from tunewise.text.safe import pictured
 
 TEMPLATE = "report.html.j2"
-GAIN_TRACK = 1.2  # of full's gain: room for an arm that gains more
-# the names of figures, also of those that this report has no data for
+GAIN_TRACK = 1.2  # of full's gain; leaves room for an arm that gains more
+# names of all figures, including those that this report has no data for
 FIGURE = re.compile(
     "difference-to-full|training-loss|validation|learning-rates|learning-and-forgetting|forgetting-by-rate|"
     f"quality-against-cost|ranks-{ARM_NAME}"
@@ -33,9 +33,9 @@ BADGES = {"as good": "✓", "better": "↑", "worse": "↓", "undecided": "?"}
 
 
 def write_report(ledger: Ledger) -> Report:
-    """The report of a study folder, after report.json, report.html and figures/ were written into it.
+    """Write report.json, report.html and figures/ of a study folder, and return the report.
 
-    Raises StudyError where the folder holds no prepared data, or files that are damaged.
+    Raises StudyError if the folder holds no prepared data, or damaged files.
     """
     report = build_report(ledger)
     write_pages(ledger.folder, report)
@@ -52,13 +52,13 @@ def write_pages(study_folder: Path, report: Report) -> None:
         write_atomically(folder / f"{figure.name}.svg", standalone(figure.wide))
     for path in folder.glob("*.svg"):
         if FIGURE.fullmatch(path.stem) and path.stem not in {figure.name for figure in drawn}:
-            delete(path)  # of an earlier report; other files in this folder are not ours
+            delete(path)  # from an earlier report; other files in this folder are not ours
     write_atomically(study_folder / REPORT, report_text(report))
     write_atomically(study_folder / "report.html", page)
 
 
 def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
-    """The page. Every text from study, data or models is escaped."""
+    """The HTML page. All text from study, data and models is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -87,26 +87,26 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
 
 
 def _other_metrics(report: Report) -> list[Metric]:
-    """What was measured beside the metric of the verdict, the built-in ones in their order first."""
+    """Measured metrics other than that of the verdict, the built-in ones first."""
     measured = dict.fromkeys(report.arms[0].metrics)
     names = [name for name in (*METRICS, *measured) if name in measured and name != report.study.primary_metric]
     return [metric_named(name) for name in dict.fromkeys(names)]
 
 
 def _shown(value: Any) -> Any:
-    """What stands in the page for a value: turns of the direction of writing and the like become visible signs."""
+    """A value as shown on the page; control characters such as bidi overrides become visible signs."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else pictured(value)
 
 
 def _inline(figure: Figure) -> dict[str, Any]:
-    """A figure for the page; its SVG is our own drawing, so it is not escaped."""
+    """A figure for the page; its SVG is generated here, so it is not escaped."""
     label = Markup('<svg role="img" aria-label="{}" ').format(f"{figure.title}. {figure.caption}")
     sizes = {size: Markup(getattr(figure, size).replace("<svg ", label, 1)) for size in ("wide", "narrow")}
     return {"title": figure.title, "caption": figure.caption, **sizes}
 
 
 def _keep_names(report: Report) -> Markup:
-    """The headline, in which a line breaks inside the name of an arm, or "fine-tuning", only where it must."""
+    """The headline, with line breaks inside arm names and "fine-tuning" only if unavoidable."""
     names = sorted((re.escape(name) for name in ("fine-tuning", *(arm.name for arm in report.arms))), key=len)[::-1]
     pieces = re.split(rf"(?<![\w-])((?:{'|'.join(names)})(?![\w-])[;,.:]?)", report.headline)
     name = Markup('<span class="keep">{}</span>')
@@ -114,7 +114,7 @@ def _keep_names(report: Report) -> Markup:
 
 
 def _gain_bar(kept: Estimate) -> dict[str, float | None]:
-    """Where the bar of the gain kept ends, and its interval, in percent of a track from nothing to GAIN_TRACK gains."""
+    """End of the bar of the gain kept, and its interval, in percent of a track from 0 to GAIN_TRACK gains."""
 
     def place(share: float) -> float:
         return round(100 * min(max(share, 0.0), GAIN_TRACK) / GAIN_TRACK, 1)
@@ -129,7 +129,7 @@ def _gain_bar(kept: Estimate) -> dict[str, float | None]:
 
 
 def _bars(report: Report) -> dict[str, dict[str, float]]:
-    """Cost -> arm -> its share of the largest arm, in percent."""
+    """Cost -> arm -> percent of the largest arm."""
     found: dict[str, dict[str, float]] = {}
     for name in COST_NAMES:
         known = {arm.name: value for arm in report.tuned_arms() if (value := getattr(arm, name))}

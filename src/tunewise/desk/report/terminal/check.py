@@ -1,4 +1,4 @@
-"""What `tunewise check` shows: data, what is trained on, what each arm trains, what the study can resolve."""
+"""Terminal output of `tunewise check`: data, trained-on text, arms, and the smallest margin the study resolves."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ from tunewise.desk.protocol.search import first_places, grid_rate
 from tunewise.desk.report import wording
 from tunewise.desk.report.terminal.tables import print_table
 from tunewise.desk.report.terminal.text import print_findings
+from tunewise.desk.report.terminal.times import at_least, study_duration
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
 from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
@@ -31,12 +32,23 @@ MAX_SHOWN = 3
 LAWS: dict[DataLaw, str] = {
     "supervised": "rows with nothing to train on",
     "truncation": "rows that are too long",
-    "end-of-text": "whole answers without the end-of-text label, so a model may not stop",
-    "duplicates": "inputs that also stand in a split held out from this one",
-    "boundary": "rows in which a token would lie across prompt and answer, were they one text",
+    "end-of-text": "complete answers without the end-of-text token, so a model may not stop",
+    "duplicates": "inputs that are also in a held-out split",
+    "boundary": "rows in which a token would span prompt and answer if they were one text",
 }
-IN_THE_TABLE = ("truncated-rows", "duplicates-dropped")  # findings that the laws tell already
-NUMBERS = {"rows", "units", "tokens", "trained on", "rows cut", "tokens cut", "dropped", "trainable", "%", "modules"}
+IN_THE_TABLE = ("truncated-rows", "duplicates-dropped")  # findings that the checks of the data already report
+NUMBERS = {
+    "rows",
+    "units",
+    "tokens",
+    "trained on",
+    "rows truncated",
+    "tokens lost",
+    "dropped",
+    "trainable",
+    "%",
+    "modules",
+}
 MAX_PARTS = 8  # of the example
 MAX_PART_CHARACTERS = 600
 
@@ -46,31 +58,31 @@ class Checked(NamedTuple):
 
     study: ResolvedStudy
     data: DataSummary
-    plan: StudyPlan | None  # None: it could not be planned, or is not planned yet
-    remarks: tuple[str, ...] = ()  # what is missing of the plan, or in the way of the runs
+    plan: StudyPlan | None  # None: planning failed, or has not been done yet
+    remarks: tuple[str, ...] = ()  # what the plan lacks, or what would prevent the runs
 
 
 def print_check(checked: Checked, console: Console) -> None:
-    """Print a resolved study, its prepared data, and what it will need."""
+    """Print a resolved study, its prepared data, and its expected time and memory."""
     print_known(checked, console)
     print_planned(checked, console)
 
 
 def print_planned(checked: Checked, console: Console) -> None:
-    """Print what the arms will need, which takes longer to find than what is known of data and arms."""
+    """Print the expected memory and time of the arms, which take longer to compute than the rest."""
     for line in expected(checked.study, checked.plan) if checked.plan else ():
         console.print(line, markup=False, highlight=False)
     print_remarks(checked, console)
 
 
 def print_remarks(checked: Checked, console: Console) -> None:
-    """Print the remarks, a line each."""
+    """Print the remarks, one per line."""
     for remark in checked.remarks:
         console.print(f"- {remark}", markup=False, highlight=False)
 
 
 def print_known(checked: Checked, console: Console) -> None:
-    """Print what is known before anything is planned: data, the first example, arms, findings."""
+    """Print what is known before planning: data, the first example, arms, findings."""
     study, data = checked.study, checked.data
     model = f": model {numbers.short_path(study.model)} ({data.model_type}), task {data.task}, "
     machine = f"{data.device} {data.precision}, {numbers.threads(data.threads)}"
@@ -80,7 +92,7 @@ def print_known(checked: Checked, console: Console) -> None:
         print_table(_laws(study, data), console)
     for note in data.notes:
         console.print(f"- {note}", markup=False, highlight=False)
-    console.print("\nThe first training example; what is trained on is green, between » and «:")
+    console.print("\nThe first training example. The text trained on is green, between » and «:")
     console.print(_example(data), highlight=False)
     print_table(_arms(study, data), console)
     console.print(resolution(study, data), markup=False, highlight=False)
@@ -89,17 +101,17 @@ def print_known(checked: Checked, console: Console) -> None:
 
 
 def expected(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
-    """A line for every arm that was planned, and one for the study: memory of a step, does it fit, time."""
+    """A line for every planned arm and one for the study: memory of a step, whether it fits, time."""
     for name, arm in plan.arms.items():
         if arm.step is None:
             yield f"Planned, {name}: {arm.note}."
             continue
         room = f"{estimates.fit(arm.step, plan.memory_bytes)} in {numbers.size(plan.memory_bytes)}"
-        seconds = wording.at_least(numbers.duration(arm.speed.step_seconds if arm.speed else None), arm)
-        time = f", {seconds} a step" if arm.speed else ""
-        yield f"Planned, {name}: {numbers.size(arm.step.total)} at the peak of a step ({room}){time}."
+        seconds = at_least(numbers.duration(arm.speed.step_seconds if arm.speed else None), arm)
+        time = f", {seconds} per step" if arm.speed else ""
+        yield f"Planned, {name}: {numbers.size(arm.step.total)} peak per step ({room}){time}."
     if whole := estimates.study_seconds(study, plan):
-        yield f"Planned, the whole study: {wording.study_duration(whole, plan)}. More: tunewise plan."
+        yield f"Planned, the whole study: {study_duration(whole, plan)}. Details: tunewise plan."
 
 
 def _example(data: DataSummary) -> Text:
@@ -110,23 +122,25 @@ def _example(data: DataSummary) -> Text:
         shown = part if len(part) <= MAX_PART_CHARACTERS else f"{part[:half]} … {part[-half:]}"
         text.append(f"»{shown}«" if is_trained_on else shown, "green" if is_trained_on else "")
     if len(parts) > MAX_PARTS:
-        text.append(f"\n… and {len(parts) - MAX_PARTS} more parts, read and trained on in turn")
+        text.append(f"\n… and {len(parts) - MAX_PARTS} more parts, alternately read and trained on")
     return text
 
 
 def _splits(data: DataSummary) -> Table:
-    names = ("split", "rows", "units", "tokens", "trained on", "rows cut", "tokens cut", "dropped")
+    names = ("split", "rows", "units", "tokens", "trained on", "rows truncated", "tokens lost", "dropped")
     table = _table("data", names)
     for s in data.splits:
         figures = (s.rows, s.units, s.tokens, s.supervised_tokens, s.truncated_rows, s.truncated_tokens)
         table.add_row(s.split, *(f"{figure:,}" for figure in figures), f"{s.duplicates_dropped:,}")
-    table.caption = "trained on: tokens; dropped: rows whose input stands in a split held out from this one"
+    table.caption = (
+        "units: groups of related rows; trained on: tokens; dropped: rows whose input is also in a held-out split"
+    )
     return table
 
 
 def _laws(study: ResolvedStudy, data: DataSummary) -> Table:
-    """One line per law that concerns the data: ok (nothing found), look (found), refused (no verdict with it)."""
-    table = _table("data laws", ("law", "", "found"))
+    """One line per data check: ok (nothing found), look (found), refused (no verdict)."""
+    table = _table("data checks", ("check", "", "found"))
     table.columns[1].justify = table.columns[2].justify = "left"
     for law in LAWS:
         counts = [count for count in data.laws if count.law == law]
@@ -140,7 +154,7 @@ def _laws(study: ResolvedStudy, data: DataSummary) -> Table:
 
 
 def judge(law: DataLaw, counts: Sequence[LawCount], study: ResolvedStudy) -> State:
-    """ok: nothing found; look: found, and dealt with as the line says; refused: no verdict as long as it is so."""
+    """ok: nothing found; look: found, and handled as the line says; refused: no verdict until it is fixed."""
     if not any(count.count for count in counts):
         return "ok"
     return "refused" if law == "duplicates" and study.data.duplicates == "keep" else "look"
@@ -188,15 +202,15 @@ def _arms(study: ResolvedStudy, data: DataSummary) -> Table:
         ]
         table.add_row(name, *_tuned_cells(data.arms.get(name)), " ".join(f"{rate:g}" for rate in rates))
     table.caption = (
-        "linear: share of the body's weights, with experts and convolutions, that the modules hold\n"
-        f"{num_steps(study, data):,} optimizer steps a run; weight decay {study.train.weight_decay:g} on matrices, "
+        "linear: share of the body's weights (including experts and convolutions) in these modules\n"
+        f"{num_steps(study, data):,} optimizer steps per run; weight decay {study.train.weight_decay:g} on matrices, "
         "none on biases and norms, in every arm"
     )
     return table
 
 
 def _tuned_cells(tuned: Tuned | None) -> tuple[str, ...]:
-    """trainable, %, modules, linear, scale; dashes for the head arm that is added where a new head needs a rate."""
+    """trainable, %, modules, linear, scale; dashes for the head arm that is added if a new head needs a rate."""
     if tuned is None:
         return ("-",) * 5
     return (
@@ -209,25 +223,27 @@ def _tuned_cells(tuned: Tuned | None) -> tuple[str, ...]:
 
 
 def resolution(study: ResolvedStudy, data: DataSummary) -> str:
-    """One sentence: the smallest margin that this test set and these seeds can resolve, and the declared one."""
+    """The smallest margin that this test set and these seeds can resolve, compared with the declared one."""
     metric = primary_metric(data.task, study.primary)
     if metric not in ASSUMED_UNIT_SD:
-        return f"Which margin in {metric} this test set resolves is not known before the runs."
+        return f"The smallest margin in {metric} that this test set resolves is not known before the runs."
     units, seeds = data.split("test").units, study.looks[-1]
     spread = ASSUMED_UNIT_SD[metric]
     smallest = smallest_margin(units, seeds, spread)
     declared = study.margin_in(metric)
     sentence = (
-        f"Smallest margin that {units:,} test units and {seeds} seeds resolve (80 % power, arms truly equal, "
-        f"assuming a standard deviation of {spread:g} between units): {smallest:.3g} in {metric}."
+        f"Smallest margin that {units:,} test units and {seeds} seeds can resolve: {smallest:.3g} in {metric}. This "
+        f"assumes 80% power, equal arms, and a standard deviation of {spread:g} between units."
     )
     if declared.absolute is None:
-        return f"{sentence} Your margin is a share of full's gain, which only the runs can tell."
+        return f"{sentence} Your margin is a share of full's gain, which is not known before the runs."
     if smallest <= declared.absolute:
         return f"{sentence} Your margin is {declared.absolute:g}."
     chance = chance_of_as_good(units, seeds, spread, declared.absolute)
-    another = ", or judge by NLL (primary: nll), which says more of each row" if TASKS[data.task].has_classes else ""
+    another = (
+        ", or judge by NLL (primary: nll), which uses more information per row" if TASKS[data.task].has_classes else ""
+    )
     return (
-        f"{sentence} Your margin is {declared.absolute:g}: such a study says 'as good' in {chance:.0%} of cases only. "
-        f"Add test data, widen the margin before the runs{another}."
+        f"{sentence} Your margin is {declared.absolute:g}, so equal arms would be found 'as good' with probability "
+        f"{chance:.0%} only. Add test data, widen the margin before the runs{another}."
     )

@@ -1,4 +1,4 @@
-"""A plan in the terminal: one column for every arm. And as a chart: what fills the memory at the peak of a step."""
+"""The plan in the terminal, one column per arm, and as a chart of peak memory by use."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,14 +15,14 @@ from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.protocol.resolve import resolve_as_planned
 from tunewise.desk.report.charts.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.terminal.tables import needed_width, print_table
-from tunewise.desk.report.wording import at_least, study_duration
+from tunewise.desk.report.terminal.times import at_least, study_duration
 from tunewise.records.plan import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.numbers import MISSING, count, duration, size, threads
 
 USES = ("weights", "gradients", "optimizer", "activations", "logits")
-# as far apart as stacked neighbours must be; of the report's palette, grey for what is only held
+# from the report's palette, distinct for stacked neighbors; gray for memory that is only held
 COLOURS = {
     "weights": "#8a8f98",
     "gradients": "#d97321",
@@ -36,7 +36,7 @@ Card = tuple[str, Gpu] | None
 
 
 def print_plan(study: StudySpec, plan: StudyPlan, card: Card, console: Console) -> None:
-    """Print what every arm of the study needs, on this machine or on `card`."""
+    """Print the expected memory and time of every arm, on this machine or on `card`."""
     resolved = resolve_as_planned(study, plan)
     console.print(Text(_heading(plan, card), style="bold"))
     console.print(Text(_work(plan)))
@@ -47,7 +47,7 @@ def print_plan(study: StudySpec, plan: StudyPlan, card: Card, console: Console) 
 
 
 def _tables(plan: StudyPlan, card: Card, width: int) -> Iterator[Table]:
-    """Tables with a column for every arm, each with as many arms as the terminal has room for."""
+    """Tables with a column per arm, each with as many arms as fit in the terminal."""
     shown: list[str] = []
     for name in plan.arms:
         if shown and needed_width(_table(plan, card, (*shown, name))) > width:
@@ -69,24 +69,24 @@ def _table(plan: StudyPlan, card: Card, names: Sequence[str]) -> Table:
 
 def _heading(plan: StudyPlan, card: Card) -> str:
     here = f"on {plan.device}, {threads(plan.threads)}"
-    place = f"on {card[0]}, worked out from its datasheet" if card else here
+    place = f"on {card[0]}, derived from its datasheet" if card else here
     return f"{plan.model} ({plan.model_type}), task {plan.task}, {plan.precision}, {place}"
 
 
 def _work(plan: StudyPlan) -> str:
     work = plan.work
     if not work.splits:
-        return f"No data: every example is taken to have {work.longest} tokens (data.max_length)."
+        return f"No data: every example is assumed to have {work.longest} tokens (data.max_length)."
     return (
-        f"{work.num_rows:,} examples of {work.tokens_per_row:.0f} tokens on average, {work.longest} at most, in steps "
-        f"of {work.batch_size}."
+        f"{work.num_rows:,} examples of {work.tokens_per_row:.0f} tokens on average, {work.longest} at most, in "
+        f"batches of {work.batch_size}."
     )
 
 
 def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], str]]]:
     rows: list[tuple[str, Callable[[ArmPlan], str]]] = [
         ("trainable parameters", lambda arm: count(arm.tuned.trainable_parameters)),
-        ("of all", lambda arm: f"{100 * arm.tuned.trainable_parameters / arm.tuned.total_parameters:.4f} %"),
+        ("share of all", lambda arm: f"{100 * arm.tuned.trainable_parameters / arm.tuned.total_parameters:.4f}%"),
         ("LoRA scale", lambda arm: MISSING if arm.tuned.scale is None else f"{arm.tuned.scale:g}"),
         *((f"  {use}", _part(use)) for use in USES),
         ("peak of a step", lambda arm: _total(arm.step)),
@@ -104,8 +104,8 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
         least = ("epoch, at least", lambda arm: duration(estimates.least_epoch_seconds(arm, plan, card[1])))
         rows.append(least)
     if any(arm.speed for arm in plan.arms.values()):
-        rows.append(("a step", lambda arm: at_least(duration(arm.speed.step_seconds if arm.speed else None), arm)))
-        rows.append(("an epoch", lambda arm: at_least(duration(estimates.epoch_seconds(arm, plan)), arm)))
+        rows.append(("per step", lambda arm: at_least(duration(arm.speed.step_seconds if arm.speed else None), arm)))
+        rows.append(("per epoch", lambda arm: at_least(duration(estimates.epoch_seconds(arm, plan)), arm)))
     rows.append(("operations", lambda arm: "checked" if arm.is_checked else "estimate"))
     return rows
 
@@ -130,71 +130,75 @@ def _remarks(study: ResolvedStudy, plan: StudyPlan, card: Card) -> list[str]:
     remarks = [f"{name}: {arm.note}" for name, arm in plan.arms.items() if arm.note]
     for name, arm in plan.arms.items():
         if arm.step and (packed := estimates.quantized(arm)):
-            remarks.append(f"{name} on a base in 4 bits (NF4): about {size(packed.total)}. Derived, not planned.")
+            remarks.append(f"{name} on a 4-bit base (NF4): about {size(packed.total)}, derived by formula.")
     remarks += _time(study, plan)
     margin = estimates.resolvable_margin(study, plan)
     if margin:
         remarks.append(
-            f"The smallest margin that test set and seeds can resolve is about {margin[0]:.2g} in {margin[1]}."
+            f"Smallest margin that this test set and these seeds can resolve: about {margin[0]:.2g} in {margin[1]}."
         )
     remarks.append(
-        "Memory: tensors alive at the peak; the process holds more (libraries, what the allocator keeps). FLOPs: "
+        "Memory counts tensors alive at the peak; the process holds more (libraries, cached blocks). FLOPs count the "
         "matrix products of a training step, forward and backward."
     )
     if not all(arm.is_checked for arm in plan.arms.values()):
-        remarks.append("estimate: a real step of a small model of this architecture does not do the plan's operations.")
+        remarks.append("estimate: a real step of a small model of this architecture ran different operations.")
     if card:
-        remarks.append(f"{card[0]}: {card[1].source}. Derived: nothing was measured on such a card.")
+        remarks.append(f"{card[0]}: {card[1].source}. Derived values; nothing was measured on this card.")
     return remarks
 
 
 def _time(study: ResolvedStudy, plan: StudyPlan) -> list[str]:
-    """How long the whole study takes, and where every figure in seconds comes from."""
+    """The expected time of the whole study, and the source of every time."""
     sources = {arm.speed.source for arm in plan.arms.values() if arm.speed}
     found = []
     if plan.seconds:
         found += [f"The whole study: {study_duration(plan.seconds, plan)}.", *_what_is_counted(study, plan)]
     if "steps" in sources:
-        found.append("Seconds: from steps of each arm really done on this machine, with random weights.")
+        found.append("Times are measured from real steps of each arm on this machine, with random weights.")
     if "similar" in sources:
-        found.append("With many arms, some are measured; the others' seconds follow from the work in their steps.")
+        found.append(
+            "With many arms, only some are measured; the times of the others are derived from the work in their steps."
+        )
     if "products" in sources:
         found.append(
-            "Seconds with 'over': a step would not fit in the free memory, or take too long to try. Its FLOPs at the "
-            "rate of bare matrix products on this machine, which no step reaches."
+            "'over': a step did not fit in the free memory or would take too long to try. This is a lower bound: it "
+            "assumes the peak matrix-multiply rate measured on this machine."
         )
     return found
 
 
 def _what_is_counted(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
-    """The runs behind the seconds of a study, and what is in none of them."""
+    """The runs counted in the time of a study, and what is left out."""
     length = estimates.length(study, plan)
     assert length is not None, "a study with seconds"
     least, most = (sum(runs.num_runs for runs in expected_runs(study, length, of)) for of in ("least", "cap"))
     counted = f"{least} runs" if least == most else f"{least} to {most} runs"
     if more := sum(runs.num_runs for runs in second_look(study, length)):
-        counted += f" up to the look at {study.looks[0]} seeds, up to {more} more to that at {study.looks[1]}"
+        counted += (
+            f" up to the interim look at {study.looks[0]} seeds, and up to {more} more for {study.looks[1]} seeds"
+        )
     left_out = ["loading", "saving", "process starts"]
     if not TASKS[plan.task].has_classes and (study.samples.count or study.metrics):
-        left_out.append("what models write")
+        left_out.append("generated text")
     if any(arm.num_extracted for arm in study.arms.values()):
-        left_out.append("the singular values that extract needs")
-    yield f"It is {counted}. Training and scoring are in it; {listed(left_out)} are not."
+        left_out.append("the singular values for extract")
+    yield f"The study has {counted}. Training and scoring are counted; {listed(left_out)} are not."
     if unsettled := [name for name, arm in study.arms.items() if arm.has_open_rank]:
-        yield f"{listed(unsettled)}: an estimate, since once its rank is known it may train faster, or leave the study."
+        yield f"{listed(unsettled)}: an estimate; once the rank is chosen, the arm may train faster or drop out."
     if study.budget:
-        yield f"The budget of {study.budget} may cut it down, once the first trial tells what a run takes."
+        yield f"The budget of {study.budget} may reduce the study once the first trial has shown how long a run takes."
 
 
 def chart(plan: StudyPlan) -> str:
-    """A stacked bar for every arm, and for LoRA on a base in 4 bits: the peak of a step, as an SVG file."""
+    """An SVG chart of peak memory per step: a stacked bar for every arm, and for LoRA on a 4-bit base."""
     bars: dict[str, PeakMemory] = {}
     for name, arm in plan.arms.items():
         if arm.step is None:
             continue
         bars[name] = arm.step
         if packed := estimates.quantized(arm):
-            bars[f"{name}, base in 4 bits (derived)"] = packed
+            bars[f"{name}, 4-bit base (derived)"] = packed
     return standalone(to_svg(_stacked(bars)))
 
 
@@ -208,7 +212,7 @@ def _stacked(bars: dict[str, PeakMemory]) -> object:
         {"arm": name, "gib": peak.total / 2**30, "text": size(peak.total)} for name, peak in bars.items()
     ]
     y = alt.Y("arm:N", sort=list(bars), title=None, axis=alt.Axis(labelLimit=320, labelColor=INK))
-    x = alt.X("gib:Q", title="memory at the peak of a step (GiB)", scale=alt.Scale(nice=True))
+    x = alt.X("gib:Q", title="peak memory of a step (GiB)", scale=alt.Scale(nice=True))
     colour = alt.Color("use:N", title=None, scale=alt.Scale(domain=list(USES), range=[COLOURS[use] for use in USES]))
     stacked = alt.Chart(data(rows)).mark_bar(height=0.6 * BAR_HEIGHT).encode(x=x, y=y, color=colour, order="order:Q")
     text = alt.Chart(data(totals)).mark_text(align="left", dx=6, color=INK).encode(x="gib:Q", y=y, text="text:N")

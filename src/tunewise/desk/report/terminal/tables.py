@@ -1,4 +1,4 @@
-"""Tables that lose nothing on a narrow terminal: rows become blocks of lines where the columns do not fit."""
+"""Tables for narrow terminals: rows become blocks of lines if the columns do not fit."""
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -6,13 +6,13 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-MAX_NAME_WIDTH = 14  # columns of a text that may be folded, where there is no room for more
+MAX_NAME_WIDTH = 14  # columns of a text that may be folded if space is short
 BETWEEN = 3  # spaces between columns
 EDGES = 2
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print the table, or its rows one below the other where the terminal is too narrow for all columns."""
+    """Print the table, or its rows one below the other if the terminal is too narrow."""
     if needed_width(table) <= console.width:
         console.print(table)
         return
@@ -22,7 +22,7 @@ def print_table(table: Table, console: Console) -> None:
         first, *others = map(_text, cells)
         console.print(Text(" ".join(first.plain.splitlines()), style="bold"))
         for column, cell in zip(table.columns[1:], others, strict=True):
-            header = _text(column.header).plain
+            header = " ".join(_text(column.header).plain.split())
             words = ", ".join(cell.plain.splitlines())
             console.print(Padding(Text(f"{header}: {words}" if header else words), (0, 0, 0, 2)))
     if table.caption:
@@ -30,7 +30,7 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def needed_width(table: Table) -> int:
-    """The columns that a terminal must have for a table in which no number is cut."""
+    """The terminal width needed to show the table without cutting a number."""
     return sum(map(_needed, table.columns)) + BETWEEN * (len(table.columns) - 1) + EDGES
 
 

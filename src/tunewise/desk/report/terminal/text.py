@@ -1,4 +1,4 @@
-"""The report in the terminal: verdicts, arms, a sample, warnings, and where the page is. Fits 80 columns, or fewer."""
+"""The report in the terminal: answer, evidence, arms, a sample, warnings, advice. Fits 80 columns or fewer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +33,9 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
     console.print(Text(report.headline, style="bold"))
     if report.recommended_arm:
         console.print(Text(wording.recommendation(report.recommended_arm, report.study.cost)))
+    for verdict in report.verdicts:
+        if verdict.arm != report.study.reference_arm:
+            console.print(Padding(Text(f"- {verdict.sentence}"), (0, 0, 0, 2)))
     if report.verdicts:
         _print_verdicts(report, console)
     if any(arm.metrics for arm in report.arms):
@@ -52,11 +55,12 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
 
 def _print_verdicts(report: Report, console: Console) -> None:
     metric = metric_named(report.study.primary_metric)
-    columns = ("arm", "verdict", f"{metric.label} difference", "gain kept", "time", "disk")
+    columns = ("arm", "verdict", f"{metric.label} vs. full", "gain\nkept", "time", "disk")
     rows = [_verdict_cells(verdict, report.arm(verdict.arm)) for verdict in report.verdicts]
-    better = "higher" if metric.higher_is_better else "lower"
-    caption = f"{metric.difference_unit}, {better} is better; margin: {report.study.margin}"
-    print_rows(console, f"against {report.study.full_arm}", columns, rows, caption)
+    caption = (
+        f"difference in {metric.difference_unit}; {wording.sign_meaning(metric.name)}; margin: {report.study.margin}"
+    )
+    print_rows(console, f"compared with {report.study.full_arm}", columns, rows, caption)
     if reason := wording.centre(metric.name):
         console.print(Text(reason, style="dim"))
     if report.study.full_within_margin_after is not None:
@@ -64,19 +68,17 @@ def _print_verdicts(report: Report, console: Console) -> None:
     for verdict in report.verdicts:
         if verdict.pigeonhole:
             ends = wording.signed_interval(verdict.metric, verdict.pigeonhole)
-            console.print(Text(f"{verdict.arm}: cross-check by pigeonhole bootstrap {ends}", style="dim"))
-        if verdict.needs:
-            console.print(Text(f"{verdict.arm}: {verdict.needs}", style="dim"))
+            console.print(Text(f"{verdict.arm}: cross-check by pigeonhole bootstrap: {ends}", style="dim"))
 
 
 def _verdict_cells(verdict: VerdictView, arm: ArmView) -> tuple[Text, ...]:
-    reason: str | None = verdict.reason if verdict.reason != "interval" else None
-    if verdict.blocked_by:
-        reason = "blocked"  # by the rules that the headline names; their ids are too long for this column
+    # the headline names the rules that block; their ids are too long for this column
+    named = "blocked" if verdict.blocked_by else verdict.reason
+    reason = wording.REASONS[named] if named and named != "interval" else None
     kept = verdict.gain_kept.estimate if verdict.gain_kept else None
     return (
         Text(verdict.arm),
-        _cell(verdict.outcome, reason, f"bold {OUTCOME_STYLES[verdict.outcome]}"),
+        _cell(wording.OUTCOMES[verdict.outcome], reason, f"bold {OUTCOME_STYLES[verdict.outcome]}"),
         _cell(wording.difference(verdict.metric, verdict.difference), wording.signed_interval(verdict.metric, verdict)),
         Text(numbers.share(kept)),
         Text(numbers.ratio(arm.ratio_to_full["train_seconds"])),
@@ -89,7 +91,7 @@ def _print_arms(report: Report, console: Console) -> None:
     columns = ("arm", metric_named(name).label, "trained", "time", "tokens/s", "memory", "disk")
     rows = [_arm_cells(arm, name) for arm in report.arms]
     quality = wording.metric_title(name, report.study.task)
-    caption = f"{quality} on test; peak memory; costs: medians of confirmed runs, ratio to full"
+    caption = f"{quality} on the test set; costs are medians of confirmed runs, with the ratio to full"
     print_rows(console, "arms", columns, rows, caption)
     if line := rows_module.planned(report):
         console.print(Text(line, style="dim"))
@@ -122,14 +124,14 @@ def _cell(text: str, below: str | None, style: str = "") -> Text:
 def print_rows(
     console: Console, title: str, columns: Sequence[str], rows: Sequence[tuple[Text, ...]], caption: str
 ) -> None:
-    """A table where there is room for it, else every row as a block of lines."""
+    """Print a table if there is room for it, else every row as a block of lines."""
     console.print()
     if console.width < MIN_TABLE_WIDTH:
         console.print(Text(title, style="italic"))
         for first, *others in rows:
             console.print(Text(first.plain, style="bold"))
             for column, cell in zip(columns[1:], others, strict=True):
-                console.print(Text(f"  {column}: {', '.join(cell.plain.splitlines())}"))
+                console.print(Text(f"  {' '.join(column.split())}: {', '.join(cell.plain.splitlines())}"))
         console.print(Text(caption, style="dim"))
         return
     table = Table(
@@ -146,7 +148,7 @@ def print_rows(
 
 
 def _print_ranks(view: RankView, console: Console) -> None:
-    columns = ("rank", "cut down", "within", "spread", "trained")
+    columns = ("rank", "truncated", "within", "spread", "trained")
     rows = [
         (
             _cell(f"{row.rank}{' (candidate)' if row.rank == view.candidate else ''}", row.parameters),
@@ -157,7 +159,7 @@ def _print_ranks(view: RankView, console: Console) -> None:
         )
         for row in rows_module.rank_rows(view)
     ]
-    print_rows(console, f"which rank: {view.arm} on valid", columns, rows, view.words)
+    print_rows(console, f"which rank: {view.arm} on the validation set", columns, rows, view.words)
 
 
 def _print_placements(view: PlacementView, console: Console) -> None:
@@ -175,11 +177,11 @@ def _print_placements(view: PlacementView, console: Console) -> None:
         )
         for point in view.points
     ]
-    print_rows(console, "which modules, at equal budget: on test", columns, rows, view.words)
+    print_rows(console, "which modules, at equal parameter budget: on the test set", columns, rows, view.words)
 
 
 def _print_low_rank(view: LowRankView, console: Console) -> None:
-    columns = ("adapter", f"cut out of {view.arm}", "margin", "trained", "margin")
+    columns = ("adapter", f"extracted from {view.arm}", "margin", "trained", "margin")
     rows = [
         (
             Text(row.adapter),
@@ -190,13 +192,13 @@ def _print_low_rank(view: LowRankView, console: Console) -> None:
         )
         for row in rows_module.extracted_rows(view)
     ]
-    print_rows(console, "is the task of low rank? on valid", columns, rows, view.words)
+    print_rows(console, "is a low rank enough? on the validation set", columns, rows, view.words)
     for cause in view.causes:
         console.print(Text(f"\n{cause}"))
 
 
 def print_advice(report: Report, console: Console) -> None:
-    """What the records recommend, the cost of each alternative, and what is not known."""
+    """Print the recommendation, the cost of each alternative, and the limits of the study."""
     advice = report.advice
     if advice is None:
         return
@@ -213,7 +215,7 @@ def print_advice(report: Report, console: Console) -> None:
     for one in advice.alternatives:
         console.print(Text(f"{one.arm}: {one.standing}"))
     if advice.missing:
-        console.print(Text("\nnot known", style="italic"))
+        console.print(Text("\nlimits of this study", style="italic"))
     for text in advice.missing:
         console.print(Padding(Text(f"- {text}"), (0, 0, 0, 2)))
 
@@ -229,7 +231,7 @@ def _alternative_cells(one: Alternative) -> tuple[Text, ...]:
 
 
 def _print_sample(sample: SampleView, console: Console) -> None:
-    console.print(Text("\na test prompt, and what follows", style="italic"))
+    console.print(Text("\na test prompt and the outputs", style="italic"))
     for name, text in {"prompt": sample.prompt, "reference": sample.reference, **sample.outputs}.items():
         console.print(Text(name, style="bold"))
         console.print(Padding(Text(_shortened(text.strip())), (0, 0, 0, 2)))
@@ -241,7 +243,7 @@ def _shortened(text: str) -> str:
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """Severity, sentence and evidence of every finding; nothing where there is none."""
+    """Print severity, sentence and evidence of every finding; nothing if there is none."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column()

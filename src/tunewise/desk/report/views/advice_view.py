@@ -1,4 +1,4 @@
-"""The report's last section: what to do, why, at which cost, and what is not known."""
+"""The advice section of the report: recommendations with reasons and costs, and the limits of the study."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ class AdviceItem(Frozen):
     """One recommendation, or why there is none."""
 
     topic: Topic
-    say: str | None  # None: the records do not carry any
+    say: str | None  # None: the records do not support one
     reason: str
-    runs: tuple[str, ...]  # ids of the records that it rests on
+    runs: tuple[str, ...]  # ids of the runs that it is based on
 
 
 class Alternative(Frozen):
-    """Another arm: how it stands, and what it costs."""
+    """Another arm, with its verdict and cost."""
 
     arm: str
     standing: str
@@ -28,9 +28,9 @@ class Alternative(Frozen):
 
 
 class Advice(Frozen):
-    """What the records recommend, and no more."""
+    """The recommendation that the records support."""
 
-    arm: str | None  # the one that all of it is about; None: no arm is recommended
+    arm: str | None  # the recommended arm; None: none
     items: tuple[AdviceItem, ...]
     alternatives: tuple[Alternative, ...]
-    missing: tuple[str, ...]  # evidence that would say more, and how to get it
+    missing: tuple[str, ...]  # limits of the study, and how to get more evidence

@@ -1,4 +1,4 @@
-"""report.json: everything that the report says, as plain typed data (built by desk/report/compose/build.py).
+"""report.json: the content of the report as plain typed data (built by desk/report/compose/build.py).
 
 Charts, page and terminal read nothing else. Missing numbers are None. Costs are medians over the confirmed runs.
 """
@@ -22,28 +22,28 @@ REPORT_VERSION = 1
 
 
 class StudyView(Frozen):
-    """The question, and how to ask it again."""
+    """The question, and how to rerun the study."""
 
     name: str
     model: str
     task: Task
     sources: dict[str, str]  # split -> where its rows come from
     question: str
-    primary_metric: str  # what the verdicts are about
-    cost: CostName  # by which an arm is recommended
+    primary_metric: str  # of the verdicts
+    cost: CostName  # that decides which arm is recommended
     reference_arm: str  # what gain is measured over: base, or for a classification the arm that trains the head alone
     full_arm: str | None  # what arms are compared with; None: the study has none
-    margin: str | None  # the declared acceptable loss of quality, in words; None: by metric, and no verdict yet
+    margin: str | None  # the declared acceptable quality loss, as text; None: by metric, and no verdict yet
     full_within_margin_after: float | None  # share of its steps after which full was within the margin of its own best
     seeds: tuple[int, ...]  # confirmed in every arm so far
-    planned_seeds: tuple[int, ...]  # of the look that comes next, or was the last
-    looks: tuple[int, ...]  # numbers of seeds at which verdicts are read, fixed before
-    second_look: tuple[str, ...]  # arms undecided at the first look, which went on to the second
+    planned_seeds: tuple[int, ...]  # of the next look, or of the last one
+    looks: tuple[int, ...]  # numbers of seeds at which verdicts are given, fixed in advance
+    second_look: tuple[str, ...]  # arms undecided at the first look, which continued to the second
     finished_runs: int
     run_seconds: float  # of all finished runs together: loading, training, evaluation
     planned_seconds: StudySeconds | None  # of all its runs; None: not known before
-    command: str  # makes the study again, beside this one
-    resolved: str  # study.yaml, every default written out
+    command: str  # reruns the study, in a folder next to this one
+    resolved: str  # study.yaml with every default
 
 
 class RatePoint(Frozen):
@@ -51,20 +51,20 @@ class RatePoint(Frozen):
 
     learning_rate: float
     valid_nll: float | None  # None: it did not finish (it diverged or failed)
-    valid_accuracy: float | None  # None: also where it is not a classification
+    valid_accuracy: float | None  # None: also if not a classification
     forgetting: float | None  # change of the NLL on general text against the base; None: not measured
     selected: bool
 
 
 class TrainPoint(Frozen):
-    """The training loss of a few neighbouring steps, weighted by what they trained on."""
+    """Training loss of a few neighboring steps, weighted by their targets."""
 
     step: int  # the last of them
     nll: float
 
 
 class ValidPoint(Frozen):
-    """One evaluation on the validation split."""
+    """One evaluation on the validation set."""
 
     step: int
     nll: float
@@ -72,7 +72,7 @@ class ValidPoint(Frozen):
 
 
 class LearningCurve(Frozen):
-    """One confirmed run while it trained."""
+    """Training curve of one confirmed run."""
 
     seed: int
     train: tuple[TrainPoint, ...]  # at most MAX_TRAIN_POINTS
@@ -81,29 +81,31 @@ class LearningCurve(Frozen):
 
 
 class PlannedView(Frozen):
-    """What the plan said of one arm before its first run; None: it could not."""
+    """Planned cost of one arm before its first run; None: could not be planned."""
 
     step_bytes: int | None  # tensors alive at the peak of an optimizer step
-    above_start_bytes: int | None  # peak of the training process above its start, as its probe had it
+    above_start_bytes: int | None  # peak of the training process above its start, measured in a timing probe
     train_seconds: float | None  # optimizer steps of a run
 
 
 class ArmView(Frozen):
-    """One arm: what it is, how good it is, what it costs."""
+    """One arm: method, quality, cost."""
 
     name: str
-    method: str  # in words
-    fits_in_memory: bool  # False: some run of it needed more than there is, and it takes no part
+    method: str  # as text
+    fits_in_memory: bool  # False: some run needed more memory than available, and the arm is excluded
     learning_rate: float | None  # the chosen one; None: nothing is trained
-    bracket: tuple[float, float] | None  # the rates tried beside it, both worse; None: it was an edge of those tried
+    bracket: (
+        tuple[float, float] | None
+    )  # the neighboring rates, both worse; None: it was the lowest or highest one tried
     rate_ratio: (
         Estimate | None
     )  # the best rate as a multiple of full's; None: not estimated (desk/analysis/rate_ratio.py)
-    headroom: float | None  # what a rate between those tried may gain, in what selection minimises; None: no estimate
+    headroom: float | None  # possible gain from a rate between those tried, in the selection loss; None: no estimate
     trainable_parameters: int | None
     total_parameters: int | None
     trainable_percent: float | None
-    parameters_per_target: float | None  # trainable ones by supervised token of train (classify: by row)
+    parameters_per_target: float | None  # trainable parameters per supervised token of train (classify: per row)
     scale: float | None  # effective LoRA scale
     linear_share: float | None  # share of the weights of the base's body inside the targets
     train_seconds: float | None
@@ -117,13 +119,13 @@ class ArmView(Frozen):
     peak_memory_above_start_bytes: int | None
     evaluate_peak_bytes: int | None
     saved_bytes: int | None
-    planned: PlannedView | None  # None: not planned, or its own trials told its rank
+    planned: PlannedView | None  # None: not planned, or its rank was chosen by its own trials
     ratio_to_full: dict[str, float | None]  # of each cost
     metrics: dict[str, MetricSummary]  # on test; empty while nothing is confirmed
     forgetting: Estimate | None  # change of the mean NLL on general text against the base; None: not measured
     forgetting_at_equal_quality: AtEqualQuality | None  # None: not measured while training
     forgetting_curve: tuple[CurvePoint, ...]
-    to_quality: ToQuality | None  # how long it takes to the loss on valid that every arm reaches; None: not measured
+    to_quality: ToQuality | None  # time to the validation loss that every arm reaches; None: not measured
     num_steps: int | None
     selected_steps: tuple[int | None, ...]  # by seed
     learning_rate_curve: tuple[RatePoint, ...]
@@ -131,22 +133,22 @@ class ArmView(Frozen):
 
     @property
     def cost(self) -> Cost:
-        """The arm's cost figures by themselves."""
+        """The arm's costs."""
         return Cost(**{name: getattr(self, name) for name in Cost.model_fields})
 
 
 class VerdictView(Verdict):
-    """A verdict with its sentence in words, and a second opinion on its interval."""
+    """A verdict with its sentence, and a cross-check of its interval."""
 
     sentence: str
-    needs: str | None  # what a new study needs, in words; None: decided, or more data is not what is missing
-    pigeonhole: Estimate | None  # the same interval by bootstrap, which decides nothing; None: fewer than 5 seeds
-    look: int  # seeds of the look at which it was read
-    seed_differences: tuple[float, ...]  # the arm's metric minus full's, by rising seed
+    needs: str | None  # what would settle it, as text; None: decided, shown to be worse, or more data would not help
+    pigeonhole: Estimate | None  # the interval by bootstrap, not used for the verdict; None: fewer than 5 seeds
+    look: int  # number of seeds of the look at which it was given
+    seed_differences: tuple[float, ...]  # the arm's metric minus full's, in order of seed
 
 
 class SampleView(Frozen):
-    """What base and arms write for one test prompt."""
+    """Outputs of base and arms for one test prompt."""
 
     example: str
     prompt: str
@@ -155,24 +157,24 @@ class SampleView(Frozen):
 
 
 class Report(Frozen):
-    """A finished or half-finished study, as report.json holds it (schema: docs/report.schema.json)."""
+    """A finished or unfinished study, as in report.json (schema: docs/report.schema.json)."""
 
     schema_version: int = REPORT_VERSION
     tunewise_version: str
     study: StudyView
     headline: str
-    declarations_changed: tuple[str, ...]  # after the first test score: the report is exploratory, and says no word
-    recommended_arm: str | None  # the cheapest that is as good or better; None: none is
+    declarations_changed: tuple[str, ...]  # after the first test score: the report is exploratory, without verdicts
+    recommended_arm: str | None  # the cheapest that is as good or better; None: there is none
     is_complete: bool
     no_verdict: str | None  # why there are no verdicts; None: there are
     arms: tuple[ArmView, ...]  # the base first, then full, then as the study names them
     verdicts: tuple[VerdictView, ...]
-    capacity: CapacityView  # which rank, which modules, and is the task of low rank, where the study asks
+    capacity: CapacityView  # rank, modules and low-rank analysis, if requested
     samples: tuple[SampleView, ...]
     data: DataSummary
     environment: Environment | None  # of the first run; differences between arms are warnings
     warnings: tuple[Finding, ...]  # blocking ones first
-    advice: Advice | None = None  # None only while the report is being made
+    advice: Advice | None = None  # None only while the report is being built
     sha256: str | None = None  # of the text of report.json before this key; None: not read from there
 
     def arm(self, name: str) -> ArmView:
