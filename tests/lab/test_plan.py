@@ -121,7 +121,7 @@ def test_a_model_that_cannot_be_followed_says_why_and_invents_nothing(monkeypatc
     found = plan("gpt2", make_examples([8]), 10**9)
     assert (found.step, found.evaluation, found.flops_per_token, found.largest_micro_batch) == (None,) * 4
     assert found.note is not None
-    assert "cannot be followed" in found.note
+    assert "cannot be traced" in found.note
     assert found.tuned.trainable_parameters > 0
 
 

@@ -1,4 +1,4 @@
-"""What happened: records of runs, prepared data, plans and the schemas of their files. Frozen."""
+"""What happened: frozen records of runs, prepared data and plans, and the schemas of their files."""
 
 from tunewise.records.data import BETWEEN_PARTS, DataLaw, DataSummary, LawCount, SplitSummary
 from tunewise.records.run import (

@@ -1,4 +1,4 @@
-"""Files as they are on the disk: read, hashed, listed. What the disk refuses is a StudyError that names the file."""
+"""Reading, hashing and listing files. A refusal by the disk becomes a StudyError that names the file."""
 
 import hashlib
 import stat
@@ -16,18 +16,18 @@ from tunewise.errors import StudyError
 
 @contextmanager
 def told(path: Path, doing: Literal["read", "write"] = "write") -> Iterator[None]:
-    """Turns a refusal of the disk into a StudyError that names `path`."""
+    """Turn a refusal by the disk into a StudyError that names `path`."""
     try:
         yield
-    except (OSError, SafetensorError) as error:  # safetensors tells what the system said in an error of its own
+    except (OSError, SafetensorError) as error:  # safetensors wraps system errors in its own
         reason = getattr(error, "strerror", None) or error
         raise StudyError(
-            f"cannot {doing} {path}: {reason}. Mend that and give the same command again: it continues."
+            f"cannot {doing} {path}: {reason}. Fix this and run the same command again; it resumes."
         ) from error
 
 
 def read_table(path: Path) -> pa.Table:
-    """The table of a Parquet file. pyarrow's own `read_table` takes folder names such as `a=b` for columns."""
+    """Table of a Parquet file. (pyarrow's own `read_table` reads folder names such as `a=b` as columns.)"""
     with pq.ParquetFile(path) as file:
         return file.read()
 
@@ -39,18 +39,18 @@ def file_hash(path: Path) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """True if the file is there and holds what the hash in its name says."""
+    """True if the file exists and matches the hash in its name."""
     return path.is_file() and path.stem.rpartition("-")[2] == file_hash(path)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, with a sign for every byte that is none. Raises StudyError if the disk refuses."""
+    """Text of a file, with a replacement for every invalid byte. Raises StudyError if the disk refuses."""
     with told(path, "read"):
         return path.read_text(encoding="utf-8", errors="replace")
 
 
 def is_there(path: Path) -> bool:
-    """True for a file, False where there is none. Raises StudyError where one may not look: that is no answer."""
+    """True for a file, False if there is none. Raises StudyError if access is denied, which says neither."""
     with told(path, "read"):
         try:
             return stat.S_ISREG(path.stat().st_mode)
@@ -59,7 +59,7 @@ def is_there(path: Path) -> bool:
 
 
 def in_folders(folder: Path, name: str) -> list[Path]:
-    """Every file `folder/*/name`, in a fixed order. Raises StudyError where one may not look: glob is silent there."""
+    """Every file `folder/*/name`, in a fixed order. Raises StudyError if access is denied, which glob would hide."""
     with told(folder, "read"):
         try:
             places = sorted(folder.iterdir())

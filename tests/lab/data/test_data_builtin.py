@@ -59,7 +59,7 @@ def test_the_running_python_has_thousands_of_short_distinct_pairs() -> None:
 
 
 def test_a_python_without_sources_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="came without them"):
+    with pytest.raises(DataError, match="has no sources"):
         list(stdlib_pairs(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Ways to tune. A method never changes the loop."""
+"""Tuning methods. A method never changes the training loop."""
 
 import torch
 
@@ -12,7 +12,7 @@ from tunewise.spec import Method as MethodSpec
 
 
 def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
-    """The method that `spec` describes (not for base and existing, which train nothing)."""
+    """Method that `spec` describes (not for base and existing, which train nothing)."""
     if isinstance(spec, FullMethod):
         return Full(spec)
     if isinstance(spec, HeadMethod):
@@ -24,7 +24,7 @@ def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
 
 
 def describe(model: torch.nn.Module, method: Method) -> Tuned:
-    """What learns in a prepared model. Totals count adapters too, as peft does; tied weights count once."""
+    """What is trained in a prepared model. Totals include adapters, as in peft; tied weights count once."""
     return Tuned(
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
