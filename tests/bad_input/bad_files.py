@@ -42,7 +42,7 @@ FORMATS = [
     data("nothing but white space", "t.csv", b" \n\n", "t.csv", "is empty"),
     data("a text file of blank lines", "t.txt", b" \n\n\n\n", "t.txt", "is empty"),
     data("an empty Parquet file", "t.parquet", b"", "t.parquet", "is empty"),
-    data("a file of a kind that is not read", "t.xlsx", b"PK\3\4", "'.xlsx'", "not read", ".parquet"),
+    data("a file of a kind that is not supported", "t.xlsx", b"PK\3\4", "'.xlsx'", "not supported", ".parquet"),
     taken(data("tabs between cells", "t.tsv", csv(LABELS, between="\t"), "classify")),
     taken(data("tabs between cells of a .csv file", "t.csv", csv(LABELS, between="\t"), "classify")),
     taken(data("bars between cells", "t.csv", csv(LABELS, between="|"), "classify")),
@@ -63,10 +63,10 @@ FORMATS = [
         "a delimiter of two characters", "t.csv", csv(LABELS), "data.delimiter", "one character", data__delimiter="::"
     ),
     data("two delimiters in a header", "t.csv", b"text;label|x\na;b|c\n", "text;label|x", "data.columns"),
-    data("a misspelt suffix", "t.jsnl", PAIR, "t.jsnl", "not read", "Did you mean '.jsonl'", ".parquet"),
-    data("a file without a suffix", "train", PAIR, "train", "not read", "Known: .jsonl"),
-    data("a ZIP archive", "t.zip", b"PK\3\4", "t.zip", "not read", "Known: .jsonl"),
-    data("packed with zstandard", "t.jsonl.zst", b"(\xb5/\xfd", "'.zst'", "not read", ".gz of each"),
+    data("a misspelt suffix", "t.jsnl", PAIR, "t.jsnl", "not supported", "Did you mean '.jsonl'", ".parquet"),
+    data("a file without a suffix", "train", PAIR, "train", "not supported", "Known: .jsonl"),
+    data("a ZIP archive", "t.zip", b"PK\3\4", "t.zip", "not supported", "Known: .jsonl"),
+    data("packed with zstandard", "t.jsonl.zst", b"(\xb5/\xfd", "'.zst'", "not supported", ".gz of each"),
     taken(data("a suffix in capitals", "T.JSONL", lines(*PAIRS), "sft")),
     data("JSON Lines that end within a row", "t.jsonl", PAIR * 2 + b'{"prompt": "p", "co', "line 3", "broken JSON"),
     data("an array as a row", "t.jsonl", PAIR + b'["p", "c"]', "t.jsonl, line 2", "must be an object", "an array"),
@@ -128,9 +128,15 @@ FORMATS = [
     data("a Parquet file without columns", "t.parquet", of_table(pa.table({})), "no rows"),
     data("a Parquet column named twice", "t.parquet", of_table(TWICE), "'text' twice", "Rename"),
     data(
-        "Parquet text that is not UTF-8", "t.parquet", parquet(text=text_column(b"\xff\xfe")), "cannot be read", "utf-8"
+        "Parquet text that is not UTF-8",
+        "t.parquet",
+        parquet(text=text_column(b"\xff\xfe")),
+        "does not fit its type",
+        "utf-8",
     ),
-    data("a date after the year 9999", "t.parquet", parquet(text=DATES), "cannot be read", "Write the file again"),
+    data(
+        "a date after the year 9999", "t.parquet", parquet(text=DATES), "does not fit its type", "Write the file again"
+    ),
     data("dates as text", "t.parquet", parquet(text=pa.array([0], pa.date32())), "row 1", "'text'", "of type date"),
     data("bytes as text", "t.parquet", parquet(text=[b"ab"] * 60), "row 1", "'text'", "of type bytes"),
     taken(
@@ -211,9 +217,14 @@ ENCODINGS = [
 SIZES = [
     data("a small file that unpacks to 100 MiB", "t.jsonl.gz", BOMB, "t.jsonl.gz", "expands to more than 67,108,864"),
     data("a million blank lines", "t.jsonl", PAIR + b"\n" * 1_000_002, "blank lines", "Remove them"),
-    data("one cell of 64 MiB in a small Parquet file", "t.parquet", CELL, "t.parquet", "longer than 16,777,216"),
+    data("one cell of 64 MiB in a small Parquet file", "t.parquet", CELL, "t.parquet", "the limit of 16,777,216"),
     data(
-        "a line of 16 MB", "t.jsonl", f'{{"text": "{LONG}"}}\n'.encode(), "line 1", "longer than 16,777,216", "Split it"
+        "a line of 16 MB",
+        "t.jsonl",
+        f'{{"text": "{LONG}"}}\n'.encode(),
+        "line 1",
+        "the limit of 16,777,216",
+        "Split it",
     ),
     data(
         "a cell of 16 MB over many lines",

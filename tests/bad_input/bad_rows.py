@@ -92,7 +92,7 @@ VALUES = [
     rows(
         "Alpaca's output left blank", [{"instruction": "a", "input": "", "output": " "}], "line 1", "'output'", "empty"
     ),
-    rows("only blank documents", [{"text": ""}, {"text": "\n"}], "no text in all 2 rows"),
+    rows("only blank documents", [{"text": ""}, {"text": "\n"}], "no text in any of its 2 rows"),
     taken(
         rows("some blank documents", [{"text": ""}, *({"text": f"document {i}"} for i in range(60))], "1 of 61 rows")
     ),
@@ -155,9 +155,17 @@ CONVERSATIONS = [
     ),
     rows("a role in capitals", [turns(("User", "a"), ("Assistant", "b"))], "turn 1", "'User'", "Did you mean 'user'"),
     rows(
-        "nobody answers", [turns(("user", "hi")), turns(("user", "ho"))], "no turn that the assistant answers", "all 2"
+        "nobody answers",
+        [turns(("user", "hi")), turns(("user", "ho"))],
+        "no turn that the assistant answers",
+        "any of its 2",
     ),
-    rows("only the assistant speaks", [turns(("assistant", "hi"))] * 3, "no turn that the assistant answers", "all 3"),
+    rows(
+        "only the assistant speaks",
+        [turns(("assistant", "hi"))] * 3,
+        "no turn that the assistant answers",
+        "any of its 3",
+    ),
     rows(
         "lone surrogate in a role's name",
         ['{"messages": [{"role": "u\\ud800", "content": "a"}, {"role": "assistant", "content": "b"}]}'],
@@ -359,7 +367,7 @@ SPLITS = [
     ),
     splits("an empty file for valid", PAIRS, [], "d/valid.jsonl", "is empty"),
     splits(
-        "valid has other columns", PAIRS, [{"text": "a"}], "d/valid.jsonl, line 1", "'prompt'", "Columns there: text"
+        "valid has other columns", PAIRS, [{"text": "a"}], "d/valid.jsonl, line 1", "'prompt'", "Columns found: text"
     ),
     splits(
         "a label that train lacks",
@@ -372,7 +380,12 @@ SPLITS = [
         "a, b",
         data__duplicates="keep",
     ),
-    splits("valid without one text", [{"text": f"a {i}"} for i in range(9)], [{"text": " "}], "no text in all 1 rows"),
+    splits(
+        "valid without one text",
+        [{"text": f"a {i}"} for i in range(9)],
+        [{"text": " "}],
+        "no text in any of its 1 rows",
+    ),
     rows("shares that leave no row", PAIRS[:2], "too few to make", "data.split"),
 ]
 
@@ -385,7 +398,7 @@ SETTINGS = [
         "Did you mean 'prompt'",
         data__template="{promt}",
     ),
-    rows("a brace that does not end", PAIRS, "data.template", "{prompt", "twice", data__template="{prompt"),
+    rows("a brace that does not end", PAIRS, "data.template", "{prompt", "write two", data__template="{prompt"),
     rows("a placeholder without a name", PAIRS, "data.template", "{prompt}", data__template="{}"),
     rows("a placeholder with a format", PAIRS, "data.template", "{prompt}", data__template="{prompt:>9}"),
     rows(

@@ -117,7 +117,7 @@ def test_law_46_validation_sets_are_found_under_their_usual_names(tmp_path: Path
 def test_law_46_a_split_in_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", "x")
     (tmp_path / "test.jsonl.zst").write_bytes(b"?")
-    with pytest.raises(SpecError, match=r"test\.jsonl\.zst: files of kind '\.zst' are not read"):
+    with pytest.raises(SpecError, match=r"test\.jsonl\.zst: files of kind '\.zst' are not supported"):
         data_sources(str(tmp_path))
 
 

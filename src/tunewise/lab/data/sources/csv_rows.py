@@ -84,7 +84,7 @@ def _rows(path: Path, content: Iterator[str], delimiter: str, plain: bool) -> Nu
         has_rows = True
         yield number, dict(zip(header, cells, strict=True))
     if header and not has_rows:
-        raise DataError(f"{path}: contains only a header. Give a file with at least one row.")
+        raise DataError(f"{path}: contains no rows, only a header. Give a file with at least one row.")
 
 
 def _checked_header(place: str, cells: list[str]) -> list[str]:
