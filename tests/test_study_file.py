@@ -164,7 +164,7 @@ def test_a_data_folder_without_train_says_what_it_holds(tmp_path: Path) -> None:
         data_sources(str(tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(SpecError, match="it holds nothing"):
+    with pytest.raises(SpecError, match="it contains nothing"):
         data_sources(str(empty))
 
 

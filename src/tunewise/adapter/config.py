@@ -12,7 +12,7 @@ from tunewise.adapter.patterns import NamePattern, name_ends
 from tunewise.errors import ModelError
 from tunewise.spec.methods import HIGHEST_RANK
 from tunewise.spec.mistakes import explain_all, shown
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 from tunewise.text.suggest import near_miss
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -157,7 +157,7 @@ def _conversion(name: str) -> str:
 def read_config(folder: Path) -> dict[str, Any]:
     """Checked content of adapter_config.json. Raises ModelError that names key, value and allowed values."""
     place = folder / CONFIG
-    with told(place, "read"):
+    with reraise_as_study_error(place, "read"):
         size = place.stat().st_size
         if size > MAX_CONFIG_BYTES:
             raise ModelError(

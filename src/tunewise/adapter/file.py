@@ -24,7 +24,7 @@ from tunewise.adapter.refusals import PREFIX, refuse_other_kinds, require_factor
 from tunewise.errors import ModelError
 from tunewise.spec.mistakes import shown
 from tunewise.storage.disk import new_folder
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
 Matrix = npt.NDArray[Any]
 MAX_NAME = 1_000  # characters of a module's name; real ones have up to about 100
@@ -210,7 +210,7 @@ def _in_order(module: str) -> list[tuple[int, str]]:
 
 def _read_tensors(path: Path) -> dict[str, Matrix]:
     """All tensors as numpy arrays; bf16, which numpy lacks, as fp32. Raises ModelError for a damaged file and NaN."""
-    with told(path, "read"):
+    with reraise_as_study_error(path, "read"):
         stored = path.read_bytes()
     try:
         found = {name: _array(name, content) for name, content in deserialize(stored)}  # type: ignore[no-untyped-call]

@@ -54,7 +54,7 @@ Model = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help="Data: a file, a folder with train/valid/test files, a hub id, or builtin:stdlib."
+        metavar="TEXT", help="Data: a file, a folder with train/valid/test files, a hub id, or builtin:tickets."
     ),
 ]
 Arms = Annotated[

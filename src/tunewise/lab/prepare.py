@@ -37,8 +37,8 @@ from tunewise.lab.models.peft_loading import load_adapter, require_complete
 from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.models.usable import enough_memory, require_usable, unnamed_classes
 from tunewise.lab.plan.meta_model import blank_base
-from tunewise.lab.plan.setting import Setting, build
-from tunewise.records import DataSummary, Tuned
+from tunewise.lab.plan.setting import PlanContext, build
+from tunewise.records import DataSummary, TrainableSummary
 from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
 from tunewise.storage.disk import delete, make_folder, write_atomically
 from tunewise.storage.seal import DATA_HASHES, data_is_whole, seal_data
@@ -172,12 +172,12 @@ def _summary(
 
 def _describe_arms(
     study: StudySpec, config: PreTrainedConfig, base: Base, examples: PreparedExamples
-) -> dict[str, Tuned]:
+) -> dict[str, TrainableSummary]:
     """What each arm will train, found on a model without storage. Raises SpecError for an arm that cannot be built."""
     study = expand_placements(study, base)
     if study.train.gradient_checkpointing:
         _require_checkpointing(study, base)
-    setting = Setting(
+    setting = PlanContext(
         config=type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()}),
         task=examples.task,
         num_labels=len(examples.labels),
@@ -192,14 +192,14 @@ def _describe_arms(
     for method in study.existing_arms.values():
         _require_fitting_adapter(Path(method.path), study.model, setting, base.new_parameters)
 
-    def tuned(method: Method) -> Tuned:
+    def tuned(method: Method) -> TrainableSummary:
         subject = build(setting, method)
         return describe(subject.model, subject.method)
 
     return {name: tuned(method) for name, method in study.trained_arms.items()}
 
 
-def _require_fitting_adapter(folder: Path, model: str, setting: Setting, new_parameters: tuple[str, ...]) -> None:
+def _require_fitting_adapter(folder: Path, model: str, setting: PlanContext, new_parameters: tuple[str, ...]) -> None:
     """Raise ModelError for an adapter that does not fit the base, tested on a model without storage."""
     if not (folder / CONFIG).is_file():
         return

@@ -23,7 +23,7 @@ from tunewise.records.tables import (
     extracted_split,
     truncated_split,
 )
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 
 __all__ = [
     "BETWEEN_PARTS",
@@ -45,7 +45,7 @@ __all__ = [
     "Sample",
     "SplitSummary",
     "Status",
-    "Tuned",
+    "TrainableSummary",
     "Usage",
     "WRITTEN_COLUMNS",
     "extracted_split",

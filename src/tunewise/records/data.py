@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 from tunewise.spec import Device, Frozen, Inputs, Precision, Split, StudySpec, Task
 
 # Properties of the user's data that silently distort results; counted row by row before training.
@@ -60,7 +60,7 @@ class DataSummary(Frozen):
     hidden_size: int
     num_new_parameters: int  # weights that the checkpoint did not provide (a new head)
     head_modules: tuple[str, ...] | None = None  # modules trained in every arm; None: not recorded
-    arms: dict[str, Tuned]  # what each arm will train; parameter groups not filled in yet
+    arms: dict[str, TrainableSummary]  # what each arm will train; parameter groups not filled in yet
     device: Device
     precision: Precision
     threads: int

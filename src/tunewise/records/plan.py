@@ -4,7 +4,7 @@ import hashlib
 from typing import Literal
 
 from tunewise.records.data import SplitSummary
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 from tunewise.spec import Device, Frozen, Precision, StudySpec, Task, TrainSpec, canonical_json
 
 
@@ -54,7 +54,7 @@ class Speed(Frozen):
 class ArmPlan(Frozen):
     """Needs of one arm."""
 
-    tuned: Tuned
+    tuned: TrainableSummary
     micro_batches: tuple[tuple[int, int], ...]  # examples and tokens, padding included: of the largest step planned
     is_packed: bool  # examples concatenated without padding
     step: PeakMemory | None  # of an optimizer step; None: this model's step cannot be traced

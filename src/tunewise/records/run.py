@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 from tunewise.spec import Device, Frozen, RunSpec
 
 SCHEMA_VERSION = 1
@@ -93,7 +93,7 @@ class RunRecord(Frozen):
     status: Status
     message: str | None = None  # why it diverged or failed
     attempts: int = 1  # number of attempts, the failed ones included
-    tuned: Tuned | None = None
+    tuned: TrainableSummary | None = None
     num_steps: int = 0
     evaluations: tuple[Evaluation, ...] = ()
     selected_step: int | None = None  # the evaluation whose weights were scored

@@ -3,7 +3,7 @@
 from tunewise.spec.frozen import Frozen
 
 
-class Tuned(Frozen):
+class TrainableSummary(Frozen):
     """Parameter counts, target modules and dtypes of what an arm trains."""
 
     trainable_parameters: int

@@ -35,7 +35,7 @@ class DataSpec(Frozen):
     """Where the examples are and how they become text.
 
     A source is a file (jsonl, json, csv, tsv, parquet, arrow, txt, each also as .gz), a folder of such files, a hub id
-    of `datasets` (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
+    of `datasets` (`owner/name` or `owner/name:configuration`), `builtin:stdlib` or `builtin:tickets`.
     """
 
     train: Source

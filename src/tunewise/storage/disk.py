@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunewise.errors import ModelError, StudyError
-from tunewise.storage.files import file_hash, files_below, told
+from tunewise.storage.files import file_hash, files_below, reraise_as_study_error
 
 Take = Callable[[bytes | memoryview], object]  # writes some bytes
 TEMPORARY = ".tmp"  # suffix of what is being written or deleted; nothing reads such a file
@@ -38,7 +38,7 @@ def write_atomically(path: Path, text: str) -> None:
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file that then replaces `path` as a whole. Raises StudyError if the disk refuses."""
     temporary = temporary_name(path)
-    with told(path):
+    with reraise_as_study_error(path):
         mode = create(temporary)
         with freed(temporary):
             fill(temporary, write)
@@ -58,7 +58,7 @@ def require_output(path: Path, *suffixes: str) -> None:
     """Raise StudyError unless `path` is a new file or a file to replace, with one of the `suffixes`."""
     if suffixes and path.suffix not in suffixes:
         raise StudyError(f"cannot write '{path}'. Allowed: names that end in {' or '.join(suffixes)}.")
-    with told(path):
+    with reraise_as_study_error(path):
         try:
             kind = path.lstat().st_mode
         except FileNotFoundError:
@@ -90,7 +90,7 @@ def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], o
 
             write(take)
 
-    with told(folder / f"{stem}{suffix}"):
+    with reraise_as_study_error(folder / f"{stem}{suffix}"):
         folder.mkdir(exist_ok=True)
         mode = create(temporary)
         with freed(temporary):
@@ -107,7 +107,7 @@ def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], o
 
 def make_folder(folder: Path) -> Path:
     """Create the folder and its parents, unless they exist. Raises StudyError if the disk refuses."""
-    with told(folder):
+    with reraise_as_study_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -121,7 +121,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     require_new(path)
     path = path.resolve()
     temporary = temporary_name(path)
-    with told(path):
+    with reraise_as_study_error(path):
         make_folder(path.parent)
         temporary.mkdir()
         try:
@@ -137,7 +137,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def require_new(path: Path) -> None:
     """Raise ModelError if a new folder cannot be at `path`: something other than an empty folder is there."""
-    with told(path):
+    with reraise_as_study_error(path):
         if path.is_dir() and any(path.iterdir()):
             raise ModelError(f"{path} is not empty. Choose another folder with --out.")
         if path.is_symlink() or (path.exists() and not path.is_dir()):
@@ -146,7 +146,7 @@ def require_new(path: Path) -> None:
 
 def delete(path: Path) -> None:
     """Remove a file or a folder, if it exists. A folder is renamed first, so that no partial folder is read."""
-    with told(path), suppress(FileNotFoundError):  # another process may have been faster
+    with reraise_as_study_error(path), suppress(FileNotFoundError):  # another process may have been faster
         if path.is_dir() and not path.is_symlink() and not LITTER.fullmatch(path.name):
             doomed = temporary_name(path)
             rename(path, doomed)
@@ -157,7 +157,7 @@ def delete(path: Path) -> None:
 
 def move(path: Path, to: Path) -> None:
     """Rename a file or folder. A folder already at `to` is removed; `to` is missing only for an instant."""
-    with told(to):
+    with reraise_as_study_error(to):
         if not to.is_dir():
             rename(path, to)
             sync(to.parent)
@@ -188,7 +188,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 def sync_all(folder: Path) -> None:
     """Sync everything that others wrote below `folder`."""
-    with told(folder):
+    with reraise_as_study_error(folder):
         for path in files_below(folder):
             sync(path)
 
@@ -235,7 +235,7 @@ def set_mode(path: Path, mode: int) -> None:
 
 def set_modes(folder: Path) -> None:
     """Give every file below `folder` the mode of a new file, so that whoever may read one may read all."""
-    with told(folder):
+    with reraise_as_study_error(folder):
         sample = temporary_name(folder / "mode")
         mode = create(sample)
         sample.unlink()

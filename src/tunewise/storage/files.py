@@ -15,7 +15,7 @@ from tunewise.errors import StudyError
 
 
 @contextmanager
-def told(path: Path, doing: Literal["read", "write"] = "write") -> Iterator[None]:
+def reraise_as_study_error(path: Path, doing: Literal["read", "write"] = "write") -> Iterator[None]:
     """Turn a refusal by the disk into a StudyError that names `path`."""
     try:
         yield
@@ -34,7 +34,7 @@ def read_table(path: Path) -> pa.Table:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex. Raises StudyError if the disk refuses."""
-    with told(path, "read"), path.open("rb") as file:
+    with reraise_as_study_error(path, "read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -45,13 +45,13 @@ def is_whole(path: Path) -> bool:
 
 def read_text(path: Path) -> str:
     """Text of a file, with a replacement for every invalid byte. Raises StudyError if the disk refuses."""
-    with told(path, "read"):
+    with reraise_as_study_error(path, "read"):
         return path.read_text(encoding="utf-8", errors="replace")
 
 
 def is_there(path: Path) -> bool:
     """True for a file, False if there is none. Raises StudyError if access is denied, which says neither."""
-    with told(path, "read"):
+    with reraise_as_study_error(path, "read"):
         try:
             return stat.S_ISREG(path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -60,7 +60,7 @@ def is_there(path: Path) -> bool:
 
 def in_folders(folder: Path, name: str) -> list[Path]:
     """Every file `folder/*/name`, in a fixed order. Raises StudyError if access is denied, which glob would hide."""
-    with told(folder, "read"):
+    with reraise_as_study_error(folder, "read"):
         try:
             places = sorted(folder.iterdir())
         except FileNotFoundError:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunewise.errors import StudyError
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
 KEY = re.compile(r"[0-9a-f]{16}")  # of a run or of prepared data: the name of its folder
 # remains of a command that ended before it made a run or prepared data
@@ -26,7 +26,7 @@ def require_no_links(folder: Path) -> None:
 
 def require_inside(folder: Path) -> None:
     """Raise StudyError if a folder of a study is a link itself, or anything below it leads outside."""
-    with told(folder, "read"):
+    with reraise_as_study_error(folder, "read"):
         status = folder.lstat()
     _require_plain(folder, status)
     require_no_links(folder)
@@ -53,7 +53,10 @@ def _all_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     waiting = [folder]
     while waiting:
         place = waiting.pop()
-        with told(place, "read"), suppress(FileNotFoundError):  # another command may delete what was listed
+        with (
+            reraise_as_study_error(place, "read"),
+            suppress(FileNotFoundError),
+        ):  # another command may delete what was listed
             for path in sorted(place.iterdir()):
                 with suppress(FileNotFoundError):
                     status = path.lstat()
@@ -64,13 +67,13 @@ def _all_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 def has_results(folder: Path) -> bool:
     """True if `folder` holds a run or prepared data."""
-    with told(folder, "read"):
+    with reraise_as_study_error(folder, "read"):
         return any(KEY.fullmatch(name) for place in ("runs", "data") for name in _names(folder / place))
 
 
 def require_free(folder: Path) -> None:
     """Raise StudyError if `folder` holds more than what a study begins with."""
-    with told(folder, "read"):
+    with reraise_as_study_error(folder, "read"):
         names = _names(folder)
         inside = {place: _names(folder / place) for place in ("runs", "data")}
     is_begun = names <= BEGUN[""] and all(found <= BEGUN[place] for place, found in inside.items())

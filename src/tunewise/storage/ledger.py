@@ -43,7 +43,7 @@ from tunewise.storage.disk import (
     temporary_name,
     write_atomically,
 )
-from tunewise.storage.files import file_hash, files_below, in_folders, is_there, read_text, told
+from tunewise.storage.files import file_hash, files_below, in_folders, is_there, read_text, reraise_as_study_error
 from tunewise.storage.gate import has_results, require_free, require_inside, require_key, require_no_links
 from tunewise.storage.seal import (
     CARD,
@@ -92,7 +92,7 @@ class Ledger:
         Raises StudyError if writing is not allowed, or the folder is not a study's. `sources` are the data files: who
         may not read one of them may not look into a new study folder either.
         """
-        with told(self.folder, "read"):
+        with reraise_as_study_error(self.folder, "read"):
             is_new = not self.folder.is_dir() or not any(self.folder.iterdir())
         if not is_new:
             if not self.is_begun():
@@ -134,7 +134,7 @@ class Ledger:
         text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
         path = self.folder / STUDY
         if is_there(path) and not self._is_sealed():  # damaged or written by the user: not ours to delete
-            with told(path):
+            with reraise_as_study_error(path):
                 rename(path, temporary_name(path).with_suffix(".kept"))
         write_atomically(path, f"{text}{SEAL}{text_hash(text)}\n")
 
@@ -312,7 +312,7 @@ class Ledger:
     def deliverables(self) -> dict[str, int]:
         """Folder of every deliverable, by its inode on the disk, which changes when it is replaced."""
         best = self.folder / "best"
-        with told(best, "read"):
+        with reraise_as_study_error(best, "read"):
             entries = list(os.scandir(best)) if best.is_dir() else []
         return {entry.name: entry.inode() for entry in entries if re.fullmatch(ARM_NAME, entry.name)}
 
@@ -322,7 +322,7 @@ class Ledger:
         if not weights.is_dir():
             return
         require_inside(weights)
-        with told(best):
+        with reraise_as_study_error(best):
             best.parent.mkdir(exist_ok=True)
             require_inside(best.parent)
             if keep_in_run:

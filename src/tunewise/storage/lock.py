@@ -17,7 +17,7 @@ import psutil
 
 from tunewise.errors import StudyError
 from tunewise.storage.disk import open_own
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
 LOCK = ".lock"
 REPORT_LOCK = ".report-lock"
@@ -48,11 +48,11 @@ def reporting(folder: Path, patience: float = REPORT_SECONDS) -> Iterator[None]:
 
 @contextmanager
 def _held(path: Path, patience: float, waits: bool) -> Iterator[int]:
-    with told(path):
+    with reraise_as_study_error(path):
         handle = open_own(path, os.O_RDWR)
     try:
         _take(handle, path.parent, time.monotonic() + patience, waits)
-        with told(path):
+        with reraise_as_study_error(path):
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
         yield handle

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunewise.records.events import Event
 from tunewise.storage.disk import open_own
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
 
 class JsonlTracker:
@@ -23,7 +23,7 @@ class JsonlTracker:
 
     def __init__(self, path: Path) -> None:
         self.path, self.num_lost = path, 0
-        with told(path):
+        with reraise_as_study_error(path):
             self._file = os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
 
     def on(self, event: Event) -> None:

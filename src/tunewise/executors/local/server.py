@@ -35,7 +35,7 @@ from tunewise.records import RunRecord, events
 from tunewise.records.events import Event
 from tunewise.spec import RunSpec
 from tunewise.storage.disk import make_folder, open_own
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 from tunewise.text.safe import redacted
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
@@ -127,7 +127,7 @@ def _told(error: Exception, log: str) -> Event:
 def _print_into(log: Path) -> None:
     """From now on, append this process's output to that file. Raises StudyError if the disk refuses."""
     make_folder(log.parent)
-    with told(log):
+    with reraise_as_study_error(log):
         handle = open_own(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

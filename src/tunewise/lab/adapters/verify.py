@@ -11,7 +11,7 @@ from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store
 from tunewise.lab.adapters.rows import ScoredRows
 from tunewise.lab.models.load import load_config, load_tokenizer, padding_id, quiet_transformers
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 from tunewise.storage.scratch import scratch_folder
 
 
@@ -30,13 +30,13 @@ def verify(adapter: AdapterFolder, rows: ScoredRows, tolerances: Tolerances) -> 
     with scratch_folder() as folder, quiet_transformers():
         adapted = adapter.put_on(adapter.load_base("whole"))
         forms.measure("adapter", adapted)
-        with told(folder):
+        with reraise_as_study_error(folder):
             adapted.save_pretrained(folder / "adapter")
         again = AdapterFolder(folder / "adapter", adapter.base)
         forms.measure("read back", again.put_on(adapter.load_base("whole")))
         merged = merge_in_fp32(adapter, adapted)
         forms.measure("merged, fp32", merged)
-        with told(folder):
+        with reraise_as_study_error(folder):
             store(merged, adapter, "bf16", folder / "merged")
         forms.measure("merged, bf16", read_back(adapter, folder / "merged"))
         generation = getattr(merged, "generation_config", None) or merged.config  # a classifier has none

@@ -6,7 +6,7 @@ from tunewise.lab.methods.base import Method as Method
 from tunewise.lab.methods.full import Full, Head
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora, rank_parameters
 from tunewise.lab.methods.reallocating import REALLOCATING
-from tunewise.records import Tuned
+from tunewise.records import TrainableSummary
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Task
 from tunewise.spec import Method as MethodSpec
 
@@ -23,9 +23,9 @@ def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
     return REALLOCATING.get(spec.type.upper(), AnyPeft)(spec, task, num_steps)
 
 
-def describe(model: torch.nn.Module, method: Method) -> Tuned:
+def describe(model: torch.nn.Module, method: Method) -> TrainableSummary:
     """What is trained in a prepared model. Totals include adapters, as in peft; tied weights count once."""
-    return Tuned(
+    return TrainableSummary(
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
         scale=method.scale,

@@ -12,13 +12,15 @@ from tunewise.lab.plan import fake_step
 from tunewise.lab.plan.kernels import REFUSALS, is_followed
 from tunewise.lab.plan.memory import StepMeter
 from tunewise.lab.plan.meta_model import give_storage, without_values
-from tunewise.lab.plan.setting import Kernels, Setting, Subject, begin_training, build
+from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import Method as MethodSpec
 
 
-def plan_arm(setting: Setting, work: Workload, spec: MethodSpec, kernels: Kernels | None, memory_bytes: int) -> ArmPlan:
+def plan_arm(
+    setting: PlanContext, work: Workload, spec: MethodSpec, kernels: Kernels | None, memory_bytes: int
+) -> ArmPlan:
     """Needs of the arm, and the largest micro-batch that fits in `memory_bytes`. Raises SpecError.
 
     `kernels`: those of a run (`try_kernels`); None: the model's own, and the plan is an estimate.
@@ -46,7 +48,7 @@ def plan_arm(setting: Setting, work: Workload, spec: MethodSpec, kernels: Kernel
         return plan.replace(note=f"the step of this model cannot be traced without running it: {error}"[:300])
 
 
-def _followed(plan: ArmPlan, subject: Subject, setting: Setting, work: Workload, memory_bytes: int) -> ArmPlan:
+def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: Workload, memory_bytes: int) -> ArmPlan:
     vocabulary = setting.config.get_text_config().vocab_size
     with fake_step.no_storage() as mode:
         give_storage(subject.model, without_values)

@@ -15,7 +15,7 @@ from tunewise.lab.models.load import is_encoder, load_tokenizer
 from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.plan.configurations import configuration
 from tunewise.lab.plan.meta_model import blank_base
-from tunewise.lab.plan.setting import Kernels, Setting
+from tunewise.lab.plan.setting import Kernels, PlanContext
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.records import DataSummary, SplitSummary
 from tunewise.records.plan import PlanRequest
@@ -41,7 +41,7 @@ class Basis:
     """Basis of the plans of all arms of a study."""
 
     study: StudySpec
-    setting: Setting
+    setting: PlanContext
     known: Known
     train: list[Example]
     num_rows: int | None  # None: not known
@@ -63,7 +63,7 @@ def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
     device = request.device or study.machine.device or pick_device()
     num_rows = len(train) if known.splits else study.data.limit.train
     num_steps = study.train.num_steps(num_rows) if num_rows else study.train.max_steps
-    setting = Setting(
+    setting = PlanContext(
         config=configuration(study.model, known.task, study.trust_remote_code),
         task=known.task,
         num_labels=known.num_labels,

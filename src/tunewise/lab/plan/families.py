@@ -6,7 +6,7 @@ several such sums, so between two ranks it is at most the interpolated value.
 
 from collections.abc import Callable, Mapping
 
-from tunewise.records import Tuned
+from tunewise.records import TrainableSummary
 from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import LoraMethod, Method, canonical_json
 
@@ -39,7 +39,7 @@ def _between(family: Mapping[str, LoraMethod], plan: Callable[[Method], ArmPlan]
     }
 
 
-def _tuned(low: ArmPlan, lowest: LoraMethod, arm: LoraMethod) -> Tuned:
+def _tuned(low: ArmPlan, lowest: LoraMethod, arm: LoraMethod) -> TrainableSummary:
     """What an arm trains: every additional rank adds the same number of parameters."""
     more = (arm.top_rank - lowest.top_rank) * (low.tuned.rank_parameters or 0)
     return low.tuned.replace(

@@ -17,7 +17,7 @@ from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.plan import fake_step
 from tunewise.lab.plan.meta_model import give_storage, with_small_values, without_values
 from tunewise.lab.plan.operators import Operators
-from tunewise.lab.plan.setting import Kernels, Setting, begin_training, build
+from tunewise.lab.plan.setting import Kernels, PlanContext, begin_training, build
 from tunewise.lab.plan.workload import assumed_examples
 from tunewise.lab.private import attention_of
 from tunewise.spec import Method as MethodSpec
@@ -26,7 +26,7 @@ from tunewise.spec import Method as MethodSpec
 REFUSALS = (*REFUSED_TO_RUN, AssertionError)
 
 
-def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
+def try_kernels(setting: PlanContext, spec: MethodSpec) -> Kernels | None:
     """Kernels that a run would give this arm, chosen as in a run, on a small model of the same architecture.
 
     None: no small model can be built, or it cannot be run.
@@ -44,7 +44,7 @@ def try_kernels(setting: Setting, spec: MethodSpec) -> Kernels | None:
     return Kernels(NAMES["sdpa"] if is_fused else name, max_packed_length)
 
 
-def is_followed(setting: Setting, spec: MethodSpec, kernels: Kernels) -> bool:
+def is_followed(setting: PlanContext, spec: MethodSpec, kernels: Kernels) -> bool:
     """True if a real step of a small model of this architecture does the same operations as its planned step."""
     # padded: a micro-batch with padding and one without, for which models take different paths
     examples = [example for length in (8, 5, 4) for example in assumed_examples(setting.task, 1, length)]
@@ -58,7 +58,7 @@ def is_followed(setting: Setting, spec: MethodSpec, kernels: Kernels) -> bool:
 
 
 def operators(
-    setting: Setting, spec: MethodSpec, kernels: Kernels, micro_batches: Sequence[Batch], *, is_real: bool
+    setting: PlanContext, spec: MethodSpec, kernels: Kernels, micro_batches: Sequence[Batch], *, is_real: bool
 ) -> list[str]:
     """Operations of one step of a run, executed or traced."""
     subject, seen = build(setting, spec).take_up(kernels), Operators()

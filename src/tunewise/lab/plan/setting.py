@@ -12,7 +12,7 @@ from tunewise.lab.methods import Method, build_method
 from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import inner_model
 from tunewise.lab.plan.meta_model import blank_base, small_config
-from tunewise.lab.train.begin import ready_to_train
+from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.loop import Loop
 from tunewise.lab.train.optim import LearningRates
 from tunewise.spec import Attention, Device, Precision, Task, TrainSpec
@@ -22,7 +22,7 @@ RATE = 1e-5  # any value: it changes no shape
 
 
 @dataclass(frozen=True)
-class Setting:
+class PlanContext:
     """Common inputs of the plans of all arms."""
 
     config: PreTrainedConfig
@@ -36,7 +36,7 @@ class Setting:
     attention: Attention | None
 
     @property
-    def small(self) -> "Setting":
+    def small(self) -> "PlanContext":
         """The same for a model of this architecture that runs in milliseconds."""
         return replace(self, config=small_config(self.config))
 
@@ -54,14 +54,14 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Subject:
+class PlannedModel:
     """A model as an arm trains it, still on the meta device and in fp32."""
 
     model: torch.nn.Module
     method: Method
     heads: tuple[str, ...]
 
-    def take_up(self, kernels: Kernels) -> "Subject":
+    def take_up(self, kernels: Kernels) -> "PlannedModel":
         """The same model with the kernels of a run."""
         fuse(self.model)
         if kernels.attention is not None:
@@ -69,7 +69,7 @@ class Subject:
         return self
 
 
-def build(setting: Setting, spec: MethodSpec) -> Subject:
+def build(setting: PlanContext, spec: MethodSpec) -> PlannedModel:
     """The arm's model. Raises SpecError if it cannot be built."""
     base = blank_base(setting.config, setting.task, setting.num_labels, setting.heads)
     if setting.attention is not None:
@@ -77,15 +77,15 @@ def build(setting: Setting, spec: MethodSpec) -> Subject:
     method = build_method(spec, setting.task, setting.num_steps)
     with torch.device("meta"):
         model = method.prepare(base)
-    return Subject(model, method, base.head_modules)
+    return PlannedModel(model, method, base.head_modules)
 
 
-def begin_training(subject: Subject, setting: Setting, device: Device = "cpu") -> Loop:
+def begin_training(subject: PlannedModel, setting: PlanContext, device: Device = "cpu") -> Loop:
     """Loop of a run, the model stored as in a run; the learning rate does not matter."""
     rates, compute = LearningRates(RATE, RATE if subject.heads else None), Compute(device, setting.precision)
     prepared = (subject.model, subject.method)
     return Loop(
-        optimizer=ready_to_train(prepared, subject.heads, setting.train, rates, compute),
+        optimizer=make_trainable(prepared, subject.heads, setting.train, rates, compute),
         rate_factors=repeat(1.0),
         clip_norm=setting.train.clip_norm,
         compute=compute,

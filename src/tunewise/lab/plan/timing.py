@@ -21,7 +21,7 @@ from tunewise.lab.models.load import LINEAR, inner_model
 from tunewise.lab.plan.basis import Basis, basis_of
 from tunewise.lab.plan.kernels import try_kernels
 from tunewise.lab.plan.meta_model import give_storage, with_drawn_values
-from tunewise.lab.plan.setting import Kernels, Setting, Subject, begin_training, build
+from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.meters import MemoryMeter
@@ -117,7 +117,7 @@ def _apart(meter: MemoryMeter, precision: Precision, score_once: Callable[[Preci
         return score_once(precision)
 
 
-def _with_weights(subject: Subject, device: Device) -> Subject:
+def _with_weights(subject: PlannedModel, device: Device) -> PlannedModel:
     give_storage(subject.model, lambda tensor: with_drawn_values(tensor).to(device))
     return subject
 
@@ -240,7 +240,7 @@ def by_products(basis: Basis, plan: ArmPlan, rates: Rates) -> Speed:
     )
 
 
-def product_rates(setting: Setting, arm: Method) -> Rates:
+def product_rates(setting: PlanContext, arm: Method) -> Rates:
     """Rates measured on the largest linear layer below the head."""
     base = inner_model(build(setting, arm).model)
     head = base.get_output_embeddings()

@@ -22,7 +22,7 @@ from tunewise.records import DataSummary, RunRecord
 from tunewise.records.events import Listener
 from tunewise.spec import ExistingMethod, MachineSpec, RunSpec
 from tunewise.storage.disk import delete, set_modes
-from tunewise.storage.files import files_below, told
+from tunewise.storage.files import files_below, reraise_as_study_error
 from tunewise.storage.seal import CARD
 
 
@@ -109,7 +109,7 @@ def save(run: RunContext, method: Method, model: torch.nn.Module) -> int:
     if run.data.chat_template is not None:
         tokenizer.chat_template = run.data.chat_template
     delete(weights)
-    with told(weights):
+    with reraise_as_study_error(weights):
         weights.mkdir()  # a new folder, so that nothing in it can be a link
         method.save(model, weights)
         saved_bytes = sum(path.stat().st_size for path in files_below(weights) if path.name != CARD)

@@ -15,7 +15,7 @@ from tunewise.lab.evaluate.score import summarise
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models.load import Base
 from tunewise.lab.run.context import ReadyModel, RunContext
-from tunewise.lab.train.begin import ready_to_train
+from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.gradients import GradientWatch
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
@@ -38,7 +38,7 @@ def adapt(run: RunContext, base: Base, checkpoints: Checkpoints) -> "TrainingSes
     ready = run.ready(method.prepare(base))
     model = ready.model
     rates = LearningRates(spec.learning_rate, spec.head_learning_rate)
-    optimizer = ready_to_train((model, method), base.head_modules, spec.train, rates, run.compute)
+    optimizer = make_trainable((model, method), base.head_modules, spec.train, rates, run.compute)
     run.training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
     general = run.examples("general") if spec.forgetting_points else []
     curve = ForgettingCurve(forgetting_steps(spec.forgetting_points, num_steps), valid, general)

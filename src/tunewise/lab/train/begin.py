@@ -8,12 +8,12 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.methods import Method
 from tunewise.lab.models.load import inner_model
 from tunewise.lab.models.precision import assert_masters, leave_inputs_as_they_are, store_frozen_weights
-from tunewise.lab.train.meters import give_back
+from tunewise.lab.train.meters import return_freed_memory
 from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
 from tunewise.spec import TrainSpec
 
 
-def ready_to_train(
+def make_trainable(
     prepared: tuple[torch.nn.Module, Method],
     heads: Sequence[str],
     train: TrainSpec,
@@ -26,6 +26,6 @@ def ready_to_train(
         inner_model(model).gradient_checkpointing_enable({"use_reentrant": False})
     store_frozen_weights(model, compute.precision, method.fp32_modules)
     leave_inputs_as_they_are(model, compute.precision)
-    give_back()  # otherwise the process keeps the fp32 weights that were just replaced
+    return_freed_memory()  # otherwise the process keeps the fp32 weights that were just replaced
     assert_masters(model)
     return make_optimizer(parameter_groups(model, heads, train, rates), train, compute.device)

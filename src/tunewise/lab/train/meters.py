@@ -66,7 +66,7 @@ class MemoryMeter:
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
-        give_back()
+        return_freed_memory()
         try:
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to the current size
         except OSError:
@@ -82,7 +82,7 @@ class MemoryMeter:
         return int(kilobytes) * 1024
 
 
-def give_back() -> None:
+def return_freed_memory() -> None:
     """Return memory that the C library keeps after it was freed; it would count for whatever comes next."""
     if sys.platform != "linux":
         return

@@ -12,14 +12,14 @@ from tunewise.lab.methods import Method
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.step_log import StepLog
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.records import Evaluation, Tuned
+from tunewise.records import Evaluation, TrainableSummary
 
 
 @dataclass
 class Training:
     """Notes of one run's training, which grow while it runs."""
 
-    tuned: Tuned | None = None
+    tuned: TrainableSummary | None = None
     num_steps: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
     selected_step: int | None = None  # None: the untrained model

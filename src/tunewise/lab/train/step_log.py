@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO
 
 from tunewise.storage import disk
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
 
 class StepLog:
@@ -25,7 +25,7 @@ class StepLog:
 
     def open(self, num_bytes: int) -> None:
         """Continue after the first `num_bytes`; anything after them is removed."""
-        with told(self.path):
+        with reraise_as_study_error(self.path):
             file = open(  # noqa: SIM115 - `close` closes it
                 self.path, "r+b", opener=lambda name, flags: disk.open_own(Path(name), flags)
             )
@@ -36,14 +36,14 @@ class StepLog:
     def write(self, line: str) -> None:
         """Append a line."""
         content = f"{line}\n".encode()
-        with told(self.path):
+        with reraise_as_study_error(self.path):
             disk.append(self._opened(), content)
         self.digest.update(content)
         self.num_bytes += len(content)
 
     def flush(self) -> None:
         """Sync everything written so far to the disk."""
-        with told(self.path):
+        with reraise_as_study_error(self.path):
             self._opened().flush()
             disk.sync(self.path)
 

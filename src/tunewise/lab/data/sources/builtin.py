@@ -1,7 +1,8 @@
-"""Text that comes with the running Python: examples and documents without a download.
+"""Text that comes with tunewise or the running Python: examples and documents without a download.
 
 `builtin:stdlib` holds the signatures of the standard library's functions and their docstrings, read from the source
-files (nothing is imported); `builtin:pydoc-topics` holds the help topics of `pydoc`.
+files (nothing is imported); `builtin:pydoc-topics` holds the help topics of `pydoc`,
+`builtin:tickets` the rows of tickets.py.
 """
 
 import ast
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.errors import DataError
+from tunewise.lab.data.sources.tickets import tickets
 
 # Tests and demonstrations are not the library; lib2to3 contains Python 2; idlelib and turtledemo are programs.
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "turtledemo"})
@@ -56,7 +58,11 @@ def pydoc_topics() -> Iterator[dict[str, Any]]:
         yield {"text": text, "topic": name}
 
 
-BUILTINS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"stdlib": stdlib_pairs, "pydoc-topics": pydoc_topics}
+BUILTINS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "stdlib": stdlib_pairs,
+    "pydoc-topics": pydoc_topics,
+    "tickets": tickets,
+}
 
 
 def _source_files(library: Path) -> Iterator[Path]:
