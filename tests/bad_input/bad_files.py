@@ -122,7 +122,11 @@ FORMATS = [
     taken(data("line ends of Windows", "t.csv", csv(LABELS, end="\r\n"), "classify")),
     data("no Parquet inside", "t.parquet", b"PAR1 junk", "t.parquet", "not a complete Parquet"),
     data(
-        "half a Parquet file", "t.parquet", parquet(text=["a"] * 999)[:200], "not a complete Parquet", "Write it again"
+        "a truncated Parquet file",
+        "t.parquet",
+        parquet(text=["a"] * 999)[:200],
+        "not a complete Parquet",
+        "Write it again",
     ),
     data("a Parquet file without rows", "t.parquet", parquet(text=pa.array([], pa.string())), "no rows"),
     data("a Parquet file without columns", "t.parquet", of_table(pa.table({})), "no rows"),
@@ -150,7 +154,7 @@ FORMATS = [
             "classify",
         )
     ),
-    data("not packed at all", "t.jsonl.gz", PAIR, "t.jsonl.gz", "gzip", "give it uncompressed"),
+    data("not compressed at all", "t.jsonl.gz", PAIR, "t.jsonl.gz", "gzip", "give it uncompressed"),
     data("half a gzip file", "t.jsonl.gz", PACKED[:40], "t.jsonl.gz", "gzip"),
     data("a gzip file whose check sum is wrong", "t.jsonl.gz", PACKED[:-8] + bytes(8), "gzip", "CRC"),
     data("junk behind a gzip file", "t.jsonl.gz", PACKED + b"junk", "t.jsonl.gz", "gzip"),
@@ -175,7 +179,7 @@ ENCODINGS = [
     data("UTF-32", "t.jsonl", PAIR.decode().encode("utf-32"), "line 1", "Save it as UTF-8"),
     data("Latin-1", "t.txt", "caf\xe9".encode("latin-1"), "t.txt, line 1", "0xe9", "UTF-8"),
     data("Latin-1 in the third line", "t.csv", b"text,label\nok,a\ncaf\xe9,b\n", "t.csv, line 3", "0xe9", "UTF-8"),
-    data("UTF-8 cut within a character", "t.jsonl", PAIR + b'{"text": "\xe9\x9b', "line 2", "0xe9", "UTF-8"),
+    data("UTF-8 truncated within a character", "t.jsonl", PAIR + b'{"text": "\xe9\x9b', "line 2", "0xe9", "UTF-8"),
     data("lone surrogate as bytes", "t.jsonl", b'{"text": "\xed\xa0\x80"}', "line 1", "0xed", "UTF-8"),
     data("NUL bytes behind good rows", "t.jsonl", PAIR + b"\x00\x01\x02", "t.jsonl, line 2", "NUL", "UTF-8"),
     data("a NUL byte in CSV", "t.csv", b"text,label\na\0b,c\n", "t.csv, line 2", "NUL"),

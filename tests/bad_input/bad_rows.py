@@ -31,7 +31,7 @@ VALUES = [
     rows("true as a completion", [pair(completion=True)], "line 1", "'completion'", "text", "bool"),
     taken(rows("numbers as completions", [pair(f"{i}+1", i + 1) for i in range(60)], "sft", "'3<")),
     taken(rows("numbers as text", [pair(f"{i}+1", str(i + 1)) for i in range(60)], "sft", "'3<")),
-    taken(rows("columns that nobody reads", [{**row, "x": {"y": [None]}} for row in PAIRS], "sft")),
+    taken(rows("columns that are not read", [{**row, "x": {"y": [None]}} for row in PAIRS], "sft")),
     rows("lone surrogate in a label", [label("a"), '{"text": "a", "label": "\\udfff"}'], "line 2", "lone surrogate"),
     rows("escapes of a terminal as a column", [{"\x1b[31mtext": "a"}], r"\x1b[31mtext", "data.columns"),
     rows("a mark-up tag as a column", [{"[/red]<script>": "a"}], "[/red]<script>", "data.columns"),
@@ -155,7 +155,7 @@ CONVERSATIONS = [
     ),
     rows("a role in capitals", [turns(("User", "a"), ("Assistant", "b"))], "turn 1", "'User'", "Did you mean 'user'"),
     rows(
-        "nobody answers",
+        "no answer of the assistant",
         [turns(("user", "hi")), turns(("user", "ho"))],
         "no turn that the assistant answers",
         "any of its 2",
@@ -202,7 +202,7 @@ CONVERSATIONS = [
     ),
     taken(
         rows(
-            "keys of a turn that nobody reads",
+            "keys of a turn that are not read",
             [{"messages": [{**turn, "weight": None} for turn in row["messages"]]} for row in TALK],
             "sft",
         )
@@ -231,7 +231,7 @@ CONVERSATIONS += [
     ),
     rows("two system messages", [sharegpt(("system", "a"), ("human", "b"), system="c")], "'system'", "Keep one"),
     rows(
-        "a call that is no JSON",
+        "a call that is not JSON",
         [sharegpt(("human", "a"), ("function_call", "f(x)"))],
         "turn 2",
         "valid JSON",
@@ -330,7 +330,7 @@ TEMPLATES = [
         "UTF-8",
         data__chat_template="nowhere/chat.jinja",
     ),
-    template("a chat template that is no template", "{% for m in messages %}", "line 1", "not valid Jinja"),
+    template("an invalid chat template", "{% for m in messages %}", "line 1", "not valid Jinja"),
     template(
         "a chat template that calls Python", "{{ messages.__class__.__mro__ }}", "line 1", "chat template", "unsafe"
     ),

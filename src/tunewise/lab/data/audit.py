@@ -31,7 +31,7 @@ class Separated:
 
 
 def drop_duplicates(indexed: Indexed, data: DataSpec) -> Separated:
-    """The rows without those of train that occur in valid or test, and those of valid that occur in test.
+    """Rows without those of `train` that occur in `valid` or `test`, and those of `valid` that occur in `test`.
 
     Rows are the same if their rendered inputs are, ignoring white space. `data.duplicates` decides: drop, error or
     keep. Raises DataError for `error`, and if nothing is left.
