@@ -26,7 +26,7 @@ from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import Base, load_base, load_config, load_tokenizer
 from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.train import loop
-from tunewise.lab.train.begin import ready_to_train
+from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.dropout import dropout, quick_dropout
 from tunewise.lab.train.optim import LearningRates
 from tunewise.spec import LoraMethod, TrainSpec
@@ -63,7 +63,7 @@ def gradients_of(name: str, lengths: tuple[int, ...]) -> Callable[[Context], tup
     model, compute, draw = method.prepare(base), Compute("cpu", "bf16"), random.Random(0)
     fuse(model)
     packed = fit_attention(model, None, "sft")
-    optimizer = ready_to_train((model, method), (), TrainSpec(), LearningRates(1e-5, None), compute)
+    optimizer = make_trainable((model, method), (), TrainSpec(), LearningRates(1e-5, None), compute)
     settings = loop.Loop(optimizer, [], 1.0, compute, method.after_step)
     ids = [[draw.randrange(4, 1000) for _ in range(length)] for length in lengths]
     examples = [Example("", "", one, [t >= len(one) // 2 for t in range(len(one))], 0, -1, "", "") for one in ids]

@@ -18,7 +18,7 @@ from tunewise.records import (
     Memory,
     RunRecord,
     SplitSummary,
-    Tuned,
+    TrainableSummary,
     Usage,
 )
 from tunewise.spec import Inputs, RunSpec, StudySpec
@@ -133,7 +133,7 @@ def _record(spec: RunSpec, gain: float, classifies: bool) -> RunRecord:
         run_id=spec.run_id,
         spec=spec,
         status="done",
-        tuned=Tuned(
+        tuned=TrainableSummary(
             trainable_parameters=4_340_000 if spec.method.method == "full" else 65_536,
             total_parameters=4_340_000,
             scale=2.0 if spec.method.method == "lora" else None,

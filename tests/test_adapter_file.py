@@ -148,7 +148,7 @@ def test_what_is_no_plain_lora_is_refused_by_name(options: dict[str, Any], name:
 def test_other_methods_are_refused_by_name(tmp_path: Path) -> None:
     config = VeraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
     get_peft_model(base("llama"), config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="is VERA: its change of the weights is no product of two factors"):
+    with pytest.raises(ModelError, match="is VERA: its update is not a product of two factors"):
         read_adapter(tmp_path)
 
 

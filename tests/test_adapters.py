@@ -57,7 +57,7 @@ def test_merge_says_what_each_form_computes(adapter: Path, rows: Path, tmp_path:
 
 MISTAKES = {
     "no adapter": (ModelError, ["{rows}"], "is not an adapter"),
-    "onto other weights": (SpecError, ["{adapter}", "--onto", "nf4"], "must be whole or as it was trained"),
+    "onto other weights": (SpecError, ["{adapter}", "--onto", "nf4"], "must be whole or the same as --trained-on"),
     "unknown key": (SpecError, ["{adapter}", "--data", "{rows}", "--set", "data.seperator=x"], "'separator'"),
     "another base": (ModelError, ["{adapter}", "--base", "./nowhere"], "no such folder"),
 }
@@ -145,5 +145,5 @@ def test_a_tokenizer_with_more_pieces_than_the_base_is_named(adapter: Path, rows
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED["tiny"])
     tokenizer.add_tokens(["number"])
     tokenizer.save_pretrained(changed)
-    with pytest.raises(ModelError, match="the id 4096, but the base knows 4096 pieces"):
+    with pytest.raises(ModelError, match="the id 4096, but the base has 4096 token embeddings"):
         said("verify", changed, "--data", rows)

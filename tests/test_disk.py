@@ -85,7 +85,7 @@ def test_a_disk_that_gives_back_something_else_gives_no_file(tmp_path: Path, mon
         path.write_bytes(b"contend")
 
     monkeypatch.setattr(disk, "fill", lying)
-    with pytest.raises(StudyError, match="gave back something else"):
+    with pytest.raises(StudyError, match="returned other data"):
         disk.write_hashed(tmp_path, "some", ".bin", lambda take: take(b"content"))
     assert list(tmp_path.iterdir()) == []
 

@@ -141,7 +141,7 @@ def test_a_file_that_changed_after_the_run_is_refused_by_name(ledger: Ledger, na
         file.write_bytes(content)
     else:
         file.unlink()
-    with pytest.raises(StudyError, match=rf"{name} is not what the run wrote\. Delete"):
+    with pytest.raises(StudyError, match=rf"{name} was changed after the run wrote it\. Delete"):
         ledger.record(run_spec().run_id)
     with pytest.raises(StudyError, match=name):
         ledger.records()

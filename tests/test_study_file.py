@@ -51,7 +51,7 @@ def test_a_stored_study_is_read_back_equal(tmp_path: Path) -> None:
         ({"arms": {"a": {"method": "lora", "rank": 0}}}, "arms.a.rank: must be a whole number of 1 or more, or auto"),
         ({"arms": {"a": {"method": "peft"}}}, "'arms.a.type' is missing"),
         ({"data": {}}, "'data.train' is missing"),
-        ({"margin": "5 percent"}, "margin '5 percent' is not understood"),
+        ({"margin": "5 percent"}, "margin '5 percent' is not valid"),
         ({"task": "clasify"}, "'task': must be 'sft', 'lm' or 'classify', but got 'clasify'"),
     ],
 )
@@ -77,10 +77,10 @@ def test_every_mistake_has_its_own_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "a study is a mapping of keys"),
-        ("- full\n- lora\n", "a study is a mapping of keys, but this is list"),
+        ("", "a study must be a mapping of keys"),
+        ("- full\n- lora\n", "a study must be a mapping of keys, but this is list"),
         ("train: {epochs: 1", "not readable as YAML"),
-        ("train: {epochs: 1}\n3: 4\n", "Keys should be strings"),
+        ("train: {epochs: 1}\n3: 4\n", "keys must be text"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -138,7 +138,7 @@ def test_bundled_names_stay_names_whatever_lies_beside_the_file(tmp_path: Path) 
 def test_a_template_written_where_its_file_belongs_is_refused(tmp_path: Path) -> None:
     text = "{{ messages }}" * 100
     path = write(tmp_path / "s.yaml", {**SMALL, "data": {"train": "t", "chat_template": text}})
-    with pytest.raises(SpecError, match=r"data\.chat_template: .* Was the text itself put where its file belongs"):
+    with pytest.raises(SpecError, match=r"data\.chat_template: .* Did you give the text itself instead of its file"):
         read_study(path)
 
 
@@ -160,11 +160,11 @@ def test_the_validation_file_of_a_folder_may_have_any_of_its_usual_names(tmp_pat
 
 def test_a_data_folder_without_train_says_what_it_holds(tmp_path: Path) -> None:
     write(tmp_path / "training.jsonl", "x")
-    with pytest.raises(SpecError, match=r"no file named train\.\* \(it holds training\.jsonl\)"):
+    with pytest.raises(SpecError, match=r"no file named train\.\* \(it contains training\.jsonl\)"):
         data_sources(str(tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(SpecError, match="it holds nothing"):
+    with pytest.raises(SpecError, match="it contains nothing"):
         data_sources(str(empty))
 
 
@@ -211,7 +211,7 @@ def test_an_arm_of_the_command_line_says_what_the_file_would(text: str, name: st
     "text", ["lora", "=lora", "x=", "x=,rank=4", "x=rank=4", "x=lora,rank", "x=lora,", "a b=lora", "a.b=lora", ""]
 )
 def test_an_arm_that_is_not_understood_shows_how_to_write_one(text: str) -> None:
-    with pytest.raises(SpecError, match="--arm takes NAME=METHOD,key=value") as caught:
+    with pytest.raises(SpecError, match="--arm needs NAME=METHOD,key=value") as caught:
         parse_arm(text)
     assert repr(text) in str(caught.value)
 
@@ -240,7 +240,7 @@ def test_a_value_is_read_as_yaml_and_exponents_as_numbers(text: str, value: Any)
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("k", "--set takes key=value"), ("=1", "--set takes"), ("k=[1", "YAML")])
+@pytest.mark.parametrize(("text", "message"), [("k", "--set needs key=value"), ("=1", "--set needs"), ("k=[1", "YAML")])
 def test_an_option_that_is_not_understood_is_refused(text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         parse_options([text])
@@ -258,7 +258,7 @@ def test_set_overrides_any_key_of_the_file_however_deep(tmp_path: Path) -> None:
 
 def test_set_into_a_value_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", {**SMALL, "seed": 3})
-    with pytest.raises(SpecError, match="--set seed.x: 'seed' holds a value, not keys"):
+    with pytest.raises(SpecError, match="--set seed.x: 'seed' is a value, not a mapping"):
         study_from_options(path, None, None, [], ["seed.x=1"])
 
 
@@ -292,7 +292,7 @@ def test_the_default_arms_are_the_same_after_a_study_changed_them(tmp_path: Path
 
 @pytest.mark.parametrize(("model", "data"), [(None, None), ("tiny", None), (None, "x")])
 def test_too_little_to_compare_is_refused(model: str | None, data: str | None) -> None:
-    with pytest.raises(SpecError, match="what should be compared"):
+    with pytest.raises(SpecError, match="nothing to compare"):
         study_from_options(None, model, data, [], [])
 
 

@@ -9,7 +9,7 @@ Names are resolved on first use (PEP 562), so that importing costs nothing and n
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # not from typing: by `python -m tunewise` that could still be a file of the current folder
+TYPE_CHECKING = False  # not from typing: with `python -m tunewise` that could still be a file of the current folder
 if TYPE_CHECKING:
     from typing import Any
 

@@ -1,4 +1,4 @@
-"""`python -m tunewise`, and the program `tunewise`: make the process safe in any folder, then run the command."""
+"""Entry point of `python -m tunewise` and `tunewise`: make the process safe in any folder, then run the command."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ INTERRUPTED = 130  # exit status after a Ctrl-C
 
 
 def main() -> None:
-    """Run the command line. A Ctrl-C that comes before it is loaded ends quietly as well."""
+    """Run the command line. A Ctrl-C before it is loaded also ends quietly."""
     try:
         leave_out_current_folder()
         _open_standard_descriptors()
@@ -20,7 +20,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        from tunewise.errors import refusal  # needs nothing that may not be loaded
+        from tunewise.errors import refusal  # imports nothing that may fail to load
 
         if message := refusal(error):
             shown = "".join(sign if sign.isprintable() else "?" for sign in message)
@@ -30,17 +30,17 @@ def main() -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """Give closed ones (`tunewise ... 2>&-`) to nobody else: a pipe of ours must not become standard error."""
+    """Replace closed descriptors (`tunewise ... 2>&-`), so that a pipe of ours cannot become standard error."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _silence_libraries() -> None:
-    """Keep the warnings of libraries off the terminal; those of a run are in its log. `python -W` shows them."""
-    import logging  # after the import path is safe
+    """Keep library warnings off the terminal; those of a run are in its log. `python -W` shows them."""
+    import logging  # only after the import path is safe
     import warnings
 
     if not sys.warnoptions:

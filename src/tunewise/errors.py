@@ -14,11 +14,11 @@ import errno
 
 
 class TunewiseError(Exception):
-    """Anything tunewise raises on purpose."""
+    """Any error that tunewise raises on purpose."""
 
 
 class UserError(TunewiseError):
-    """The user's mistake; the message says how to mend it."""
+    """A mistake of the user; the message says how to fix it."""
 
 
 class SpecError(UserError):
@@ -26,7 +26,7 @@ class SpecError(UserError):
 
 
 class DataError(UserError):
-    """Data that cannot be read, or that would train on something else than it seems."""
+    """Data that cannot be read, or that would train on something other than it seems."""
 
 
 class ModelError(UserError):
@@ -34,7 +34,7 @@ class ModelError(UserError):
 
 
 class StudyError(UserError):
-    """A study folder that cannot be written, or that does not hold what it should."""
+    """A study folder that cannot be written, or that lacks what it should contain."""
 
 
 class OutputError(UserError):
@@ -42,24 +42,24 @@ class OutputError(UserError):
 
 
 class MachineError(UserError):
-    """What the system does not allow, or did to a process of ours."""
+    """A refusal by the system, or a process of ours that the system ended."""
 
 
 USER_ERRORS = {kind.__name__: kind for kind in (UserError, SpecError, DataError, ModelError, StudyError, MachineError)}
 
-AGAIN = "Finished runs are kept: the same command continues."
-REFUSALS = {  # what the system says -> what to do
+AGAIN = "Finished runs are kept. Run the same command again; it resumes."
+REFUSALS = {  # error number -> what to do
     errno.EMFILE: "Allow this process more open files (`ulimit -n 1024`).",
     errno.ENFILE: "Close other programs: the whole system has too many open files.",
-    errno.EAGAIN: "Allow more processes and threads (`ulimit -u`), or end other programs.",
+    errno.EAGAIN: "Allow more processes and threads (`ulimit -u`), or close other programs.",
     errno.ENOMEM: "Close other programs, or allow this one more memory (`ulimit -v`).",
-    errno.ENOSPC: "Make room on that disk.",
-    errno.EDQUOT: "Make room in your quota on that disk.",
+    errno.ENOSPC: "Free space on that disk.",
+    errno.EDQUOT: "Free part of your quota on that disk.",
     errno.EFBIG: "Allow larger files (`ulimit -f unlimited`).",
-    errno.EROFS: "Choose a folder on a disk that can be written.",
+    errno.EROFS: "Choose a folder on a writable disk.",
     errno.EIO: "Check the disk.",
 }
-SAID = {  # parts of errors that carry no number of the system -> what they mean
+SAID = {  # parts of messages that come without an error number -> that number
     "Too many open files": errno.EMFILE,
     "can't start new thread": errno.EAGAIN,
     "Resource temporarily unavailable": errno.EAGAIN,
@@ -69,12 +69,12 @@ SAID = {  # parts of errors that carry no number of the system -> what they mean
 
 
 def refusal(error: BaseException) -> str | None:
-    """What the system refused, and what to do; None: the error is something else."""
+    """What the system refused and what to do; None for any other error."""
     if isinstance(error, BrokenPipeError):
         return None
     text = str(error) or type(error).__name__
     if "usable temporary directory" in text:
-        return "there is no folder for temporary files. Set TMPDIR to one that can be written and has room."
+        return "there is no folder for temporary files. Set TMPDIR to a writable one with free space."
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError):
         number = errno.ENOMEM

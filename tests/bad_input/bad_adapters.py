@@ -31,28 +31,30 @@ def adapter(
 
 
 ADAPTERS = [
-    adapter("a scale that is a text", {"lora_alpha": "16"}, "lora_alpha", "must be a number", "'16'"),
+    adapter("a scale given as text", {"lora_alpha": "16"}, "lora_alpha", "must be a number", "'16'"),
     adapter("a scale that is null", {"lora_alpha": None}, "lora_alpha", "must be a number"),
     adapter("a scale below 0", {"lora_alpha": -8}, "lora_alpha", "greater than 0", "-8"),
     adapter("a rank of 0", {"r": 0}, "'r'", "greater than or equal to 1"),
-    adapter("another rank than its factors", {"r": 8}, "factors of rank 1", "says 8"),
+    adapter("another rank than its factors", {"r": 8}, "factors of rank 1", "gives 8"),
     adapter("a pattern that hangs", {"alpha_pattern": {"(a+)+$x": 2}}, "alpha_pattern", "could take hours"),
     adapter("targets that hang", {"target_modules": "(.*a)*x"}, "target_modules", "could take hours"),
-    adapter("a pattern that is none", {"rank_pattern": {"(": 2}}, "rank_pattern", "not a valid regular expression"),
-    adapter("an option that nobody knows", {"lora_sparsity": 0.5}, "'lora_sparsity'", "not known", "newer peft"),
-    adapter("a kind that nobody knows", {"peft_type": "SPARSE9"}, "peft_type", "'SPARSE9'", "Known:", command="verify"),
+    adapter("an invalid pattern", {"rank_pattern": {"(": 2}}, "rank_pattern", "not a valid regular expression"),
+    adapter("an unknown option", {"lora_sparsity": 0.5}, "'lora_sparsity'", "unknown option", "newer peft"),
+    adapter("an unknown kind", {"peft_type": "SPARSE9"}, "peft_type", "'SPARSE9'", "Known:", command="verify"),
     adapter("experts in one tensor", {"target_parameters": ["mlp.experts"]}, "target_parameters", "merge", "verify"),
     adapter("a base that is a list", {"base_model_name_or_path": ["x"]}, "base_model_name_or_path", "must be text"),
     adapter(
         "names of a compiled model",
         {},
         "'_orig_mod'",
-        "Take '_orig_mod.' out",
+        "Remove '_orig_mod.'",
         stored=weights(f"_orig_mod.{PREFIX}.lora_A.weight"),
     ),
     adapter("names without peft's prefix", {}, "does not begin with", stored=weights("h.0.attn.c_attn.lora_A.weight")),
-    adapter("modules that it does not target", {"target_modules": ["c_fc"]}, "c_attn", "target_modules"),
-    adapter("half of a pair", {}, "a pair of matrices was expected", stored=weights(f"{PREFIX}.lora_A.weight")),
+    adapter("factors of modules outside its targets", {"target_modules": ["c_fc"]}, "c_attn", "target_modules"),
+    adapter(
+        "one factor without the other", {}, "a pair of matrices was expected", stored=weights(f"{PREFIX}.lora_A.weight")
+    ),
     Case(
         "a pickle",
         ("adapter", "inspect", "a"),

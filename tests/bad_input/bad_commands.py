@@ -28,7 +28,7 @@ COMMANDS = [
     ),
     command("a setting without a value", "compare --model tiny --data t.jsonl --set train.epochs", "key=value"),
     command(
-        "a setting that is no YAML",
+        "a setting that is not YAML",
         "compare --model tiny --data t.jsonl --set train.epochs=[1",
         "not a YAML value",
         "line 1",
@@ -153,8 +153,8 @@ def index(name: str) -> bytes:
 
 MODELS = [
     model("a model that is not there", {}, "./m", "no such folder", "tiny"),
-    model("a folder that is no model", {"notes.md": b"x"}, "cannot load the configuration", "config.json"),
-    model("a configuration that is no JSON", {"config.json": b"{"}, "cannot load the configuration", "config.json"),
+    model("a folder that is not a model", {"notes.md": b"x"}, "cannot load the configuration", "config.json"),
+    model("a configuration that is not JSON", {"config.json": b"{"}, "cannot load the configuration", "config.json"),
     model("a configuration that is a list", {"config.json": b"[]"}, "cannot load the configuration"),
     model("a configuration without a type", {"config.json": b"{}"}, "cannot load the configuration", "model_type"),
     model("an unknown architecture", {"config.json": b'{"model_type": "zzz"}'}, "cannot load the configuration", "zzz"),
@@ -166,8 +166,8 @@ MODELS = [
     model(
         "a model in 4 bits",
         whole(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
-        "stored quantised by bitsandbytes in 4 bits",
-        "Name the model that they were made from",
+        "quantized by bitsandbytes in 4 bits",
+        "Name the original model",
         "dequantize()",
     ),
     model("a model of GPTQ", whole(quantization_config={"quant_method": "gptq", "bits": 4}), "GPTQ in 4 bits"),
@@ -197,9 +197,9 @@ MODELS = [
         "an index that leads outside",
         {**whole(), "model.safetensors.index.json": index("../m2/model.safetensors")},
         "'../m2/model.safetensors'",
-        "outside of its folder",
+        "outside its folder",
     ),
-    model("weights named elsewhere", whole(transformers_weights="../w.safetensors"), "outside of its folder"),
+    model("weights named elsewhere", whole(transformers_weights="../w.safetensors"), "outside its folder"),
     model("weights that are none", {**whole(), "model.safetensors": b"x"}, "cannot load the weights"),
 ]
 

@@ -42,7 +42,7 @@ FORMATS = [
     data("nothing but white space", "t.csv", b" \n\n", "t.csv", "is empty"),
     data("a text file of blank lines", "t.txt", b" \n\n\n\n", "t.txt", "is empty"),
     data("an empty Parquet file", "t.parquet", b"", "t.parquet", "is empty"),
-    data("a file of a kind that is not read", "t.xlsx", b"PK\3\4", "'.xlsx'", "not read", ".parquet"),
+    data("a file of a kind that is not supported", "t.xlsx", b"PK\3\4", "'.xlsx'", "not supported", ".parquet"),
     taken(data("tabs between cells", "t.tsv", csv(LABELS, between="\t"), "classify")),
     taken(data("tabs between cells of a .csv file", "t.csv", csv(LABELS, between="\t"), "classify")),
     taken(data("bars between cells", "t.csv", csv(LABELS, between="|"), "classify")),
@@ -63,22 +63,30 @@ FORMATS = [
         "a delimiter of two characters", "t.csv", csv(LABELS), "data.delimiter", "one character", data__delimiter="::"
     ),
     data("two delimiters in a header", "t.csv", b"text;label|x\na;b|c\n", "text;label|x", "data.columns"),
-    data("a misspelt suffix", "t.jsnl", PAIR, "t.jsnl", "not read", "Did you mean '.jsonl'", ".parquet"),
-    data("a file without a suffix", "train", PAIR, "train", "not read", "Known: .jsonl"),
-    data("a ZIP archive", "t.zip", b"PK\3\4", "t.zip", "not read", "Known: .jsonl"),
-    data("packed with zstandard", "t.jsonl.zst", b"(\xb5/\xfd", "'.zst'", "not read", ".gz of each"),
+    data("a misspelt suffix", "t.jsnl", PAIR, "t.jsnl", "not supported", "Did you mean '.jsonl'", ".parquet"),
+    data("a file without a suffix", "train", PAIR, "train", "not supported", "Known: .jsonl"),
+    data("a ZIP archive", "t.zip", b"PK\3\4", "t.zip", "not supported", "Known: .jsonl"),
+    data("packed with zstandard", "t.jsonl.zst", b"(\xb5/\xfd", "'.zst'", "not supported", ".gz of each"),
     taken(data("a suffix in capitals", "T.JSONL", lines(*PAIRS), "sft")),
     data("JSON Lines that end within a row", "t.jsonl", PAIR * 2 + b'{"prompt": "p", "co', "line 3", "broken JSON"),
     data("an array as a row", "t.jsonl", PAIR + b'["p", "c"]', "t.jsonl, line 2", "must be an object", "an array"),
     data("a JSON array in a .jsonl file", "t.jsonl", json.dumps(PAIRS).encode(), "an array", "name the file .json"),
-    data("a text as a row", "t.jsonl", b'"hi"\n', "line 1", "must be an object", "a string"),
+    data("a string instead of an object", "t.jsonl", b'"hi"\n', "line 1", "must be an object", "a string"),
     data("null as a row", "t.jsonl", PAIR + b"null\n", "line 2", "must be an object", "null"),
     data("true as a row", "t.jsonl", b"true\n", "line 1", "must be an object", "true or false"),
     data("single quotes", "t.jsonl", b"{'text': 'a'}\n", "line 1", "broken JSON", "double quotes"),
     data("a comma at the end", "t.jsonl", b'{"text": "a",}\n', "line 1", "broken JSON"),
     data("a comment", "t.jsonl", b"// rows\n" + PAIR, "line 1", "broken JSON", "column 1"),
-    data("two objects on a line", "t.jsonl", PAIR.strip() + PAIR, "line 1", "Extra data", "complete and alone"),
-    data("an object over several lines", "t.jsonl", b'{\n "text": "a"\n}\n', "line 1", "Each line must be one object"),
+    data(
+        "two objects on a line", "t.jsonl", PAIR.strip() + PAIR, "line 1", "Extra data", "exactly one complete object"
+    ),
+    data(
+        "an object over several lines",
+        "t.jsonl",
+        b'{\n "text": "a"\n}\n',
+        "line 1",
+        "Each line must be exactly one complete object",
+    ),
     data("a name twice in an object", "t.jsonl", b'{"text": "a", "text": "b"}', "line 1", "names 'text' twice"),
     data("a number of 5,000 digits", "t.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "line 1", "broken JSON", "4300 digits"),
     data("100,000 brackets in each other", "t.jsonl", b"[" * 100_000, "t.jsonl, line 1", "nested too deep"),
@@ -112,15 +120,27 @@ FORMATS = [
     data("a CSV file without a header", "t.csv", csv(LABELS).partition(b"\n")[2], "text 0, a", "data.columns"),
     taken(data("carriage returns as ends of lines", "t.csv", csv(LABELS, end="\r"), "classify")),
     taken(data("line ends of Windows", "t.csv", csv(LABELS, end="\r\n"), "classify")),
-    data("no Parquet inside", "t.parquet", b"PAR1 junk", "t.parquet", "not a whole Parquet"),
-    data("half a Parquet file", "t.parquet", parquet(text=["a"] * 999)[:200], "not a whole Parquet", "Write it again"),
+    data("no Parquet inside", "t.parquet", b"PAR1 junk", "t.parquet", "not a complete Parquet"),
+    data(
+        "a truncated Parquet file",
+        "t.parquet",
+        parquet(text=["a"] * 999)[:200],
+        "not a complete Parquet",
+        "Write it again",
+    ),
     data("a Parquet file without rows", "t.parquet", parquet(text=pa.array([], pa.string())), "no rows"),
     data("a Parquet file without columns", "t.parquet", of_table(pa.table({})), "no rows"),
     data("a Parquet column named twice", "t.parquet", of_table(TWICE), "'text' twice", "Rename"),
     data(
-        "Parquet text that is not UTF-8", "t.parquet", parquet(text=text_column(b"\xff\xfe")), "cannot be read", "utf-8"
+        "Parquet text that is not UTF-8",
+        "t.parquet",
+        parquet(text=text_column(b"\xff\xfe")),
+        "does not fit its type",
+        "utf-8",
     ),
-    data("a date after the year 9999", "t.parquet", parquet(text=DATES), "cannot be read", "Write the file again"),
+    data(
+        "a date after the year 9999", "t.parquet", parquet(text=DATES), "does not fit its type", "Write the file again"
+    ),
     data("dates as text", "t.parquet", parquet(text=pa.array([0], pa.date32())), "row 1", "'text'", "of type date"),
     data("bytes as text", "t.parquet", parquet(text=[b"ab"] * 60), "row 1", "'text'", "of type bytes"),
     taken(
@@ -134,13 +154,13 @@ FORMATS = [
             "classify",
         )
     ),
-    data("not packed at all", "t.jsonl.gz", PAIR, "t.jsonl.gz", "gzip", "give it unpacked"),
+    data("not compressed at all", "t.jsonl.gz", PAIR, "t.jsonl.gz", "gzip", "give it uncompressed"),
     data("half a gzip file", "t.jsonl.gz", PACKED[:40], "t.jsonl.gz", "gzip"),
     data("a gzip file whose check sum is wrong", "t.jsonl.gz", PACKED[:-8] + bytes(8), "gzip", "CRC"),
     data("junk behind a gzip file", "t.jsonl.gz", PACKED + b"junk", "t.jsonl.gz", "gzip"),
     data("packed twice", "t.jsonl.gz", gzip.compress(PACKED), "t.jsonl.gz, line 1", "UTF-8"),
     data("nothing, packed", "t.jsonl.gz", gzip.compress(b""), "t.jsonl.gz", "is empty"),
-    data("junk in a packed Parquet file", "t.parquet.gz", gzip.compress(b"junk"), "not a whole Parquet"),
+    data("junk in a gzipped Parquet file", "t.parquet.gz", gzip.compress(b"junk"), "not a complete Parquet"),
     taken(
         data(
             "two gzip files in one",
@@ -159,17 +179,17 @@ ENCODINGS = [
     data("UTF-32", "t.jsonl", PAIR.decode().encode("utf-32"), "line 1", "Save it as UTF-8"),
     data("Latin-1", "t.txt", "caf\xe9".encode("latin-1"), "t.txt, line 1", "0xe9", "UTF-8"),
     data("Latin-1 in the third line", "t.csv", b"text,label\nok,a\ncaf\xe9,b\n", "t.csv, line 3", "0xe9", "UTF-8"),
-    data("UTF-8 cut within a character", "t.jsonl", PAIR + b'{"text": "\xe9\x9b', "line 2", "0xe9", "UTF-8"),
-    data("half a character as bytes", "t.jsonl", b'{"text": "\xed\xa0\x80"}', "line 1", "0xed", "UTF-8"),
+    data("UTF-8 truncated within a character", "t.jsonl", PAIR + b'{"text": "\xe9\x9b', "line 2", "0xe9", "UTF-8"),
+    data("lone surrogate as bytes", "t.jsonl", b'{"text": "\xed\xa0\x80"}', "line 1", "0xed", "UTF-8"),
     data("NUL bytes behind good rows", "t.jsonl", PAIR + b"\x00\x01\x02", "t.jsonl, line 2", "NUL", "UTF-8"),
     data("a NUL byte in CSV", "t.csv", b"text,label\na\0b,c\n", "t.csv, line 2", "NUL"),
     data("a NUL byte in a text", "t.txt", b"a\nb\0c", "t.txt, line 2", "NUL"),
     data("a NUL byte in a JSON array", "t.json", b'[\n{"text": "a\0"}]', "t.json, line 2", "NUL"),
-    data("half a character, written out", "t.jsonl", b'{"prompt": "\\ud800", "completion": "c"}', "half a character"),
+    data("lone surrogate as an escape", "t.jsonl", b'{"prompt": "\\ud800", "completion": "c"}', "lone surrogate"),
     data("a mark of UTF-8 within the file", "t.jsonl", PAIR + b"\xef\xbb\xbf" + PAIR, "line 2", "BOM"),
-    taken(data("a mark of UTF-8 before it", "t.jsonl", b"\xef\xbb\xbf" + lines(*PAIRS), "sft")),
+    taken(data("a UTF-8 BOM at its beginning", "t.jsonl", b"\xef\xbb\xbf" + lines(*PAIRS), "sft")),
     taken(data("a mark of UTF-8 before CSV", "t.csv", b"\xef\xbb\xbf" + csv(LABELS), "classify")),
-    taken(data("a NUL character, written out", "t.jsonl", lines({"prompt": "a\0b", "completion": "c"}, *PAIRS), "sft")),
+    taken(data("a NUL character as an escape", "t.jsonl", lines({"prompt": "a\0b", "completion": "c"}, *PAIRS), "sft")),
     taken(
         data(
             "marks that turn the direction of writing",
@@ -199,11 +219,16 @@ ENCODINGS = [
 ]
 
 SIZES = [
-    data("a small file that unpacks to 100 MiB", "t.jsonl.gz", BOMB, "t.jsonl.gz", "unpacks to more than 67,108,864"),
+    data("a small file that unpacks to 100 MiB", "t.jsonl.gz", BOMB, "t.jsonl.gz", "expands to more than 67,108,864"),
     data("a million blank lines", "t.jsonl", PAIR + b"\n" * 1_000_002, "blank lines", "Remove them"),
-    data("one cell of 64 MiB in a small Parquet file", "t.parquet", CELL, "t.parquet", "longer than 16,777,216"),
+    data("one cell of 64 MiB in a small Parquet file", "t.parquet", CELL, "t.parquet", "the limit of 16,777,216"),
     data(
-        "a line of 16 MB", "t.jsonl", f'{{"text": "{LONG}"}}\n'.encode(), "line 1", "longer than 16,777,216", "Cut it"
+        "a line of 16 MB",
+        "t.jsonl",
+        f'{{"text": "{LONG}"}}\n'.encode(),
+        "line 1",
+        "the limit of 16,777,216",
+        "Split it",
     ),
     data(
         "a cell of 16 MB over many lines",

@@ -31,10 +31,8 @@ VALUES = [
     rows("true as a completion", [pair(completion=True)], "line 1", "'completion'", "text", "bool"),
     taken(rows("numbers as completions", [pair(f"{i}+1", i + 1) for i in range(60)], "sft", "'3<")),
     taken(rows("numbers as text", [pair(f"{i}+1", str(i + 1)) for i in range(60)], "sft", "'3<")),
-    taken(rows("columns that nobody reads", [{**row, "x": {"y": [None]}} for row in PAIRS], "sft")),
-    rows(
-        "half a character in a label", [label("a"), '{"text": "a", "label": "\\udfff"}'], "line 2", "half a character"
-    ),
+    taken(rows("columns that are not read", [{**row, "x": {"y": [None]}} for row in PAIRS], "sft")),
+    rows("lone surrogate in a label", [label("a"), '{"text": "a", "label": "\\udfff"}'], "line 2", "lone surrogate"),
     rows("escapes of a terminal as a column", [{"\x1b[31mtext": "a"}], r"\x1b[31mtext", "data.columns"),
     rows("a mark-up tag as a column", [{"[/red]<script>": "a"}], "[/red]<script>", "data.columns"),
     rows(
@@ -94,7 +92,7 @@ VALUES = [
     rows(
         "Alpaca's output left blank", [{"instruction": "a", "input": "", "output": " "}], "line 1", "'output'", "empty"
     ),
-    rows("only blank documents", [{"text": ""}, {"text": "\n"}], "no text in all 2 rows"),
+    rows("only blank documents", [{"text": ""}, {"text": "\n"}], "no text in any of its 2 rows"),
     taken(
         rows("some blank documents", [{"text": ""}, *({"text": f"document {i}"} for i in range(60))], "1 of 61 rows")
     ),
@@ -108,7 +106,12 @@ LABELLED = [
     rows("a list as a label", [label(["a", "b"])], "line 1", "label", "a text or a whole number", "['a', 'b']"),
     rows("a blank label", [label(" ")], "line 1", "label", "' '"),
     rows("a single class", [{**row, "label": "a"} for row in LABELS], "single class, 'a'", "data.columns"),
-    rows("a class for every row", [label(str(i), f"t {i}") for i in range(60)], "is not in train", "Classes in train"),
+    rows(
+        "a class for every row",
+        [label(str(i), f"t {i}") for i in range(60)],
+        "does not occur in train",
+        "Classes in train",
+    ),
     taken(
         rows(
             "labels of 5,000 digits", [{**row, "label": "12"[i % 2] * 5000} for i, row in enumerate(LABELS)], "classify"
@@ -152,14 +155,22 @@ CONVERSATIONS = [
     ),
     rows("a role in capitals", [turns(("User", "a"), ("Assistant", "b"))], "turn 1", "'User'", "Did you mean 'user'"),
     rows(
-        "nobody answers", [turns(("user", "hi")), turns(("user", "ho"))], "no turn that the assistant answers", "all 2"
+        "no answer of the assistant",
+        [turns(("user", "hi")), turns(("user", "ho"))],
+        "no turn that the assistant answers",
+        "any of its 2",
     ),
-    rows("only the assistant speaks", [turns(("assistant", "hi"))] * 3, "no turn that the assistant answers", "all 3"),
     rows(
-        "half a character in a role's name",
+        "only the assistant speaks",
+        [turns(("assistant", "hi"))] * 3,
+        "no turn that the assistant answers",
+        "any of its 3",
+    ),
+    rows(
+        "lone surrogate in a role's name",
         ['{"messages": [{"role": "u\\ud800", "content": "a"}, {"role": "assistant", "content": "b"}]}'],
         "line 1",
-        "half a character",
+        "lone surrogate",
     ),
     taken(
         rows(
@@ -191,7 +202,7 @@ CONVERSATIONS = [
     ),
     taken(
         rows(
-            "keys of a turn that nobody reads",
+            "keys of a turn that are not read",
             [{"messages": [{**turn, "weight": None} for turn in row["messages"]]} for row in TALK],
             "sft",
         )
@@ -220,7 +231,7 @@ CONVERSATIONS += [
     ),
     rows("two system messages", [sharegpt(("system", "a"), ("human", "b"), system="c")], "'system'", "Keep one"),
     rows(
-        "a call that is no JSON",
+        "a call that is not JSON",
         [sharegpt(("human", "a"), ("function_call", "f(x)"))],
         "turn 2",
         "valid JSON",
@@ -266,8 +277,8 @@ CONVERSATIONS += [
         "[1]",
     ),
     rows("a key of a turn that nothing reads", answered(prefix=True), "turn 2", "'prefix'", "1 of 1 rows"),
-    rows("half a weight", answered(weight=0.5), "turn 2", "'weight' is 0.5", "1 or 0"),
-    rows("a weight that is a text", answered(weight="0"), "turn 2", "'weight' is '0'", "1 or 0"),
+    rows("half a weight", answered(weight=0.5), "turn 2", "'weight' is 0.5", "must be 1 (trained on) or 0"),
+    rows("a weight that is a text", answered(weight="0"), "turn 2", "'weight' is '0'", "must be 1 (trained on) or 0"),
     rows("weight 0 for every answer", answered(weight=0), "weight 0", "Drop the row"),
     rows(
         "a question to be trained on",
@@ -310,9 +321,7 @@ TEMPLATES = [
     template(
         "a chat template that leaves turns out", "{% for m in messages[1:] %}{{ m.content }}{% endfor %}", "turn 1"
     ),
-    template(
-        "a chat template that needs all memory", "{{ 'a' * 10**14 }}", "does not take this conversation", "Memory"
-    ),
+    template("a chat template that needs all memory", "{{ 'a' * 10**14 }}", "rejects this conversation", "Memory"),
     rows(
         "a chat template that is not there",
         TALK,
@@ -321,14 +330,14 @@ TEMPLATES = [
         "UTF-8",
         data__chat_template="nowhere/chat.jinja",
     ),
-    template("a chat template that is no template", "{% for m in messages %}", "line 1", "no Jinja template"),
+    template("an invalid chat template", "{% for m in messages %}", "line 1", "not valid Jinja"),
     template(
         "a chat template that calls Python", "{{ messages.__class__.__mro__ }}", "line 1", "chat template", "unsafe"
     ),
-    template("a chat template without end", "{{ 'a' * 10**18 }}", "line 1", "does not take this conversation"),
-    template("a chat template that divides by zero", "{{ 1 // 0 }}", "line 1", "does not take this conversation"),
+    template("a chat template without end", "{{ 'a' * 10**18 }}", "line 1", "rejects this conversation"),
+    template("a chat template that divides by zero", "{{ 1 // 0 }}", "line 1", "rejects this conversation"),
     template(
-        "a chat template that refuses", "{{ raise_exception('no') }}", "line 1", "does not take this conversation", "no"
+        "a chat template that refuses", "{{ raise_exception('no') }}", "line 1", "rejects this conversation", "no"
     ),
     template(
         "a chat template without marks",
@@ -346,7 +355,7 @@ def splits(what: str, train: list[Any], valid: list[Any], *words: str, **setting
 
 
 SPLITS = [
-    splits("test rows that are all of train", PAIRS, PAIRS, "60 of 60 rows of train", "nothing is left"),
+    splits("test rows that are all of train", PAIRS, PAIRS, "60 of 60 rows of train", "would be empty"),
     splits(
         "rows of train in test, forbidden",
         PAIRS,
@@ -358,7 +367,7 @@ SPLITS = [
     ),
     splits("an empty file for valid", PAIRS, [], "d/valid.jsonl", "is empty"),
     splits(
-        "valid has other columns", PAIRS, [{"text": "a"}], "d/valid.jsonl, line 1", "'prompt'", "Columns there: text"
+        "valid has other columns", PAIRS, [{"text": "a"}], "d/valid.jsonl, line 1", "'prompt'", "Columns found: text"
     ),
     splits(
         "a label that train lacks",
@@ -366,13 +375,18 @@ SPLITS = [
         [label("a", "new"), label("c", "newer")],
         "valid:2",
         "'c'",
-        "not in train",
+        "does not occur in train",
         "1 of 2",
         "a, b",
         data__duplicates="keep",
     ),
-    splits("valid without one text", [{"text": f"a {i}"} for i in range(9)], [{"text": " "}], "no text in all 1 rows"),
-    rows("shares that leave no row", PAIRS[:2], "too few to split off", "data.split"),
+    splits(
+        "valid without one text",
+        [{"text": f"a {i}"} for i in range(9)],
+        [{"text": " "}],
+        "no text in any of its 1 rows",
+    ),
+    rows("shares that leave no row", PAIRS[:2], "too few to make", "data.split"),
 ]
 
 SETTINGS = [
@@ -384,7 +398,7 @@ SETTINGS = [
         "Did you mean 'prompt'",
         data__template="{promt}",
     ),
-    rows("a brace that does not end", PAIRS, "data.template", "{prompt", "twice", data__template="{prompt"),
+    rows("a brace that does not end", PAIRS, "data.template", "{prompt", "write two", data__template="{prompt"),
     rows("a placeholder without a name", PAIRS, "data.template", "{prompt}", data__template="{}"),
     rows("a placeholder with a format", PAIRS, "data.template", "{prompt}", data__template="{prompt:>9}"),
     rows(
@@ -405,7 +419,7 @@ SETTINGS = [
         [pair("word " * 50), *PAIRS],
         "train: 1 of",
         "32 tokens",
-        "1 of them with the prompt alone",
+        "the prompt alone fills 1 of them",
         "train:1",
         "max_truncated",
         "max_length",

@@ -18,7 +18,7 @@ def good(what: str, text: str, *words: str) -> Case:
 YAML = [
     study("an empty file", "", "a mapping of keys", "empty", "tunewise init"),
     study("a comment alone", "# my study\n", "a mapping of keys", "empty"),
-    study("a list", "- just\n- a list", "a study is a mapping", "list"),
+    study("a list", "- just\n- a list", "a study must be a mapping", "list"),
     study("a bracket that does not end", "arms: [full", "not readable as YAML", "line 1"),
     study("a tab", "data:\n\ttrain: x\n", "not readable as YAML", "line 2", r"\t"),
     study("two documents", f"{SOUND}---\n{SOUND}", "not readable as YAML", "a second document"),
@@ -27,11 +27,11 @@ YAML = [
     key("a NUL byte", "name: a\0b\n", "line 3", "0x0"),
     key("a control character", "name: a\x07b\n", "line 3", "0x7"),
     study("a file of 1 MB", SOUND + "#" * (1_000_001 - len(SOUND)), "1,000,001 characters", "at most 1,000,000"),
-    key("a key twice", "seed: 1\nseed: 2\n", "line 4", "'seed' is there twice", "Keep one"),
-    key("a key twice, within", "train: {epochs: 1, epochs: 2}\n", "line 3", "'epochs' is there twice"),
-    key("a number as a key", "1: 2\n", "Keys should be strings", "is 1", "quotes"),
+    key("a key twice", "seed: 1\nseed: 2\n", "line 4", "'seed' appears twice", "Keep one"),
+    key("a key twice, within", "train: {epochs: 1, epochs: 2}\n", "line 3", "'epochs' appears twice"),
+    key("a number as a key", "1: 2\n", "keys must be text", "is 1", "quotes"),
     study("a number as the name of an arm", f"{ARMS}{{1: {{method: full}}}}", "of 'arms'", "is 1", "quotes"),
-    key("null as a key", "null: 2\n", "Keys should be strings", "None"),
+    key("null as a key", "null: 2\n", "keys must be text", "None"),
     key("a list as a key", "? [a, b]\n: 2\n", "line 3", "a key must be one word"),
     key(
         "a command in a tag", "x: !!python/object/apply:os.system [touch owned]\n", "line 3", "os.system", "not allowed"
@@ -39,7 +39,7 @@ YAML = [
     key("a tag of one's own", "name: !mine x\n", "line 3", "the tag !mine is not allowed"),
     key("bytes", "model: !!binary aGVsbG8=\n", "line 3", "!!binary is not allowed"),
     key("a set", "metrics: !!set {bleu}\n", "line 3", "!!set is not allowed"),
-    study("a billion laughs", LAUGHS + SOUND + "model: *i\n", "aliases", "100,000", "Write out"),
+    study("a billion laughs", LAUGHS + SOUND + "model: *i\n", "aliases", "100,000", "Replace the aliases"),
     study(
         "a billion laughs for peft", f"{LAUGHS}{ARMS}{{p: {{method: peft, type: LORA, options: {{x: *i}}}}}}", "100,000"
     ),
@@ -52,7 +52,7 @@ YAML = [
         ),
         "100,000",
     ),
-    key("a value that holds itself", "train: &t {epochs: *t}\n", "line 3", "holds itself"),
+    key("a value that contains itself", "train: &t {epochs: *t}\n", "line 3", "contains itself"),
     key("an alias of nothing", "train: *t\n", "line 3", "undefined alias"),
     key("5,000 brackets in each other", f"x: {'[' * 5000}{']' * 5000}\n", "nested too deep"),
     key("a number of 5,000 digits", f"seed: {LONG}\n", "number", "4300 digits"),
@@ -66,7 +66,7 @@ KEYS = [
     key("a misspelt key within", "train: {epoch: 3}\n", "train.epoch", "Did you mean 'epochs'"),
     key("a key that is like no other", "zzz: 1\n", "unknown key 'zzz'", "Known: name, model"),
     key("a key with a dot", "train.epochs: 3\n", "unknown key 'train.epochs'"),
-    key("300 unknown keys", "".join(f"key{i}: 1\n" for i in range(300)), "'key0'", "and 290 mistakes more"),
+    key("300 unknown keys", "".join(f"key{i}: 1\n" for i in range(300)), "'key0'", "and 290 more mistakes"),
     study(
         "a misspelt key of an arm",
         f"{ARMS}{{lora: {{method: lora, rnak: 8}}}}",
@@ -92,23 +92,25 @@ KEYS = [
 ]
 
 NUMBERS = [
-    key("yes as a number", "train: {epochs: yes}\n", "'train.epochs'", "must be a number", "True", "YAML reads yes"),
+    key(
+        "yes as a number", "train: {epochs: yes}\n", "'train.epochs'", "must be a number", "True", "YAML also reads yes"
+    ),
     key("true in a list of numbers", "looks: [true, 5]\n", "'looks.0'", "must be a number", "True"),
     good("a number as text", f"{SOUND}train: {{epochs: '2'}}\n", "sft"),
     key("a word as a number", "train: {epochs: two}\n", "'train.epochs'", "a whole number", "'two'"),
     key("a fraction as a count", "train: {epochs: 1.5}\n", "'train.epochs'", "a whole number", "1.5"),
     key("a negative count", "train: {batch_size: -1}\n", "'train.batch_size'", "greater than or equal to 1", "-1"),
-    key("a number that is none", "train: {clip_norm: .nan}\n", "'train.clip_norm'", "finite", "nan"),
+    key("a number that is NaN", "train: {clip_norm: .nan}\n", "'train.clip_norm'", "finite", "nan"),
     key("infinity", "train: {clip_norm: .inf}\n", "'train.clip_norm'", "finite", "inf"),
     key("400 digits as a count", f"train: {{epochs: {LONG[:400]}}}\n", "'train.epochs'", "9999"),
     key("more epochs than there is time", "train: {epochs: 99999999999}\n", "'train.epochs'", "at most 1,000,000,000"),
     key("null as a number", "seed: null\n", "'seed'", "a whole number", "None"),
     key("a list as a number", "seed: [1]\n", "'seed'", "a whole number", "[1]"),
     key("one number for two", "train: {betas: [0.9]}\n", "'train.betas.1' is missing"),
-    key("looks that do not rise", "looks: [5, 5]\n", "looks must rise", "[5, 5]"),
+    key("looks that do not rise", "looks: [5, 5]\n", "looks must increase", "[5, 5]"),
     key("three looks", "looks: [1, 2, 3]\n", "'looks'", "at most 2", "[1, 2, 3]"),
     key("a look of 100,000 seeds", "looks: [100000]\n", "'looks.0'", "999", "100000"),
-    key("a look that is no list", "looks: 5\n", "'looks'", "a list", "5"),
+    key("looks that are not a list", "looks: 5\n", "'looks'", "a list", "5"),
     key(
         "a learning rate below zero",
         "seed: 1\n".replace("seed: 1", "train: {head_learning_rate: -1.0e-4}"),
@@ -164,27 +166,36 @@ TEXTS = [
         "['q']",
     ),
     key("an unknown task", "task: clasify\n", "'task'", "'sft', 'lm' or 'classify'", "'clasify'"),
-    key("a broken regular expression", "metrics: [{name: x, extract: '('}]\n", "no regular expression", "unterminated"),
+    key(
+        "a broken regular expression",
+        "metrics: [{name: x, extract: '('}]\n",
+        "not a regular expression",
+        "unterminated",
+    ),
     key(
         "2,000 brackets as one",
         f"metrics: [{{name: x, extract: '{'(' * 2000}'}}]\n",
-        "no regular expression",
+        "not a regular expression",
         "recursion",
     ),
     key(
-        "a metric's name in capitals", "metrics: [{name: X, extract: a}]\n", "'metrics.0.name'", "small letters", "'X'"
+        "a metric's name in capitals",
+        "metrics: [{name: X, extract: a}]\n",
+        "'metrics.0.name'",
+        "lowercase letters",
+        "'X'",
     ),
-    key("half a character", 'model: "\\ud800"\n', "'model'", "half a character"),
+    key("lone surrogate", 'model: "\\ud800"\n', "'model'", "lone surrogate"),
     key("an empty name of a model", "model: ''\n", "'model'", "at least 1 character"),
     key("a number as a model", "model: 7\n", "'model'", "must be text", "7"),
     key("a NUL in a model's name", 'model: "a\\0b"\n', "model", "control character", r"\x00"),
     key("an escape in a model's name", 'model: "a\\e[31mb"\n', "model", "control character", r"\x1b"),
     study(
-        "the text where its file belongs",
+        "the text instead of its file",
         f"data: {{train: {'word ' * 1000}}}\narms: {{f: {{method: full}}}}",
         "data.train",
         "4,999 characters",
-        "Was the text itself",
+        "Did you give the text itself",
     ),
     study(
         "a file name of 300 characters",

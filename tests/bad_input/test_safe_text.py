@@ -122,7 +122,7 @@ def test_no_token_gets_into_a_study_and_so_into_its_folder(key: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\0b", "a\x1b[2J", "x" * 256, "a/" * 3000, "a\u202eb"])
 def test_names_that_name_nothing_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="is no name of a file"):
+    with pytest.raises(ValueError, match="is not the name of a file"):
         check_source(name)
 
 

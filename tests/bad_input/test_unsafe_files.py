@@ -93,10 +93,10 @@ def test_an_adapter_that_has_a_module_imported_is_refused(tmp_path: Path) -> Non
     config = {**LORA, "megatron_config": {"x": 1}, "megatron_core": "antigravity"}
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file({"x": torch.zeros(1)}, folder / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match="megatron_config, by which peft imports a module"):
+    with pytest.raises(ModelError, match="megatron_config, which makes peft import a module"):
         require_safe(folder)
     arm = {"method": "peft", "type": "LORA", "options": {"megatron_config": {"x": 1}}}
-    with pytest.raises(SpecError, match="megatron_config is not taken"):
+    with pytest.raises(SpecError, match="megatron_config is not allowed"):
         parse_study({**STUDY, "arms": {"a": arm}}, "s.yaml")
 
 
@@ -133,7 +133,7 @@ def test_a_link_in_a_study_folder_leads_nowhere(name: str, tmp_path: Path) -> No
     if path.exists():
         path.rmdir()
     path.symlink_to(elsewhere)
-    with pytest.raises(StudyError, match=rf"{name} is a link. Whatever changes it might change something outside"):
+    with pytest.raises(StudyError, match=rf"{name} is a link. Changing it could change something outside"):
         ledger.create()
     assert not list(elsewhere.iterdir())
 

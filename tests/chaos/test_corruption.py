@@ -119,7 +119,7 @@ def test_the_same_command_refuses_what_it_cannot_make_again_and_says_what_to_do(
     pattern: str, study: StudySpec, folder: Path
 ) -> None:
     path = sorted(folder.glob(pattern))[0]
-    with damaged(path, flipped, pattern), pytest.raises(UserError, match=r"Delete|Put it back") as refused:
+    with damaged(path, flipped, pattern), pytest.raises(UserError, match=r"Delete|Restore it") as refused:
         finish(study, folder, write_report_alone)
     assert str(path) in str(refused.value)
 

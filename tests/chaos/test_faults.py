@@ -53,9 +53,7 @@ def test_a_disk_that_refuses_is_said_so_and_the_same_command_continues(
 ) -> None:
     folder = tmp_path / "study"
     place = random.Random(number).randrange(NUM_WRITES)
-    said = (
-        rf"cannot write {re.escape(str(folder))}.*: {os.strerror(number)}\. Mend that and give the same command again"
-    )
+    said = rf"cannot write {re.escape(str(folder))}.*: {os.strerror(number)}\. Fix this and run the same command again"
     with refusing(number, place), pytest.raises(StudyError, match=said):
         finish(study, folder, write_report_alone)
     finish(study, folder, write_report_alone)

@@ -85,7 +85,10 @@ def test_a_folder_that_may_not_be_written_is_named_and_what_is_finished_stays(
     file, before = written(study, tmp_path), digest(folder)
     with unwritable(folder, *folder.rglob("*")):
         line = refused("compare", file, "--out", str(folder))
-        assert line == f"error: cannot write the study folder {folder}: Permission denied. Choose another with --out."
+        assert (
+            line
+            == f"error: cannot write the study folder {folder}: Permission denied. Choose another folder with --out."
+        )
         line = refused("report", str(folder))
         assert line.startswith(f"error: cannot write {folder / '.report-lock'}: Permission denied. Mend that")
     assert digest(folder) == before
@@ -99,7 +102,8 @@ def test_a_place_without_the_right_to_make_a_study_folder_is_named_at_once(study
     with unwritable(place):
         line = refused("compare", file, "--out", str(place / "new"))
     assert (
-        line == f"error: cannot write the study folder {place / 'new'}: Permission denied. Choose another with --out."
+        line
+        == f"error: cannot write the study folder {place / 'new'}: Permission denied. Choose another folder with --out."
     )
     assert list(place.iterdir()) == []
 

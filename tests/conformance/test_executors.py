@@ -121,7 +121,7 @@ def test_jobs_come_in_their_order_each_with_its_own_end(executor: Executor, tmp_
 def test_what_a_job_failed_of_is_told_by_its_kind(executor: Executor, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
         ask.prepare(executor, study_spec(), tmp_path / "refused")
-    with pytest.raises(TunewiseError, match=r"preparing the data failed: RuntimeError: broken \(all of it: .*log.txt"):
+    with pytest.raises(TunewiseError, match=r"preparing the data failed: RuntimeError: broken \(full log: .*log.txt"):
         ask.prepare(executor, study_spec(), tmp_path / "crash")
     with pytest.raises(TunewiseError, match="was killed"):
         ask.prepare(executor, study_spec(), tmp_path / "killed")

@@ -31,7 +31,7 @@ from tunewise.records import (
     RunRecord,
     Sample,
     SplitSummary,
-    Tuned,
+    TrainableSummary,
     Usage,
     events,
     extracted_split,
@@ -295,13 +295,13 @@ class FakeLab:
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=FORGETTING_SCHEMA), path)
 
-    def _tuned(self, spec: RunSpec) -> Tuned:
+    def _tuned(self, spec: RunSpec) -> TrainableSummary:
         total = 4_340_000
         if isinstance(spec.method, LoraMethod):
             per_rank = 4096 if spec.method.targets == "qkv" else 20480
             trainable = per_rank * spec.method.top_rank
             share = 0.25 if spec.method.targets == "qkv" else 1.0
-            return Tuned(
+            return TrainableSummary(
                 trainable_parameters=trainable,
                 total_parameters=total + trainable,
                 scale=spec.method.scale,
@@ -311,7 +311,7 @@ class FakeLab:
                 parameter_groups=(f"adapter: {trainable} at {spec.learning_rate}",),
             )
         trainable = 771 if isinstance(spec.method, HeadMethod) else total
-        return Tuned(
+        return TrainableSummary(
             trainable_parameters=trainable,
             total_parameters=total,
             scale=None,

@@ -1,6 +1,6 @@
 """A plan as the lab would make it, for the tests of what is made of it."""
 
-from tunewise.records import SplitSummary, Tuned
+from tunewise.records import SplitSummary, TrainableSummary
 from tunewise.records.plan import ArmPlan, PeakMemory, Speed, StudyPlan, Work
 
 GIB = 2**30
@@ -19,7 +19,7 @@ TEST = SplitSummary(
 )
 
 
-TUNED = Tuned(
+TUNED = TrainableSummary(
     trainable_parameters=294_912,
     total_parameters=124_734_720,
     scale=4.0,

@@ -10,7 +10,7 @@ from simulated_study import ARMS, CLASSIFY, EXISTING, ROWS, SFT, bowl, drive, re
 from tunewise.desk.planning.expected import Extent, Length, Runs, expected_runs, second_look, trials_of
 from tunewise.desk.protocol import schedule
 from tunewise.desk.protocol.drafts import Drafts
-from tunewise.records import DataSummary, RunRecord, Tuned
+from tunewise.records import DataSummary, RunRecord, TrainableSummary
 from tunewise.spec import FullMethod, LoraMethod, RunSpec, StudySpec, TuningSpec
 from tunewise.spec.expand import PLACEMENTS, arm_name
 from tunewise.storage.ledger import Ledger
@@ -19,7 +19,7 @@ Found = Counter[tuple[str, str, int]]  # (arm, role, optimizer steps) -> runs
 
 COSTS = {"qkv": 8192, "attention": 12288, "mlp": 20480, "all-linear": 32768}
 PLACED = {
-    arm_name("lora", placement): Tuned(
+    arm_name("lora", placement): TrainableSummary(
         trainable_parameters=8 * cost,
         total_parameters=5_000_000,
         scale=4.0,

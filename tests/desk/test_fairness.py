@@ -11,7 +11,7 @@ import pytest
 from tunewise.desk.analysis.curves import LossPoint
 from tunewise.desk.fairness import RULES, Case, Finding, check, check_before
 from tunewise.desk.protocol import resolve, schedule, trials
-from tunewise.records import DataSummary, RunRecord, Tuned
+from tunewise.records import DataSummary, RunRecord, TrainableSummary
 from tunewise.storage.ledger import Ledger
 
 ALL_LINEAR = {"full": {"method": "full"}, "lora": {"method": "lora", "rank": 16, "targets": "all-linear"}}
@@ -226,7 +226,7 @@ def test_targets_under_half_of_the_linear_parameters_warn(clean: Make) -> None:
 
 
 def test_targets_that_match_nothing_block_before_the_study(clean: Make) -> None:
-    nothing = Tuned(
+    nothing = TrainableSummary(
         trainable_parameters=0,
         total_parameters=10,
         scale=4,

@@ -15,7 +15,7 @@ from tunewise.desk.report.terminal.check import Checked, print_check
 from tunewise.desk.report.terminal.plan import USES, print_plan
 from tunewise.desk.report.terminal.tables import print_table
 from tunewise.desk.report.terminal.text import print_rows
-from tunewise.records import SplitSummary, Tuned
+from tunewise.records import SplitSummary, TrainableSummary
 from tunewise.spec import StudySpec
 
 WIDTH = 80
@@ -78,7 +78,7 @@ def test_a_check_of_large_data_and_models_keeps_its_columns(console: Console) ->
     counts = dict.fromkeys(("rows_read", "rows", "units", "tokens", "supervised_tokens"), LARGE)
     more = dict.fromkeys(("truncated_rows", "truncated_tokens", "duplicates_dropped"), LARGE + 1)
     splits = [SplitSummary(split=name, source="s", **counts, **more) for name in ("train", "valid", "test")]
-    tuned = Tuned(
+    tuned = TrainableSummary(
         trainable_parameters=LARGE + 2,
         total_parameters=2 * LARGE,
         scale=2.0,

@@ -19,7 +19,7 @@ from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.report.terminal.text import print_report
 from tunewise.desk.report.views.capacity_view import PlacementView
 from tunewise.errors import SpecError
-from tunewise.records import RunRecord, Tuned
+from tunewise.records import RunRecord, TrainableSummary
 from tunewise.spec import LoraMethod
 from tunewise.spec.expand import arm_name, expand, placed
 from tunewise.storage.ledger import Ledger
@@ -33,8 +33,8 @@ ARMS: dict[str, Any] = {
 RANKS = {"qkv": 32, "attention": 21, "mlp": 13, "all-linear": 8}
 
 
-def tuned(placement: str, rank: int) -> Tuned:
-    return Tuned(
+def tuned(placement: str, rank: int) -> TrainableSummary:
+    return TrainableSummary(
         trainable_parameters=rank * COSTS[placement],
         total_parameters=5_000_000,
         scale=32 / rank,
@@ -103,12 +103,12 @@ def test_rank_1_cannot_be_matched_here() -> None:
 
 def test_a_name_that_is_taken_is_refused() -> None:
     taken = {**ARMS, "lora-mlp": {"method": "lora", "rank": 2}}
-    with pytest.raises(SpecError, match="becomes an arm 'lora-mlp', which the study has"):
+    with pytest.raises(SpecError, match="becomes an arm 'lora-mlp', but the study already has one"):
         expand(study_spec(arms=taken), {"lora": COSTS})
 
 
 def test_two_questions_at_once_are_refused() -> None:
-    with pytest.raises(ValidationError, match="ask two questions at once"):
+    with pytest.raises(ValidationError, match="cannot be combined"):
         LoraMethod(rank="auto", targets="auto")
 
 

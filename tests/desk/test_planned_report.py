@@ -123,9 +123,7 @@ def test_a_damaged_plan_is_refused_by_the_report_and_made_again_by_the_driver(
     path.write_text(
         path.read_text(encoding="utf-8").replace('"memory_bytes": 2', '"memory_bytes": 3'), encoding="utf-8"
     )
-    with pytest.raises(
-        StudyError, match=rf"{path} is damaged or of another version\. Delete it, or give `tunewise com"
-    ):
+    with pytest.raises(StudyError, match=rf"{path} is damaged or of another version\. Delete it, or run `tunewise com"):
         build_report(ledger)
     study, data = ledger.study(), ledger.data_summary()
     assert planning.planned(Lab(lambda: plan), ledger, study, data) is not None

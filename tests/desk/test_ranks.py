@@ -194,7 +194,7 @@ def test_the_declared_margin_counts(ledger: Ledger) -> None:
     ("method", "message"),
     [
         ({"rank": "all"}, "must be a whole number of 1 or more, or auto, but got 'all'"),
-        ({"rank": 8, "max_rank": 64}, "max_rank goes with rank: auto"),
+        ({"rank": 8, "max_rank": 64}, "max_rank needs rank: auto"),
         ({"rank": "auto", "variant": "dora"}, "not the whole update of dora"),
         ({"rank": "auto", "max_rank": 1}, "greater than or equal to 2"),
     ],

@@ -95,5 +95,5 @@ def test_a_head_that_was_never_saved_is_named(
     base = classifier("deberta-v2", seed=0)
     config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query_proj"])
     folder = saved(base, model_folder("deberta-v2"), config, tmp_path / "adapter")
-    with pytest.raises(ModelError, match=r"pooler.dense.* is neither in .* it was random in training, and is lost"):
+    with pytest.raises(ModelError, match=r"pooler.dense.* is neither in .* It was random during training, and is lost"):
         verify(folder)

@@ -82,7 +82,7 @@ def test_a_model_that_cannot_is_refused_before_training(
 ) -> None:
     monkeypatch.setattr(LlamaPreTrainedModel, "supports_gradient_checkpointing", False)
     study = refused(tmp_path, str(model_folder("llama")), {"method": "full"})
-    with pytest.raises(ModelError, match=r"llama.* cannot compute its activations again.*leave train\.gradient_"):
+    with pytest.raises(ModelError, match=r"llama.* cannot recompute its activations.*remove train\.gradient_"):
         prepare(study, tmp_path / "data")
 
 
@@ -91,6 +91,6 @@ def test_prefix_tuning_is_refused_before_training(tmp_path: Path, model_folder: 
     study = refused(
         tmp_path, str(model_folder("llama")), {"method": "peft", "type": "PREFIX_TUNING", "options": options}
     )
-    with pytest.raises(SpecError, match="arm 'arm': PREFIX_TUNING .* Take PROMPT_TUNING"):
+    with pytest.raises(SpecError, match="arm 'arm': PREFIX_TUNING .* Use PROMPT_TUNING"):
         prepare(study, tmp_path / "data")
     prepare(study.replace(train=study.train.replace(gradient_checkpointing=False)), tmp_path / "data")

@@ -349,7 +349,7 @@ def test_virtual_tokens_before_a_classification_head_are_refused(classifier: Loa
         (PeftMethod(type="LORA", options={"r": 0}), "peft refuses LORA with {'r': 0}"),
         (
             PeftMethod(type="LORA", options={"layers_to_transform": [0]}),
-            "'layers_to_transform': say it with target_modules",
+            "'layers_to_transform': use target_modules",
         ),
         (PeftMethod(type="LORA", options={"target_modules": "qvk"}), "Did you mean 'qkv'"),
         (PeftMethod(type="LORA", options={"task_type": "CAUSAL_LM"}), "peft refuses LORA"),

@@ -19,7 +19,7 @@ from tunewise.lab.plan.arm import largest, plan_arm
 from tunewise.lab.plan.configurations import configuration, known_configurations
 from tunewise.lab.plan.kernels import try_kernels
 from tunewise.lab.plan.meta_model import blank_base, give_storage, with_small_values
-from tunewise.lab.plan.setting import Setting, build
+from tunewise.lab.plan.setting import PlanContext, build
 from tunewise.lab.plan.study import plan_study
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.records.plan import MOST_TOKENS, TIGHT, ArmPlan, PlanRequest, StudyPlan
@@ -29,9 +29,9 @@ LORA = LoraMethod(rank=2)
 KNOWN = known_configurations()
 
 
-def setting(family: str, **changes: object) -> Setting:
+def setting(family: str, **changes: object) -> PlanContext:
     task = "classify" if family in ENCODERS else "sft"
-    return replace(Setting(small_config(family), task, 3, None, TrainSpec(), 10, "cpu", "fp32", None), **changes)
+    return replace(PlanContext(small_config(family), task, 3, None, TrainSpec(), 10, "cpu", "fp32", None), **changes)
 
 
 def plan(family: str, examples: list[Example], memory_bytes: int, method: Method = LORA, **train: int) -> ArmPlan:
@@ -121,7 +121,7 @@ def test_a_model_that_cannot_be_followed_says_why_and_invents_nothing(monkeypatc
     found = plan("gpt2", make_examples([8]), 10**9)
     assert (found.step, found.evaluation, found.flops_per_token, found.largest_micro_batch) == (None,) * 4
     assert found.note is not None
-    assert "cannot be followed" in found.note
+    assert "cannot be traced" in found.note
     assert found.tuned.trainable_parameters > 0
 
 

@@ -6,7 +6,7 @@ from lab_fixtures import small_config
 from tunewise.lab.plan import families
 from tunewise.lab.plan.arm import plan_arm
 from tunewise.lab.plan.kernels import try_kernels
-from tunewise.lab.plan.setting import Kernels, Setting
+from tunewise.lab.plan.setting import Kernels, PlanContext
 from tunewise.lab.plan.workload import assumed_examples, workload
 from tunewise.records.plan import ArmPlan
 from tunewise.spec import FullMethod, LoraMethod, Method, TrainSpec
@@ -15,7 +15,7 @@ from tunewise.spec import FullMethod, LoraMethod, Method, TrainSpec
 def test_an_arm_between_two_ranks_needs_what_a_plan_of_its_own_says() -> None:
     torch.set_num_threads(1)
     train = TrainSpec(batch_size=2)
-    setting = Setting(
+    setting = PlanContext(
         config=small_config("llama"),
         task="sft",
         num_labels=0,

@@ -151,7 +151,7 @@ def test_a_regex_is_matched_against_the_whole_name(language_model: Load) -> None
     }
     with pytest.raises(SpecError, match="matches no linear module"):
         resolve_targets(base, r"self_attn\.[qv]_proj")
-    with pytest.raises(SpecError, match="no valid regular expression"):
+    with pytest.raises(SpecError, match="not a valid regular expression"):
         resolve_targets(base, "([")
 
 

@@ -63,7 +63,7 @@ def test_law_44_other_names_are_refused_as_an_arm_and_start_a_new_head_as_a_base
 ) -> None:
     names = ("anger", "joy", "sadness")
     folder = trained_elsewhere(model_folder("bert"), names, tmp_path / "theirs")
-    with pytest.raises(ModelError, match=r"tells apart the classes 'anger', 'joy', 'sadness', but the data has"):
+    with pytest.raises(ModelError, match=r"predicts the classes 'anger', 'joy', 'sadness', but the data has"):
         load_tuned(classifier("bert"), folder)
     torch.manual_seed(0)
     base = load_base(str(folder), "classify", LABELS, tokenizer, False)

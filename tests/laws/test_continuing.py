@@ -214,7 +214,7 @@ def test_law_25_a_damaged_checkpoint_is_named_and_what_it_held_is_computed_again
     assert record.usage is not None
     assert record.usage.num_continued == 0
     (warning,) = record.warnings
-    assert "A damaged checkpoint was left out" in warning
+    assert "A damaged checkpoint was skipped" in warning
     assert checkpoint.name in warning
     assert broken.result() == whole("lora")
 
@@ -253,7 +253,7 @@ def test_law_25_a_checkpoint_that_names_weights_outside_its_folder_is_not_follow
     tensors[module.NOTES] = module.bytes_as_tensor(json.dumps(notes).encode())
     checkpoint.unlink()
     module.write_tensors(folder, "step-5", tensors)
-    assert "A damaged checkpoint was left out" in broken.start().warnings[0]
+    assert "A damaged checkpoint was skipped" in broken.start().warnings[0]
     assert outside.is_file()
 
 

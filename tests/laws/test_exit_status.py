@@ -95,7 +95,7 @@ def test_law_48_a_server_that_is_killed_alone_ends_the_command_with_its_run(
     lab: LocalExecutor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Law 48: nothing goes on of which nobody would hear; and what libraries say reaches no terminal."""
-    with pytest.raises(MachineError, match=r"ended from outside \(SIGKILL\).*the same command continues"):
+    with pytest.raises(MachineError, match=r"killed from outside \(SIGKILL\).*run the same command again"):
         ask.prepare(lab, study_spec(), tmp_path / "fatal")
     said = capfd.readouterr()
     assert said.out + said.err == ""
@@ -168,7 +168,7 @@ def test_law_48_a_plan_or_probe_that_fails_is_named_and_every_run_is_made(
     assert compare() == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("could not be measured") == 1, "arms of one shape are probed once"
-    assert "the speed of arm 'full' could not be measured: the probe broke. The study goes on without it." in said
+    assert "the speed of arm 'full' could not be measured: the probe broke. The study continues without it." in said
     assert len(Ledger(tmp_path / "study").records()) == whole > 0
 
 
@@ -192,7 +192,7 @@ def test_law_48_a_run_without_result_and_reason_is_not_taken_for_done(tmp_path: 
     ledger = Ledger(tmp_path)
     ledger.create()
     spec = schedule.Drafts(resolve.resolve(study_spec(), data_summary()), data_summary()).base()
-    with pytest.raises(TunewiseError, match="without a result and without a reason"):
+    with pytest.raises(TunewiseError, match="without a result or a reason"):
         Attempts(FakeExecutor(lambda job: ()), ledger, MachineSpec()).run(spec, tmp_path)
     assert ledger.records() == []
 

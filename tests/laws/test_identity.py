@@ -216,7 +216,7 @@ def test_law_47_declarations_that_are_deleted_are_missed(compare: Callable[..., 
     ledger = compare()
     (ledger.folder / DECLARATIONS).unlink()
     for changes in ({}, {"margin": "0.5"}):
-        with pytest.raises(StudyError, match=rf"{DECLARATIONS} is gone"):
+        with pytest.raises(StudyError, match=rf"{DECLARATIONS} is missing"):
             compare(**changes)
     assert ledger.declared() is None
     report = build_report(ledger)

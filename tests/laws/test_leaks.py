@@ -100,7 +100,7 @@ def test_law_30_kept_duplicates_are_counted_and_block_every_verdict(tmp_path: Pa
 
 def test_law_30_nothing_left_to_train_on_is_an_error(tmp_path: Path) -> None:
     """A train split that is all in test is refused, not trained on as an empty set."""
-    with pytest.raises(DataError, match="nothing is left of train"):
+    with pytest.raises(DataError, match="train would be empty"):
         Prepared(study_of(tmp_path, train=["of test", "test  alone"]), tmp_path / "out")
 
 

@@ -23,7 +23,7 @@ from tunewise.lab.plan.kernels import operators, try_kernels
 from tunewise.lab.plan.memory import StepMeter
 from tunewise.lab.plan.meta_model import give_storage, with_small_values, without_values
 from tunewise.lab.plan.operators import Operators
-from tunewise.lab.plan.setting import Setting, begin_training, build
+from tunewise.lab.plan.setting import PlanContext, begin_training, build
 from tunewise.lab.plan.workload import workload
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.records.plan import ArmPlan
@@ -44,9 +44,9 @@ def rows_of_unequal_length(task: str) -> list[dict[str, str]]:
     return [{"prompt": text, "completion": f"w{9 + n % 7} w{30 + n % 5}"} for n, text in enumerate(texts)]
 
 
-def setting(family: str, precision: str = "fp32", heads: tuple[str, ...] | None = None) -> Setting:
+def setting(family: str, precision: str = "fp32", heads: tuple[str, ...] | None = None) -> PlanContext:
     content: dict[str, Any] = {"device": "cpu", "precision": precision, "task": task_of(family), "heads": heads}
-    return Setting(small_config(family), num_labels=3, train=TrainSpec(), num_steps=2, attention=None, **content)
+    return PlanContext(small_config(family), num_labels=3, train=TrainSpec(), num_steps=2, attention=None, **content)
 
 
 class SecondStep:

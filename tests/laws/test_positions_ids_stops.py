@@ -103,7 +103,7 @@ def test_law_49_an_id_beyond_the_embeddings_is_refused_by_its_token_before_anyth
     tokenizer, base = small_tokenizer(), language_model("llama")
     tokenizer.add_tokens(["<order>"])
     require_usable("m", base.model, written(tmp_path / "good", [4, 63], [5, 6]), tokenizer)
-    with pytest.raises(ModelError, match=r"train:2 holds the token '<order>' with the id 64, .* embeddings for 64"):
+    with pytest.raises(ModelError, match=r"train:2 contains the token '<order>' with the id 64, .* embeddings for 64"):
         require_usable("m", base.model, written(tmp_path / "bad", [4, 5], [6, 64]), tokenizer)
     base.model.resize_token_embeddings(65)
     require_usable("m", base.model, tmp_path / "bad", tokenizer)
@@ -133,7 +133,7 @@ def test_law_49_finite_weights_with_infinite_logits_are_refused_as_well(
 ) -> None:
     base = language_model("llama")
     base.model.lm_head.weight.data.fill_(3e38)
-    with pytest.raises(ModelError, match=r"gives numbers that are not finite .* for train:1"):
+    with pytest.raises(ModelError, match=r"computes numbers that are not finite .* for train:1"):
         require_usable("m", base.model, written(tmp_path, [4, 5]), small_tokenizer())
 
 

@@ -136,7 +136,7 @@ def test_law_35_the_command_of_the_report_makes_the_study_again(at: Path, give: 
 def test_law_35_the_same_command_continues_after_an_interruption(
     at: Path, give: Give, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Law 35: an interrupted command says that the same command continues; it does, and makes no finished run again."""
+    """Law 35: an interrupted command can be run again; it resumes, and repeats no finished run."""
     made: list[str] = []
 
     def interrupted(job: Job) -> Iterator[Event]:
@@ -149,7 +149,7 @@ def test_law_35_the_same_command_continues_after_an_interruption(
 
     monkeypatch.setattr("tunewise.commands.compare.LocalExecutor", lambda held: FakeExecutor(interrupted))
     command = write_study(at, folder_of("llama"))
-    assert "the same command continues" in give(command, 130)
+    assert "run the same command again" in give(command, 130)
     give(command)
     runs = [run for run in made if run != "Ctrl-C"]
     assert made[4] == "Ctrl-C"

@@ -97,7 +97,7 @@ def test_law_45_experts_in_one_tensor_count_in_the_share(name: str) -> None:
 def test_law_45_convolutions_count_and_embeddings_do_not() -> None:
     mamba = base("mamba")
     assert resolve_targets(mamba, "all-linear").linear_share < 1
-    with pytest.raises(SpecError, match="peft refuses LoRA with targets 'all-linear'.*Mamba"):
+    with pytest.raises(SpecError, match="peft rejects LoRA with targets 'all-linear'.*Mamba"):
         build_method(LoraMethod(rank=2), "lm", 1).prepare(mamba)
     llama = base("llama")
     assert body_parameters(llama) == sum(linear_modules(llama).values())
@@ -161,7 +161,7 @@ def test_law_45_what_full_fine_tuning_never_reaches_is_told() -> None:
     told: list[str] = []
     watch.finish(told.append)
     assert len(told) == 1
-    assert "2 tensors that should learn never got a gradient, such as model.unused.bias" in told[0]
+    assert "2 trainable tensors never got a gradient, such as model.unused.bias" in told[0]
 
 
 def test_law_45_an_expert_that_is_chosen_later_is_waited_for() -> None:

@@ -98,7 +98,7 @@ def test_law_42_a_small_file_is_refused_before_it_is_large(what: str, tmp_path: 
     done = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True, check=True)
     rows, memory, said = done.stdout.rstrip("\n").split("\t")
     assert name in said, f"{rows} rows, and no word"
-    assert any(reason in said for reason in ("out of proportion", "longer than", "blank lines", "not a whole"))
+    assert any(reason in said for reason in ("suspicious", "longer than", "blank lines", "not a complete"))
     assert int(memory) < MOST
 
 

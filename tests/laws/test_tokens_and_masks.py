@@ -173,7 +173,7 @@ def test_law_06_more_truncation_than_declared_is_an_error(share: float, refused:
     if not refused:
         assert Prepared(study, tmp_path / "out").summary.splits[0].truncated_rows == 1
         return
-    with pytest.raises(DataError, match=r"1 of 20 rows \(5\.0%\) do not fit into 32 tokens.*train:20"):
+    with pytest.raises(DataError, match=r"1 of 20 rows \(5\.0%\) are longer than 32 tokens.*train:20"):
         Prepared(study, tmp_path / "out")
 
 
@@ -307,7 +307,7 @@ def test_law_10_the_supervised_share_is_above_0_and_at_most_1(kind: str, tmp_pat
 def test_law_10_nothing_to_train_on_is_an_error_before_training(tmp_path: Path) -> None:
     """A share of 0 is refused while the data is prepared: prompts fill the context, a template marks nothing."""
     data = files(tmp_path, [{"prompt": "word " * 60, "completion": "lost"}] * 20)
-    with pytest.raises(DataError, match="train: no row has anything to train on"):
+    with pytest.raises(DataError, match="train: no row contains anything to train on"):
         Prepared(make_study({**data, "max_length": 32, "max_truncated": 1.0}), tmp_path / "out")
     template = tmp_path / "unmarked.jinja"
     marks_nothing = "{% if false %}{% generation %}{% endgeneration %}{% endif %}"

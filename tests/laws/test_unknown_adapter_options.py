@@ -21,7 +21,7 @@ from tunewise.lab.models.load import load_tuned
 
 # What changes what an adapter computes, or could.
 UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
-    "an option that nobody knows": ({"lora_sparsity": 0.5}, "'lora_sparsity' to 0.5, an option that is not known"),
+    "an option that nobody knows": ({"lora_sparsity": 0.5}, "'lora_sparsity' to 0.5, an unknown option"),
     "two of them": ({"zz_one": 1, "zz_two": "x"}, "2 such options: zz_one, zz_two"),
     "a misspelt option": ({"use_rsloras": True}, "Did you mean 'use_rslora'"),
     "a list of an older tool": ({"enable_lora": [True, False, True]}, "'enable_lora'"),
@@ -106,5 +106,5 @@ def test_law_46_adapters_of_parameters_are_refused_where_they_are_not_understood
     nested = configured(folder, tmp_path / "nested")
     name = "base_model.model.model.layers.0.mlp.experts.base_layer.lora_"
     save_file({f"{name}A.weight": torch.ones(2, 4), f"{name}B.weight": torch.ones(4, 2)}, nested / WEIGHTS)
-    with pytest.raises(ModelError, match="no factor of B A on a module's own weight"):
+    with pytest.raises(ModelError, match="not a factor of B A on a module's own weight"):
         read_adapter(nested)

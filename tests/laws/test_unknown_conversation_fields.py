@@ -167,7 +167,7 @@ REFUSED: list[tuple[str, list[dict[str, Any]], str, str]] = [
     ("reasoning that it leaves out", said({"thinking": "hm"}), NO_SYSTEM, "'thinking' .turn 2."),
     ("a turn that it leaves out", said({}, row={"system": "Be kind."}), NO_SYSTEM, "turn 1 says, of role 'system'"),
     ("a key of a turn", said({"prefix": True}), AS_OBJECT, "'prefix' in a turn of the assistant"),
-    ("half a weight", said({"weight": 0.5}), AS_OBJECT, "'weight' is 0.5.*1 or 0"),
+    ("half a weight", said({"weight": 0.5}), AS_OBJECT, "'weight' is 0.5.*must be 1"),
     ("nothing but weight 0", said({"weight": 0}), AS_OBJECT, "every answer of the assistant has weight 0"),
     ("pictures", said({}, row={"images": ["a.png"]}), AS_OBJECT, "column 'images'"),
     ("a weight of the row", said({}, row={"weight": 0.5}), AS_OBJECT, "column 'weight' is 0.5"),
@@ -190,7 +190,7 @@ def test_law_46_what_nobody_would_read_is_refused_by_its_name(
 def test_law_46_the_rows_with_what_nobody_reads_are_counted(tmp_path: Path) -> None:
     """The message names the first such row, and says how many there are."""
     rows = [*said({})[:21], *said({"prefix": True})[21:]]
-    with pytest.raises(DataError, match=r"line 22: .*'prefix'.*It is so in 3 of 24 rows\."):
+    with pytest.raises(DataError, match=r"line 22: .*'prefix'.*This concerns 3 of 24 rows\."):
         prepared(tmp_path, rows)
 
 

@@ -122,7 +122,7 @@ def test_law_29_a_head_beside_the_adapter_is_read_back_too(
 def test_law_29_olora_on_conv1d_is_refused_before_training(language_model: Load) -> None:
     """Law 29: OLoRA splits the wrong side of a Conv1D weight, so it is refused before anything is trained."""
     for method in (VARIANTS["olora"], STARTS["olora"]):
-        with pytest.raises(SpecError, match=r"Conv1D modules of this model \(GPT-2\). Take pissa"):
+        with pytest.raises(SpecError, match=r"Conv1D modules of this model \(GPT-2\). Use pissa"):
             build_method(method, "sft", 1).prepare(language_model("gpt2"))
 
 
@@ -132,7 +132,7 @@ def test_law_29_an_initialisation_that_needs_more_than_weights_is_refused_before
 ) -> None:
     """Law 29: peft would draw A as always where the statistics of EVA or LoRA-GA are missing, and say nothing."""
     options = {"init_lora_weights": start, **({"loftq_config": {"loftq_bits": 4}} if start == "loftq" else {})}
-    with pytest.raises(SpecError, match=f"'{start}' needs .*Take pissa or olora"):
+    with pytest.raises(SpecError, match=f"'{start}' needs .*Use pissa or olora"):
         build_method(PeftMethod(type="LORA", options=options), "sft", 1).prepare(language_model("llama"))
 
 
@@ -152,7 +152,7 @@ def test_law_29_more_rank_than_the_weight_has_directions_is_refused(language_mod
 
 def test_law_29_loftq_is_refused_by_name() -> None:
     """Law 29: LoftQ needs a quantised base, and no arm begins from one."""
-    with pytest.raises(ValidationError, match="loftq makes up for what a quantised base has lost"):
+    with pytest.raises(ValidationError, match="loftq compensates for quantization"):
         LoraMethod(variant="loftq")  # type: ignore[arg-type]
 
 

@@ -1,1 +1,1 @@
-"""A LoRA adapter on disk, read, checked and written without torch."""
+"""Reading, checking and writing a LoRA adapter on disk, without torch."""

@@ -1,4 +1,4 @@
-"""adapter_config.json of peft, checked before anything acts on it: types, ranges, patterns, unknown options."""
+"""peft's adapter_config.json, checked before it has any effect: types, ranges, patterns, unknown options."""
 
 import json
 import math
@@ -12,18 +12,18 @@ from tunewise.adapter.patterns import NamePattern, name_ends
 from tunewise.errors import ModelError
 from tunewise.spec.methods import HIGHEST_RANK
 from tunewise.spec.mistakes import explain_all, shown
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 from tunewise.text.suggest import near_miss
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MAX_CONFIG_BYTES = 16 * 2**20  # a rank for every module of a large model takes about 1 MB
+MAX_CONFIG_BYTES = 16 * 2**20  # the ranks of every module of a large model take about 1 MB
 MAX_PATTERNS = 5_000  # of module names: the largest models have about 2,000 linear modules
-# Options by which peft imports a module that the adapter names (Megatron's layers).
+# Options that make peft import a module named by the adapter (Megatron's layers).
 IMPORTING = ("megatron_config",)
 # Keys that older tools wrote and that change no number.
 WITHOUT_EFFECT = ("merge_weights",)
-# Options that peft matches as regular expressions where they are text, and names within larger patterns of its own.
+# Options that peft matches as regular expressions if they are text, and names that it embeds in its own patterns.
 WHOLE_PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules")
 NAMES_IN_PATTERNS = ("modules_to_save", "layers_pattern")
 
@@ -39,7 +39,7 @@ class _Checked(BaseModel):
 
 
 class AnyConfig(_Checked):
-    """What every kind of adapter has. None: not said."""
+    """Options of every kind of adapter. None: not given."""
 
     peft_type: str
     task_type: str | None = None
@@ -70,7 +70,7 @@ class LoraOptions(AnyConfig):
     megatron_core: str | None = None
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     ensure_weight_tying: bool | None = None
-    # settings of an initialization or of the machine: they change no adapter that is already trained
+    # settings of the initialization or the machine: they do not change a trained adapter
     loftq_config: dict[str, Any] | None = None
     eva_config: Any = None
     corda_config: Any = None
@@ -93,18 +93,18 @@ class LoraOptions(AnyConfig):
 
 
 def require_safe(folder: Path) -> dict[str, Any]:
-    """The configuration of the adapter in `folder`.
+    """Configuration of the adapter in `folder`.
 
-    Raises ModelError if there is none, for pickled weights, for values that are not what they should be, and for an
-    adapter that makes peft import a module of its choice.
+    Raises ModelError if there is none, for pickled weights, for invalid values, and for an adapter that makes peft
+    import a module of its choice.
     """
     _require_folder(folder)
     if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"{folder} is not an adapter that can be loaded: {_what_instead(folder)}")
+        raise ModelError(f"{folder} is not a loadable adapter: {_what_instead(folder)}")
     config = read_config(folder)
     if named := [option for option in IMPORTING if config.get(option)]:
         raise ModelError(
-            f"{folder}: {CONFIG} sets {named[0]}, by which peft imports a module that it names. Take it out."
+            f"{folder}: {CONFIG} sets {named[0]}, which makes peft import a module that it names. Remove it."
         )
     return config
 
@@ -114,11 +114,11 @@ def _require_folder(folder: Path) -> None:
         kind = "a pickle, which can run code" if folder.suffix in PICKLES else "a file"
         advice = _conversion(folder.name) if folder.suffix in PICKLES else ""
         raise ModelError(
-            f"{folder} is not an adapter: it is {kind}, but a folder with {CONFIG} and {WEIGHTS} is needed.{advice}"
+            f"{folder} is not an adapter: it is {kind}, but must be a folder with {CONFIG} and {WEIGHTS}.{advice}"
         )
     if not (folder / CONFIG).is_file():
         pickled = _pickles(folder)
-        found = f" and holds {pickled[0]}, a pickle, which can run code.{_conversion(pickled[0])}" if pickled else "."
+        found = f", but it has {pickled[0]}, a pickle, which can run code.{_conversion(pickled[0])}" if pickled else "."
         raise ModelError(f"{folder} is not an adapter folder: it has no {CONFIG}{found}")
 
 
@@ -129,7 +129,7 @@ def _pickles(folder: Path) -> list[str]:
 def _what_instead(folder: Path) -> str:
     if (folder / "adapters.safetensors").is_file():
         return (
-            "adapters.safetensors is in the format of mlx-lm. Merge it there (mlx_lm.fuse) and use the merged model, "
+            "adapters.safetensors is in the format of mlx-lm. Merge it with mlx_lm.fuse and use the merged model, "
             f"or convert it to peft's {WEIGHTS}."
         )
     if pickled := _pickles(folder):
@@ -138,24 +138,26 @@ def _what_instead(folder: Path) -> str:
 
 
 def _conversion(name: str) -> str:
-    """How to store a pickle's tensors without running its code; what was not written by peft needs its own tool."""
+    """Instructions to convert a pickle without running its code; one not written by peft needs its own tool."""
     if name != "adapter_model.bin":
         return (
-            " If peft wrote it, name it adapter_model.bin and try again for the way to convert it. A checkpoint of "
-            "loralib or of another tool is read by that tool: load it there, put the same factors into a peft model, "
+            " If peft wrote it, rename it to adapter_model.bin and run this again to see how to "
+            "convert it. A checkpoint of "
+            "loralib or another tool needs that tool: load it there, copy its factors into a peft model, "
             "and call save_pretrained(folder)."
         )
     return (
         ' Convert it in its folder without running its code: python -c "import torch; from safetensors.torch import '
-        f"save_file; save_file(torch.load('{name}', weights_only=True), '{WEIGHTS}')\". Or load it where you trust it "
+        f"save_file; save_file(torch.load('{name}', weights_only=True), '{WEIGHTS}')\". Or load it on a "
+        f"machine where you trust it "
         "and call save_pretrained(folder)."
     )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The checked content of adapter_config.json. Raises ModelError that names key, value and what is allowed."""
+    """Checked content of adapter_config.json. Raises ModelError that names key, value and allowed values."""
     place = folder / CONFIG
-    with told(place, "read"):
+    with reraise_as_study_error(place, "read"):
         size = place.stat().st_size
         if size > MAX_CONFIG_BYTES:
             raise ModelError(
@@ -165,10 +167,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(stored.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{folder} is damaged: {CONFIG} is no JSON: {error}. Download or save it again.") from error
+        raise ModelError(f"{folder} is damaged: {CONFIG} is not JSON: {error}. Download or save it again.") from error
     if not isinstance(config, dict) or config.get("peft_type") is None:
         raise ModelError(
-            f"{folder}: {CONFIG} names no peft_type, so it is not an adapter of peft. Save the adapter with peft."
+            f"{folder}: {CONFIG} has no peft_type, so it is not a peft adapter. Save the adapter with peft."
         )
     model = LoraOptions if config["peft_type"] == "LORA" else AnyConfig
     try:
@@ -182,7 +184,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _one_per_key(errors: Sequence[Any]) -> list[Any]:
-    """The first error of each key, without the types that pydantic tried in turn."""
+    """First error of each key, without the types of the union that pydantic tried in turn."""
     first: dict[Any, Any] = {}
     for item in errors:
         first.setdefault(item["loc"][0], item)
@@ -206,7 +208,7 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def require_known_options(place: str, config: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises ModelError for an option that is set and not `known`: it would be passed over in silence."""
+    """Raise ModelError for an option that is set and not `known`: it would be ignored silently."""
     names = [*known, *WITHOUT_EFFECT]
     unknown = [key for key, value in config.items() if key not in names and not _is_off(value)]
     if not unknown:
@@ -214,8 +216,8 @@ def require_known_options(place: str, config: Mapping[str, Any], known: Iterable
     key = unknown[0]
     more = f" ({len(unknown)} such options: {', '.join(unknown)[:200]})" if len(unknown) > 1 else ""
     raise ModelError(
-        f"{place} sets '{key}' to {shown(config[key])}, an option that is not known here, so that the adapter could "
-        f"compute something else.{more}{near_miss(key, names)} Use a newer peft, or take the option out of {CONFIG} if "
+        f"{place} sets '{key}' to {shown(config[key])}, an unknown option, so the adapter could "
+        f"compute something else.{more}{near_miss(key, names)} Use a newer peft, or remove the option from {CONFIG} if "
         "it changes nothing."
     )
 
@@ -225,8 +227,10 @@ def _is_off(value: Any) -> bool:
 
 
 def name_patterns(place: str, config: Mapping[str, Any], longest: int) -> list[NamePattern]:
-    """Every pattern by which peft would match module names of this configuration, known to end on names of `longest`
-    characters. Raises ModelError for one that might not."""
+    """Every pattern by which peft matches module names, known to finish on names of `longest` characters.
+
+    Raises ModelError for a pattern that might not.
+    """
     found = []
     for option, value in config.items():
         if option in WHOLE_PATTERNS and isinstance(value, str):

@@ -1,6 +1,6 @@
 """A LoRA adapter as peft stores it, read and written without torch.
 
-Only adapters whose update is exactly scale * B A are read; every other kind is refused by its name.
+Only adapters whose update is exactly scale * B A are read; every other kind is refused by name.
 """
 
 import json
@@ -24,7 +24,7 @@ from tunewise.adapter.refusals import PREFIX, refuse_other_kinds, require_factor
 from tunewise.errors import ModelError
 from tunewise.spec.mistakes import shown
 from tunewise.storage.disk import new_folder
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
 Matrix = npt.NDArray[Any]
 MAX_NAME = 1_000  # characters of a module's name; real ones have up to about 100
@@ -43,7 +43,7 @@ class Factors:
 
     @property
     def rank(self) -> int:
-        """Rows of A."""
+        """Number of rows of A."""
         return int(self.A_RN.shape[0])
 
     @property
@@ -53,7 +53,7 @@ class Factors:
 
     @cached_property
     def thin(self) -> Thin:
-        """The update by its singular values. Raises ModelError where they are beyond what float64 holds."""
+        """Singular value decomposition of the update. Raises ModelError if float64 cannot hold it."""
         with np.errstate(over="ignore", invalid="ignore"):
             try:
                 found = thin_svd(self.B_MR, self.A_RN, self.scale)
@@ -61,21 +61,21 @@ class Factors:
             except np.linalg.LinAlgError:
                 is_finite = False
         if not is_finite:
-            raise ModelError("the adapter's numbers are so large that its update cannot be computed. It is damaged.")
+            raise ModelError("the adapter's values are too large to compute its update. The file is damaged.")
         return found
 
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """A LoRA adapter: its configuration, its factors by module, and what is saved beside them."""
+    """A LoRA adapter: its configuration, its factors by module, and other tensors saved with them."""
 
     config: dict[str, Any]
     modules: dict[str, Factors]  # by the module's name in the base, in the base's order
-    others: dict[str, Matrix]  # tensors of heads and other modules that were trained whole
+    others: dict[str, Matrix]  # tensors of heads and other modules that were trained fully
 
 
 def read_adapter(folder: Path) -> LoraAdapter:
-    """The adapter in `folder`. Raises ModelError where there is none, and for kinds that are no plain LoRA."""
+    """The adapter in `folder`. Raises ModelError if there is none, or if it is not plain LoRA."""
     config = require_safe(folder)
     refuse_other_kinds(folder, config)
     require_known_options(f"{folder}/{CONFIG}", config, LoraOptions.model_fields)
@@ -93,7 +93,7 @@ def read_adapter(folder: Path) -> LoraAdapter:
         if match["kind"]:
             embeddings.add(match["module"])
     if not factors:
-        raise ModelError(f"{folder} holds no LoRA factors (lora_A, lora_B).")
+        raise ModelError(f"{folder} contains no LoRA factors (lora_A, lora_B).")
     longest = max(map(len, factors))
     if longest > MAX_NAME:
         raise ModelError(f"{folder}: a module name has {longest:,} characters; at most {MAX_NAME:,} are read.")
@@ -108,7 +108,7 @@ def read_adapter(folder: Path) -> LoraAdapter:
 
 
 def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
-    """Write a standard peft adapter, factors in fp32.
+    """Write a standard peft adapter with fp32 factors.
 
     Raises ModelError if `folder` is in use, and for numbers that fp32 cannot hold; then nothing is written.
     """
@@ -119,7 +119,7 @@ def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
             with np.errstate(over="ignore"):
                 stored = np.ascontiguousarray(matrix, dtype=np.float32)
             if not np.isfinite(stored).all():
-                raise ModelError(f"{module}: factor {side} holds numbers beyond fp32, so that it cannot be stored.")
+                raise ModelError(f"{module}: factor {side} contains numbers beyond fp32, so it cannot be stored.")
             tensors[f"{PREFIX}{module}.lora_{kind}{side}{end}"] = stored
     with new_folder(folder) as place:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
@@ -127,9 +127,9 @@ def write_adapter(adapter: LoraAdapter, folder: Path) -> None:
 
 
 def with_ranks(adapter: LoraAdapter, updates: Mapping[str, Thin]) -> LoraAdapter:
-    """The adapter with these updates in the place of its own; each module keeps its scale.
+    """The adapter with these updates instead of its own; each module keeps its scale.
 
-    Where ranks or scales differ, `rank_pattern` and `alpha_pattern` name every module.
+    If ranks or scales differ, `rank_pattern` and `alpha_pattern` name every module.
     """
     modules = {}
     for name, factors in adapter.modules.items():
@@ -153,7 +153,7 @@ def _alpha(factors: Factors, is_rank_stabilised: bool) -> float:
 
 
 class _PatternValues:
-    """Rank and alpha of every module as peft reads them: of the first pattern that matches its name, else r, alpha."""
+    """Rank and alpha of every module as peft reads them: from the first matching pattern, else r and alpha."""
 
     def __init__(self, folder: Path, options: LoraOptions, modules: Sequence[str]) -> None:
         self.options = options
@@ -162,11 +162,11 @@ class _PatternValues:
         self.alphas = _by_pattern(f"{folder}/{CONFIG}: alpha_pattern", options.alpha_pattern or {}, names)
 
     def rank(self, name: str) -> int:
-        """The rank that the configuration says."""
+        """Rank according to the configuration."""
         return int(self.ranks.get(name, self.options.r))
 
     def scale(self, name: str, rank: int) -> float:
-        """The factor on B A."""
+        """Factor on B A."""
         alpha = self.alphas.get(name, self.options.lora_alpha)
         return alpha / (math.sqrt(rank) if self.options.use_rslora else rank)
 
@@ -194,12 +194,12 @@ def _factors(
         raise ModelError(f"{folder}: {module} has the factors {shapes}, but B must have as many columns as A has rows.")
     if rank != values.rank(name):
         raise ModelError(
-            f"{folder}: {module} has factors of rank {rank}, but {CONFIG} says {values.rank(name)} (r, rank_pattern). "
+            f"{folder}: {module} has factors of rank {rank}, but {CONFIG} gives {values.rank(name)} (r, rank_pattern). "
             "peft would not load it. Correct the configuration, or save the adapter again."
         )
     scale = values.scale(name, rank)
     if not 0 < scale < math.inf:
-        raise ModelError(f"{folder}: {module} has the scale {scale:g}, but it must be above 0 (lora_alpha).")
+        raise ModelError(f"{folder}: {module} has the scale {scale:g}, but it must be above 0. Correct lora_alpha.")
     return Factors(sides["B"], sides["A"], float(scale), is_embedding)
 
 
@@ -210,7 +210,7 @@ def _in_order(module: str) -> list[tuple[int, str]]:
 
 def _read_tensors(path: Path) -> dict[str, Matrix]:
     """All tensors as numpy arrays; bf16, which numpy lacks, as fp32. Raises ModelError for a damaged file and NaN."""
-    with told(path, "read"):
+    with reraise_as_study_error(path, "read"):
         stored = path.read_bytes()
     try:
         found = {name: _array(name, content) for name, content in deserialize(stored)}  # type: ignore[no-untyped-call]
@@ -218,7 +218,8 @@ def _read_tensors(path: Path) -> dict[str, Matrix]:
         raise ModelError(f"{path} is damaged: {error}. Download or save it again.") from error
     if broken := [name for name, tensor in found.items() if not np.isfinite(tensor).all()]:
         raise ModelError(
-            f"{path}: {len(broken)} of {len(found)} tensors hold NaN or infinite numbers, such as {shown(broken[0])}. "
+            f"{path}: {len(broken)} of {len(found)} tensors contain NaN or infinite numbers, for "
+            f"example {shown(broken[0])}. "
             "The training diverged, or the file is damaged. Train again, or take an earlier checkpoint."
         )
     return found

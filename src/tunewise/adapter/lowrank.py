@@ -1,4 +1,4 @@
-"""Changes of weights as thin products: their singular values without forming the matrix, and what is read off them.
+"""Weight updates as thin products: their singular values without forming the matrix, and measures derived from them.
 
 Shapes: M outputs, N inputs, R rank, K singular values kept (at most min(M, N, R)). Everything is float64.
 """
@@ -14,14 +14,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Thin:
-    """A matrix (M, N) as U diag(s) V^T: orthonormal U (M, K) and V (N, K), s (K,) falling and not negative."""
+    """A matrix (M, N) as U diag(s) V^T: orthonormal U (M, K) and V (N, K), s (K,) descending and not negative."""
 
     U_MK: Floats
     s_K: Floats
     V_NK: Floats
 
     def truncated(self, rank: int) -> "Thin":
-        """The nearest matrix of at most this rank (Eckart & Young 1936)."""
+        """Nearest matrix of at most this rank (Eckart & Young 1936)."""
         return Thin(self.U_MK[:, :rank], self.s_K[:rank], self.V_NK[:, :rank])
 
     def factors(self, scale: float) -> tuple[Floats, Floats]:
@@ -35,9 +35,9 @@ class Thin:
 
 
 def thin_svd(B_MR: npt.ArrayLike, A_RN: npt.ArrayLike, scale: float) -> Thin:
-    """The singular value decomposition of scale * B A: QR of both factors, then that of an R x R core.
+    """Singular value decomposition of scale * B A: QR of both factors, then the SVD of an R x R core.
 
-    `scale` is above 0. Costs O((M + N) R^2) instead of the O(M N min(M, N)) of the whole matrix.
+    `scale` is above 0. Costs O((M + N) R^2) instead of the O(M N min(M, N)) of the full matrix.
     """
     Q_MK, left_KR = np.linalg.qr(np.asarray(B_MR, dtype=np.float64))
     P_NK, right_KR = np.linalg.qr(np.asarray(A_RN, dtype=np.float64).T)
@@ -46,30 +46,30 @@ def thin_svd(B_MR: npt.ArrayLike, A_RN: npt.ArrayLike, scale: float) -> Thin:
 
 
 def inner_product(one: Thin, other: Thin) -> float:
-    """The sum over entries of the product of two matrices of one shape (Frobenius)."""
+    """Sum over entries of the product of two matrices of the same shape (Frobenius)."""
     left = one.U_MK.T @ other.U_MK
     right = one.V_NK.T @ other.V_NK
     return float(np.einsum("i,ij,ij,j->", one.s_K, left, right, other.s_K))
 
 
 def cosine(one: Thin, other: Thin) -> float | None:
-    """How alike two changes of one weight are, -1 to 1; None where one of them is 0."""
+    """Cosine of two updates of one weight, -1 to 1; None if one of them is 0."""
     norms = float(np.linalg.norm(one.s_K) * np.linalg.norm(other.s_K))
     return inner_product(one, other) / norms if norms > 0 else None
 
 
-# --- of singular values alone
+# --- measures of singular values
 
 
 def energy(s_K: npt.ArrayLike, rank: int) -> float | None:
-    """The share of the squared norm that the best approximation of this rank keeps; None where the norm is 0."""
+    """Share of the squared norm that the best approximation of this rank keeps; None if the norm is 0."""
     squares = np.asarray(s_K, dtype=np.float64) ** 2
     total = float(squares.sum())
     return float(squares[:rank].sum()) / total if total > 0 else None
 
 
 def energy_rank(s_K: npt.ArrayLike, share: float) -> int:
-    """The smallest rank that keeps at least `share` of the squared norm; 0 where the norm is 0."""
+    """Smallest rank that keeps at least `share` of the squared norm; 0 if the norm is 0."""
     squares = np.asarray(s_K, dtype=np.float64) ** 2
     if not squares.any():
         return 0
@@ -78,7 +78,7 @@ def energy_rank(s_K: npt.ArrayLike, share: float) -> int:
 
 
 def effective_rank(s_K: npt.ArrayLike) -> float | None:
-    """exp of the entropy of the singular values' shares (Roy & Vetterli 2007), 1 to K; None where all are 0."""
+    """exp of the entropy of the singular values' shares (Roy & Vetterli 2007), 1 to K; None if all are 0."""
     s = np.asarray(s_K, dtype=np.float64)
     if not s.any():
         return None
@@ -87,42 +87,42 @@ def effective_rank(s_K: npt.ArrayLike) -> float | None:
 
 
 def stable_rank(s_K: npt.ArrayLike) -> float | None:
-    """The squared norm in units of the largest squared singular value, 1 to K; None where all are 0."""
+    """Squared norm divided by the largest squared singular value, 1 to K; None if all are 0."""
     s = np.asarray(s_K, dtype=np.float64)
     return float((s**2).sum() / s[0] ** 2) if s.any() else None
 
 
-# --- of directions
+# --- measures of directions
 
 
 def principal_cosines(X_MK: Floats, Y_ML: Floats) -> Floats:
-    """Cosines of the principal angles between the columns' spaces, falling (Björck & Golub 1973); both orthonormal."""
+    """Cosines of the principal angles between two column spaces, descending (Björck & Golub 1973); both orthonormal."""
     found: Floats = np.clip(np.linalg.svd(X_MK.T @ Y_ML, compute_uv=False), 0.0, 1.0)
     return found
 
 
 def overlap(X_MK: Floats, Y_ML: Floats) -> float:
-    """How much of the smaller space lies in the larger, 0 to 1: ||X^T Y||^2 / min(K, L) (Hu et al. 2021, 7.2)."""
+    """Share of the smaller space inside the larger, 0 to 1: ||X^T Y||^2 / min(K, L) (Hu et al. 2021, 7.2)."""
     cosines = principal_cosines(X_MK, Y_ML)
     return float(cosines @ cosines) / len(cosines)
 
 
 def intruders(tuned_MK: Floats, base_MM: Floats, threshold: float = 0.5) -> int:
-    """How many leading left singular vectors of the tuned weight are like none of the base's: |cosine| below 0.5.
+    """Number of leading left singular vectors of the tuned weight unlike all of the base's: |cosine| below 0.5.
 
     Shuttleworth et al. 2024 (arXiv 2410.21228), "LoRA vs full fine-tuning: an illusion of equivalence".
     """
     return int((np.abs(base_MM.T @ tuned_MK).max(axis=0) < threshold).sum())
 
 
-# --- which rank where
+# --- ranks per module
 
 
 def spread_ranks(spectra: Mapping[str, Floats], costs: Mapping[str, int], budget: int) -> dict[str, int]:
-    """Ranks per module that keep the most energy for at most `budget` parameters, each module at least 1.
+    """Ranks per module that keep the most energy for at most `budget` parameters, at least 1 per module.
 
-    `costs`: parameters of one rank of a module, M + N. The direction with the most energy for its parameters goes
-    first; since a module's singular values fall, the first that no longer fits ends that module.
+    `costs`: parameters of one rank of a module, M + N. The direction with the most energy per parameter goes first.
+    Since a module's singular values descend, the first direction that no longer fits ends that module.
     """
     ranks = dict.fromkeys(spectra, 1)
     left = budget - sum(costs[name] for name in spectra)

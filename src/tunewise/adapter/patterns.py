@@ -1,7 +1,7 @@
-"""Regular expressions that came with a file, matched against module names without a risk of hanging.
+"""Regular expressions from a file, matched against module names without a risk of hanging.
 
-Python's `re` backtracks. A pattern such as `(a+)+$` takes a time that doubles with every character, and nothing can
-stop the match. So a pattern is refused before it is tried if its worst case is too long, and matching many names has a
+Python's `re` backtracks. The time of a pattern such as `(a+)+$` doubles with every character, and nothing can stop the
+match. So a pattern whose worst case is too long is refused before it is tried, and matching many names has a time
 limit.
 """
 
@@ -17,31 +17,33 @@ from typing import Any
 
 from tunewise.errors import ModelError
 
-MAX_PATTERN = 20_000  # characters; a list of every module of a large model as one pattern has about 10,000
+MAX_PATTERN = 20_000  # characters; one pattern listing every module of a large model has about 10,000
 MAX_STEPS = 10**8  # of the worst case for one name: a few seconds
 MAX_SECONDS = 10.0  # for all names; real patterns take milliseconds
 REPEATS = (kinds.MAX_REPEAT, kinds.MIN_REPEAT, kinds.POSSESSIVE_REPEAT)
 
 
 class NamePattern:
-    """A pattern that is known to end on names of at most `longest` characters. Raises ModelError for any other."""
+    """A pattern that is known to finish on names of at most `longest` characters. Raises ModelError for any other."""
 
     def __init__(self, pattern: str, where: str, longest: int) -> None:
         self.pattern, self.where = pattern, where
         if len(pattern) > MAX_PATTERN:
-            raise ModelError(f"{where}: the pattern has {len(pattern):,} characters; allowed are {MAX_PATTERN:,}.")
+            raise ModelError(
+                f"{where}: the pattern has {len(pattern):,} characters; at most {MAX_PATTERN:,} are allowed."
+            )
         try:
             repeats, choices = _freedom(parser.parse(pattern))
             self._compiled = re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
             raise ModelError(
-                f"{where}: {pattern[:80]!r} is not a valid regular expression: {error}. Correct it, or write the names "
+                f"{where}: {pattern[:80]!r} is not a valid regular expression: {error}. Correct it, or list the names "
                 "of the modules."
             ) from error
         if repeats > longest or comb(longest + int(repeats), int(repeats)) * choices > MAX_STEPS:
             raise ModelError(
-                f"{where}: the regular expression {pattern[:80]!r} could take hours to match, because a repeated part "
-                "of it can match in many ways. Replace it by the names of the modules, or by a simpler pattern such "
+                f"{where}: the regular expression {pattern[:80]!r} could take hours to match, because a repeated "
+                "part can match in many ways. Replace it with the names of the modules, or a simpler pattern such "
                 r"as '.*\.q_proj'."
             )
 
@@ -57,25 +59,25 @@ class NamePattern:
             if time.monotonic() > end:
                 raise ModelError(
                     f"{self.where}: matching {self.pattern[:80]!r} takes more than {MAX_SECONDS:g} seconds. Replace it "
-                    "by the names of the modules."
+                    "with the names of the modules."
                 )
         return found
 
 
 def deadline() -> float:
-    """When matching that begins now has to be over."""
+    """Time at which matching that begins now must be over."""
     return time.monotonic() + MAX_SECONDS
 
 
 def name_ends(key: str) -> str:
-    """The pattern by which peft matches a key of `rank_pattern`: the whole name, or its end behind a dot."""
+    """Pattern by which peft matches a key of `rank_pattern`: the whole name, or its end after a dot."""
     return rf"(.*\.)?({key})"
 
 
 def _freedom(parts: Any) -> tuple[float, float]:
-    """In how many ways a pattern can match one text: the number of free repeats, and a factor for all other choices.
+    """Ways in which a pattern can match a text: number of free repeats, and a factor for all other choices.
 
-    A repeat of one character class is free: it may end anywhere. A repeat of something that has choices itself has no
+    A repeat of one character class is free: it may end anywhere. A repeat of something that itself has choices has no
     useful bound (inf).
     """
     repeats, choices = 0.0, 1.0
@@ -109,7 +111,7 @@ def _freedom_of(kind: Any, value: Any) -> tuple[float, float]:
 
 def _freedom_of_branch(alternatives: Sequence[Any]) -> tuple[float, float]:
     texts = [_literal(parts) for parts in alternatives]
-    if None not in texts:  # of plain texts only those can match at one place that begin each other
+    if None not in texts:  # plain alternatives match at one place only if one is a prefix of another
         return 0, max(sum(text.startswith(other) for other in texts) for text in texts)  # type: ignore[union-attr, arg-type]
     each = [_freedom(parts) for parts in alternatives]
     return max(repeats for repeats, _ in each), sum(choices for _, choices in each)

@@ -1,32 +1,32 @@
-"""What was found out about an adapter on disk: plain data, from the lab or without it."""
+"""Findings about an adapter on disk: plain data, made with or without the lab."""
 
 from typing import Literal
 
 from tunewise.spec.frozen import Frozen
 
-Rounding = Literal["whole", "nf4", "nf4-double"]  # of a base's linear weights; double: QLoRA's scales are rounded, too
+Rounding = Literal["whole", "nf4", "nf4-double"]  # of a base's linear weights; double: with quantized scales
 Stored = Literal["fp32", "bf16", "fp16"]
 
 
 class Agreement(Frozen):
-    """One form of an adapted model beside the adapter on its base."""
+    """One form of an adapted model compared with the adapter on its base."""
 
     form: str  # 'adapter', 'merged, fp32', ...
-    nll: float | None  # nats per supervised token (classify: per example); None: nothing to score it on
-    accuracy: float | None  # None: not a classification, or nothing to score it on
+    nll: float | None  # nats per supervised token (classify: per example); None: no rows to score
+    accuracy: float | None  # None: not a classification, or no rows to score
     max_logit_difference: float  # from the adapter's, over the first tokens of the data; 0 for the adapter itself
 
 
 class Check(Frozen):
-    """One thing that a certificate holds, or not."""
+    """One check of a certificate."""
 
     name: str
     passed: bool
-    sentence: str  # what was compared, and what came out
+    sentence: str  # what was compared, and the result
 
 
 class Certificate(Frozen):
-    """What `tunewise adapter verify` found: whether an adapter computes the same in every form it is used in."""
+    """Result of `tunewise adapter verify`: whether an adapter computes the same in every form in which it is used."""
 
     adapter: str
     base: str
@@ -42,13 +42,13 @@ class Certificate(Frozen):
 
 
 class Merging(Frozen):
-    """What `tunewise adapter merge` did."""
+    """Result of `tunewise adapter merge`."""
 
     adapter: str
     base: str
-    trained_on: Rounding  # how the base's weights were while the adapter was trained
-    onto: Rounding  # the weights it was merged onto
+    trained_on: Rounding  # storage of the base's weights while the adapter was trained
+    onto: Rounding  # storage of the weights it was merged onto
     stored: Stored
     scored_on: str  # the data, in words
     files: tuple[str, ...]
-    forms: tuple[Agreement, ...]  # adapter, merged in fp32, read back as it is stored
+    forms: tuple[Agreement, ...]  # adapter, merged in fp32, read back as stored

@@ -1,4 +1,4 @@
-"""Files that the product ships: the bundled base, studies, known models and graphics cards."""
+"""Files that ship with the product: the bundled base, studies, known models and GPUs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`tunewise adapter ...`: parse, call, print, as in cli/app.py."""
+"""Commands of `tunewise adapter`: parse, call, print, as in cli/app.py."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,20 +9,28 @@ from tunewise.adapter.records import Rounding, Stored
 from tunewise.cli.options import Offline, to_write
 from tunewise.text.output import say_json
 
-BROKEN = 3  # exit status of a certificate that does not hold: neither the user's mistake nor ours
+BROKEN = 3  # exit status if a check of the certificate fails: neither the user's mistake nor ours
 
 adapter_app = typer.Typer(
-    help="Any peft adapter on disk, whoever made it.",
+    help="Inspect, shrink, compare, merge or verify a PEFT adapter.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Adapter = Annotated[Path, typer.Argument(help="the folder of an adapter: adapter_config.json and its safetensors")]
-Base = Annotated[str | None, typer.Option(help="the base [default: the one that the adapter names]")]
-Data = Annotated[Path | None, typer.Option(help="rows to score on [default: topics of Python's documentation]")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="how the rows are read: data.separator=x (repeatable)")]
-Json = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
+Adapter = Annotated[Path, typer.Argument(help="Adapter folder: adapter_config.json and its safetensors file.")]
+Base = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Base model: a folder or hub id [default: the one that the adapter names]."),
+]
+Data = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Rows to score on [default: topics of Python's documentation].")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TEXT", help="How to read the rows, for example data.separator=x. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @adapter_app.command()
@@ -30,11 +38,15 @@ def inspect(
     adapter: Adapter,
     svg: Annotated[
         Path | None,
-        typer.Option(parser=to_write, metavar="PATH", help="also draw the norms by layer and module into this .svg"),
+        typer.Option(
+            parser=to_write,
+            metavar="PATH",
+            help="Also save a chart of the norms by layer and module as this .svg file.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ranks, scales, spectra and dead modules of a LoRA adapter; its base is not needed."""
+    """Show ranks, scales, spectra and dead modules. Does not need the base model."""
     from tunewise.cli.terminal import Terminal
     from tunewise.desk.adapter.heatmap import heat_map
     from tunewise.desk.adapter.inspect import inspect_adapter
@@ -56,15 +68,20 @@ def inspect(
 @adapter_app.command()
 def shrink(
     adapter: Adapter,
-    out: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="a new folder for the smaller adapter")],
-    rank: Annotated[int | None, typer.Option(help="at most this rank in every module")] = None,
-    energy: Annotated[float | None, typer.Option(help="share of every module's squared norm to keep: 0.95")] = None,
+    out: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="New folder for the smaller adapter.")],
+    rank: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Highest rank of any module, for example 4.")
+    ] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(metavar="FLOAT", help="Share of each module's squared norm to keep, for example 0.95."),
+    ] = None,
     spread: Annotated[
-        bool, typer.Option("--spread", help="spread the parameters that --rank takes over the modules by energy")
+        bool, typer.Option("--spread", help="Spend the parameters of a uniform --rank where they keep the most energy.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a LoRA adapter of lower rank, the nearest there is, and say what was lost."""
+    """Write the nearest adapter of lower rank; report the loss."""
     from tunewise.cli.terminal import Terminal
     from tunewise.desk.adapter.inspect import shrink_adapter
     from tunewise.desk.adapter.text import print_shrinking
@@ -78,11 +95,14 @@ def shrink(
 
 @adapter_app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(help="the folder of an adapter")],
-    second: Annotated[Path, typer.Argument(help="another adapter of the same base")],
+    first: Annotated[Path, typer.Argument(help="Adapter folder.")],
+    second: Annotated[Path, typer.Argument(help="Another adapter of the same base.")],
     as_json: Json = False,
 ) -> None:
-    """How alike two LoRA adapters are: cosine of the updates, overlap and angles of their spaces, module by module."""
+    """Compare the updates of two LoRA adapters module by module.
+
+    Reports the cosine of the updates, and the overlap and angles of their spaces.
+    """
     from tunewise.cli.terminal import Terminal
     from tunewise.desk.adapter.inspect import compare_adapters
     from tunewise.desk.adapter.text import print_difference
@@ -97,19 +117,24 @@ def diff(
 @adapter_app.command()
 def merge(  # noqa: PLR0913 - every parameter is an option of the command
     adapter: Adapter,
-    out: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="a new folder for the merged model")],
+    out: Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="New folder for the merged model.")],
     base: Base = None,
-    trained_on: Annotated[Rounding, typer.Option(help="the base's weights while the adapter was trained")] = "whole",
+    trained_on: Annotated[
+        Rounding, typer.Option(help="Form of the base's weights during training; nf4 for QLoRA.")
+    ] = "whole",
     onto: Annotated[
-        Rounding | None, typer.Option(help="the weights to merge onto: whole, or [default] as it was trained")
+        Rounding | None, typer.Option(help="Form of the base's weights to merge onto [default: as it was trained].")
     ] = None,
-    dtype: Annotated[Stored | None, typer.Option(help="how to store it [default: as the base is]")] = None,
+    dtype: Annotated[Stored | None, typer.Option(help="Dtype of the merged model [default: that of the base].")] = None,
     data: Data = None,
     sets: Sets = None,
     as_json: Json = False,
     offline: Offline = False,
 ) -> None:
-    """Merge an adapter into its base in fp32, cast once, and say what that changes."""
+    """Merge an adapter into its base; report what changes.
+
+    Merges in fp32 and casts the result once.
+    """
     from tunewise.cli.terminal import Terminal
     from tunewise.cli.words import parse_options
     from tunewise.commands.adapters import data_spec
@@ -130,12 +155,25 @@ def verify(  # noqa: PLR0913 - every parameter is an option of the command
     base: Base = None,
     data: Data = None,
     sets: Sets = None,
-    logits: Annotated[float, typer.Option(min=0, help="a logit may differ this much, but for bf16")] = 1e-3,
-    metric: Annotated[float, typer.Option(min=0, help="NLL and accuracy may change this much in bf16")] = 0.01,
+    logits: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="FLOAT", help="Largest allowed logit difference (does not apply to the bf16 check)."
+        ),
+    ] = 1e-3,
+    metric: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="FLOAT", help="Largest allowed change of NLL (nats per token) and accuracy (share) in bf16."
+        ),
+    ] = 0.01,
     as_json: Json = False,
     offline: Offline = False,
 ) -> None:
-    """Does an adapter compute the same read back and merged? Exit status 3 if not."""
+    """Check that reloading and merging give the same results.
+
+    Exits with 3 if they do not.
+    """
     from tunewise.cli.terminal import Terminal
     from tunewise.cli.words import parse_options
     from tunewise.commands.adapters import data_spec

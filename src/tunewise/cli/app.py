@@ -34,7 +34,8 @@ from tunewise.text.output import say, say_json, standard_streams
 
 app = typer.Typer(
     name="tunewise",
-    help="Is LoRA as good as full fine-tuning for your model, your data, your machine? Trains both, fairly, and says.",
+    help="Is LoRA as good as full fine-tuning for your model, data and machine?\n\n"
+    "Trains both under one protocol and reports which is better.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,16 +44,16 @@ app = typer.Typer(
 app.add_typer(adapter_app, name="adapter")
 
 INTERRUPTED = 130  # exit status after a Ctrl-C
-UNFINISHED = 3  # exit status where something that was asked for was not done
+UNFINISHED = 3  # exit status if a requested run was lost
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=print_versions, is_eager=True, help="show versions and exit")
+        bool, typer.Option("--version", callback=print_versions, is_eager=True, help="Show versions and exit.")
     ] = False,
 ) -> None:
-    """What there is to ask without a command."""
+    """Options without a command."""
 
 
 @app.command()
@@ -62,11 +63,14 @@ def quickstart(
     again: Again = False,
     out: Out = None,
     with_unfair_arm: Annotated[
-        bool, typer.Option("--with-unfair-arm", help="add an arm that nobody tuned, to see the fairness rules catch it")
+        bool, typer.Option("--with-unfair-arm", help="Add an untuned arm, to see the fairness rules catch it.")
     ] = False,
     offline: Offline = False,
 ) -> None:
-    """A real comparison in a few minutes: bundled base, offline data, no arguments."""
+    """Run a complete comparison offline in a few minutes.
+
+    Uses the bundled base model and bundled data. Needs no arguments.
+    """
     from tunewise.cli.words import parse_options
     from tunewise.spec.reading import read_study
 
@@ -88,7 +92,10 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     out: Out = None,
     offline: Offline = False,
 ) -> None:
-    """Run what is missing of a study; verdict, report, tuned models."""
+    """Run or resume a study; write its verdict and report.
+
+    Also writes the tuned models.
+    """
     more = [f"budget={budget}"] if budget else []
     more += ["accept_stale=true"] if accept_stale else []
     _run(_study(study, model, data, arm, [*(sets or []), *more]), out, again)
@@ -97,7 +104,9 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
 @app.command()
 def train(  # noqa: PLR0913 - every parameter is an option of the command
     study: StudyFile = None,
-    only: Annotated[str | None, typer.Option("--only", help="the arm of the study file to train")] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="TEXT", help="Arm of the study file to train, for example lora-r8.")
+    ] = None,
     model: Model = None,
     data: Data = None,
     arm: Arms = None,
@@ -107,7 +116,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     out: Out = None,
     offline: Offline = False,
 ) -> None:
-    """Tune one arm only: search its learning rate, confirm it, keep the best model."""
+    """Tune one arm: search its learning rate, keep the best model."""
     from tunewise.desk.protocol.resolve import keep_one_arm
 
     more = ["accept_stale=true"] if accept_stale else []
@@ -125,7 +134,7 @@ def check(  # noqa: PLR0913 - every parameter is an option of the command
     probe: Probe = True,
     offline: Offline = False,
 ) -> None:
-    """Validate everything before training, and show what would be trained on."""
+    """Validate a study and show what it would train on."""
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.plan import check as check_study
     from tunewise.desk.report.terminal.check import Checked, print_known, print_planned, print_remarks
@@ -152,13 +161,19 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     data: Data = None,
     arm: Arms = None,
     sets: Sets = None,
-    gpu: Annotated[str | None, typer.Option(help="for this card instead of this machine, such as A100-80GB")] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Plan for this GPU instead of this machine, for example A100-80GB."),
+    ] = None,
     probe: Probe = True,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     svg: Svg = None,
     offline: Offline = False,
 ) -> None:
-    """What every arm will need: parameters, memory, time, disk. Needs the model's configuration, not its weights."""
+    """Estimate the memory, time and disk space of every arm.
+
+    Needs only the model's configuration, not its weights.
+    """
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.plan import plan as plan_study
     from tunewise.desk.planning.gpus import find_gpu
@@ -185,9 +200,9 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
 
 @app.command()
 def init(
-    model: Annotated[str, typer.Option(help="a bundled name, a folder, or a hub id")] = "tiny",
+    model: Annotated[str, typer.Option(metavar="TEXT", help="Model: tiny (bundled), a folder, or a hub id.")] = "tiny",
     data: Annotated[
-        str, typer.Option(help="a file, a folder with train/valid/test files, a hub id")
+        str, typer.Option(metavar="TEXT", help="Data: a file, a folder with train/valid/test files, or a hub id.")
     ] = "builtin:stdlib",
     to: NewStudyFile = Path("study.yaml"),
 ) -> None:
@@ -200,18 +215,18 @@ def init(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="study folders; several stand side by side")],
+    folders: Annotated[list[Path], typer.Argument(help="Study folders. Several are compared in one table.")],
     records: Records = None,
     peft_results: PeftResults = None,
-    advice: Annotated[bool, typer.Option("--advice", help="print its last section alone: what to do, and why")] = False,
+    advice: Annotated[bool, typer.Option("--advice", help="Print only the recommendation.")] = False,
 ) -> None:
-    """Build the report of a study folder again, or print those of several side by side; trains nothing."""
+    """Rebuild a report without training; compare several studies."""
     from tunewise.commands.report import export, read_reports, write_files
 
     results = read_reports(folders, records)
     is_alone = len(results) == 1 and not peft_results
     together = None if advice or is_alone else placed_together(results, peft_results or [])
-    if len(results) == 1:  # and nothing is refused any more
+    if len(results) == 1:  # after everything that can be refused
         write_files(results[0])
     if records:
         say(f"{export(folders, records)} runs written to {records}")
@@ -224,8 +239,10 @@ def report(
 
 
 @app.command(name="list")
-def list_studies(root: Annotated[Path, typer.Argument(help="where study folders lie")] = Path("runs")) -> None:
-    """The studies below a folder, each with its verdicts."""
+def list_studies(
+    root: Annotated[Path, typer.Argument(help="Folder that holds study folders.")] = Path("runs"),
+) -> None:
+    """List the studies in a folder with their verdicts."""
     from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.terminal.listing import print_listing
 
@@ -235,14 +252,14 @@ def list_studies(root: Annotated[Path, typer.Argument(help="where study folders 
 @app.command()
 def generate(
     folder: Folder,
-    prompt: Annotated[str, typer.Option(help="the prompt (or the text to classify)")],
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Prompt, or the text to classify.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="INTEGER", help="Longest answer, in tokens.")] = 64,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="let a study run the code of its model that it says it runs")
+        bool, typer.Option("--trust-remote-code", help="Allow the study to run code that its model brings.")
     ] = False,
     offline: Offline = False,
 ) -> None:
-    """What base and tuned models answer to a prompt, side by side."""
+    """Compare answers of the base and tuned models to a prompt."""
     from tunewise.commands.generate import answers
 
     for arm, text in answers(folder, prompt, max_new_tokens, trust_remote_code=trust_remote_code).items():
@@ -250,13 +267,15 @@ def generate(
 
 
 def main() -> None:
-    """Exit status 0: all that was asked for was done; 3: not all of it; 2: the user's mistake, told in one message;
-    1: ours; 130: interrupted.
+    """Run the command line.
+
+    Exit status 0: everything requested was done. 3: some of it was not. 2: the user's mistake, explained in one
+    message. 1: a fault of tunewise. 130: interrupted.
     """
     from tunewise.errors import TunewiseError, UserError
     from tunewise.text.safe import redacted
 
-    # a fault of ours that nobody foresaw: its traceback may hold text from outside
+    # an unforeseen fault of tunewise: its traceback may hold text from outside
     sys.excepthook = lambda *of: say(redacted("".join(traceback.format_exception(*of))), error=True)
     try:
         with standard_streams():
@@ -272,9 +291,9 @@ def main() -> None:
 def _call() -> None:
     try:
         app(prog_name="tunewise")  # also with python -m
-    except SystemExit as ended:  # typer makes one of a KeyboardInterrupt, and says nothing
+    except SystemExit as ended:  # typer turns a KeyboardInterrupt into one and prints nothing
         if ended.code == INTERRUPTED:
-            say("interrupted. What is finished is kept: the same command continues.", error=True)
+            say("interrupted. Finished runs are kept. To resume, run the same command again:", error=True)
             say(f"next: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)
         if ended.code:
             raise

@@ -1,4 +1,4 @@
-"""Options of the commands, and what they do before a command runs."""
+"""Options that several commands share, and their callbacks."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from tunewise.text.output import say
 
-# read by huggingface_hub, datasets and transformers when they are first imported, here or in a worker
+# huggingface_hub, datasets and transformers read these when first imported, here or in a worker
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -19,16 +19,16 @@ def _go_offline(asked: bool) -> bool:
 
 
 def to_write(text: str) -> Path:
-    """The path that an option names, to be written. Raises SpecError for an empty one, such as an unset variable."""
+    """Path of an output that an option names. Raises SpecError if it is empty, for example an unset variable."""
     from tunewise.errors import SpecError
 
     if not text.strip():
-        raise SpecError("an option that names what to write is empty. Give it a path, or leave the option out.")
+        raise SpecError("an option that names an output is empty. Give it a path, or leave the option out.")
     return Path(text)
 
 
 def print_versions(is_asked: bool) -> None:
-    """What a report of a bug needs, read from the packages' metadata: to import them would take seconds."""
+    """Print the versions that a bug report needs, from package metadata: importing the packages takes seconds."""
     if is_asked:
         from importlib.metadata import version
         from platform import python_version
@@ -40,43 +40,64 @@ def print_versions(is_asked: bool) -> None:
 
 Offline = Annotated[
     bool,
-    typer.Option("--offline", callback=_go_offline, help="make no network call: only what is on this machine"),
+    typer.Option("--offline", callback=_go_offline, help="Use only files on this machine; make no network call."),
 ]
 
-StudyFile = Annotated[Path | None, typer.Argument(help="a study file (YAML)", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="instead of a study file: a bundled name, a folder, or a hub id")]
-Data = Annotated[
-    str | None, typer.Option(help="a file, a folder with train/valid/test files, a hub id, builtin:stdlib")
+StudyFile = Annotated[
+    Path | None,
+    typer.Argument(help="Study file (YAML), for example study.yaml.", show_default=False),
 ]
-Arms = Annotated[list[str] | None, typer.Option("--arm", help="NAME=METHOD,key=value,... (repeatable)")]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Base model: tiny (bundled), a folder, or a hub id. Overrides the study file."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="Data: a file, a folder with train/valid/test files, a hub id, or builtin:tickets."
+    ),
+]
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm", metavar="NAME=METHOD,...", help="Additional arm, for example lora-r4=lora,rank=4. Repeatable."
+    ),
+]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="override a key of the study: train.epochs=1 (repeatable)")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Key of the study to override, for example train.epochs=1. Repeatable."
+    ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(parser=to_write, metavar="PATH", help="the study folder [default: runs/<name of the study>]"),
+    typer.Option(parser=to_write, metavar="PATH", help="Study folder [default: runs/NAME, by the name of the study]."),
 ]
-Budget = Annotated[str | None, typer.Option(help="a time such as 2h: caps and looks shrink for all arms alike to fit")]
-Folder = Annotated[Path, typer.Argument(help="a study folder, such as runs/quickstart")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="Time limit, for example 2h. Reduces learning-rate trials and seeds equally for all arms."
+    ),
+]
+Folder = Annotated[Path, typer.Argument(help="Study folder, for example runs/quickstart.")]
 
-Again = Annotated[
-    bool, typer.Option("--again", help="make finished runs again that were made with other inputs or libraries")
-]
+Again = Annotated[bool, typer.Option("--again", help="Repeat finished runs whose inputs or libraries have changed.")]
 AcceptStale = Annotated[
-    bool, typer.Option("--accept-stale", help="also take runs made with another base, other libraries or threads")
+    bool,
+    typer.Option("--accept-stale", help="Accept runs made with another base, other libraries or another thread count."),
 ]
 
-Probe = Annotated[bool, typer.Option(help="do a few steps of every arm to tell how long the study takes")]
+Probe = Annotated[bool, typer.Option(help="Time a few steps of every arm to estimate how long the study takes.")]
 Svg = Annotated[
     Path | None,
-    typer.Option(parser=to_write, metavar="PATH", help="also draw what fills the memory as a chart into this .svg"),
+    typer.Option(parser=to_write, metavar="PATH", help="Also save a chart of the memory breakdown as this .svg file."),
 ]
 Records = Annotated[
     Path | None,
-    typer.Option(parser=to_write, metavar="PATH", help="also write every run as a row of this .csv or .parquet file"),
+    typer.Option(parser=to_write, metavar="PATH", help="Also write one row per run to this .csv or .parquet file."),
 ]
 PeftResults = Annotated[
     list[Path] | None,
-    typer.Option(help="a result JSON of peft's method_comparison suite, to stand beside (repeatable)"),
+    typer.Option(metavar="PATH", help="Result JSON of peft's method_comparison suite to compare with. Repeatable."),
 ]
-NewStudyFile = Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="the study file to write")]
+NewStudyFile = Annotated[Path, typer.Option(parser=to_write, metavar="PATH", help="Study file to write.")]

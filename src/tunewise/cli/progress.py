@@ -1,4 +1,4 @@
-"""The progress of a study in the terminal: what runs, how far it is, loss, speed, time left."""
+"""Progress of a study in the terminal: current run, steps done, loss, speed, time left."""
 
 import os
 import time
@@ -9,6 +9,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from tunewise.records import events
@@ -16,22 +17,23 @@ from tunewise.records.events import Event
 from tunewise.spec import RunSpec
 
 ROLES = {
-    "base": "scoring the base",
+    "base": "scoring",
     "short": "short trial",
-    "tune": "searching the learning rate",
-    "confirm": "confirming",
+    "tune": "trial",
+    "confirm": "confirmation",
 }
+NAME_WIDTH = 16  # columns of an arm name in the bars, so that a line fits 80 columns
 
 
 class StudyProgress:
-    """A tracker that draws two bars: the study, and the run that is going on."""
+    """A tracker that draws two bars: the study and the current run."""
 
     def __init__(self, console: Console) -> None:
         self.bars = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("[bold]{task.description}", table_column=_one_line(NAME_WIDTH)),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", table_column=_one_line()),
             TimeElapsedColumn(),
             console=console,
             transient=not console.is_interactive,
@@ -58,16 +60,16 @@ class StudyProgress:
             self._show(event)
 
     def close(self) -> None:
-        """Take the bars away, or leave them as they are where somebody sees them."""
+        """Remove the bars, or leave them in place on a terminal."""
         with self._even_unread():
             self.bars.stop()
 
     @contextmanager
     def _even_unread(self) -> Iterator[None]:
-        """Where nobody reads any more (`| head`), the study goes on without a word."""
+        """If nobody reads the output any more (`| head`), continue the study silently."""
         try:
             yield
-        except (BrokenPipeError, SystemExit):  # rich makes the one of the other
+        except (BrokenPipeError, SystemExit):  # rich turns a BrokenPipeError into SystemExit
             self.console.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -81,22 +83,24 @@ class StudyProgress:
                 for finding in event.findings:
                     self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
             case events.Unplanned():
-                self._say(f"note: {event.message.rstrip('.')}. The study goes on without it.")
+                self._say(f"note: {event.message.rstrip('.')}. The study continues without it.")
             case events.Begin():
                 self._begin(event.spec, event.done, event.expected)
             case events.Step():
                 self._step(event)
             case events.Stopping():
-                self._say("stopping at the end of this step; Ctrl-C once more stops at once")
+                self._say("stopping after this step (Ctrl-C again: stop now)")
             case events.Stopped():
                 self._say(event.message)
             case events.Halved():
-                self._say(f"out of memory: once more with {event.max_tokens:,} tokens at a time")
+                self._say(f"out of memory: retrying with {event.max_tokens:,} tokens per micro-batch")
             case events.TimedOut():
-                self._say("run timed out: slower than machine.run_limit_seconds allows")
+                self._say("run timed out: it exceeded machine.run_limit_seconds")
             case events.Refused() | events.Crashed() | events.OutOfMemory():
-                self.console.print(Text.assemble(("run failed: ", "red"), event.message))  # no markup: it is not ours
-            case _:  # what a job made, which the driver tells in its own way
+                self.console.print(
+                    Text.assemble(("run failed: ", "red"), event.message)
+                )  # no markup: the text comes from outside
+            case _:  # results of jobs, which the driver reports itself
                 pass
 
     def _say(self, line: str) -> None:
@@ -106,12 +110,12 @@ class StudyProgress:
         if self.done_before is None:
             self.done_before = done
             if done:
-                self.console.print(f"continuing: {done} runs are done already")
+                self.console.print(f"resuming: {done} runs are already done")
         fresh = done - self.done_before
         left = (time.monotonic() - self.started) / fresh * (expected - done) if fresh else None
         detail = f"about {_duration(left)} left" if left is not None else ""
         self.bars.update(self.study, completed=done, total=expected, detail=detail)
-        rate = f", learning rate {spec.learning_rate:g}, seed {spec.seed}" if spec.learning_rate else ""
+        rate = f", rate {spec.learning_rate:.3g}, seed {spec.seed}" if spec.learning_rate else ""
         self.tokens = self.seconds = 0.0
         name = spec.arm if spec.role != "base" else "base"
         self.bars.reset(self.run, description=name, total=None, visible=True, detail=f"{ROLES[spec.role]}{rate}")
@@ -123,6 +127,10 @@ class StudyProgress:
         self.seconds += event.seconds
         detail = f"loss {event.loss:.3f}  {self.tokens / self.seconds:,.0f} tokens/s"
         self.bars.update(self.run, completed=event.step, total=event.num_steps, detail=detail)
+
+
+def _one_line(most: int | None = None) -> Column:
+    return Column(no_wrap=True, overflow="ellipsis", max_width=most)
 
 
 def _duration(seconds: float) -> str:

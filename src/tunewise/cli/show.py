@@ -1,4 +1,4 @@
-"""Reports in the terminal: one, its advice alone, or several side by side."""
+"""Reports in the terminal: one report, only its advice, or several studies compared."""
 
 import shlex
 import sys
@@ -18,7 +18,7 @@ def show_report(result: Any) -> None:
 
 
 def show_advice(results: list[Any]) -> None:
-    """Print the last section of each report alone."""
+    """Print only the last section of each report."""
     from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.terminal.text import print_advice
 
@@ -29,7 +29,7 @@ def show_advice(results: list[Any]) -> None:
 
 
 def placed_together(results: list[Any], peft_results: list[Path]) -> Any:
-    """Reports side by side, with results of peft's suite. Raises StudyError where they measured different things."""
+    """Table of several studies and of results of peft's suite. Raises StudyError if they measured different things."""
     from tunewise.desk.report.across import SideBySide, side_by_side
     from tunewise.desk.report.peft_results import peft_result
 
@@ -40,7 +40,7 @@ def placed_together(results: list[Any], peft_results: list[Path]) -> Any:
 
 
 def show_side_by_side(together: Any) -> None:
-    """Print what `placed_together` gave."""
+    """Print the table that `placed_together` returned."""
     from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.across import print_side_by_side
 
@@ -48,7 +48,7 @@ def show_side_by_side(together: Any) -> None:
 
 
 def show_unfinished(messages: Sequence[str]) -> None:
-    """Say which runs were lost, and how to try them again."""
+    """Print which runs were lost, and how to try them again."""
     lines = "\n".join(f"- {line}" for line in messages)
-    say(f"not everything that was asked for is done; these runs were lost:\n{lines}", error=True)
-    say(f"The same command tries them again: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)
+    say(f"The study is not complete. These runs failed:\n{lines}", error=True)
+    say(f"To try them again: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)

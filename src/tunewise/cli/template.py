@@ -1,4 +1,4 @@
-"""The commented study.yaml that `tunewise init` writes."""
+"""The commented study file that `tunewise init` writes."""
 
 import math
 import shlex
@@ -11,28 +11,28 @@ from tunewise.errors import SpecError
 from tunewise.storage.disk import write_output
 
 TEMPLATE = """\
-# A tunewise study: arms, data and settings. `{check}` shows what it would train on.
+# A tunewise study: its model, data, arms and protocol. `{check}` shows what it would train on.
 # Every key and its default: docs/reference/study.md. Unknown keys are errors.
 model: {model}          # tiny (bundled), a folder, or a hub id
 data:
 {data}
   # columns: {{prompt: question, completion: answer}}   # if your columns have other names
-  # limit: {{train: 1000}}                              # a quick look first
+  # limit: {{train: 1000}}                              # for a quick first try
   # max_length: 512                                   # tokens; longer examples are truncated and counted
 arms:
   full: {{method: full}}
-  lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha is 32 unless you say otherwise
+  lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha is 32 by default
   lora-r16-all: {{method: lora, rank: 16, targets: all-linear}}
-  # lora: {{method: lora, rank: auto, max_rank: 64}}      # smallest rank within the margin on the validation set
+  # lora: {{method: lora, rank: auto, max_rank: 64}}  # smallest rank within the margin on the validation set
 train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step
-tuning: {{rates: 3, cap: 7}}           # learning rates for each arm; more if the best is the lowest or highest
-looks: [5, 10]                       # seeds at which the verdict is read; 10 for arms that are inconclusive at 5
-# margin: 5% of gain                 # the quality loss you accept; or 0.02 (in the metric), or 1pp
+tuning: {{rates: 3, cap: 7}}           # learning rates tried per arm; more if the best is at an edge
+looks: [5, 10]                       # seeds at which the verdict is read; 10 for arms inconclusive at 5
+# margin: 5% of gain                 # quality loss that you accept; or 0.02 (in the metric), or 1pp
 """
 
 
 def write_template(model: str, data: str, path: Path) -> None:
-    """Write a commented study file. Raises SpecError where one is there already, or may not be written."""
+    """Write a commented study file. Raises SpecError if it exists already or cannot be written."""
     if path.exists() or path.is_symlink():
         raise SpecError(f"{path} exists already. Choose another name with --to.")
     sources = "\n".join(f"  {split}: {_as_yaml(source)}" for split, source in data_sources(data).items())
@@ -42,5 +42,5 @@ def write_template(model: str, data: str, path: Path) -> None:
 
 
 def _as_yaml(text: str) -> str:
-    """The text as YAML writes it on one line, in quotation marks where they are needed."""
+    """The text as one line of YAML, in quotation marks if necessary."""
     return yaml.safe_dump(text, width=math.inf, allow_unicode=True).splitlines()[0]

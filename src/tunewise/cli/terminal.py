@@ -1,4 +1,4 @@
-"""The terminal as the product writes to it: text from outside is shown, never obeyed."""
+"""The terminal, protected from text that comes from outside: it is shown, never interpreted."""
 
 import os
 import re
@@ -10,18 +10,18 @@ from rich.segment import Segment
 
 from tunewise.text.safe import pictured
 
-USUAL_SIZE = re.compile("[1-9][0-9]{0,3}")  # columns or lines; anything else tells nothing of a terminal
+USUAL_SIZE = re.compile("[1-9][0-9]{0,3}")  # columns or lines; other values say nothing about a terminal
 
 
 class Terminal(Console):
-    """A console whose text has no control characters but its own: ESC from a data set is drawn as one character."""
+    """A console that draws control characters in text, such as ESC from a data set, as visible characters."""
 
     def __init__(self, **options: Any) -> None:
-        """Takes rich's options. COLUMNS=0 and the like do not count: the terminal is asked, else it has 80 columns."""
+        """Take rich's options. Values such as COLUMNS=0 are ignored; without a terminal the width is 80 columns."""
         super().__init__(**{"_environ": _usual(os.environ), **options})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of `renderable`; those that steer the terminal come from rich alone."""
+        """Segments of `renderable`. Only rich itself contributes control segments."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(pictured(segment.text), segment.style)
 

@@ -1,4 +1,4 @@
-"""From command-line words to a study."""
+"""Turn command-line arguments into a study."""
 
 import re
 from collections.abc import Sequence
@@ -16,20 +16,22 @@ from tunewise.text.suggest import listed
 def study_from_options(
     file: Path | None, model: str | None, data: str | None, arms: Sequence[str], sets: Sequence[str]
 ) -> StudySpec:
-    """The study that `tunewise compare` was asked for. Raises SpecError.
+    """Study that `tunewise compare` was asked for. Raises SpecError.
 
-    A study file, in which --model and --data replace what it says, or --model and --data alone.
+    Either a study file, in which --model and --data override its keys, or --model and --data without a file.
     """
     overrides: dict[str, Any] = {f"arms.{name}": method for name, method in map(parse_arm, arms)}
-    overrides |= parse_options(sets)  # last, so that they may change the arms
+    overrides |= parse_options(sets)  # last, so that --set can change the arms
     if file is not None:
-        # relative to where the command is given, not to the file; a split that --data lacks is not the file's
+        # relative to the current folder, not to the file; if --data lacks a split, the file's split is not used
         sources = data_sources(data) if data else {}
         overrides |= {"model": absolute_model(model)} if model else {}
         overrides |= {f"data.{split}": sources.get(split) for split in ("train", "valid", "test")} if data else {}
         return read_study(file, overrides)
     if not model or not data:
-        raise SpecError("what should be compared? Give a study file, or --model and --data. `tunewise init` helps.")
+        raise SpecError(
+            "nothing to compare. Give a study file, or --model and --data. `tunewise init` writes a study file."
+        )
     content: dict[str, Any] = {"name": study_name(model, data), "model": model, "data": data_sources(data)}
     content["arms"] = {} if arms else {name: dict(method) for name, method in DEFAULT_ARMS.items()}
     for key, value in overrides.items():
@@ -44,18 +46,18 @@ DEFAULT_ARMS: dict[str, dict[str, Any]] = {
 
 
 def parse_options(sets: Sequence[str]) -> dict[str, Any]:
-    """['train.epochs=1'] -> {'train.epochs': 1}; values are YAML. Raises SpecError."""
+    """Turn ['train.epochs=1'] into {'train.epochs': 1}. Values are YAML. Raises SpecError."""
     overrides = {}
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise SpecError(f"--set takes key=value, such as train.epochs=1, but got '{text}'.")
+            raise SpecError(f"--set needs key=value, for example train.epochs=1, but got '{text}'.")
         overrides[key.strip()] = _yaml_value(value)
     return overrides
 
 
 def parse_arm(text: str) -> tuple[str, dict[str, Any]]:
-    """'lora-r4=lora,rank=4,targets=qkv' -> ('lora-r4', {'method': 'lora', 'rank': 4, 'targets': 'qkv'}).
+    """Turn 'lora-r4=lora,rank=4,targets=qkv' into ('lora-r4', {'method': 'lora', 'rank': 4, 'targets': 'qkv'}).
 
     Commas inside brackets belong to the value: `targets=[q_proj,v_proj]`. Raises SpecError.
     """
@@ -63,8 +65,8 @@ def parse_arm(text: str) -> tuple[str, dict[str, Any]]:
     method, *options = _split_outside_brackets(rest)
     if not re.fullmatch(ARM_NAME, name) or not method or "=" in method or any("=" not in o for o in options):
         raise SpecError(
-            "--arm takes NAME=METHOD,key=value,..., such as lora-r4=lora,rank=4, the name made of letters, digits, "
-            f"'_' and '-', but got '{text}'."
+            "--arm needs NAME=METHOD,key=value,..., for example lora-r4=lora,rank=4, but got "
+            f"'{text}'. A name may contain letters, digits, '_' and '-'."
         )
     return name, {"method": method, **parse_options(options)}
 
@@ -81,7 +83,7 @@ def _split_outside_brackets(text: str) -> list[str]:
 
 
 def data_sources(data: str) -> dict[str, str]:
-    """The train, valid and test sources that --data means: a folder's files of these names, or one source."""
+    """Train, valid and test sources that --data means: a folder's files of these names, or one source."""
     folder = Path(data)
     if not folder.is_dir():
         return {"train": str(folder.resolve()) if folder.is_file() else data}
@@ -93,19 +95,19 @@ def data_sources(data: str) -> dict[str, str]:
         raise SpecError(f"--data {data}: {error}") from error
     if "train" not in found:
         names = listed(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise SpecError(f"--data {data}: the folder has no file named train.* (it holds {names}).")
+        raise SpecError(f"--data {data}: the folder has no file named train.* (it contains {names}).")
     there = folder.resolve()
     alone = {split for split, files in found.items() if is_single_file(folder, files)}
     return {split: str(there / files[0].name if split in alone else there) for split, files in found.items()}
 
 
 def absolute_model(model: str) -> str:
-    """The folder that `model` names from here, else the name itself: bundled, or of the hub."""
+    """Absolute path of the folder that `model` names, else the name itself: bundled, or of the hub."""
     return model if model == "tiny" else absolute_path(Path(model)) or model
 
 
 def study_name(model: str, data: str) -> str:
-    """A folder name from what is compared: 'trec6-minilm'. A file named train is known by its folder."""
+    """Study name from its data and model, such as 'trec6-minilm'. A file named train takes its folder's name."""
     source = Path(data).resolve().parent if Path(data).name.startswith("train.") else Path(data)
     return "-".join(as_name(Path(part).name.split(".")[0]) for part in (source, model))[:64]
 
@@ -115,7 +117,7 @@ def _yaml_value(text: str) -> Any:
         value = load_yaml(text)
     except YamlError as error:
         raise SpecError(f"'{text[:80]}' is not a YAML value: {error}.") from error
-    # YAML 1.1 reads 1e-4 as text; everybody who writes it means a number
+    # YAML 1.1 reads 1e-4 as text, but users mean a number
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return value

@@ -1,4 +1,4 @@
-"""What the adapter commands do that need the base: merging, and the certificate that all forms agree."""
+"""Adapter commands that need the base: merge, and verify that all forms agree."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +21,14 @@ def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to
     stored: Stored | None = None,
     data: DataSpec | None = None,
 ) -> Merging:
-    """The adapter merged into `out`: in fp32, cast once; every form scored on the rows of `data.train`.
+    """Merge the adapter in fp32, cast once, write it to `out`; score every form on the rows of `data.train`.
 
-    `base`: None: the one that the adapter names. `onto`: 'whole' or as `trained_on` (None). `stored`: None: as the base
-    is. Raises SpecError for `onto`, ModelError for what cannot be merged, DataError for rows that are not for it.
+    `base` None: the one that the adapter names. `onto`: 'whole', or None for the same as `trained_on`. `stored` None:
+    the dtype of the base. Raises SpecError for `onto`, ModelError for adapters that cannot be merged, DataError for
+    unsuitable rows.
     """
     if onto not in (None, "whole", trained_on):
-        raise SpecError(f"--onto must be whole or as it was trained, which is {trained_on}, but got {onto}.")
+        raise SpecError(f"--onto must be whole or the same as --trained-on, which is {trained_on}, but got {onto}.")
     require_new(out)
     require_scratch()
     from tunewise.lab.adapters.load import AdapterFolder
@@ -43,8 +44,11 @@ def merge(  # noqa: PLR0913 - what to merge, onto what, how to store it, what to
 def verify(
     adapter: Path, base: str | None = None, data: DataSpec | None = None, logits: float = 1e-3, metric: float = 0.01
 ) -> Certificate:
-    """Whether the adapter computes the same read back, merged in fp32 (logits within `logits`) and in bf16 (NLL and
-    accuracy within `metric`), and is read and stopped as in training. Raises ModelError, DataError as `merge`."""
+    """Certificate that the adapter works the same after reloading and merging.
+
+    Merged in fp32, logits agree within `logits`; in bf16, NLL and accuracy within `metric`. Texts are also read and
+    stopped as in training. Raises ModelError and DataError as `merge` does.
+    """
     require_scratch()
     from tunewise.lab.adapters.load import AdapterFolder
     from tunewise.lab.adapters.rows import rows_of
@@ -56,7 +60,7 @@ def verify(
 
 
 def data_spec(source: Path | None, settings: Mapping[str, Any]) -> DataSpec | None:
-    """The rows that `--data` and `--set data.x=y` mean; None: no data is given. Raises SpecError."""
+    """Rows that `--data` and `--set data.x=y` mean; None if no data is given. Raises SpecError."""
     if source is None:
         return None
     content: dict[str, Any] = {"name": "adapter", "data": {"train": str(source)}, "arms": {"full": {"method": "full"}}}

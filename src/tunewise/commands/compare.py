@@ -1,4 +1,4 @@
-"""The driver: ask the desk what to run next, hand it to the lab, store the records, write the report."""
+"""The driver: ask the desk what to run next, let the lab run it, store the records, write the report."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,12 +32,12 @@ from tunewise.storage.lock import exclusive
 def compare(
     study: StudySpec, out: Path | str | None = None, listener: Listener = unheard, *, again: bool = False
 ) -> StudyResult:
-    """Run what is missing of `study`, write its report, return both.
+    """Run what is missing of `study`, write its report, and return both.
 
-    `out` is the study folder (default `runs/<name>`). The same call continues where an earlier one stopped. `again`:
-    finished runs that were made with other inputs, libraries or threads are made again; without it that is an error.
-    `listener` hears of every step. Raises UserError before anything is trained where the study cannot run, and
-    KeyboardInterrupt after a Ctrl-C or SIGTERM, once the run that was going on is saved.
+    `out` is the study folder (default `runs/<name>`). The same call resumes an interrupted study. `again`: repeat
+    finished runs that were made with other inputs, libraries or threads; without it they are an error. `listener`
+    receives every event. Raises UserError before training if the study cannot run, and KeyboardInterrupt after a Ctrl-C
+    or SIGTERM, once the current run is saved.
     """
     check_asked(study)
     ledger = begin(study, out)
@@ -47,32 +47,32 @@ def compare(
         with LocalExecutor((lock,)) as executor:
             work = Work(Attempts(executor, ledger, study.machine, listener), inputs)
             finished = run_missing(study, work, again)
-        tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before it came to that
+        tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before doing this
         deliver(ledger, finished.study, finished.records)
         return written(ledger, unfinished(finished))
 
 
 class Work(NamedTuple):
-    """What the runs of a study are made with."""
+    """How the runs of a study are made."""
 
     attempts: Attempts
     inputs: InputFiles
 
     def run(self, spec: RunSpec, data_key: str) -> RunRecord:
-        """The record of a run, which read what the study began with. Raises StudyError where that changed."""
+        """Record of a run that read the study's original inputs. Raises StudyError if they changed."""
         self.inputs.require_same()
         ledger = self.attempts.ledger
         record = self.attempts.run(spec, ledger.data_folder(data_key))
         try:
             self.inputs.require_same("runs")
         except StudyError:
-            ledger.forget(spec.run_id)  # which of the two it read is not known
+            ledger.forget(spec.run_id)  # which of the two files it read is not known
             raise
         return record
 
 
 def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
-    """The state of the study once every run that it asks for is there."""
+    """State of the study once every run that it asks for exists."""
     executor, ledger, listener = work.attempts.executor, work.attempts.ledger, work.attempts.listener
     listener(events.Preparing())
     data = load_data(ledger, ask.prepare(executor, study, ledger.folder / "data"))
@@ -81,7 +81,7 @@ def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
     check_asked(declared)
     ledger.require_space(disk_needed(declared, data))
     listener(events.Findings(findings=tuple(_as_told(finding) for finding in check_before(declared, data))))
-    # what an earlier command lost gets another chance: its cause may be gone
+    # lost runs are tried again: the cause may be gone
     stored = [r for r in ledger.records() if r.status not in LOST]
     require_declarations(ledger, stored)
     if not again:
@@ -111,7 +111,7 @@ def _as_told(finding: Finding) -> events.Remark:
 
 
 def unfinished(state: StudyState) -> tuple[str, ...]:
-    """A line for every run that the study asked for and that gave no result."""
+    """One line for every requested run that gave no result."""
     return tuple(
         f"{record.spec.arm}, seed {record.spec.seed}: {record.status}" + (f" ({record.message})" * bool(record.message))
         for record in state.records
@@ -120,14 +120,14 @@ def unfinished(state: StudyState) -> tuple[str, ...]:
 
 
 def declare(ledger: Ledger, state: StudyState, records: Iterable[RunRecord]) -> None:
-    """Store what the study declares, unless an arm was scored on test already: then what stands is what counts."""
+    """Store the study's declaration, unless an arm was already scored on test: then the earlier declaration counts."""
     is_scored = any(r.spec.role == "confirm" and r.status not in LOST for r in records)
     if ledger.declared() is None or not is_scored:
         ledger.declare(declarations(state.study, state.data))
 
 
 def next_runs(state: StudyState) -> list[RunSpec]:
-    """The runs that come next, those of the second look once the verdicts of the first are known."""
+    """The next runs; those of the second look only once the verdicts of the first are known."""
     runs = schedule.next_runs(state.study, state.data, state.records, ())
     if runs or len(state.study.looks) == 1:
         return runs
@@ -135,7 +135,7 @@ def next_runs(state: StudyState) -> list[RunSpec]:
 
 
 def begins(spec: RunSpec, state: StudyState, records: Sequence[RunRecord], waiting: int) -> events.Begin:
-    """A run starts: how many are done, about how many there will be if no search is extended and no arm goes on."""
+    """Start of a run: number of runs done, and expected if no search is extended and no arm needs the second look."""
     study, first = state.study, len(state.first_searches)
     trained = study.trained_arms
     trials = sum(sum(trials_of(study, arm, "least")) for arm in trained.values())

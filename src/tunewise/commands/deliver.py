@@ -1,4 +1,4 @@
-"""Hand over the tuned models of a study."""
+"""Delivery of the tuned models of a study."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from tunewise.storage.ledger import Ledger
 
 
 def disk_needed(study: ResolvedStudy, data: DataSummary) -> int:
-    """Bytes of tuned weights that lie on disk at once, at most, and as much again for one being written."""
+    """Most bytes of tuned weights on disk at once, plus as much again for one being written."""
     sizes = [
         4 * (tuned.trainable_parameters if study.arms[name].method not in ("full", "head") else tuned.total_parameters)
         for name, tuned in data.arms.items()
@@ -25,14 +25,14 @@ def disk_needed(study: ResolvedStudy, data: DataSummary) -> int:
 
 
 def undelivered(ledger: Ledger, state: StudyState) -> list[RunSpec]:
-    """The runs whose weights should be delivered and are gone or damaged: they are made again."""
+    """Runs whose weights should be delivered but are gone or damaged: they are made again."""
     if state.study.keep == "none":
         return []
     best = {arm: _best(runs) for arm, runs in _deliverable_runs(state.study, state.records).items()}
     return [
         record.spec
         for arm, record in best.items()
-        # an accepted stale run cannot be made again as it was
+        # an accepted stale run cannot be reproduced
         if not ledger.has_weights(arm, record) and not changed_since(record.spec, state.data)
     ]
 
@@ -49,7 +49,7 @@ def tidy(ledger: Ledger, study: ResolvedStudy, records: Sequence[RunRecord]) -> 
 
 
 def deliver(ledger: Ledger, study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
-    """Put the confirmed run with the best valid score of every arm into best/<arm>, with its model card."""
+    """Put each arm's confirmed run with the best validation score into best/<arm>, with its model card."""
     if study.keep == "none":
         return
     for arm, runs in _deliverable_runs(study, records).items():

@@ -1,18 +1,18 @@
-"""Let the base and the tuned models of a study answer side by side."""
+"""Answers of the base and the tuned models of a study to one prompt."""
 
 from pathlib import Path
 
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.storage.ledger import Ledger
 
-TRIES = 3  # to read the deliverables while another command replaces them
+TRIES = 3  # attempts to read the deliverables while another command replaces them
 
 
 def answers(folder: Path | str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False) -> dict[str, str]:
-    """What the base and every deliverable of a study answer to `prompt` (classification: the label).
+    """Answers of the base and every deliverable of a study to `prompt` (classification: the label).
 
-    Where another command replaces a deliverable meanwhile, all is read again. Raises UserError, also for a study that
-    runs code of its model and is not trusted by `trust_remote_code`: the folder may be somebody else's.
+    If another command replaces a deliverable meanwhile, everything is read again. Raises UserError, also for a study
+    that runs code of its model without `trust_remote_code`: the folder may be somebody else's.
     """
     ledger = Ledger.open(Path(folder))
     if ledger.study().trust_remote_code and not trust_remote_code:
@@ -24,25 +24,31 @@ def answers(folder: Path | str, prompt: str, max_new_tokens: int, *, trust_remot
         before, failure = ledger.deliverables(), None
         try:
             found = _answers(ledger, prompt, max_new_tokens)
-        except (TunewiseError, OSError, ValueError) as error:  # of half a folder, libraries say all kinds of things
+        except (TunewiseError, OSError, ValueError) as error:  # raised by libraries for an incomplete folder
             failure = error
         if ledger.deliverables() != before:
             continue
         if failure is not None:
             raise failure
         return found
-    raise StudyError(f"the tuned models in {folder} are being replaced. Wait for the command that does it, and retry.")
+    raise StudyError(
+        f"the tuned models in {folder} are being replaced. Wait for the other command to finish, then retry."
+    )
 
 
 def _answers(ledger: Ledger, prompt: str, max_new_tokens: int) -> dict[str, str]:
-    from tunewise.lab.evaluate.answer import answer  # torch, which only this function needs in this process
+    from tunewise.lab.evaluate.answer import answer  # imports torch, which only this function needs here
 
     study, data = ledger.study(), ledger.data_summary()
     folders = {arm: ledger.best_folder(arm) for arm in study.arms if ledger.best_folder(arm).is_dir()}
     records = ledger.records() if folders else []
     for arm, place in folders.items():
         if ledger.writer(arm, records) is None:
-            raise StudyError(f"{place} is not what its run wrote. Give `tunewise compare` again: it is made anew.")
+            raise StudyError(
+                f"{place} was changed after its run wrote it. Run `tunewise compare` again to make it anew."
+            )
     if not folders:
-        raise StudyError(f"{ledger.folder} holds no tuned models. `tunewise compare` makes them (with `keep: best`).")
+        raise StudyError(
+            f"{ledger.folder} contains no tuned models. `tunewise compare` makes them (with `keep: best`)."
+        )
     return answer(study, data, folders, prompt, max_new_tokens)

@@ -1,4 +1,4 @@
-"""Check and plan a study: what it would train on and what that needs."""
+"""Check and plan a study: what it would train on, and what that needs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +25,10 @@ from tunewise.storage.scratch import scratch_folder
 def check(
     study: StudySpec, out: Path | str | None = None, listener: Listener = unheard, *, probe: bool = True
 ) -> Checked:
-    """The resolved study, what became of its data, and what it will need, before anything is trained.
+    """The resolved study, the summary of its data, and what it will need, before training.
 
-    `listener` hears what is known before the study is planned. `probe`: with seconds, from steps that are really done.
-    Raises UserError like `compare`, which does not plan again what was planned here.
+    `listener` receives what is known before planning. `probe`: estimate seconds from measured steps. Raises UserError
+    as `compare` does, which reuses this plan.
     """
     check_asked(study)
     ledger = begin(study, out)
@@ -50,7 +50,7 @@ def check(
 
 
 def _would_be_lost(ledger: Ledger, study: ResolvedStudy, data: DataSummary) -> tuple[str, ...]:
-    """What `compare` would refuse in this folder, in a sentence."""
+    """Why `compare` would refuse this folder, in a sentence."""
     try:
         stored = [r for r in ledger.records() if r.status not in LOST]
         require_declarations(ledger, stored)
@@ -67,10 +67,10 @@ def plan(
     probe: bool = True,
     tell: Callable[[str], None] = lambda message: None,
 ) -> StudyPlan:
-    """What every arm of `study` will need, without its weights and before anything is trained. Raises UserError.
+    """Needs of every arm of `study`, without its weights and before training. Raises UserError.
 
-    `request`: for another machine than this one. `probe`: with seconds, from steps that are really done; here only.
-    `tell` is given a sentence for every arm whose speed could not be measured.
+    `request`: for another machine than this one. `probe`: estimate seconds from measured steps, only for this machine.
+    `tell` receives a sentence for every arm whose speed could not be measured.
     """
     with scratch_folder() as scratch, LocalExecutor() as executor:
         found = ask.plan(executor, study, scratch, request or PlanRequest())

@@ -1,4 +1,4 @@
-"""The plan of a study beside its prepared data: made once, timed on a few arms, and never in the way of the runs."""
+"""Plan of a study, stored with its prepared data: made once, timed on a few arms, and never an obstacle to the runs."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 
-MOST_PROBED = 6  # arms that are really tried; each takes seconds, and the speed of others follows from theirs
+MOST_PROBED = 6  # arms that are timed; each takes seconds, and the speed of the others is derived
 
 
 def planned(
@@ -28,9 +28,9 @@ def planned(
     *,
     probe: bool = True,
 ) -> StudyPlan | None:
-    """The plan of a resolved study whose data is prepared; None: it cannot be made, and the study goes on without it.
+    """Plan of a resolved study whose data is prepared; None if it cannot be made, and the study continues without it.
 
-    `listener` hears what is missing and why. A plan is kept, and not made again, where nothing of it is missing.
+    `listener` receives what is missing and why. A complete plan is stored and reused.
     """
     with suppress(StudyError):  # a damaged one is made again
         if found := ledger.plan(data.key, study):
@@ -61,7 +61,7 @@ def timed(
 ) -> StudyPlan:
     """The plan, made in `folder`, with the time that its arms and the whole study take on this machine.
 
-    `tell` is given a sentence for every arm whose speed could not be measured.
+    `tell` receives a sentence for every arm whose speed could not be measured.
     """
     shapes = {name: _shape(arm) for name, arm in found.arms.items() if arm.step}
     speeds: dict[str, Speed] = {}
@@ -82,13 +82,13 @@ def timed(
 
 
 def _shape(arm: ArmPlan) -> str:
-    """The same for arms whose steps are alike: they differ in scale, initialisation or rates alone."""
+    """A text that is equal for arms with the same steps: they differ only in scale, initialization or rates."""
     tuned = arm.tuned.replace(scale=None, parameter_groups=())
     return arm.replace(tuned=tuned, speed=None, note=None).model_dump_json()
 
 
 def _chosen(found: StudyPlan, shapes: dict[str, str]) -> list[str]:
-    """One arm of each shape; of many shapes some, spread evenly from the least work in a step to the most."""
+    """One arm of each shape; of many shapes a few, spread evenly from the least work per step to the most."""
     first = {shape: name for name, shape in reversed(shapes.items())}
     names = sorted(first.values(), key=lambda name: found.arms[name].flops_per_token or 0)
     if len(names) <= MOST_PROBED:
@@ -97,7 +97,7 @@ def _chosen(found: StudyPlan, shapes: dict[str, str]) -> list[str]:
 
 
 def _scaled(arm: ArmPlan, found: StudyPlan, measured: dict[str, Speed]) -> Speed | None:
-    """The speed of the measured arm that does the most similar work, in proportion to it; None: none was measured."""
+    """Speed of the measured arm with the most similar work, scaled to this arm's work; None if none was measured."""
 
     def work(of: ArmPlan) -> float:
         return float(of.flops_per_token or 1)

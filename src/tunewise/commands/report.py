@@ -14,11 +14,11 @@ from tunewise.storage.lock import reporting
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A finished study: its report as typed objects, and where everything lies."""
+    """A finished study: its report as typed objects, and its folder."""
 
     folder: Path
     report: Report
-    unfinished: tuple[str, ...] = ()  # a line for every run that was asked for and lost; (): all was done
+    unfinished: tuple[str, ...] = ()  # a line for every requested run that was lost; (): none was
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per arm, ready for `pandas.DataFrame`."""
@@ -32,29 +32,29 @@ class StudyResult:
 
 
 def written(ledger: Ledger, missing: tuple[str, ...] = ()) -> StudyResult:
-    """The study with its report, which is written, and what is `missing` of it. Raises StudyError."""
+    """The study with its report, which is written; `missing` lists lost runs. Raises StudyError."""
     with reporting(ledger.folder):
         return StudyResult(ledger.folder, write_report(ledger), missing)
 
 
 def report(folder: Path | str) -> StudyResult:
-    """The report of a study folder, built again from its records; trains nothing. Raises StudyError."""
+    """Report of a study folder, rebuilt from its records without training. Raises StudyError."""
     return written(Ledger.open(Path(folder)))
 
 
 def write_report(ledger: Ledger) -> Report:
-    """The report of a study folder, after it was written there: report.json, report.html and figures/."""
+    """Report of a study folder, also written there: report.json, report.html and figures/."""
     from tunewise.desk.report.pages import (
-        html,  # with the charts' libraries: half a second, which reading does not need
+        html,  # loads the charts' libraries: half a second, which reading does not need
     )
 
     return html.write_report(ledger)
 
 
 def read_reports(folders: Sequence[Path | str], records: Path | None = None) -> list[StudyResult]:
-    """The reports of study folders, from their records; nothing is written. Raises StudyError.
+    """Reports of study folders from their records; nothing is written.
 
-    Also where `records`, to which their runs are to be exported, cannot be written.
+    Raises StudyError, also if the runs cannot be exported to `records`.
     """
     if records:
         check_path(records)
@@ -71,5 +71,5 @@ def write_files(result: StudyResult) -> None:
 
 
 def export(folders: Sequence[Path | str], path: Path | str) -> int:
-    """The number of runs that were written to `path` (.csv or .parquet), a row each. Raises StudyError."""
+    """Write all runs to `path` (.csv or .parquet), one row each, and return their number. Raises StudyError."""
     return export_records({str(folder): Ledger.open(Path(folder)) for folder in folders}, Path(path))

@@ -1,1 +1,1 @@
-"""How runs are executed: each in a process of its own."""
+"""Execution of runs, each in a process of its own."""

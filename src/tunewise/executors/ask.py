@@ -13,7 +13,7 @@ Answer = TypeVar("Answer", events.Prepared, events.Planned, events.Probed)
 
 
 def prepare(executor: Executor, study: StudySpec, root: Path) -> str:
-    """The key of the prepared data below `root`. Raises UserError for whatever is wrong with the study."""
+    """Key of the prepared data below `root`. Raises UserError for anything wrong with the study."""
     return _answer(executor, PrepareJob(study=study, root=root), events.Prepared, "preparing the data").key
 
 
@@ -23,13 +23,13 @@ def plan(executor: Executor, study: StudySpec, folder: Path, request: PlanReques
 
 
 def probe(executor: Executor, study: StudySpec, folder: Path, arm: str, plan: ArmPlan) -> Speed:
-    """The speed of an arm, planned in `folder`. Raises TunewiseError where it cannot be measured."""
+    """Speed of an arm that was planned in `folder`. Raises TunewiseError if it cannot be measured."""
     job = ProbeJob(study=study, root=folder, arm=arm, plan=plan)
     return _answer(executor, job, events.Probed, "measuring the speed").speed
 
 
 def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Answer:
-    """The answer of that kind. What a job says is read to its end, also where it fails: the rest is another's."""
+    """The answer of that kind. Events are read to the end even after a failure, or the next job would get them."""
     answer: Answer | None = None
     failure: TunewiseError | None = None
     for event in executor.submit([job]):
@@ -37,7 +37,7 @@ def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Ans
             case events.Refused():
                 failure = USER_ERRORS[event.kind](event.message)
             case events.Crashed() | events.OutOfMemory():
-                failure = TunewiseError(f"{doing} failed: {event.message} (all of it: {event.log})")
+                failure = TunewiseError(f"{doing} failed: {event.message} (full log: {event.log})")
             case kind():
                 answer = event
             case _:
@@ -45,5 +45,5 @@ def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Ans
     if failure:
         raise failure
     if answer is None:
-        raise TunewiseError(f"{doing} ended without a result: the process was killed, likely for memory.")
+        raise TunewiseError(f"{doing} ended without a result: the process was killed, probably because memory ran out.")
     return answer

@@ -1,4 +1,4 @@
-"""How often a run is tried, with how much at a time, and what it is called when it leaves no record."""
+"""Attempts at a run: how many, with how many tokens at once, and the status of a run without a record."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ from tunewise.records.events import Event, Listener, of_run, unheard
 from tunewise.spec import MachineSpec, RunSpec
 from tunewise.storage.ledger import Ledger
 
-KILLED = -9  # the exit status by which Linux ends the process that takes the last of its memory
-SMALLEST_SHARE = 8  # of train.micro_batch_tokens a run is tried with, where the system killed it for memory: an eighth
+KILLED = -9  # exit status of a process that Linux ends because memory ran out
+SMALLEST_SHARE = 8  # after memory kills a run is tried with at least 1/8 of train.micro_batch_tokens
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """What runs are made with: where, by whom, within which limits, and who hears of it."""
+    """How runs are attempted: executor, folder, limits and listener."""
 
     executor: Executor
     ledger: Ledger
@@ -24,10 +24,10 @@ class Attempts:
     listener: Listener = unheard
 
     def run(self, spec: RunSpec, data_folder: Path) -> RunRecord:
-        """The record of the run, which is stored. A run that crashed is `failed`, never an exception; one that the
-        machine had no memory for, twice, is `out-of-memory`, one slower than its limit `timed-out`.
+        """Stored record of the run. A run that crashed is `failed`, never an exception.
 
-        Raises KeyboardInterrupt where the run was asked to stop; what it saved lies in its folder.
+        A run for which memory ran out twice is `out-of-memory`; one slower than its limit is `timed-out`. Raises
+        KeyboardInterrupt if the run was asked to stop; its folder holds what it saved.
         """
         before = self.ledger.record(spec.run_id)
         attempts, max_tokens = before.attempts + 1 if before else 1, spec.train.tokens_at_once
@@ -39,7 +39,7 @@ class Attempts:
         record = self.ledger.record(spec.run_id)
         if record is None:
             if end.is_wordless:
-                raise TunewiseError(f"run {spec.run_id} ended without a result and without a reason. {AGAIN}")
+                raise TunewiseError(f"run {spec.run_id} ended without a result or a reason. {AGAIN}")
             lost = RunRecord(
                 run_id=spec.run_id, spec=spec, status=end.status(attempts), message=end.message, attempts=attempts
             )
@@ -49,7 +49,7 @@ class Attempts:
         return record
 
     def _attempt(self, spec: RunSpec, data_folder: Path, max_tokens: int) -> "_End":
-        """How one process with the run ended; what it begins or continues lies in the run's folder."""
+        """How one process with the run ended. The run's folder holds what it begins or resumes with."""
         job = RunJob(
             folder=self.ledger.begin(spec),
             data=data_folder,
@@ -67,7 +67,7 @@ class Attempts:
 
 
 def memory_kills() -> int | None:
-    """How many processes the system has killed for want of memory since it started; None where it does not say."""
+    """Number of processes that the system has killed for memory since it started; None if it does not say."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -77,11 +77,11 @@ def memory_kills() -> int | None:
 
 @dataclass
 class _End:
-    """How a run ended, from what its process said last."""
+    """How a run ended, from the last events of its process."""
 
-    kills_before: int | None  # by the system for want of memory, before the run began
-    message: str = "the process ended without a word"
-    is_wordless: bool = False  # it ended as if all were done
+    kills_before: int | None  # number of processes killed for memory before the run began
+    message: str = "the process ended without a message"
+    is_wordless: bool = False  # it ended with the exit status of success
     is_short_of_memory: bool = False
     is_killed_for_memory: bool = False
     is_timed_out: bool = False
@@ -103,12 +103,14 @@ class _End:
             case events.End(code=code) if code == KILLED:
                 now = memory_kills()
                 self.is_killed_for_memory = now is None or self.kills_before is None or now > self.kills_before
-                self.message = "the process was killed" + (", likely for memory" if self.is_killed_for_memory else "")
+                self.message = "the process was killed" + (
+                    ", probably because memory ran out" if self.is_killed_for_memory else ""
+                )
             case _:
                 pass
 
     def status(self, attempts: int) -> Status:
-        """What a run that left no record is."""
+        """Status of a run that left no record."""
         if self.is_timed_out:
             return "timed-out"
         if self.is_killed_for_memory or (self.is_short_of_memory and attempts >= MAX_ATTEMPTS):

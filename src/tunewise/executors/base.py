@@ -1,4 +1,4 @@
-"""Jobs, and what executes them: one method, which takes jobs and gives the events that they report."""
+"""Jobs, and the interface of an executor: one method that takes jobs and yields their events."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ class PlanJob(Frozen):
 
 
 class ProbeJob(Frozen):
-    """Measure the speed of an arm, planned in `root`; reports Probed."""
+    """Measure the speed of an arm that was planned in `root`; reports Probed."""
 
     job: Literal["probe"] = "probe"
     study: StudySpec
@@ -40,18 +40,18 @@ class ProbeJob(Frozen):
 
 
 class RunJob(Frozen):
-    """Make or continue the run in `folder`, which holds its spec; reports every Step, and Done or Stopped."""
+    """Make or resume the run in `folder`, which holds its spec; reports every Step, and Done or Stopped."""
 
     job: Literal["run"] = "run"
     folder: Path
-    data: Path  # the folder of the prepared data
+    data: Path  # folder of the prepared data
     checkpoint_seconds: float
     limit_seconds: float | None
-    max_tokens: int  # of a batch in memory at once
+    max_tokens: int  # tokens per micro-batch
 
     @property
     def root(self) -> Path:
-        """Where its log is written."""
+        """Folder of its log."""
         return self.folder
 
 
@@ -59,20 +59,20 @@ Job = Annotated[PrepareJob | PlanJob | ProbeJob | RunJob, Field(discriminator="j
 
 
 class Executor(Protocol):
-    """Executes jobs, inside `with`. What a job was tried for and what becomes of it is not the executor's concern.
+    """Executes jobs inside `with`. The executor does not know why a job is tried, nor what follows from its result.
 
     tests/conformance/test_executors.py holds the laws that every executor keeps.
     """
 
     def submit(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """What the jobs report, job after job in their order, each to its `end`.
+        """Events of the jobs, one job after another, each up to its `End`.
 
-        A job that fails reports so and ends; only what the executor itself cannot do raises a TunewiseError. After a
-        `stop`, raises KeyboardInterrupt once the run that was going on has ended; no later job starts.
+        A failing job reports its failure and ends; a TunewiseError is raised only if the executor itself fails. After a
+        `stop`, raises KeyboardInterrupt once the current run has ended; no later job starts.
         """
 
     def stop(self) -> bool:
-        """Ask the run that is going on to save and stop; False where none is, or it was asked before."""
+        """Ask the current run to save and stop; False if there is none, or it was asked before."""
 
     def __enter__(self) -> Self: ...
 

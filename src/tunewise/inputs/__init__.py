@@ -1,1 +1,1 @@
-"""What a study reads and strangers made: data folders, their cards, paths that files name, files that change."""
+"""Files from outside that a study reads: data folders, their cards, paths named in files, and files that change."""

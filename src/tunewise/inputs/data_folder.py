@@ -1,8 +1,9 @@
-"""Which files of a folder are a study's train, valid and test: all that are meant, or a refusal that names them.
+"""The train, valid and test files of a data folder: all that are meant, or an error that names them.
 
-Read are files named train.*, valid.* (validation, val, dev, eval) and test.*, all shards of them
-(train-00000-of-00002.parquet), folders of these names, what the card of a dataset names, and what the `datasets`
-library wrote with `save_to_disk`. Nothing is chosen by the alphabet, and every file lies below the folder.
+Files named train.*, valid.* (validation, val, dev, eval) and test.* are read, with all their shards
+(train-00000-of-00002.parquet), as well as folders of these names, the files that a dataset card names, and what the
+`datasets` library wrote with `save_to_disk`. Nothing is chosen by alphabetical order, and every file is below the
+folder.
 """
 
 import json
@@ -18,37 +19,37 @@ from tunewise.inputs.named_path import require_below, require_relative
 from tunewise.spec import SPLIT_NAMES, Split
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")  # each also with .gz
-# Data that is not read. It is named where it is all that a folder has of a split: the split would be missing silently.
+# Unsupported data. It is named if a folder has nothing else for a split, which would otherwise be missing silently.
 OTHER_DATA = re.compile(
     r"\.(zip|tar|tgz|zst|bz2|xz|7z|lz4|gz|xlsx?|ods|feather|orc|avro|pkl|pickle|np[yz]|h5|hdf5|db|sqlite|xml|ndjson|"
     r"jsonlines|ya?ml)"
 )
-SAVED = "state.json"  # beside the .arrow files of save_to_disk
-INNER = ("data", "default")  # where datasets of the hub keep their files
+SAVED = "state.json"  # next to the .arrow files of save_to_disk
+INNER = ("data", "default")  # folders in which datasets of the hub keep their files
 NOT_ROWS = re.compile(
     r"(dataset_infos?|dataset_dict|state|config|package)\.json|(readme|license|requirements|notice)\.txt"
 )
 SHARD = re.compile(r"(.*?)[-_.]?(\d+)(?:-of-(\d+))?")
-MIN_DIGITS = 3  # of the number of a shard that does not say how many there are; shorter ones may be versions or folds
+MIN_DIGITS = 3  # of the number of a shard without a total; shorter numbers may be versions or folds
 MAX_SHARDS = 100_000
 SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of a folder by split, those of each in their order."""
+    """Files of a folder by split, in their order."""
 
     files: dict[Split, tuple[Path, ...]]  # empty: no file names a split
-    classes: Mapping[str, list[str]]  # by column, as the folder's card names them
+    classes: Mapping[str, list[str]]  # class names by column, from the folder's card
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that tells the format: that before .gz."""
+    """Suffix that determines the format, before a possible .gz."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def split_files(folder: Path) -> SplitFiles:
-    """Every split that the folder has. Raises DataError if it is not plain which files are meant."""
+    """Every split that the folder has. Raises DataError if the files are ambiguous."""
     card = read_card(folder)
     if card.files:
         return SplitFiles(card.files, card.classes)
@@ -56,17 +57,17 @@ def split_files(folder: Path) -> SplitFiles:
 
 
 def whole(folder: Path) -> tuple[Path, ...]:
-    """The files of a folder whose names tell no split. Raises DataError if it is not plain which are meant."""
+    """Files of a folder that name no split. Raises DataError if the files are ambiguous."""
     return _all_of(folder, folder)
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote the folder for one dataset without splits."""
+    """True if `save_to_disk` wrote the folder for one dataset without splits."""
     return (folder / SAVED).is_file()
 
 
 def is_single_file(folder: Path, files: Sequence[Path]) -> bool:
-    """Whether a split is one plain file of the folder, which can be named in its place."""
+    """True if a split is one plain file of the folder, which can be named directly."""
     return len(files) == 1 and files[0].parent == folder and kind_of(files[0]) != ".arrow"
 
 
@@ -92,7 +93,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _of_split(root: Path, paths: Iterable[Path], split: Split) -> tuple[Path, ...]:
-    """The files of one split among these paths; none if nothing has its name."""
+    """Files of one split among these paths; empty if nothing has its name."""
     word = "|".join(SPLIT_NAMES[split])
     named = [path for path in paths if re.match(rf"({word})($|\.|[-_]?\d)", path.name, re.IGNORECASE)]
     meant = [path for path in named if (path.is_dir() and "." not in path.name) or kind_of(path) in KINDS]
@@ -100,7 +101,7 @@ def _of_split(root: Path, paths: Iterable[Path], split: Split) -> tuple[Path, ..
         others = [path for path in named if OTHER_DATA.fullmatch(path.suffix.lower())]
         if others:
             raise DataError(
-                f"{_named(others)}: files of kind '{others[0].suffix}' are not read. "
+                f"{_named(others)}: files of kind '{others[0].suffix}' are not supported. "
                 f"Known: {', '.join(KINDS)}, and .gz of each. Convert or unpack it, or move it away."
             )
         return ()
@@ -118,12 +119,17 @@ def _all_of(root: Path, folder: Path) -> tuple[Path, ...]:
     tables = [path for path in files if kind_of(path) != ".txt"]
     if not files:
         names = ", ".join(path.name for path in _visible(folder)[:SHOWN]) or "nothing"
-        raise DataError(f"{folder}: holds no data file (it holds {names}). Known: {', '.join(KINDS)}, and .gz of each.")
+        raise DataError(
+            f"{folder}: contains no data file (it contains {names}). Known: {', '.join(KINDS)}, and .gz of each."
+        )
     return _together(root, tables or files, None)
 
 
 def _together(root: Path, paths: Sequence[Path], split: Split | None) -> tuple[Path, ...]:
-    """The one file, or the shards in their order. Raises DataError for shards that lack one, and for other files."""
+    """The one file, or the shards in order.
+
+    Raises DataError for missing shards and for files that do not belong together.
+    """
     for path in paths:
         require_below(root, path)
     parts = [_shard(path) for path in paths]
@@ -142,7 +148,7 @@ def _together(root: Path, paths: Sequence[Path], split: Split | None) -> tuple[P
     if missing or first > 1 or len(numbers) != len(paths) or count > MAX_SHARDS:
         shown = ", ".join(map(str, missing[:SHOWN])) or f"those before {first}"
         raise DataError(
-            f"{paths[0].parent}: {_named(paths)} are not all shards: of {count:,}, missing are number {shown}. "
+            f"{paths[0].parent}: {_named(paths)} are incomplete: of {count:,} shards, these are missing: {shown}. "
             "Add them, or name a file in data.train, data.valid or data.test."
         )
     return tuple(numbers[number] for number in sorted(numbers))
@@ -150,7 +156,7 @@ def _together(root: Path, paths: Sequence[Path], split: Split | None) -> tuple[P
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of several that are one table."""
+    """One file of several that form one table."""
 
     path: Path
     series: tuple[str, str, int | None]  # equal for files that belong together
@@ -172,8 +178,8 @@ def _shard(path: Path) -> Shard | None:
 def _refuse(paths: Sequence[Path], split: Split | None) -> NoReturn:
     key = f"data.{split or 'train'}"
     raise DataError(
-        f"{paths[0].parent}: several files could be meant for {key}: {_named(paths)}. Which one is not guessed. "
-        f"Name it (--data {paths[0]} or --set {key}={paths[0]}), or move the others away."
+        f"{paths[0].parent}: {key} is ambiguous, because several files match: {_named(paths)}. "
+        f"Name one (--data {paths[0]} or --set {key}={paths[0]}), or move the others away."
     )
 
 
@@ -183,7 +189,7 @@ def _named(paths: Sequence[Path]) -> str:
 
 
 def _saved(root: Path, folder: Path) -> tuple[Path, ...]:
-    """The files that `save_to_disk` lists. Raises DataError for a list that leads out of the folder."""
+    """Files that `save_to_disk` lists. Raises DataError for a list that leads outside the folder."""
     state = require_below(root, folder / SAVED)
     try:
         files = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
@@ -198,5 +204,5 @@ def _saved(root: Path, folder: Path) -> tuple[Path, ...]:
         if kind_of(path) not in KINDS:
             raise DataError(f"{folder}: {SAVED} names '{path.name}', which is not an .arrow file.")
     if not paths:
-        raise DataError(f"{folder}: holds no rows. Give a source with at least one.")
+        raise DataError(f"{folder}: contains no rows. Give a source with at least one row.")
     return tuple(paths)

@@ -1,6 +1,6 @@
-"""What the card of a dataset folder (the YAML at the top of its README.md) says of its data files.
+"""Data files according to the card of a dataset folder (the YAML at the top of its README.md).
 
-Only what is named here is taken: other settings would change what is read, so they are refused and not passed over.
+Only the settings named here are supported. Others would change what is read, so they are refused instead of ignored.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ CONFIG_KEYS = frozenset({"config_name", "data_files", "data_dir", "default", "de
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says."""
+    """Contents of a card."""
 
     files: dict[Split, tuple[Path, ...]]  # empty: it names none
-    folder: Path  # in which the files are looked for if the card names none
-    classes: dict[str, list[str]]  # the names of a label column that holds numbers
+    folder: Path  # folder of the files, if the card names none
+    classes: dict[str, list[str]]  # names of a label column that holds numbers
 
 
 def read_card(folder: Path) -> Card:
-    """The card of `folder`; an empty one if there is none. Raises DataError for names that lead out of the folder."""
+    """Card of `folder`; empty if there is none. Raises DataError for names that lead outside the folder."""
     name, content = _content(folder)
     config = _config(folder, name, content.get("configs"))
     if unknown := sorted(map(str, config.keys() - CONFIG_KEYS)):
@@ -47,7 +47,7 @@ def read_card(folder: Path) -> Card:
 
 
 def _content(folder: Path) -> tuple[str, Mapping[str, Any]]:
-    """The name of the card and its YAML. Raises DataError."""
+    """Name of the card and its YAML. Raises DataError."""
     own = folder / OTHER_CARD
     card = own if own.exists() else folder / CARD
     if not card.is_file():
@@ -69,11 +69,11 @@ def _content(folder: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _config(folder: Path, name: str, configs: Any) -> Mapping[str, Any]:
-    """The configuration that is read: the only one, or the one marked as default. Raises DataError."""
+    """The configuration to read: the only one, or the one marked as default. Raises DataError."""
     if configs is None:
         return {}
     if not isinstance(configs, list) or not all(isinstance(config, Mapping) for config in configs):
-        raise DataError(f"{folder}: 'configs' in {name} must be a list of keys with values. Correct or remove it.")
+        raise DataError(f"{folder}: 'configs' in {name} must be a list of mappings. Correct or remove it.")
     if len(configs) == 1:
         only: Mapping[str, Any] = configs[0]
         return only
@@ -81,14 +81,14 @@ def _config(folder: Path, name: str, configs: Any) -> Mapping[str, Any]:
     if configs and len(chosen) != 1:
         names = ", ".join(str(config.get("config_name"))[:40] for config in configs[:20])
         raise DataError(
-            f"{folder}: {name} describes {len(configs)} configurations ({names}), and none is the default. "
+            f"{folder}: {name} describes {len(configs)} configurations ({names}), but none is marked as default. "
             "Name the files in data.train, data.valid and data.test."
         )
     return chosen[0] if chosen else {}
 
 
 def _patterns(folder: Path, name: str, data_files: Any) -> list[tuple[Split, str]]:
-    """Each name or pattern that the card gives, with the split it is for. Raises DataError."""
+    """Each name or pattern that the card gives, with its split. Raises DataError."""
     if data_files is None:
         return []
     if isinstance(data_files, str) or (isinstance(data_files, list) and not any(map(_is_entry, data_files))):
@@ -116,14 +116,16 @@ def _matching(folder: Path, base: Path, pattern: str, name: str) -> list[Path]:
     try:
         found = sorted(path for path in base.glob(pattern) if path.is_file())
     except (ValueError, OSError, NotImplementedError) as error:
-        raise DataError(f"{folder}: {name} names '{pattern[:100]}', which is not a pattern: {error}.") from error
+        raise DataError(f"{folder}: {name} names '{pattern[:100]}', which is not a valid pattern: {error}.") from error
     if not found:
-        raise DataError(f"{folder}: {name} names '{pattern[:100]}', but there is no such file. Add it, or correct it.")
+        raise DataError(
+            f"{folder}: {name} names '{pattern[:100]}', but there is no such file. Add the file, or correct the name."
+        )
     return [require_below(folder, path) for path in found]
 
 
 def _classes(info: Any, config_name: Any) -> dict[str, list[str]]:
-    """The names of classes that the card lists under dataset_info, by column."""
+    """Class names that the card lists under dataset_info, by column."""
     infos = [item for item in (info if isinstance(info, list) else [info]) if isinstance(item, Mapping)]
     own = [item for item in infos if item.get("config_name") == config_name] or infos[:1]
     features = own[0].get("features") if own else None

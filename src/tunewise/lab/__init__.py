@@ -1,1 +1,1 @@
-"""The lab turns a run spec into a record. It may import torch; the desk never does."""
+"""The lab turns a run's specification into a record. It may import torch; the desk never does."""

@@ -1,4 +1,4 @@
-"""Where and in which precision a model computes."""
+"""Device and precision of a model's computations."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from tunewise.spec import Device, Precision
 
 @dataclass(frozen=True)
 class Compute:
-    """The device and the precision of training or of scoring.
+    """Device and precision of training or scoring.
 
-    Whatever runs a model is handed this one object. A mesh of devices, over which a model is sharded, becomes a field
-    of it, so that the loop, the loss and the scores need no further argument.
+    Whatever runs a model receives this one object. A mesh of devices for sharded models would become a field of it, so
+    that loop, loss and scores need no further argument.
     """
 
     device: Device
     precision: Precision
 
     def autocast(self) -> torch.autocast:
-        """The autocast of every forward pass; it does nothing in fp32."""
+        """Autocast of every forward pass; does nothing in fp32."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")

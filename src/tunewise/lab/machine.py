@@ -1,4 +1,4 @@
-"""The machine that a run finds: its device, its libraries and how busy it is."""
+"""The machine of a run: its device, its libraries and its load."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from tunewise.errors import SpecError
 from tunewise.records import Environment
 from tunewise.spec import Device
 
-# Kinds of processor time in which it works; guest time is part of user time.
+# Kinds of processor time in which it is busy; guest time is part of user time.
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc")
 
 
@@ -22,13 +22,13 @@ LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "tunewise")
 
 
 class OthersMeter:
-    """What other processes take of the machine's processors, from its making on."""
+    """CPU time of other processes since this object was created."""
 
     def __init__(self) -> None:
         self.machine_seconds, self.own_seconds, self.start = self._now()
 
     def share(self) -> float:
-        """CPU seconds of other processes over those that all cores together had, in [0, 1]."""
+        """CPU seconds of other processes divided by those of all cores, in [0, 1]."""
         machine, own, now = self._now()
         others = (machine - self.machine_seconds) - (own - self.own_seconds)
         return min(max(others / ((now - self.start) * (os.cpu_count() or 1)), 0.0), 1.0)
@@ -40,24 +40,25 @@ class OthersMeter:
 
 
 def pick_device() -> Device:
-    """The accelerator if there is one."""
+    """The accelerator, if there is one."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def require_device(device: Device) -> None:
-    """Raises SpecError where torch does not find the device here."""
+    """Raise SpecError if torch does not find the device here."""
     is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_there[device]:
         found = ", ".join(name for name in is_there if is_there[name])
         raise SpecError(
-            f"machine.device: torch finds no {device} here, only {found}. Leave the key out, or install a torch for it."
+            f"machine.device: torch finds no {device} here, only {found}. Remove the key, or "
+            f"install a torch build for it."
         )
 
 
 def describe_environment(device: Device) -> Environment:
-    """Where this process runs."""
+    """Machine and versions of this process."""
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return Environment(
         python=platform.python_version(),

@@ -1,6 +1,6 @@
-"""Everything that can be known before training: data, model, machine, and what each arm will train.
+"""Everything that can be checked before training: data, model, machine, and what each arm will train.
 
-Whatever is wrong with them is said here, in the first seconds of a study.
+Mistakes are reported here, in the first seconds of a study.
 """
 
 import os
@@ -35,17 +35,17 @@ from tunewise.lab.models.load import (
 from tunewise.lab.models.peft_loading import require_complete
 from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.models.usable import enough_memory, require_usable, unnamed_classes
-from tunewise.lab.plan.setting import Setting, build
-from tunewise.records import DataSummary, Tuned
+from tunewise.lab.plan.setting import PlanContext, build
+from tunewise.records import DataSummary, TrainableSummary
 from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
 from tunewise.storage.disk import delete, make_folder, write_atomically
 from tunewise.storage.seal import DATA_HASHES, data_is_whole, seal_data
 
 
 def prepare(study: StudySpec, root: Path) -> str:
-    """The key of the prepared data: `root/<key>` then holds data.json and the examples of every split.
+    """Prepare the study and return the key of its data: `root/<key>` then holds data.json and all splits.
 
-    Nothing is done twice: the key is a hash of all that goes in. Raises UserError for whatever is wrong.
+    Nothing is done twice: the key is a hash of all inputs. Raises UserError for any mistake.
     """
     require_device(study.machine.device or "cpu")
     hashes = FileHashes(make_folder(root) / "hashes.json")
@@ -65,12 +65,14 @@ def prepare(study: StudySpec, root: Path) -> str:
     if data_is_whole(folder):
         _make_newest(folder / "data.json")
         return key
-    delete(folder / DATA_HASHES)  # first: where it stands, what it names is there
+    delete(folder / DATA_HASHES)  # first: while it exists, the files that it names are complete
     make_folder(folder)
     stops = stops_of_base(study.model, config, tokenizer)
     examples = prepare_examples(study, tokenizer, context_length(config), folder, stops)
-    if data_key(study, tokens_by) != data:  # read more than once, and stored under this name
-        raise DataError("the data changed while it was prepared. Leave its files alone, and give the command again.")
+    if data_key(study, tokens_by) != data:  # the data was read more than once, and is stored under this name
+        raise DataError(
+            "the data changed while it was prepared. Run the same command again without changing its files."
+        )
     _require_task(study, examples.task)
     inputs = Inputs(
         base=base_hash,
@@ -92,7 +94,7 @@ def prepare(study: StudySpec, root: Path) -> str:
 
 
 def _require_task(study: StudySpec, task: Task) -> None:
-    """Raises ModelError if the model cannot do the task that the columns say, with the line that would change it."""
+    """Raise ModelError if the model cannot do the task of the data, with the line that would change the task."""
     try:
         load_config(study.model, task, study.trust_remote_code)
     except ModelError as error:
@@ -102,7 +104,7 @@ def _require_task(study: StudySpec, task: Task) -> None:
 
 
 def _make_newest(summary: Path) -> None:
-    """Newer than its like, also where the clock was set back: the newest is the one in use."""
+    """Make a folder newer than all others, even if the clock was set back: the newest one is in use."""
     others = [path.stat().st_mtime_ns for path in summary.parents[1].glob("*/data.json") if path != summary]
     now = max([time.time_ns(), *(other + 1_000_000_000 for other in others)])  # some disks count in seconds
     os.utime(summary, ns=(now, now), follow_symlinks=False)
@@ -121,7 +123,7 @@ def _usable_base(
 def _try_existing(
     study: StudySpec, tokenizer: PreTrainedTokenizerBase, examples: PreparedExamples, folder: Path
 ) -> list[str]:
-    """What the report must say of models that others trained. Raises ModelError for one that cannot be scored."""
+    """Remarks on models that were trained elsewhere. Raises ModelError for one that cannot be scored."""
     notes = []
     for arm in study.existing_arms.values():
         with enough_memory(arm.path):
@@ -170,12 +172,12 @@ def _summary(
 
 def _describe_arms(
     study: StudySpec, config: PreTrainedConfig, base: Base, examples: PreparedExamples
-) -> dict[str, Tuned]:
-    """What each arm will train, found on a model without storage. Raises SpecError for what cannot be built."""
+) -> dict[str, TrainableSummary]:
+    """What each arm will train, found on a model without storage. Raises SpecError for an arm that cannot be built."""
     study = expand_placements(study, base)
     if study.train.gradient_checkpointing:
         _require_checkpointing(study, base)
-    setting = Setting(
+    setting = PlanContext(
         config=type(config).from_dict({**config.to_dict(), **base.model.config.to_dict()}),
         task=examples.task,
         num_labels=len(examples.labels),
@@ -187,7 +189,7 @@ def _describe_arms(
         attention=None,
     )
 
-    def tuned(method: Method) -> Tuned:
+    def tuned(method: Method) -> TrainableSummary:
         subject = build(setting, method)
         return describe(subject.model, subject.method)
 
@@ -195,15 +197,15 @@ def _describe_arms(
 
 
 def _require_checkpointing(study: StudySpec, base: Base) -> None:
-    instead = "or leave train.gradient_checkpointing out"
+    instead = "or remove train.gradient_checkpointing"
     if not base.model.supports_gradient_checkpointing:
         raise ModelError(
-            f"model '{study.model}' ({base.model.config.model_type}) cannot compute its activations again for the "
-            f"gradient. Take another model, {instead}."
+            f"model '{study.model}' ({base.model.config.model_type}) cannot recompute its activations for the "
+            f"gradient. Use another model, {instead}."
         )
     for name, arm in study.arms.items():
         if getattr(arm, "type", None) == "PREFIX_TUNING":
             raise SpecError(
-                f"arm '{name}': PREFIX_TUNING hands its prefix to the model as a cache, which gradient checkpointing "
-                f"leaves out. Take PROMPT_TUNING or P_TUNING, {instead}."
+                f"arm '{name}': PREFIX_TUNING passes its prefix to the model as a cache, which gradient checkpointing "
+                f"ignores. Use PROMPT_TUNING or P_TUNING, {instead}."
             )

@@ -1,4 +1,4 @@
-"""What happened: records of runs, prepared data, plans and the schemas of their files. Frozen."""
+"""What happened: frozen records of runs, prepared data and plans, and the schemas of their files."""
 
 from tunewise.records.data import BETWEEN_PARTS, DataLaw, DataSummary, LawCount, SplitSummary
 from tunewise.records.run import (
@@ -23,7 +23,7 @@ from tunewise.records.tables import (
     extracted_split,
     truncated_split,
 )
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 
 __all__ = [
     "BETWEEN_PARTS",
@@ -45,7 +45,7 @@ __all__ = [
     "Sample",
     "SplitSummary",
     "Status",
-    "Tuned",
+    "TrainableSummary",
     "Usage",
     "WRITTEN_COLUMNS",
     "extracted_split",

@@ -1,16 +1,16 @@
-"""What preparing the data found out: counts, laws and how many steps a run has."""
+"""Summary of the prepared data: counts, laws about data, and the number of steps of a run."""
 
 from typing import Literal
 
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 from tunewise.spec import Device, Frozen, Inputs, Precision, Split, StudySpec, Task
 
-# What about the user's data spoils figures in silence; counted row by row before anything is trained.
+# Properties of the user's data that silently distort results; counted row by row before training.
 DataLaw = Literal["supervised", "truncation", "end-of-text", "duplicates", "boundary"]
 
 
-# Between the parts of the first training example, in what is read and in what is trained on: a control character
-# (record separator), because no text holds it.
+# Separates the parts of the first training example, both the text read and the text trained on. A control character
+# (record separator), because no text contains it.
 BETWEEN_PARTS = "\x1e"
 
 
@@ -30,43 +30,43 @@ class SplitSummary(Frozen):
 
 
 class LawCount(Frozen):
-    """How many rows of a split a law about data concerns, and where to look."""
+    """Number of rows of a split that a law about data concerns, with examples."""
 
     law: DataLaw
     split: Split
     count: int
     of: int  # rows that it could concern
-    examples: tuple[str, ...]  # ids of the first of them, three at most
+    examples: tuple[str, ...]  # ids of the first such rows, at most three
 
 
 class DataSummary(Frozen):
-    """data.json: what became of the user's data, model and machine before anything was trained."""
+    """data.json: what the preparation found in the user's data, model and machine before training."""
 
-    key: str  # names the folder of the prepared data
+    key: str  # name of the folder of the prepared data
     task: Task
-    labels: tuple[str, ...]  # classify: the class names in order of their ids
+    labels: tuple[str, ...]  # classify: class names in the order of their ids
     splits: tuple[SplitSummary, ...]
-    example_prompt: str  # the first training example: what is read ...
-    example_supervised: str  # ... and what is trained on
-    notes: tuple[str, ...]  # what figures and findings do not tell: splits made, rows left out or drawn
-    chat_template: str | None = None  # the study's own; saved with the tuned models' tokenizer
+    example_prompt: str  # the first training example: the text read ...
+    example_supervised: str  # ... and the text trained on
+    notes: tuple[str, ...]  # facts that figures and findings do not show: splits made, rows dropped or sampled
+    chat_template: str | None = None  # the study's own; saved with the tokenizer of the tuned models
     is_chat: bool | None = None  # prompts are conversations (sft); None: not recorded
-    near_duplicates: int  # test inputs that are nearly a training input
-    laws: tuple[LawCount, ...] = ()  # every law that concerns the task, split by split; (): not counted
-    exact_duplicates: int | None = None  # test inputs that are a training input, too; None: not counted
+    near_duplicates: int  # test inputs that are near-duplicates of a training input
+    laws: tuple[LawCount, ...] = ()  # every law that applies to the task, split by split; (): not counted
+    exact_duplicates: int | None = None  # test inputs that are also a training input; None: not counted
     inputs: Inputs
-    existing: dict[str, str] = {}  # arm -> SHA-256 of the weights it brings
+    existing: dict[str, str] = {}  # arm -> SHA-256 of its weights
     model_type: str
     hidden_size: int
-    num_new_parameters: int  # weights the checkpoint did not provide (a new head)
-    head_modules: tuple[str, ...] | None = None  # that learn in every arm; None: not recorded
-    arms: dict[str, Tuned]  # what each arm will train; no parameter groups yet
+    num_new_parameters: int  # weights that the checkpoint did not provide (a new head)
+    head_modules: tuple[str, ...] | None = None  # modules trained in every arm; None: not recorded
+    arms: dict[str, TrainableSummary]  # what each arm will train; parameter groups not filled in yet
     device: Device
     precision: Precision
     threads: int
 
     def split(self, name: Split) -> SplitSummary:
-        """The summary of one split."""
+        """Summary of one split."""
         return next(s for s in self.splits if s.split == name)
 
 

@@ -1,6 +1,6 @@
-"""What is told while a study is made: typed events, from the process of a run to whoever listens to `compare`.
+"""Typed events of a study, from the process of a run to the listener of `compare`.
 
-A job of an executor reports its events in the order in which they happen, and last its `end`.
+A job of an executor reports its events in the order in which they happen; `End` is the last one.
 """
 
 from collections.abc import Callable
@@ -15,32 +15,32 @@ from tunewise.spec.resolved import ResolvedStudy
 
 
 class OfRun(Frozen):
-    """An event that the process of a run reports; `run` is filled in by whoever started it."""
+    """An event that the process of a run reports. The parent process fills in `run`."""
 
-    run: str | None = None  # its id; None: not a run's, or not filled in yet
+    run: str | None = None  # id of the run; None: not of a run, or not filled in yet
 
     @model_serializer(mode="wrap")
     def _without_missing(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in dumped(self).items() if value is not None}
 
 
-# --- what the driver tells
+# --- from the driver
 
 
 class Preparing(Frozen):
-    """The data is prepared, or found prepared."""
+    """Data preparation begins."""
 
     event: Literal["preparing"] = "preparing"
 
 
 class Planning(Frozen):
-    """The study is planned, or its plan is found."""
+    """Planning begins."""
 
     event: Literal["planning"] = "planning"
 
 
 class Remark(Frozen):
-    """What a fairness rule says: a finding of the desk as plain data."""
+    """A finding of a fairness rule as plain data."""
 
     id: str
     severity: str
@@ -51,21 +51,21 @@ class Remark(Frozen):
 
 
 class Findings(Frozen):
-    """What the fairness rules say before anything is trained."""
+    """Findings of the fairness rules before training."""
 
     event: Literal["findings"] = "findings"
     findings: tuple[Remark, ...]
 
 
 class Unplanned(Frozen):
-    """Something that the plan lacks, and why; the study goes on without it."""
+    """Something that the plan lacks, and why. The study continues without it."""
 
     event: Literal["unplanned"] = "unplanned"
     message: str
 
 
 class Checked(Frozen):
-    """What `check` knows before the study is planned; `remarks`: what is in the way of the runs."""
+    """What `check` knows before the study is planned. `remarks`: what would prevent the runs."""
 
     event: Literal["checked"] = "checked"
     study: ResolvedStudy
@@ -74,7 +74,7 @@ class Checked(Frozen):
 
 
 class Begin(Frozen):
-    """A run starts; `done` are finished of about `expected`."""
+    """Start of a run; `done` of about `expected` runs are finished."""
 
     event: Literal["begin"] = "begin"
     spec: RunSpec
@@ -83,13 +83,13 @@ class Begin(Frozen):
 
 
 class Halved(OfRun):
-    """The system killed a run for memory: it is tried again with at most `max_tokens` at a time."""
+    """The system killed a run for memory. It is tried again with at most `max_tokens` per micro-batch."""
 
     event: Literal["halved"] = "halved"
     max_tokens: int
 
 
-# --- what a job tells
+# --- from a job
 
 
 class Ready(Frozen):
@@ -123,7 +123,7 @@ class Step(OfRun):
     """One optimizer step of a run, as in its steps.jsonl."""
 
     event: Literal["step"] = "step"
-    num_steps: int  # that the run has in all
+    num_steps: int  # steps of the whole run
     step: int  # from 1
     loss: float  # nats per target of the step, before the update
     learning_rate: float
@@ -134,41 +134,41 @@ class Step(OfRun):
 
 
 class Done(OfRun):
-    """A run has its record."""
+    """The record of a run is stored."""
 
     event: Literal["done"] = "done"
 
 
 class Stopping(OfRun):
-    """A job was asked to stop, and will."""
+    """A job was asked to stop and will do so."""
 
     event: Literal["stopping"] = "stopping"
 
 
 class Stopped(OfRun):
-    """A run stopped because it was asked to; `message` says after which step."""
+    """A run stopped on request; `message` says after which step."""
 
     event: Literal["stopped"] = "stopped"
     message: str
 
 
 class TimedOut(OfRun):
-    """A run was slower than machine.run_limit_seconds allows."""
+    """A run took longer than machine.run_limit_seconds."""
 
     event: Literal["timeout"] = "timeout"
 
 
 class Refused(OfRun):
-    """What the user or the machine can change; `kind` is a name in errors.USER_ERRORS."""
+    """A problem that the user can fix. `kind` is a name in errors.USER_ERRORS."""
 
     event: Literal["error"] = "error"
     kind: str
     message: str
-    log: str | None = None  # None: it is the user's mistake, and says all there is
+    log: str | None = None  # None: a mistake of the user, fully explained by the message
 
 
 class Crashed(OfRun):
-    """A job failed for another reason; `log` holds all of it."""
+    """A job failed for another reason; `log` is its full log."""
 
     event: Literal["crash"] = "crash"
     message: str
@@ -176,7 +176,7 @@ class Crashed(OfRun):
 
 
 class OutOfMemory(OfRun):
-    """A job needed more memory than there is; `log` holds all of it."""
+    """A job needed more memory than there is; `log` is its full log."""
 
     event: Literal["memory"] = "memory"
     message: str
@@ -184,7 +184,7 @@ class OutOfMemory(OfRun):
 
 
 class End(OfRun):
-    """The last event of every job: its exit status, negative for a signal."""
+    """Last event of every job: its exit status, negative for a signal."""
 
     event: Literal["end"] = "end"
     code: int
@@ -199,9 +199,9 @@ Listener = Callable[[Event], None]
 
 
 def unheard(event: Event) -> None:
-    """The listener that listens to nothing."""
+    """A listener that ignores every event."""
 
 
 def of_run(event: Event, run_id: str) -> Event:
-    """The event, named after its run where it is one of a run's."""
+    """The event with its run filled in, if it belongs to a run."""
     return event.replace(run=run_id) if isinstance(event, OfRun) else event

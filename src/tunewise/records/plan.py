@@ -1,17 +1,17 @@
-"""What a study is expected to need: the plan of every arm, found before anything is loaded. Plain data, never torch."""
+"""What a study is expected to need: the plan of every arm, made before anything is loaded. Plain data, never torch."""
 
 import hashlib
 from typing import Literal
 
 from tunewise.records.data import SplitSummary
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 from tunewise.spec import Device, Frozen, Precision, StudySpec, Task, TrainSpec, canonical_json
 
 
 class PeakMemory(Frozen):
-    """Bytes of the tensors that are alive at the moment when a phase needs most, by what they are for."""
+    """Bytes of the live tensors at the peak of a phase, by purpose."""
 
-    weights: int  # with the bf16 copies of weights that learn
+    weights: int  # including the bf16 copies of trained weights
     gradients: int
     optimizer: int
     activations: int
@@ -19,75 +19,75 @@ class PeakMemory(Frozen):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
 class Work(Frozen):
-    """What is trained on and scored, as far as a plan needs it."""
+    """Sizes of the data that is trained on and scored, as a plan needs them."""
 
     num_rows: int | None  # None: not known
     num_steps: int | None  # optimizer steps of a run
     batch_size: int  # examples of an optimizer step
     longest: int  # tokens of the longest training example
     tokens_per_row: float  # padding excluded
-    splits: tuple[SplitSummary, ...]  # (): no data; every example is taken to have the largest length
+    splits: tuple[SplitSummary, ...]  # (): no data; every example is assumed to have the largest length
 
     def steps_in(self, num_rows: int) -> int:
-        """Optimizer steps over so many training examples."""
+        """Optimizer steps over this many training examples."""
         return TrainSpec(batch_size=self.batch_size).steps_per_epoch(num_rows)
 
 
 class Speed(Frozen):
-    """How fast one arm trains and scores on the machine that was asked."""
+    """Training and scoring speed of one arm on the machine of the request."""
 
-    # steps: some were really done, with drawn weights; products: at the rate of bare matrix products, so at least this;
-    # similar: from the steps of another arm, in proportion to the work
+    # steps: measured with random weights; products: from the rate of bare matrix products, so a lower bound; similar:
+    # from the measured steps of another arm, scaled by the work
     source: Literal["steps", "products", "similar"]
-    step_seconds: float  # a mean optimizer step
+    step_seconds: float  # mean optimizer step
     score_seconds_per_token: float  # in the precision of training
     fp32_score_seconds_per_token: float
-    peak_above_start_bytes: int | None  # of a process that did the step with most tokens; None: none did it
-    resume_seconds: float | None = None  # more, of the steps that follow a scoring; None: not measured
+    peak_above_start_bytes: int | None  # of a process that ran the step with most tokens; None: none did
+    resume_seconds: float | None = None  # additional seconds of the steps that follow a scoring; None: not measured
 
 
 class ArmPlan(Frozen):
-    """What one arm will need."""
+    """Needs of one arm."""
 
-    tuned: Tuned
-    micro_batches: tuple[tuple[int, int], ...]  # examples and tokens, padding included: the largest of the step planned
-    is_packed: bool  # examples one after another, without padding
-    step: PeakMemory | None  # of an optimizer step; None: the step of this model cannot be followed
+    tuned: TrainableSummary
+    micro_batches: tuple[tuple[int, int], ...]  # examples and tokens, padding included: of the largest step planned
+    is_packed: bool  # examples concatenated without padding
+    step: PeakMemory | None  # of an optimizer step; None: this model's step cannot be traced
     evaluation: PeakMemory | None  # of scoring in fp32
-    flops_per_token: int | None  # of a training step, forward and backward; matrix products alone
+    flops_per_token: int | None  # of a training step, forward and backward; only matrix products
     scoring_flops_per_token: int | None
     saved_bytes: int
-    frozen_linear_weights: int  # which a quantized base would hold in 4 bits
-    frozen_linear_bytes: int  # what they take as planned
-    # tokens, padding included, of the largest micro-batch that fits beside what stays, all its examples as long as the
-    # longest and no more of them than a step has; None: not even one example fits
+    frozen_linear_weights: int  # weights that a quantized base would store in 4 bits
+    frozen_linear_bytes: int  # bytes of these weights as planned
+    # Tokens, padding included, of the largest micro-batch that fits next to the permanent tensors, if all its examples
+    # are as long as the longest and no more than a step has. None: not even one example fits.
     largest_micro_batch: int | None
-    is_checked: bool  # on a small model of this architecture the plan's step and a real one did the same operations
+    is_checked: bool  # on a small model of this architecture, planned and real step ran the same operations
     note: str | None = None  # why a figure is missing
-    speed: Speed | None = None  # None: not asked for, or not on this machine
+    speed: Speed | None = None  # None: not requested, or not for this machine
 
 
 class StudySeconds(Frozen):
-    """Wall-clock seconds of all runs of a study, one after another; without process starts, loading and saving."""
+    """Wall-clock seconds of all runs of a study, one after another, without process starts, loading and saving."""
 
-    least: float  # up to the first look, if no search goes on beyond the rates that it begins with
-    most: float  # up to the first look, if every search goes to its cap
-    second_look: float | None = None  # what it adds if every arm goes on to it; None: there is one look
+    least: float  # up to the first look, if no search is extended
+    most: float  # up to the first look, if every search reaches its cap
+    second_look: float | None = None  # added if every arm goes on to the second look; None: there is one look
 
 
-# Of the memory: what a driver keeps and what allocation leaves unused is not planned.
+# Share of the memory that is planned for; the driver and unused allocations take the rest.
 TIGHT = 0.9
-# What `micro_batch_tokens: auto` is at most: larger ones are not faster.
+# Upper limit of `micro_batch_tokens: auto`: larger ones are not faster.
 MOST_TOKENS: dict[Device, int] = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 
 
 class StudyPlan(Frozen):
-    """What a study will need."""
+    """Needs of a study."""
 
     model: str
     model_type: str
@@ -95,15 +95,15 @@ class StudyPlan(Frozen):
     device: Device
     precision: Precision
     threads: int
-    memory_bytes: int  # of the machine; the largest micro-batch was fitted into 90 % of it
-    micro_batch_tokens: int  # as the study has it, or what `auto` is here
+    memory_bytes: int  # of the machine; the largest micro-batch is fitted into 90 % of it
+    micro_batch_tokens: int  # as in the study, or the resolved value of `auto`
     work: Work
     arms: dict[str, ArmPlan]
-    seconds: StudySeconds | None = None  # None: some arm's speed is not known, or the number of its steps
+    seconds: StudySeconds | None = None  # None: the speed of an arm or its number of steps is not known
 
 
 def plan_key(study: StudySpec) -> str:
-    """8 hex digits: a hash of what the plan of a study depends on, its data and machine apart."""
+    """8 hex digits: a hash of what the plan of a study depends on, except its data and machine."""
     where_to_search = {"learning_rate", "rates"}
     arms = {name: arm.model_dump(mode="json", exclude=where_to_search) for name, arm in study.arms.items()}
     asked = [arms, study.train.model_dump(mode="json"), study.seed]
@@ -111,7 +111,7 @@ def plan_key(study: StudySpec) -> str:
 
 
 def fitting_tokens(plan: StudyPlan) -> int:
-    """The largest micro-batch, up to the planned one, with which the step of every arm fits; an example at least."""
+    """The largest micro-batch, up to the planned one, with which the step of every arm fits; at least one example."""
     room = TIGHT * plan.memory_bytes
     fit = [
         plan.micro_batch_tokens if arm.step.total <= room else arm.largest_micro_batch or 0
@@ -122,7 +122,7 @@ def fitting_tokens(plan: StudyPlan) -> int:
 
 
 class PlanRequest(Frozen):
-    """For which machine a plan is made; None: for this one."""
+    """The machine for which a plan is made. None: this one."""
 
     device: Device | None = None
     precision: Precision | None = None

@@ -1,25 +1,25 @@
-"""What happened: the record of one run, its scores, and the summary of the prepared data. Plain data, never torch."""
+"""Record of one run. Plain data, never torch."""
 
 from typing import Literal
 
 from pydantic import AwareDatetime
 
-from tunewise.records.tuned import Tuned
+from tunewise.records.tuned import TrainableSummary
 from tunewise.spec import Device, Frozen, RunSpec
 
 SCHEMA_VERSION = 1
 
 
 # failed: lost to the machine, which says nothing about the arm; timed-out: slower than machine.run_limit_seconds;
-# out-of-memory: it twice needed more memory than there is
+# out-of-memory: twice needed more memory than there is
 Status = Literal["done", "diverged", "failed", "timed-out", "out-of-memory"]
 LOST: tuple[Status, ...] = ("failed", "timed-out", "out-of-memory")  # nothing was scored
-LOST_SEED: tuple[Status, ...] = ("failed", "timed-out")  # of a confirmation: its seed is left out of every arm
-MAX_ATTEMPTS = 2  # at a run that the machine loses
+LOST_SEED: tuple[Status, ...] = ("failed", "timed-out")  # lost confirmations whose seed is left out of every arm
+MAX_ATTEMPTS = 2  # attempts at a run that the machine loses
 
 
 class Environment(Frozen):
-    """Where a run ran."""
+    """Machine and versions of a run."""
 
     python: str
     system: str
@@ -28,55 +28,55 @@ class Environment(Frozen):
     num_cores: int
     threads: int
     memory_bytes: int
-    versions: dict[str, str]  # full versions of the libraries that decide numbers
+    versions: dict[str, str]  # full versions of the libraries that determine numbers
 
 
 class Memory(Frozen):
-    """Peak resident (CPU) or allocated (CUDA) bytes of one phase; None where the system cannot say."""
+    """Peak resident (CPU) or allocated (CUDA) bytes of one phase. None if the system does not report them."""
 
     peak_bytes: int | None
-    above_start_bytes: int | None  # above what the process held before the model was loaded
+    above_start_bytes: int | None  # above what the process used before the model was loaded
 
 
 class Usage(Frozen):
-    """What a run cost. Seconds are wall-clock."""
+    """Cost of a run. Seconds are wall-clock."""
 
     load_seconds: float
-    train_seconds: float | None  # optimizer steps only; None: nothing was trained
-    evaluate_seconds: float  # valid during training, valid/test/general at the end, samples
-    num_tokens: int  # processed by training, padding excluded
-    num_supervised_tokens: int  # of these, trained on
+    train_seconds: float | None  # only optimizer steps; None: nothing was trained
+    evaluate_seconds: float  # validation set during training; validation set, test and general text at the end; samples
+    num_tokens: int  # tokens processed by training, padding excluded
+    num_supervised_tokens: int  # of these, the tokens trained on
     load_memory: Memory
-    train_memory: Memory | None  # optimizer steps and all they need; evaluations in between are in evaluate_memory
+    train_memory: Memory | None  # optimizer steps; evaluations in between count in evaluate_memory
     evaluate_memory: Memory
     saved_bytes: int | None  # None: nothing was saved
-    others_share: float | None = None  # of the machine's CPU time, taken by other processes meanwhile; None: not known
-    num_continued: int = 0  # how often a later process took over; what the lost part had done since is not in here
-    # Tokens of a batch in memory at once, where there was none for train.micro_batch_tokens; None: as the study says.
+    others_share: float | None = None  # share of CPU time used by other processes; None: not known
+    num_continued: int = 0  # how often a later process resumed the run; work lost before that is not included
+    # Tokens per micro-batch, if train.micro_batch_tokens did not fit in memory. None: as the study says.
     micro_batch_tokens: int | None = None
     started: AwareDatetime | None = None  # before the model was loaded; None: not recorded
     ended: AwareDatetime | None = None  # after the last score
 
 
 class Evaluation(Frozen):
-    """Means over the valid split after `step` optimizer steps."""
+    """Means over the validation set after `step` optimizer steps."""
 
     step: int
     nll: float  # nats per supervised token (classify: per example)
     accuracy: float | None  # None: not a classification
-    right: str | None = None  # "0110...": which rows, in order, got their label; None: not a classification
+    right: str | None = None  # "0110...": which rows, in order, were predicted correctly; None: not a classification
 
     @property
     def selection_loss(self) -> float:
-        """The NLL; for a classification the error rate, equal ones ordered by NLL (tied ones: records/selection.py)."""
+        """NLL, or for a classification the error rate with ties broken by NLL (tied ones: records/selection.py)."""
         if self.accuracy is None:
             return self.nll
-        # One example more or less outweighs any NLL: the second term stays far below 1 / rows.
+        # One more correct example outweighs any NLL: the second term stays far below 1 / rows.
         return (1 - self.accuracy) + 1e-7 * min(self.nll, 100.0)
 
 
 class Sample(Frozen):
-    """What a model writes (or which label it gives) for one test prompt."""
+    """Answer of a model to one test prompt: a text or a label."""
 
     example: str
     prompt: str
@@ -85,25 +85,25 @@ class Sample(Frozen):
 
 
 class RunRecord(Frozen):
-    """What one run produced. `record.json` is written last: where it exists, the run is done."""
+    """Result of one run. `record.json` is written last: if it exists, the run is done."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
     spec: RunSpec
     status: Status
     message: str | None = None  # why it diverged or failed
-    attempts: int = 1  # how often a failed run was tried
-    tuned: Tuned | None = None
+    attempts: int = 1  # number of attempts, the failed ones included
+    tuned: TrainableSummary | None = None
     num_steps: int = 0
     evaluations: tuple[Evaluation, ...] = ()
     selected_step: int | None = None  # the evaluation whose weights were scored
-    # Of the weights that the optimizer moved, the share whose stored value changed: median over steps 2 to 20.
-    updates_kept: float | None = None  # None: nothing was trained, or for one step only
-    # Of truncations with the parameters of a rank spread over the modules: that rank -> module -> its own rank.
+    # Of the weights that the optimizer updated, the share whose stored value changed: median over steps 2 to 20.
+    updates_kept: float | None = None  # None: nothing was trained, or for only one step
+    # Truncations with spread ranks: rank whose parameter count they have -> module -> its own rank.
     rank_patterns: dict[int, dict[str, int]] = {}
     samples: tuple[Sample, ...] = ()
     usage: Usage | None = None
     environment: Environment | None = None
     warnings: tuple[str, ...] = ()
-    files: dict[str, str] = {}  # SHA-256 of every file of the run that must stay as it is
+    files: dict[str, str] = {}  # SHA-256 of every file of the run that must not change
     weights: dict[str, str] = {}  # SHA-256 of the saved weights, which `keep` may delete later

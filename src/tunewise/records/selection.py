@@ -1,7 +1,7 @@
-"""Which of several evaluations on valid is the best one: of the checkpoints of a run, of the trials of a search.
+"""Selection of the best of several validation evaluations: checkpoints of a run, or trials of a search.
 
-By NLL; for a classification by accuracy, where those within one paired standard error of the most accurate count as
-tied, and the NLL decides among them: a few rows of a small valid set should not choose between learning rates.
+By NLL. For a classification by accuracy: evaluations within one paired standard error of the most accurate one are
+tied, and NLL decides among them, so that a few rows of a small validation set do not choose the learning rate.
 """
 
 import math
@@ -11,9 +11,10 @@ from tunewise.records.run import Evaluation
 
 
 def selection_losses(found: Mapping[float, Evaluation | None]) -> dict[float, float | None]:
-    """What selection minimises, of evaluations that are compared with each other; None stays None.
+    """Losses that selection minimizes, one per evaluation compared; None stays None.
 
-    NLL; for a classification the error rate, of tied ones that of the most accurate, and a trace of NLL.
+    NLL. For a classification the error rate, where tied evaluations take that of the most accurate, plus a trace of
+    NLL.
     """
     evaluations = [evaluation for evaluation in found.values() if evaluation is not None]
     best = most_accurate(evaluations) if evaluations else None
@@ -21,7 +22,7 @@ def selection_losses(found: Mapping[float, Evaluation | None]) -> dict[float, fl
 
 
 def pooled(runs: Sequence[Evaluation]) -> Evaluation | None:
-    """The mean of evaluations of runs that differ in their seed alone, rows of valid side by side; of none: None."""
+    """Mean of evaluations that differ only in the seed, validation rows concatenated; None for no evaluations."""
     if len(runs) < 2:
         return runs[0] if runs else None
     accuracies = [run.accuracy for run in runs if run.accuracy is not None]
@@ -36,23 +37,23 @@ def pooled(runs: Sequence[Evaluation]) -> Evaluation | None:
 def takes_over(evaluations: Sequence[Evaluation], selected: Evaluation) -> bool:
     """True if the last of a run's `evaluations` is better than `selected`, an earlier one.
 
-    The weights of other evaluations are gone by then: one that was passed over does not come back.
+    The weights of all other evaluations are already deleted, so a rejected evaluation cannot be selected later.
     """
     last, best = evaluations[-1], most_accurate(evaluations)
     return _loss(last, best) < _loss(selected, best)
 
 
 def most_accurate(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """The one that the others are compared with: the most accurate, of equals the one with the lowest NLL."""
+    """The evaluation that the others are compared with: the most accurate; among equals the one with the lowest NLL."""
     return min(evaluations, key=lambda one: one.selection_loss)
 
 
 def is_tied(best: Evaluation, other: Evaluation) -> bool:
-    """True if `other` is within one paired standard error of the accuracy of `best`, over the rows of valid."""
+    """True if `other` is within one paired standard error of the accuracy of `best`, over the validation rows."""
     if best.right is None or other.right is None:
-        return best == other  # no classification: nothing is tied
+        return best == other  # not a classification: no ties
     num_rows = len(best.right)
-    assert len(other.right) == num_rows, "one study, one valid set"
+    assert len(other.right) == num_rows, "one study, one validation set"
     right, other_right = int(best.right, 2), int(other.right, 2)
     lost, won = (right & ~other_right).bit_count(), (other_right & ~right).bit_count()
     mean = (lost - won) / num_rows

@@ -1,16 +1,16 @@
-"""What an arm trains, in figures."""
+"""Summary of what an arm trains."""
 
 from tunewise.spec.frozen import Frozen
 
 
-class Tuned(Frozen):
-    """What learned."""
+class TrainableSummary(Frozen):
+    """Parameter counts, target modules and dtypes of what an arm trains."""
 
     trainable_parameters: int
     total_parameters: int
     scale: float | None  # effective LoRA scale; None: not LoRA
     num_target_modules: int | None  # None: no target modules
-    linear_share: float | None  # share of the weights of the base's body inside the targets
-    rank_parameters: int | None = None  # what one more rank in every target adds; None: not LoRA
+    linear_share: float | None  # share of the base body's weights inside the targets
+    rank_parameters: int | None = None  # parameters added by one more rank in every target; None: not LoRA
     parameter_groups: tuple[str, ...]  # one line each: names, count, rate, decay
-    learned_dtypes: tuple[str, ...] = ()  # in which the weights that learn are stored: 'float32'
+    learned_dtypes: tuple[str, ...] = ()  # storage dtypes of the trained weights, such as 'float32'

@@ -1,4 +1,4 @@
-"""What to do: studies, arms and runs, frozen and without files. Every default of the product stands here."""
+"""Specifications of studies, arms and runs: frozen, free of files. Every default of the product is defined here."""
 
 from tunewise.spec.data import CHAT_ROLES, DataSpec, Limits, SplitShares
 from tunewise.spec.frozen import Frozen, canonical_json

@@ -1,4 +1,4 @@
-"""Which data a study uses: sources, splits and limits."""
+"""Data of a study: sources, splits and limits."""
 
 from typing import Literal, Self
 
@@ -10,7 +10,7 @@ from tunewise.text.suggest import near_miss
 
 
 class Limits(Frozen):
-    """At most this many rows of each split, drawn evenly over the file; None: all."""
+    """Most rows of each split, drawn evenly over the file. None: all rows."""
 
     train: int | None = Field(None, ge=1)
     valid: int | None = Field(None, ge=1)
@@ -18,13 +18,13 @@ class Limits(Frozen):
 
 
 class SplitShares(Frozen):
-    """Shares of the units that become valid and test where the data has no such file."""
+    """Shares of the units that become the validation and test sets if the data has no files for them."""
 
     valid: float = Field(0.1, gt=0, lt=0.5)
     test: float = Field(0.1, gt=0, lt=0.5)
 
 
-# What data.columns may name: columns, and `role` and `content` inside the turns of `messages`.
+# Names that data.columns may map: columns, and `role` and `content` inside the turns of `messages`.
 COLUMNS = ("prompt", "completion", "references", "messages", "role", "content", "tools", "text", "label")
 
 
@@ -34,8 +34,8 @@ CHAT_ROLES = ("user", "assistant", "system", "tool")
 class DataSpec(Frozen):
     """Where the examples are and how they become text.
 
-    A source is a file (jsonl, json, csv, tsv, parquet, arrow, txt, or gz of one), a folder of such files, a hub id of
-    `datasets` (`owner/name` or `owner/name:configuration`), or `builtin:stdlib`.
+    A source is a file (jsonl, json, csv, tsv, parquet, arrow, txt, each also as .gz), a folder of such files, a hub id
+    of `datasets` (`owner/name` or `owner/name:configuration`), `builtin:stdlib` or `builtin:tickets`.
     """
 
     train: Source
@@ -43,26 +43,30 @@ class DataSpec(Frozen):
     test: Source | None = None
     columns: dict[str, str | dict[str, str]] = Field(
         {},
-        description="our name -> the file's: {prompt: question, completion: answer}; of one split alone: "
+        description="column names, ours -> the file's: {prompt: question, completion: answer}; for one split only: "
         "{test: {prompt: text}}",
     )
     roles: dict[str, str] = Field(
-        {}, description="who speaks in turns, our name -> the file's: {user: USER, assistant: SYSTEM}"
+        {}, description="speakers of the turns, our name -> the file's: {user: USER, assistant: SYSTEM}"
     )
     delimiter: str | None = Field(
-        None, description="between the cells of a csv or tsv file, such as ';' or tab; None: told by suffix and header"
+        None, description="separator of cells in a csv or tsv file, such as ';' or tab; None: from suffix and header"
     )
-    template: str = Field("{prompt}", description="the prompt, from the row's columns")
-    separator: str = Field("\n", description="between prompt and completion; not trained on")
+    template: str = Field("{prompt}", description="template of the prompt, with the row's columns in braces")
+    separator: str = Field("\n", description="text between prompt and completion; not trained on")
     chat_template: Source | None = Field(
-        None, description="a Jinja file, or the name of one of the tokenizer's templates; None: its default"
+        None, description="Jinja file, or name of one of the tokenizer's templates; None: its default"
     )
-    document_separator: str = Field("\n\n\n", min_length=1, description="between documents of a txt file")
-    group: str | None = Field(None, description="column whose equal values are not independent (the unit)")
+    document_separator: str = Field("\n\n\n", min_length=1, description="text between documents of a txt file")
+    group: str | None = Field(
+        None, description="column that groups related rows (units): rows with equal values are not independent"
+    )
     split: SplitShares = SplitShares()
     limit: Limits = Limits()
-    max_length: int = Field(512, ge=8, description="tokens; longer examples are cut, and counted")
-    max_truncated: float = Field(0.05, ge=0, le=1, description="share of rows that may be cut before it is an error")
+    max_length: int = Field(512, ge=8, description="longest example in tokens; longer ones are truncated and counted")
+    max_truncated: float = Field(
+        0.05, ge=0, le=1, description="largest share of rows that may be truncated; more is an error"
+    )
     duplicates: Literal["drop", "error", "keep"] = "drop"
 
     @field_validator("columns")
@@ -72,7 +76,7 @@ class DataSpec(Frozen):
             if isinstance(column, dict):
                 if name not in SPLIT_NAMES:
                     raise ValueError(
-                        f"'{name}' holds columns of its own, but is no split.{near_miss(name, SPLIT_NAMES)} "
+                        f"'{name}' has columns of its own but is not a split.{near_miss(name, SPLIT_NAMES)} "
                         f"Splits: {', '.join(SPLIT_NAMES)}."
                     )
                 cls._known_columns(dict(column))
@@ -87,7 +91,7 @@ class DataSpec(Frozen):
             if name not in CHAT_ROLES:
                 raise ValueError(f"unknown role '{name}'.{near_miss(name, CHAT_ROLES)} Known: {', '.join(CHAT_ROLES)}.")
         if twice := [theirs for theirs in roles.values() if [*roles.values()].count(theirs) > 1]:
-            raise ValueError(f"'{twice[0]}' stands for two roles, and can be one alone")
+            raise ValueError(f"'{twice[0]}' is mapped to two roles. Map it to one")
         return roles
 
     @field_validator("delimiter")
@@ -99,11 +103,11 @@ class DataSpec(Frozen):
         return delimiter
 
     def columns_of(self, split: Split) -> dict[str, str]:
-        """Our name -> the file's, for the rows of one split."""
+        """Column names, ours -> the file's, for the rows of one split."""
         own = self.columns.get(split)
         shared = {name: column for name, column in self.columns.items() if isinstance(column, str)}
         return {**shared, **own} if isinstance(own, dict) else shared
 
     def of_split(self, split: Split) -> Self:
-        """The same with the columns of one split alone."""
+        """The same specification with only the columns of one split."""
         return self.model_copy(update={"columns": self.columns_of(split)})

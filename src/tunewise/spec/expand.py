@@ -1,4 +1,4 @@
-"""`targets: auto`: an arm for every placement of LoRA, at ranks that let all of them train as many parameters."""
+"""`targets: auto`: one arm for every placement of LoRA, at ranks that give all of them equal parameter counts."""
 
 from collections.abc import Mapping
 
@@ -8,16 +8,16 @@ from tunewise.spec.study import StudySpec
 from tunewise.spec.tasks import TASKS, Task
 
 PLACEMENTS = ("qkv", "attention", "mlp", "all-linear")
-TOLERANCE = 0.05  # by which the parameters of two placements may differ
-MOST = 512  # the highest rank that is proposed
+TOLERANCE = 0.05  # largest relative difference between the parameter counts of two placements
+MOST = 512  # highest rank that is proposed
 
-Costs = Mapping[str, int]  # placement -> parameters that one rank adds there
+Costs = Mapping[str, int]  # placement -> parameters that one more rank adds there
 
 
 def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
-    """The study with an arm for every placement where it has one with `targets: auto`.
+    """The study with each `targets: auto` arm replaced by one arm per placement.
 
-    `costs`: of the arms that are open. Raises SpecError where no ranks match, or where a name is taken.
+    `costs`: of the open arms. Raises SpecError if no ranks match, or if a name is taken.
     """
     if not any(method.has_open_targets for method in study.arms.values()):
         return study
@@ -29,7 +29,8 @@ def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
         for placement, of_placement in placed(name, study.lora_arms[name], costs[name]).items():
             if placement in study.arms or placement in arms:
                 raise SpecError(
-                    f"arm '{name}' with targets: auto becomes an arm '{placement}', which the study has. Rename one of "
+                    f"arm '{name}' with targets: auto becomes an arm '{placement}', but the study already "
+                    f"has one. Rename one of "
                     "them."
                 )
             arms[placement] = of_placement
@@ -37,14 +38,14 @@ def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
 
 
 def arm_name(name: str, placement: str) -> str:
-    """What the arm of one placement is called."""
+    """Name of the arm for one placement."""
     return f"{name}-{placement}"
 
 
 def placed(name: str, method: LoraMethod, costs: Costs) -> dict[str, LoraMethod]:
-    """The arms of every placement in `costs`, by name. The rank is that of the largest one; others get a higher rank.
+    """Arms of every placement in `costs`, by name. The largest one has the given rank, the others a higher rank.
 
-    Raises SpecError where no whole ranks bring the parameters within 5 % of each other.
+    Raises SpecError if no whole ranks bring the parameter counts within 5 % of each other.
     """
     assert isinstance(method.rank, int), "checked by the spec"
     ranks = _ranks(method.rank, costs)
@@ -77,15 +78,16 @@ HEAD_ARM = "head"
 
 
 def with_head_arm(study: StudySpec, task: Task) -> StudySpec:
-    """The study with an arm that trains the head alone, where its task is classification and it has none.
+    """The study, with an arm that trains only the head if it classifies and has no such arm.
 
-    Raises SpecError where another arm has its name.
+    Raises SpecError if another arm has that name.
     """
     if not TASKS[task].has_classes or study.head_arm:
         return study
     if HEAD_ARM in study.arms:
         raise SpecError(
-            f"arm '{HEAD_ARM}' is {study.arms[HEAD_ARM].method}, but a classification has an arm of this name that "
-            "trains the head alone, to be compared with. Give this one another name."
+            f"arm '{HEAD_ARM}' is {study.arms[HEAD_ARM].method}, but a classification study needs "
+            f"this name for the arm that "
+            "trains only the head. Rename this arm."
         )
     return study.replace(arms={**study.arms, HEAD_ARM: HeadMethod()})

@@ -1,4 +1,4 @@
-"""The frozen model that all plain data is, and its canonical JSON."""
+"""Frozen base class of all plain data, and its canonical JSON."""
 
 import json
 from typing import Any, Self
@@ -17,5 +17,5 @@ class Frozen(BaseModel):
 
 
 def canonical_json(value: object) -> str:
-    """The one text form of plain data that hashes are taken of."""
+    """Canonical JSON text of plain data; hashes are computed from it."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Ways to tune, as a study writes them: full fine-tuning, LoRA and its variants, the head alone, any peft method."""
+"""Tuning methods of a study: full fine-tuning, LoRA and its variants, the head alone, any peft method."""
 
 import json
 import math
@@ -14,11 +14,11 @@ DEFAULT_MAX_RANK = 64
 LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 Rank = Annotated[int, Field(ge=1)]
 Ranks = Annotated[tuple[Rank, ...], Field(min_length=1)]
-HIGHEST_RANK = 65_536  # no weight matrix of these models has a higher one
+HIGHEST_RANK = 65_536  # no weight matrix of these models has a higher rank
 
 
 class AnyMethod(Frozen):
-    """What the product asks of every way to tune. A new one answers here, and nobody asks for its class."""
+    """Interface of every method. Callers use it instead of testing for a method's class."""
 
     is_trained: ClassVar[bool] = False
 
@@ -29,59 +29,63 @@ class AnyMethod(Frozen):
 
     @property
     def has_open_targets(self) -> bool:
-        """True if the arm becomes one for every placement (`targets: auto`)."""
+        """True if one arm per placement replaces this one (`targets: auto`)."""
         return False
 
     @property
     def truncations(self) -> tuple[int, ...]:
-        """The lower ranks that the adapter of a full-length trial is cut down to and scored at."""
+        """Lower ranks to which the adapter of a full-length trial is truncated for scoring."""
         return ()
 
     @property
     def num_truncated(self) -> int:
-        """Scorings that `truncations` cost: the same rank in every module and spread, which at rank 1 are one."""
+        """Number of scorings that `truncations` cost: uniform and spread ranks, which are the same at rank 1."""
         return 2 * len(self.truncations) - (1 in self.truncations)
 
     @property
     def num_extracted(self) -> int:
-        """Scorings of adapters that are cut out of what a confirmed run learned."""
+        """Number of scorings of adapters extracted from a confirmed run."""
         return 0
 
     def as_trained(self, *, is_confirmed: bool) -> Self:
-        """The method as one run trains it: with a rank that is named, and extracting only from a confirmed run."""
+        """The method as one run trains it: with a definite rank, extracting only from a confirmed run."""
         return self
 
     @abstractmethod
     def in_words(self) -> str:
-        """The method as a reader meets it: 'LoRA r=8, alpha=32 (scale 4), qkv'."""
+        """The method in words, such as 'LoRA r=8, alpha=32 (scale 4), qkv'."""
 
 
 class TrainedMethod(AnyMethod):
-    """What every trained method has in common."""
+    """Options common to every trained method."""
 
     is_trained: ClassVar[bool] = True
 
-    learning_rate: float | None = Field(None, gt=0, description="centre of the search; None: by model and method")
+    learning_rate: float | None = Field(
+        None, gt=0, description="center of the learning-rate search; None: by model and method"
+    )
     rates: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        None, min_length=1, description="these alone, instead of the search; always reported, and blocks a verdict"
+        None,
+        min_length=1,
+        description="fixed learning rates instead of the search; always reported, and blocks a verdict",
     )
 
 
 def _on_all_linear(value: object) -> object:
-    """`extract: [8]` for `extract: {all-linear: [8]}`."""
+    """Turn `extract: [8]` into `extract: {all-linear: [8]}`."""
     return {"all-linear": value} if isinstance(value, list | tuple) else value
 
 
 class FullMethod(TrainedMethod):
-    """Full fine-tuning: every parameter learns."""
+    """Full fine-tuning: trains every parameter."""
 
     method: Literal["full"] = "full"
     extract: Annotated[
         dict[str, Ranks], BeforeValidator(_on_all_linear, json_schema_input_type=dict[str, Ranks] | Ranks)
     ] = Field(
         {},
-        description="{targets: ranks}, or ranks of all-linear: what was learned, cut down to adapters of these ranks "
-        "by its singular values and scored on valid: is the task of low rank?",
+        description="{targets: ranks}, or ranks of all-linear: adapters of these ranks are extracted from the update "
+        "by SVD and scored on the validation set, to test whether the task has low rank",
     )
 
     @field_validator("extract")
@@ -91,40 +95,43 @@ class FullMethod(TrainedMethod):
 
     @property
     def num_extracted(self) -> int:
-        """Adapters of every rank, and the whole change."""
+        """Number of scorings: adapters of every rank, and the whole change."""
         return sum(len(ranks) + 1 for ranks in self.extract.values())
 
     def as_trained(self, *, is_confirmed: bool) -> Self:
-        """A trial extracts nothing."""
+        """The same method; a trial extracts nothing."""
         return self if is_confirmed else self.replace(extract={})
 
     def in_words(self) -> str:
-        """The method as a reader meets it."""
+        """The method in words."""
         return "full fine-tuning"
 
 
 class LoraMethod(TrainedMethod):
-    """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, B and A of the given rank."""
+    """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, with B and A of the given rank."""
 
     method: Literal["lora"] = "lora"
     rank: int | Literal["auto"] = Field(
-        8, description="auto: the smallest whose truncation of an adapter of max_rank is within the margin on valid"
+        8,
+        description="auto: smallest rank at which a truncated max_rank adapter is within the margin "
+        "on the validation set",
     )
     max_rank: int | None = Field(
-        None, ge=2, le=HIGHEST_RANK, description="of rank: auto, the rank that is trained first; 64"
+        None, ge=2, le=HIGHEST_RANK, description="with rank: auto, the rank that is trained first; None: 64"
     )
     # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
     # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
     alpha: float = Field(32.0, gt=0)
-    init_scale: float = Field(1.0, gt=0, description="factor on the values that A begins with")
+    init_scale: float = Field(1.0, gt=0, description="factor on the initial values of A")
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = Field(
-        "all-linear", description="auto: an arm for every placement, at ranks that let all train as many parameters"
+        "all-linear",
+        description="modules to adapt; auto: one arm per placement, at ranks that train equally many parameters",
     )
     variant: Literal["plain", "rslora", "dora", "pissa", "olora"] = Field(
         "plain",
-        description="rslora: scale alpha / sqrt(rank) (arXiv 2312.03732); dora: a learned magnitude per output "
-        "(2402.09353); pissa, olora: B A begins as a part of the weight (2404.02948; 2406.01775)",
+        description="rslora: scale alpha / sqrt(rank) (arXiv 2312.03732); dora: a trained magnitude per output "
+        "(2402.09353); pissa, olora: B A is initialized from the weight (2404.02948; 2406.01775)",
     )
 
     @field_validator("rank", mode="before")
@@ -142,28 +149,26 @@ class LoraMethod(TrainedMethod):
     def _no_loftq(cls, value: object) -> object:
         if value == "loftq":
             raise ValueError(
-                "loftq makes up for what a quantised base has lost, and here every arm begins from the whole base. "
-                "Take pissa, which begins from the base's own singular vectors; an adapter that was trained with loftq "
-                "elsewhere can be merged onto its base (tunewise adapter merge)"
+                "loftq compensates for quantization, but here every arm starts from the unquantized base. "
+                "Use pissa, which starts from the base's singular vectors. An adapter trained with loftq "
+                "elsewhere can be merged into its base (tunewise adapter merge)"
             )
         return value
 
     @model_validator(mode="after")
     def _only_a_drawn_start_has_a_scale(self) -> Self:
         if self.init_scale != 1 and self.variant in ("pissa", "olora"):
-            raise ValueError(
-                f"{self.variant} begins as a part of the weight, so init_scale cannot be set. Leave it out"
-            )
+            raise ValueError(f"{self.variant} is initialized from the weight, so init_scale cannot be set. Remove it")
         return self
 
     @model_validator(mode="after")
     def _auto_has_a_highest_rank(self) -> Self:
         if self.rank != "auto" and self.max_rank is not None:
-            raise ValueError(f"max_rank goes with rank: auto, but rank is {self.rank}. Leave one of them out")
+            raise ValueError(f"max_rank needs rank: auto, but rank is {self.rank}. Remove one of them")
         if self.rank == "auto" and self.variant not in ("plain", "rslora"):
-            raise ValueError(f"rank: auto truncates B A, which is not the whole update of {self.variant}. Name a rank")
+            raise ValueError(f"rank: auto truncates B A, which is not the whole update of {self.variant}. Set a rank")
         if self.rank == "auto" and self.targets == "auto":
-            raise ValueError("rank: auto and targets: auto ask two questions at once. Name a rank or the targets")
+            raise ValueError("rank: auto and targets: auto cannot be combined. Set the rank or the targets")
         return self
 
     @property
@@ -173,22 +178,22 @@ class LoraMethod(TrainedMethod):
 
     @property
     def has_open_targets(self) -> bool:
-        """True if the arm becomes one for every placement."""
+        """True if one arm per placement replaces this one."""
         return self.targets == "auto"
 
     @property
     def top_rank(self) -> int:
-        """The rank that is trained: of `auto`, the highest one, which is truncated to all others."""
+        """The rank that is trained; for `auto` the highest one, which is then truncated to all others."""
         return (self.max_rank or DEFAULT_MAX_RANK) if self.rank == "auto" else self.rank
 
     @property
     def truncations(self) -> tuple[int, ...]:
-        """The powers of 2 below the highest rank of `auto`; none of a rank that is named."""
+        """Powers of 2 below the highest rank of `auto`; () for a definite rank."""
         ranks = (2**i for i in range(self.top_rank.bit_length()))
         return tuple(rank for rank in ranks if rank < self.top_rank) if self.rank == "auto" else ()
 
     def at(self, rank: int) -> Self:
-        """The same arm at a rank that is named."""
+        """The same arm with a definite rank."""
         return self.replace(rank=rank, max_rank=None)
 
     def as_trained(self, *, is_confirmed: bool) -> Self:
@@ -196,32 +201,32 @@ class LoraMethod(TrainedMethod):
         return self.at(self.top_rank)
 
     def in_words(self) -> str:
-        """Kind, rank, alpha and its scale, what differs from the defaults, targets."""
+        """Kind, rank, alpha, scale, options that differ from the defaults, and targets, in words."""
         targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
         dropout = f", dropout {self.dropout:g}" if self.dropout else ""
         rank = f"auto up to {self.top_rank}" if self.rank == "auto" else self.rank
-        start = f", A begun × {self.init_scale:g}" if self.init_scale != 1 else ""
+        start = f", initial A × {self.init_scale:g}" if self.init_scale != 1 else ""
         kind = LORA_NAMES[self.variant]
         return f"{kind} r={rank}, alpha={self.alpha:g} (scale {self.scale:.4g}){start}{dropout}, {targets}"
 
     @property
     def scale(self) -> float:
-        """The factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
+        """Factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
         return self.alpha / (math.sqrt(self.top_rank) if self.variant == "rslora" else self.top_rank)
 
 
 class HeadMethod(TrainedMethod):
-    """Only the classification head learns: what the frozen base already knows."""
+    """Trains only the classification head, which shows what the frozen base already knows."""
 
     method: Literal["head"] = "head"
 
     def in_words(self) -> str:
-        """The method as a reader meets it."""
+        """The method in words."""
         return "classification head only"
 
 
 class PeftMethod(TrainedMethod):
-    """Any other method of the peft library, by its type and the options of its config class."""
+    """Any other method of the peft library, given by its type and the options of its config class."""
 
     method: Literal["peft"] = "peft"
     type: str
@@ -235,7 +240,7 @@ class PeftMethod(TrainedMethod):
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"must be plain values (text, finite numbers, lists), but: {error}") from error
         if named := [name for name in options if name.startswith("megatron_")]:
-            raise ValueError(f"{named[0]} is not taken: by it peft imports a module that the study names")
+            raise ValueError(f"{named[0]} is not allowed: it makes peft import a module that the study names")
         return options
 
     def in_words(self) -> str:
@@ -245,23 +250,23 @@ class PeftMethod(TrainedMethod):
 
 
 class ExistingMethod(AnyMethod):
-    """An adapter or a model that was trained elsewhere: scored, never trained."""
+    """An adapter or a model trained elsewhere: scored, never trained."""
 
     method: Literal["existing"] = "existing"
     path: Source
 
     def in_words(self) -> str:
-        """The method as a reader meets it."""
+        """The method in words."""
         return f"trained elsewhere: {self.path}"
 
 
 class BaseMethod(AnyMethod):
-    """The untouched base, scored like an arm. Every study has it; it is not written in the study file."""
+    """The untouched base, scored like an arm. Every study has it; the study file does not name it."""
 
     method: Literal["base"] = "base"
 
     def in_words(self) -> str:
-        """The method as a reader meets it."""
+        """The method in words."""
         return "the untouched pretrained model"
 
 

@@ -1,4 +1,4 @@
-"""One line for every mistake of a study: where it stands, what was given, what is allowed, the nearest key."""
+"""One line for every mistake in a study: its place, the value given, the values allowed, the nearest key."""
 
 from collections.abc import Mapping, Sequence
 from reprlib import Repr
@@ -10,8 +10,8 @@ from tunewise.spec.methods import METHOD_SPECS
 from tunewise.spec.study import StudySpec
 from tunewise.text.suggest import near_miss
 
-MAX_LINES = 10  # of mistakes; who has more has another file
-MAX_NUMBER = 10**9  # whole numbers of a study count steps, rows, tokens and bytes of a laptop's or a server's run
+MAX_LINES = 10  # mistakes shown; a file with more is probably not a study
+MAX_NUMBER = 10**9  # whole numbers of a study count steps, rows, tokens or bytes on one machine
 
 WORDS = {
     "dict_type": "must be keys with values, such as {key: value}",
@@ -19,7 +19,7 @@ WORDS = {
     "model_attributes_type": "must be keys with values, such as {key: value}",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a whole number of a size that a computer counts to",
+    "int_parsing_size": "must be a whole number that fits 64 bits",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
@@ -27,29 +27,29 @@ WORDS = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "string_type": "must be text (numbers and dates in quotes)",
-    "string_unicode": "must be text without half a character",
+    "string_unicode": "must be text without a lone surrogate",
     "tuple_type": "must be a list, such as [1, 2]",
     "list_type": "must be a list, such as [1, 2]",
 }
 LENGTHS = {
-    "too_short": "must have at least {min_length} of them",
-    "too_long": "must have at most {max_length} of them",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
     "string_too_short": "must have at least {min_length} character",
 }
-# What a name may be made of, in words; the pattern itself says little to most.
+# Allowed names in words, because few users read the pattern.
 PATTERNS = {
-    "name": "must be letters, digits, '.', '_' and '-', at most 64, the first a letter or a digit",
-    "metrics": "must be small letters, digits and '_', at most 32, the first a letter",
+    "name": "must be letters, digits, '.', '_' and '-', at most 64, starting with a letter or a digit",
+    "metrics": "must be lowercase letters, digits and '_', at most 32, starting with a letter",
 }
 
 
 def explain_all(errors: Sequence[Any], origin: str) -> str:
-    """One line for each of pydantic's errors, the first MAX_LINES of them."""
-    # an item that is refused is missing in its list, which is no mistake of its own
+    """One line for each of pydantic's errors, at most MAX_LINES of them."""
+    # a refused item is missing from its list, which is not another mistake
     told = [item for item in errors if item["type"] != "too_short" or not _is_above(item, errors)]
     lines = [explain(item, origin) for item in told[:MAX_LINES]]
     more = len(told) - len(lines)
-    return "\n".join([*lines, *([f"{origin}: and {more:,} mistakes more."] if more else [])])
+    return "\n".join([*lines, *([f"{origin}: and {more:,} more mistakes."] if more else [])])
 
 
 def _is_above(item: Any, errors: Sequence[Any]) -> bool:
@@ -58,10 +58,10 @@ def _is_above(item: Any, errors: Sequence[Any]) -> bool:
 
 
 def explain(item: Any, origin: str) -> str:
-    """One line for one pydantic error: where, what was given, what is allowed."""
+    """One line for one pydantic error: place, value given, values allowed."""
     location = [str(part) for part in item["loc"]]
     if len(location) > 2 and location[0] == "arms" and location[2] in METHOD_SPECS:
-        del location[2]  # pydantic puts the tag of the union into the path
+        del location[2]  # pydantic adds the tag of the union to the path
     dotted = ".".join(location)
     if item["type"] == "extra_forbidden":
         keys = _keys_at(item["loc"])
@@ -75,13 +75,13 @@ def explain(item: Any, origin: str) -> str:
         return f"{origin}: unknown method '{given}' in '{dotted}'.{known}"
     if item["type"] == "union_tag_not_found":
         return f"{origin}: '{dotted}' needs a 'method'. Known: {', '.join(METHOD_SPECS)}."
-    if item["type"] == "value_error":  # our own validators: the message says what was given
+    if item["type"] == "value_error":  # from our own validators, whose messages contain the given value
         message = item["msg"].removeprefix("Value error, ")
         return f"{origin}: {dotted + ': ' if dotted else ''}{message}"
     if location[-1] == "[key]" or item["type"] == "invalid_key":
         where = ".".join(location[: -2 if location[-1] == "[key]" else -1])
         within = f" of '{where}'" if where else ""
-        return f"{origin}: Keys should be strings, but one{within} is {shown(item['input'])}. Put it in quotes."
+        return f"{origin}: keys must be text, but one{within} is {shown(item['input'])}. Put it in quotes."
     return f"{origin}: '{dotted}': {_words(item, location)}, but got {shown(item['input'])}.{_hint(dotted)}"
 
 
@@ -126,10 +126,10 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
 
 
 def misread_numbers(given: object, read: object, origin: str, place: str = "") -> list[str]:
-    """A line for each yes or no that was read as 1 or 0, and for each whole number that counts nothing real."""
+    """One line for each true or false given as a number, and for each whole number that is too large to be meant."""
     if isinstance(given, bool):
         is_number = isinstance(read, int | float) and not isinstance(read, bool)
-        advice = "YAML reads yes, no, on and off as true and false, too."
+        advice = "YAML also reads yes, no, on and off as true and false."
         return [f"{origin}: '{place}': must be a number, but got {given}. {advice}"] if is_number else []
     if isinstance(given, int) and abs(given) > MAX_NUMBER:
         return [f"{origin}: '{place}': must be at most {MAX_NUMBER:,}, but got {shown(given)}."]

@@ -1,4 +1,4 @@
-"""Quantities that a study writes as text: the margin and the budget; and the frozen model that all plain data is."""
+"""Quantities that a study writes as text: the margin and the budget."""
 
 import math
 import re
@@ -10,10 +10,12 @@ from tunewise.spec.frozen import Frozen
 
 
 class Margin(Frozen):
-    """The declared acceptable loss of quality; where both parts are given, both must pass."""
+    """Largest acceptable quality loss. If both parts are given, both must hold."""
 
-    absolute: float | None = Field(None, gt=0, description="in units of the metric")
-    share_of_gain: float | None = Field(None, gt=0, lt=1, description="of full's gain over the base")
+    absolute: float | None = Field(None, gt=0, description="largest loss in units of the metric")
+    share_of_gain: float | None = Field(
+        None, gt=0, lt=1, description="largest loss as a share of the gain of full fine-tuning over the base"
+    )
 
     @model_validator(mode="after")
     def _has_a_part(self) -> Self:
@@ -30,22 +32,20 @@ DEFAULT_MARGINS = {
 
 
 def parse_margin(text: str) -> Margin:
-    """'0.02' -> absolute 0.02; '1pp' -> absolute 0.01; '5% of gain' -> share 0.05. Raises ValueError."""
+    """Read '0.02' as absolute 0.02, '1pp' as absolute 0.01, '5% of gain' as share 0.05. Raises ValueError."""
     if match := re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*of\s*gain\s*", text):
         return Margin(share_of_gain=float(match[1]) / 100)
     if match := re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp)?\s*", text):
         return Margin(absolute=float(match[1]) / (100 if match[2] else 1))
-    raise ValueError(f"margin '{text:.40}' is not understood. Write '0.02' (in the metric), '1pp' or '5% of gain'.")
+    raise ValueError(f"margin '{text:.40}' is not valid. Write '0.02' (in units of the metric), '1pp' or '5% of gain'.")
 
 
 BUDGET_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_budget(text: str) -> float:
-    """'2h' -> 7200.0 seconds; '90min', '45s', '1.5h', '1d'. Raises ValueError."""
+    """Read '2h' as 7200.0 seconds; also '90min', '45s', '1.5h', '1d'. Raises ValueError."""
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|min|m|h|d)\s*", text)
     if not match or float(match[1]) == 0 or math.isinf(float(match[1])):
-        raise ValueError(
-            f"budget '{text:.40}' is not understood. Write a time above 0, such as '2h', '90min' or '45s'."
-        )
+        raise ValueError(f"budget '{text:.40}' is not valid. Write a time above 0, such as '2h', '90min' or '45s'.")
     return float(match[1]) * BUDGET_SECONDS[match[2]]

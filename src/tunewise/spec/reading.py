@@ -1,4 +1,4 @@
-"""From a YAML file, plain data or command-line words to a StudySpec; every mistake is one line with the nearest key."""
+"""Read a StudySpec from YAML, plain data or command-line arguments; each mistake is one line with advice."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tunewise.text.plain_yaml import YamlError, load_yaml
 
 
 def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
-    """The study in a YAML file, relative data and model paths taken from the file's folder.
+    """The study in a YAML file; relative data and model paths start at the file's folder.
 
     `overrides` maps dotted keys to values (`{"train.epochs": 1}`). Raises SpecError.
     """
@@ -31,7 +31,7 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         raise SpecError(f"{path}: not readable as YAML: {error}.") from error
     if not isinstance(content, dict):
         kind = "empty" if content is None else type(content).__name__
-        raise SpecError(f"{path}: a study is a mapping of keys, but this is {kind}. `tunewise init` writes one.")
+        raise SpecError(f"{path}: a study must be a mapping of keys, but this is {kind}. `tunewise init` writes one.")
     for key, value in (overrides or {}).items():
         set_key(content, key, value)
     content.setdefault("name", as_name(path.stem))
@@ -39,7 +39,7 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
 
 
 def parse_study(content: Mapping[str, Any], origin: str) -> StudySpec:
-    """A StudySpec from plain data. Raises SpecError with one line per mistake, each with the nearest key."""
+    """StudySpec from plain data. Raises SpecError with one line per mistake, each with the nearest key."""
     try:
         study = StudySpec.model_validate(content)
     except ValidationError as error:
@@ -50,17 +50,17 @@ def parse_study(content: Mapping[str, Any], origin: str) -> StudySpec:
 
 
 def set_key(content: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set `a.b.c` in nested plain mappings. Raises SpecError where the way there is no mapping."""
+    """Set `a.b.c` in nested plain mappings. Raises SpecError if a part of the path is not a mapping."""
     *parents, last = dotted.split(".")
     for name in parents:
         content = content.setdefault(name, {})
         if not isinstance(content, dict):
-            raise SpecError(f"--set {dotted}: '{name}' holds a value, not keys.")
+            raise SpecError(f"--set {dotted}: '{name}' is a value, not a mapping of keys.")
     content[last] = value
 
 
 def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
-    """File names that exist beside the study file become paths that work from anywhere."""
+    """The study with the files next to it named by absolute paths, so that it works from any folder."""
 
     def beside(name: str | None) -> str | None:
         if name is None or name.startswith("builtin:"):
@@ -78,10 +78,10 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
 
 
 def absolute_path(path: Path) -> str | None:
-    """The absolute path of something that exists; None: nothing is there."""
+    """Absolute path of something that exists; None if nothing is there."""
     try:
         return str(path.resolve()) if path.exists() else None
-    except OSError:  # longer than any file name: somebody put the text itself where its file belongs
+    except OSError:  # longer than any file name: a text was given instead of the name of its file
         return None
 
 
@@ -89,5 +89,5 @@ def absolute_path(path: Path) -> str | None:
 
 
 def as_name(text: str) -> str:
-    """The text as a study may be called: letters, digits and what may stand between them."""
+    """The text turned into a study name: letters, digits and allowed separators."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64] or "study"

@@ -1,4 +1,4 @@
-"""The frozen specification of one run, with everything that can change its result."""
+"""Frozen specification of one run, with everything that can change its result."""
 
 import hashlib
 from typing import Literal
@@ -12,23 +12,23 @@ from tunewise.spec.words import NUMERICS, Attention, Device, Precision, Role, Sp
 
 
 class Inputs(Frozen):
-    """SHA-256 fingerprints of everything a run reads, and the versions that decide its numbers."""
+    """SHA-256 fingerprints of everything a run reads, and the versions that determine its numbers."""
 
     base: str
     tokenizer: str
     data: str
     general: str | None  # None: forgetting is not measured
-    existing: str | None  # of the weights an `existing` arm brings
+    existing: str | None  # weights of an `existing` arm
     versions: dict[str, str]  # minor versions of torch, transformers, peft
 
 
 def forgetting_steps(points: int, num_steps: int) -> frozenset[int]:
-    """The steps of a run at which forgetting is measured: 0, the last one, and evenly between; of 0 points none."""
+    """Steps of a run at which forgetting is measured: 0, the last one, and evenly spaced between; () for 0 points."""
     return frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
 
 
 class RunSpec(Frozen):
-    """One training of one arm at one learning rate with one seed (or one scoring, for base and existing)."""
+    """One training of one arm at one learning rate with one seed, or one scoring for base and existing arms."""
 
     arm: str
     role: Role
@@ -42,10 +42,10 @@ class RunSpec(Frozen):
     seed: int
     checkpoint: Literal["best", "last"]
     score_splits: tuple[Split, ...]
-    ranks: tuple[int, ...] = ()  # truncations of the trained adapter to these ranks are scored on valid, too
+    ranks: tuple[int, ...] = ()  # truncations of the trained adapter to these ranks are scored on the validation set
     samples: SamplesSpec
     metrics: tuple[MetricSpec, ...] = ()
-    forgetting_points: int  # measurements of valid and general text during training; 0: none
+    forgetting_points: int  # measurements of validation set and general text during training; 0: none
     device: Device
     precision: Precision
     threads: int
@@ -55,12 +55,12 @@ class RunSpec(Frozen):
 
     @property
     def run_id(self) -> str:
-        """16 hex digits: a hash of everything that can change the result (so not of names, and not of paths)."""
+        """16 hex digits: a hash of everything that can change the result, so not of names or paths."""
         content = self.model_dump(mode="json", exclude={"arm", "role", "model"})
-        for name in ("learning_rate", "rates"):  # only where to search; the rate itself is hashed
+        for name in ("learning_rate", "rates"):  # they only place the search; the learning rate itself is hashed
             content["method"].pop(name, None)
-        content["method"].pop("path", None)  # its contents are in inputs.existing
-        for name in ("max_rank", "extract"):  # fields of later versions, as if they were not there
+        content["method"].pop("path", None)  # inputs.existing hashes its contents
+        for name in ("max_rank", "extract"):  # later fields: left out at their defaults, so that old ids stay valid
             if not content["method"].get(name):
                 content["method"].pop(name, None)
         if content["method"].get("init_scale") == 1:
@@ -70,6 +70,6 @@ class RunSpec(Frozen):
         content["train"].pop("head_learning_rate", None)
         content["train"]["evaluations"] = self.train.num_evaluations
         for metric in content["metrics"]:
-            if metric["kind"] is None:  # as a metric was written before it could have a name of its own
+            if metric["kind"] is None:  # the form before a metric could have its own name, so that old ids stay valid
                 metric.pop("kind")
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""What to do: a study as its author writes it, and the frozen specification of one run.
+"""A study as its author writes it.
 
-Nothing here imports torch. Every default of the product lives here, or in the specs that this file hands on.
+Nothing here imports torch. Every default of the product is defined here or in the specs that this file uses.
 """
 
 import re
@@ -29,31 +29,37 @@ from tunewise.text.suggest import near_miss
 # --- the sections of a study ----------------------------------------------------------------------
 
 
-MIN_SHORT_RATES = 7  # below it, short trials and three in full cost about as much as every rate in full
+MIN_SHORT_RATES = 7  # below it, short trials and three full-length ones cost about as much as every rate at full length
 
 
 class TuningSpec(Frozen):
-    """The same search for every arm: rates around the centre, extended while the best is at an edge, then refined."""
+    """Learning-rate search, the same for every arm.
 
-    rates: int = Field(3, ge=1, description="learning rates to begin with")
-    # at least 1.1, because rates are rounded to 3 digits and must stay apart
-    spacing: float = Field(3.0, ge=1.1, description="factor between neighbours")
-    cap: int = Field(7, ge=1, description="full-length trials per arm at most")
-    seeds: int = Field(1, ge=1, le=4, description="runs of every trial, with seeds of the search; their mean decides")
-    half_steps: bool = Field(True, description="then the two rates half a step beside the best, as the cap allows")
+    Rates around a center are tried, extended while the best is at an edge, then refined.
+    """
+
+    rates: int = Field(3, ge=1, description="learning rates tried first")
+    # at least 1.1: rates are rounded to 3 digits and must stay distinct
+    spacing: float = Field(3.0, ge=1.1, description="factor between neighboring learning rates")
+    cap: int = Field(7, ge=1, description="most full-length trials per arm")
+    seeds: int = Field(1, ge=1, le=4, description="seeds of every trial; their mean decides")
+    half_steps: bool = Field(
+        True, description="also try the two rates half a step from the best one, if the cap allows"
+    )
     search: Literal["full-length", "short"] = Field(
         "full-length",
-        description="short: every rate on 15 % of the steps, then the best and its neighbours in full",
+        description="short: every rate on 15 % of the steps, then the best and its neighbors at full length",
     )
 
     @model_validator(mode="after")
     def _cap_covers_grid(self) -> Self:
         if self.search == "short" and self.rates < MIN_SHORT_RATES:
             raise ValueError(
-                f"tuning.search: short pays from {MIN_SHORT_RATES} rates on, but tuning.rates is {self.rates}. "
-                f"Set tuning.rates to {MIN_SHORT_RATES}, or leave tuning.search out"
+                f"tuning.search: short needs at least {MIN_SHORT_RATES} rates to save time, but "
+                f"tuning.rates is {self.rates}. "
+                f"Set tuning.rates to {MIN_SHORT_RATES}, or remove tuning.search"
             )
-        in_full = 3 if self.search == "short" else self.rates  # the best of the short trials and its neighbours
+        in_full = 3 if self.search == "short" else self.rates  # the best of the short trials and its neighbors
         if self.cap < in_full:
             name = "3 with tuning.search: short" if self.search == "short" else "tuning.rates"
             raise ValueError(f"tuning.cap must be at least {name}, but got {self.cap} < {in_full}")
@@ -61,33 +67,38 @@ class TuningSpec(Frozen):
 
 
 def text_alone(value: object) -> object:
-    """`forgetting: FILE` for `forgetting: {text: FILE}`."""
+    """Turn `forgetting: FILE` into `forgetting: {text: FILE}`."""
     return {"text": value} if isinstance(value, str) else value
 
 
 class ForgettingSpec(Frozen):
     """General text on which tuned models are compared with the base (causal language models only)."""
 
-    text: Source = Field("builtin:pydoc-topics", description="a text file, or builtin:pydoc-topics")
-    tokens: int = Field(20_000, ge=0, description="0: not measured")
+    text: Source = Field("builtin:pydoc-topics", description="text file, or builtin:pydoc-topics")
+    tokens: int = Field(20_000, ge=0, description="tokens of general text; 0: forgetting is not measured")
     points: int = Field(
-        10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: at its end only"
+        10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: only at its end"
     )
 
 
 class MachineSpec(Frozen):
-    """Where and in which precision to run; None: found out once and written into every run."""
+    """Device, precision and limits of the runs. None: determined once and stored in every run."""
 
     device: Device | None = None
     precision: Precision | None = None
     threads: int | None = Field(None, ge=1)
     attention: Attention | None = Field(
         None,
-        description="transformers' kernel; None: the fastest for the shape that computes what the model's own does",
+        description="attention kernel of transformers; None: the fastest that computes what the model's own does",
     )
-    checkpoint_seconds: float = Field(300, ge=0, description="between checkpoints inside a run; 0: after every step")
+    checkpoint_seconds: float = Field(
+        300, ge=0, description="seconds between checkpoints inside a run; 0: after every step"
+    )
     run_limit_seconds: float | None = Field(
-        None, gt=0, description="a run that takes longer is timed-out, and the study goes on without it; None: no limit"
+        None,
+        gt=0,
+        description="longest run in seconds; a longer one is timed-out and the study continues "
+        "without it; None: no limit",
     )
 
 
@@ -97,29 +108,29 @@ MAX_SEEDS = 999
 
 
 def check_primary(primary: str | None, metrics: Sequence[MetricSpec], margin: str | None) -> None:
-    """Raises ValueError where a verdict cannot be about `primary`; whether it fits the task is known later."""
+    """Raise ValueError if `primary` cannot be the metric of a verdict. Whether it fits the task is checked later."""
     if primary is None:
         return
     if primary == "perplexity":
         raise ValueError(
-            "primary: perplexity is exp of nll, and a margin in it would mean something else at every level. "
-            "Write nll: the ratio of the perplexities is printed beside its verdict."
+            "primary: perplexity is exp(nll), so the meaning of a margin would depend on its level. "
+            "Write nll: the verdict also shows the ratio of perplexities."
         )
     allowed = ("nll", "bits_per_byte", "accuracy", "macro_f1", "mcc", *(metric.name for metric in metrics))
     if primary not in allowed:
         hint = near_miss(primary, allowed)
         raise ValueError(f"primary: '{primary}' is not measured.{hint} Known: {', '.join(allowed)}.")
     if margin is None and primary not in DEFAULT_MARGINS:
-        raise ValueError(f"primary: {primary} needs a margin: the loss of it that you accept, such as '1pp'")
+        raise ValueError(f"primary: {primary} needs a margin, the loss that you accept, such as '1pp'")
 
 
 class StudySpec(Frozen):
-    """One question: a base model, data, arms, a protocol."""
+    """One question: a base model, data, arms and a protocol."""
 
     name: str = Field(pattern=STUDY_NAME)
-    model: Source = Field("tiny", min_length=1, description="a bundled name, a folder, or a hub id")
+    model: Source = Field("tiny", min_length=1, description="base model: tiny (bundled), a folder, or a hub id")
     trust_remote_code: bool = False
-    task: Task | None = Field(None, description="None: told by the columns of the data")
+    task: Task | None = Field(None, description="task; None: from the columns of the data")
     data: DataSpec
     arms: dict[str, ArmMethod] = Field(min_length=1)
     train: TrainSpec = TrainSpec()
@@ -128,28 +139,38 @@ class StudySpec(Frozen):
         (5, 10),
         min_length=1,
         max_length=2,
-        description="seeds at which the verdict is read; at a second look that of the arms undecided at the first",
+        description="numbers of seeds at which the verdict is read; a second look covers arms "
+        "inconclusive at the first",
     )
-    seed: int = Field(0, ge=0, le=1_000_000, description="other numbers give other search and confirmation seeds")
+    seed: int = Field(0, ge=0, le=1_000_000, description="another number gives other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
-    margin: str | None = Field(None, description="'0.02' (in the metric), '1pp', or '5% of gain'; None: by metric")
+    margin: str | None = Field(
+        None,
+        description="acceptable quality loss: '0.02' (in units of the metric), '1pp', or '5% of gain'; None: by metric",
+    )
     forgetting: Annotated[ForgettingSpec, BeforeValidator(text_alone, json_schema_input_type=ForgettingSpec | str)] = (
         ForgettingSpec()
     )
     samples: SamplesSpec = SamplesSpec()
-    metrics: tuple[MetricSpec, ...] = Field((), description="of written text (sft), beside those that every study has")
+    metrics: tuple[MetricSpec, ...] = Field((), description="additional metrics of written text (sft)")
     primary: str | None = Field(
         None,
-        description="the metric of margin and verdict; None: nll, or accuracy of classes; rates are chosen by these",
+        description="metric of margin and verdict; None: nll (classification: accuracy), which also "
+        "choose the learning rate",
     )
-    cost: CostName = Field("trainable_parameters", description="by which the cheapest arm that is good is recommended")
+    cost: CostName = Field(
+        "trainable_parameters", description="cost by which the cheapest acceptable arm is recommended"
+    )
     machine: MachineSpec = MachineSpec()
-    keep: Literal["best", "all", "none"] = Field("best", description="which tuned weights stay on disk")
+    keep: Literal["best", "all", "none"] = Field("best", description="tuned weights that stay on disk")
     accept_stale: bool = Field(
         False,
-        description="also take runs made with another base, libraries, threads or numerics; the report says which",
+        description="also use runs of another base, threads, library versions or numerics; the report lists them",
     )
-    budget: str | None = Field(None, description="'2h', '90min': caps and looks shrink for all arms alike to fit")
+    budget: str | None = Field(
+        None,
+        description="time limit such as '2h' or '90min': reduces learning-rate trials and seeds equally for all arms",
+    )
 
     @field_validator("budget")
     @classmethod
@@ -162,7 +183,7 @@ class StudySpec(Frozen):
     def _budget_has_full_trials(self) -> Self:
         if self.budget and self.tuning.search == "short":
             raise ValueError(
-                "budget: needs tuning.search: full-length, because it reckons with the time of a full trial"
+                "budget: needs tuning.search: full-length, because it is computed from the time of a full trial"
             )
         return self
 
@@ -171,12 +192,12 @@ class StudySpec(Frozen):
     def _arm_names(cls, arms: dict[str, Any]) -> dict[str, Any]:
         for name in arms:
             if not re.fullmatch(ARM_NAME, name) or name == "base":
-                raise ValueError(f"arm name '{name}' is not allowed: letters, digits, '_', '-', and not 'base'")
+                raise ValueError(f"arm name '{name}' is not allowed: use letters, digits, '_' and '-', and not 'base'")
         seen: dict[str, str] = {}
         for name, arm in arms.items():
             content = same_arm(arm)
             if content in seen:
-                raise ValueError(f"arms '{seen[content]}' and '{name}' are the same: remove one.")
+                raise ValueError(f"arms '{seen[content]}' and '{name}' are the same. Remove one.")
             seen[content] = name
         return arms
 
@@ -184,7 +205,7 @@ class StudySpec(Frozen):
     @classmethod
     def _rising_looks(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
         if looks != tuple(sorted(set(looks))):
-            raise ValueError(f"looks must rise, such as [5, 10], but got {list(looks)}")
+            raise ValueError(f"looks must increase, such as [5, 10], but got {list(looks)}")
         return looks
 
     @field_validator("margin", mode="before")
@@ -200,7 +221,7 @@ class StudySpec(Frozen):
     def _each_metric_once(cls, metrics: tuple[MetricSpec, ...]) -> tuple[MetricSpec, ...]:
         names = [metric.name for metric in metrics]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"'{twice[0]}' is named twice: keep one")
+            raise ValueError(f"'{twice[0]}' is named twice. Keep one")
         return metrics
 
     @model_validator(mode="after")
@@ -210,54 +231,51 @@ class StudySpec(Frozen):
 
     @property
     def trained_arms(self) -> dict[str, TrainedArm]:
-        """The arms that the study trains, by name; those that were trained elsewhere are left out."""
+        """Arms that the study trains, by name, without those that were trained elsewhere."""
         return {name: method for name, method in self.arms.items() if isinstance(method, TrainedMethod)}
 
     @property
     def lora_arms(self) -> dict[str, LoraMethod]:
-        """The LoRA arms by name."""
+        """LoRA arms by name."""
         return {name: method for name, method in self.arms.items() if isinstance(method, LoraMethod)}
 
     @property
     def existing_arms(self) -> dict[str, ExistingMethod]:
-        """The arms that were trained elsewhere, by name."""
+        """Arms trained elsewhere, by name."""
         return {name: method for name, method in self.arms.items() if isinstance(method, ExistingMethod)}
 
     @property
     def full_arm(self) -> str | None:
-        """The arm that the others are compared with; None where there is none."""
+        """Name of the arm that the others are compared with; None if there is none."""
         return next((name for name, method in self.arms.items() if method.method == "full"), None)
 
     @property
     def head_arm(self) -> str | None:
-        """The arm that trains the classification head alone; None where there is none."""
+        """Name of the arm that trains only the classification head; None if there is none."""
         return next((name for name, method in self.arms.items() if method.method == "head"), None)
 
     @property
     def reference_arm(self) -> str:
-        """The arm over which gain is measured: the base, or for classification the head alone."""
+        """Name of the arm over which gain is measured: the base, or for classification the head alone."""
         return (self.head_arm if self.task and TASKS[self.task].has_classes else None) or "base"
 
     def margin_in(self, metric: str) -> Margin:
-        """The margin of a verdict on `metric`: the declared one, else the default of that metric.
+        """Margin of a verdict on `metric`: the declared one, else the default of that metric.
 
-        Raises KeyError where none is declared and the metric has no default, which `check_primary` rules out.
+        Raises KeyError if none is declared and the metric has no default, which `check_primary` rules out.
         """
         return parse_margin(self.margin) if self.margin else DEFAULT_MARGINS[metric]
 
     def search_seeds(self) -> tuple[int, ...]:
-        """The seeds of every learning-rate trial: no confirmation seeds of any `seed`, nor shared by two of them."""
-        # divisible by 1000, which no confirmation seed is, and below 2^32, which numpy's seeds must be
+        """Seeds of every learning-rate trial, distinct from the confirmation seeds and search seeds of every `seed`."""
+        # divisible by 1000, as no confirmation seed is, and below 2^32, numpy's limit
         return tuple(1_000_000 + 1000 * self.seed + 1_000_001_000 * i for i in range(self.tuning.seeds))
 
     def confirmation_seeds(self) -> tuple[int, ...]:
-        """Fresh seeds, the same in every arm; disjoint for different `seed`."""
+        """Confirmation seeds, the same in every arm; disjoint for different `seed`."""
         return tuple(1000 * self.seed + i + 1 for i in range(self.looks[-1]))
 
 
 def same_arm(method: Method) -> str:
-    """A text that is equal for methods that are one arm: where its rate is searched makes no other arm."""
+    """Text that is equal for methods that make the same arm, whatever the place of their learning-rate search."""
     return canonical_json(method.model_dump(mode="json", exclude={"learning_rate", "rates"}))
-
-
-# --- one run -------------------------------------------------------------------------------------

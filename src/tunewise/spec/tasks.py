@@ -1,4 +1,4 @@
-"""What a task is: what its examples hold, what is counted, which metrics it reports. A new task is a row here."""
+"""Properties of tasks: content of examples, counts, reported metrics. A new task is a new row here."""
 
 from typing import Literal, NamedTuple
 
@@ -6,25 +6,25 @@ Task = Literal["sft", "lm", "classify"]
 
 
 class TaskSpec(NamedTuple):
-    """The answers that everything but the data formats and the loss needs of a task."""
+    """Everything about a task that is not its data formats or its loss."""
 
-    has_classes: bool  # an example is a text and one of a few labels; otherwise its tokens are predicted
-    reported: tuple[str, ...]  # metrics; the first is what a verdict is about unless the study says otherwise
-    judged: tuple[str, ...]  # metrics that a verdict may be about, those that a study defines itself apart
+    has_classes: bool  # an example is a text and one of a few labels; otherwise tokens are predicted
+    reported: tuple[str, ...]  # metrics; the first one decides the verdict unless the study names another
+    judged: tuple[str, ...]  # metrics allowed for a verdict, besides those that a study defines itself
 
     @property
     def selection_metric(self) -> str:
-        """What checkpoints and learning rates are selected by, on the validation set."""
+        """Metric on the validation set that selects checkpoints and learning rates."""
         return self.reported[0]
 
     @property
     def target(self) -> str:
-        """What is learned from and counted, in words."""
+        """Name of one prediction that is trained on and counted."""
         return "row" if self.has_classes else "supervised token"
 
     @property
     def has_general_text(self) -> bool:
-        """Whether forgetting of general text can be measured: a classifier predicts no text."""
+        """True if forgetting of general text can be measured; a classifier does not predict text."""
         return not self.has_classes
 
 

@@ -1,4 +1,4 @@
-"""The training of a study: batches, schedule, optimizer. The same for every arm."""
+"""Training of a study: batches, schedule, optimizer. The same for every arm."""
 
 import math
 from typing import Annotated, Literal
@@ -11,52 +11,56 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainSpec(Frozen):
-    """The training of every arm alike: batches, schedule, optimizer (AdamW, Loshchilov & Hutter 2019)."""
+    """Training options, the same for every arm: batches, schedule, optimizer (AdamW, Loshchilov & Hutter 2019)."""
 
     epochs: int = Field(2, ge=1)
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps; overrides epochs")
-    batch_size: int = Field(16, ge=1, description="examples per optimizer step, whatever the micro-batches")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps of a run; overrides epochs")
+    batch_size: int = Field(16, ge=1, description="examples per optimizer step, however it is split into micro-batches")
     micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         2048,
-        description="tokens of a batch held in memory at once, padding included; auto: as many as a plan says that fit",
+        description="most tokens of a micro-batch, padding included; auto: as many as fit in memory by the plan",
     )
     gradient_checkpointing: bool = Field(
-        False, description="compute activations again for the gradient instead of keeping them: less memory, more time"
+        False, description="recompute activations for the gradient instead of storing them: less memory, more time"
     )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps; the first step's rate is above 0")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases and norms")
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="share of the steps with a rising learning rate; the first step's rate is above 0"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="decay of matrices; never of biases and norms")
     betas: tuple[Share, Share] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
-    clip_norm: float = Field(1.0, gt=0, description="of the whole gradient")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
     evaluations: int = Field(
         4,
         ge=1,
-        description="on valid, evenly spaced, the last one at the end; at least one an epoch, so the default grows",
+        description="evaluations on the validation set, evenly spaced, the last at the end; at least one per epoch",
     )
-    head_learning_rate: float | None = Field(None, gt=0, description="of new weights; None: tuned on the head arm")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="learning rate of new weights; None: tuned on the head arm"
+    )
 
     @field_validator("micro_batch_tokens", mode="before")
     @classmethod
     def _a_number_or_auto(cls, tokens: object) -> object:
         is_number = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1
         if not is_number and tokens != "auto":
-            raise ValueError(f"must be a whole number from 1 on, or auto, but got {tokens!r}")
+            raise ValueError(f"must be a whole number of at least 1, or auto, but got {tokens!r}")
         return tokens
 
     @property
     def tokens_at_once(self) -> int:
-        """Of a micro-batch; of a study that knows what `auto` is."""
-        assert self.micro_batch_tokens != "auto", "settled before anything is planned or trained"
+        """Tokens of a micro-batch; only for a study in which `auto` is resolved."""
+        assert self.micro_batch_tokens != "auto", "resolved before anything is planned or trained"
         return self.micro_batch_tokens
 
     @property
     def num_evaluations(self) -> int:
-        """Evaluations of a run: one checkpoint carries the verdict, so every epoch offers one at least."""
+        """Number of evaluations of a run, at least one per epoch: the verdict depends on one checkpoint."""
         return max(self.evaluations, 1 if self.max_steps else self.epochs)
 
     def evaluation_steps(self, num_steps: int) -> frozenset[int]:
-        """The optimizer steps after which valid is evaluated."""
+        """Optimizer steps after which the validation set is evaluated."""
         return frozenset(round(num_steps * (i + 1) / self.num_evaluations) for i in range(self.num_evaluations))
 
     def num_steps(self, num_rows: int) -> int:
@@ -64,5 +68,5 @@ class TrainSpec(Frozen):
         return self.max_steps or self.steps_per_epoch(num_rows) * self.epochs
 
     def steps_per_epoch(self, num_rows: int) -> int:
-        """Optimizer steps over `num_rows` training examples, the last one perhaps smaller."""
+        """Optimizer steps over `num_rows` training examples; the last one may be smaller."""
         return math.ceil(num_rows / self.batch_size)

@@ -1,4 +1,4 @@
-"""The closed lists of words that a study may use, and the version of the numerics."""
+"""Closed lists of values that a study may use, and the version of the numerics."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from tunewise.text.safe import check_source
 Split = Literal["train", "valid", "test"]
 
 
-# What the splits of a data set are called, in files and on the hub; the first that is there counts.
+# Names of the splits of a data set, in files and on the hub; the first one found is used.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
     "valid": ("valid", "validation", "val", "dev", "eval"),
@@ -20,7 +20,7 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
 NO_DATA = "builtin:none"  # a study that can only be planned
 
 
-Role = Literal["base", "short", "tune", "confirm"]  # short: a trial on a part of the steps
+Role = Literal["base", "short", "tune", "confirm"]  # short: a trial on part of the steps
 
 
 Precision = Literal["bf16", "fp32"]
@@ -35,8 +35,8 @@ Attention = Literal["eager", "sdpa"]
 CostName = Literal["trainable_parameters", "train_seconds", "peak_memory_bytes", "saved_bytes"]
 
 
-# Raised whenever the loop's or the scores' results change, so that no old record is mixed with new ones.
+# Raised whenever results of the loop or the scores change, so that old records are not mixed with new ones.
 NUMERICS = 7
 
-# The name of a file, a folder, a hub id or something bundled: no control characters, no secrets.
+# Name of a file, folder, hub id or bundled item: no control characters, no secrets.
 Source = Annotated[str, AfterValidator(check_source)]

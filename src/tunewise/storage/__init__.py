@@ -1,1 +1,1 @@
-"""The study folder on disk: its layout, writes that a crash cannot halve, seals, lock, gate against links."""
+"""The study folder on disk: layout, crash-safe writes, seals, lock, and protection against links."""

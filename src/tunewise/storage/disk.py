@@ -1,8 +1,8 @@
-"""Every change of a study folder: filled under another name, synced, renamed. A crash leaves the old or the new.
+"""Changes of a study folder: written under another name, synced, renamed. A crash leaves the old or the new state.
 
-`fill`, `sync`, `rename`, `remove` and `append` are all that happens to the disk; tests let a process die at each.
-Nothing here writes through a link: temporary files get names that nobody can foresee and must not exist yet, and a file
-that is changed in place (`open_own`) must be a regular file with one name.
+Only `fill`, `sync`, `rename`, `remove` and `append` touch the disk; tests kill a process at each of them. Nothing here
+writes through a link: temporary files get unpredictable names that must not exist yet, and a file that is changed in
+place (`open_own`) must be a regular file with a single name.
 """
 
 import errno
@@ -21,24 +21,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunewise.errors import ModelError, StudyError
-from tunewise.storage.files import file_hash, files_below, told
+from tunewise.storage.files import file_hash, files_below, reraise_as_study_error
 
 Take = Callable[[bytes | memoryview], object]  # writes some bytes
-TEMPORARY = ".tmp"  # ends the name of what is being written or deleted; nothing reads such a file
-NOT_ALONE = "it is not a file of the study alone (but a hard link, a named pipe or a device)"
-LITTER = re.compile(r".+\.[0-9a-f]{16}\.tmp")  # the name of a temporary file or folder
+TEMPORARY = ".tmp"  # suffix of what is being written or deleted; nothing reads such a file
+NOT_ALONE = "it is not a regular file of this study only, but a hard link, a named pipe or a device"
+LITTER = re.compile(r".+\.[0-9a-f]{16}\.tmp")  # name of a temporary file or folder
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either all of it or what it held before, also after a power cut."""
-    content = text.encode()  # before the old file is touched: a text that cannot be encoded is no half-written file
+    """Write `text` so that `path` holds all of it or its old content, even after a power failure."""
+    content = text.encode()  # before the old file is touched: text that cannot be encoded leaves no partial file
     write_with(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file that then becomes `path`. Raises StudyError if the disk refuses; `path` is as before."""
+    """Let `write` fill a file that then replaces `path` as a whole. Raises StudyError if the disk refuses."""
     temporary = temporary_name(path)
-    with told(path):
+    with reraise_as_study_error(path):
         mode = create(temporary)
         with freed(temporary):
             fill(temporary, write)
@@ -49,16 +49,16 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_output(path: Path, write: Callable[[Path], object]) -> None:
-    """`write_with` for a file that an option names. Raises StudyError where something else than a file is there."""
+    """Write a file that an option names. Raises StudyError if something other than a file is there."""
     require_output(path)
     write_with(path, write)
 
 
 def require_output(path: Path, *suffixes: str) -> None:
-    """Raises StudyError where an option names neither a new file nor one to replace, or it ends in no `suffixes`."""
+    """Raise StudyError unless `path` is a new file or a file to replace, with one of the `suffixes`."""
     if suffixes and path.suffix not in suffixes:
         raise StudyError(f"cannot write '{path}'. Allowed: names that end in {' or '.join(suffixes)}.")
-    with told(path):
+    with reraise_as_study_error(path):
         try:
             kind = path.lstat().st_mode
         except FileNotFoundError:
@@ -69,14 +69,14 @@ def require_output(path: Path, *suffixes: str) -> None:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file as `write_with` writes any."""
+    """Write a Parquet file as `write_with` does."""
     write_with(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], object]) -> Path:
-    """`folder/<stem>-<SHA-256><suffix>`, filled by `write`, which is given what takes the bytes.
+    """Path of `folder/<stem>-<SHA-256><suffix>`, filled by `write`, which receives a function that takes bytes.
 
-    The file has that name only once it is whole and was read back as it was written. Raises StudyError otherwise.
+    The file gets that name only once it is complete and was read back correctly. Raises StudyError otherwise.
     """
     temporary = temporary_name(folder / f"{stem}{suffix}")
     digest = hashlib.sha256()
@@ -90,7 +90,7 @@ def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], o
 
             write(take)
 
-    with told(folder / f"{stem}{suffix}"):
+    with reraise_as_study_error(folder / f"{stem}{suffix}"):
         folder.mkdir(exist_ok=True)
         mode = create(temporary)
         with freed(temporary):
@@ -98,7 +98,7 @@ def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], o
             set_mode(temporary, mode)
             sync(temporary)
             if file_hash(temporary) != digest.hexdigest():
-                raise OSError(errno.EIO, "the disk gave back something else than was written")
+                raise OSError(errno.EIO, "the disk returned other data than was written")
             path = folder / f"{stem}-{digest.hexdigest()}{suffix}"
             rename(temporary, path)
             sync(folder)
@@ -106,22 +106,22 @@ def write_hashed(folder: Path, stem: str, suffix: str, write: Callable[[Take], o
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, which is there when this returns, as are those above it. Raises StudyError if the disk refuses."""
-    with told(folder):
+    """Create the folder and its parents, unless they exist. Raises StudyError if the disk refuses."""
+    with reraise_as_study_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` when all of it is there; where filling fails, nothing stays.
+    """A folder to fill, which becomes `path` when complete; if filling fails, nothing remains.
 
-    Raises ModelError where something is at `path` already, and StudyError where the disk refuses.
+    Raises ModelError if something is at `path` already, and StudyError if the disk refuses.
     """
     require_new(path)
     path = path.resolve()
     temporary = temporary_name(path)
-    with told(path):
+    with reraise_as_study_error(path):
         make_folder(path.parent)
         temporary.mkdir()
         try:
@@ -136,8 +136,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def require_new(path: Path) -> None:
-    """Raises ModelError where a new folder cannot be at `path`: something is there, and it is not an empty folder."""
-    with told(path):
+    """Raise ModelError if a new folder cannot be at `path`: something other than an empty folder is there."""
+    with reraise_as_study_error(path):
         if path.is_dir() and any(path.iterdir()):
             raise ModelError(f"{path} is not empty. Choose another folder with --out.")
         if path.is_symlink() or (path.exists() and not path.is_dir()):
@@ -145,19 +145,19 @@ def require_new(path: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Remove a file or a folder, if it is there. A folder takes another name first, so that no half of it is read."""
-    with told(path), suppress(FileNotFoundError):  # another process may have been quicker
+    """Remove a file or a folder, if it exists. A folder is renamed first, so that no partial folder is read."""
+    with reraise_as_study_error(path), suppress(FileNotFoundError):  # another process may have been faster
         if path.is_dir() and not path.is_symlink() and not LITTER.fullmatch(path.name):
             doomed = temporary_name(path)
             rename(path, doomed)
             remove(doomed)
-        elif path.is_symlink() or path.exists():  # of a temporary folder nobody reads a half
+        elif path.is_symlink() or path.exists():  # nobody reads partial temporary folders
             remove(path)
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file or folder. A folder that is in the way is gone afterwards; `to` is missing for an instant only."""
-    with told(to):
+    """Rename a file or folder. A folder already at `to` is removed; `to` is missing only for an instant."""
+    with reraise_as_study_error(to):
         if not to.is_dir():
             rename(path, to)
             sync(to.parent)
@@ -170,36 +170,36 @@ def move(path: Path, to: Path) -> None:
 
 
 def sweep(paths: Iterable[Path]) -> None:
-    """Remove what commands that died left behind: of these paths, the temporary ones."""
+    """Remove the temporary files among these paths, which commands that died left behind."""
     for path in list(paths):
         if LITTER.fullmatch(path.name):
             delete(path)
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Raises StudyError where the disk of `folder` has less than `num_bytes` left."""
+    """Raise StudyError if the disk of `folder` has less than `num_bytes` left."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise StudyError(
             f"not enough disk space for {folder}: {free / 2**20:,.0f} MiB free, about "
-            f"{num_bytes / 2**20:,.0f} MiB needed. Free some, set `keep: none`, or choose another with --out."
+            f"{num_bytes / 2**20:,.0f} MiB needed. Free some, set `keep: none`, or use another disk with --out."
         )
 
 
 def sync_all(folder: Path) -> None:
-    """What others wrote below `folder` is on the disk when this returns."""
-    with told(folder):
+    """Sync everything that others wrote below `folder`."""
+    with reraise_as_study_error(folder):
         for path in files_below(folder):
             sync(path)
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody can foresee, so that nobody can have put a link there."""
+    """An unpredictable name next to `path`, so that nobody can have put a link there."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
 
 
 def create(path: Path) -> int:
-    """The mode that a new file gets from the user's umask, after making the file `path`, which must not exist yet."""
+    """Create the file `path`, which must not exist; return the mode that the umask gives a new file."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         return stat.S_IMODE(os.fstat(handle).st_mode)
@@ -208,9 +208,9 @@ def create(path: Path) -> int:
 
 
 def open_own(path: Path, flags: int) -> int:
-    """The handle of a file that is changed in place, made where it is missing.
+    """Handle of a file that is changed in place, created if missing.
 
-    Raises OSError where the path is a link, a named pipe or the like, or a file that has another name elsewhere.
+    Raises OSError if the path is a link, a named pipe or the like, or a file with another name elsewhere.
     """
     try:
         handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -225,7 +225,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Give a file that mode: some libraries make files that nobody else may read."""
+    """Set the mode of a file; some libraries create files that nobody else may read."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fchmod(handle, mode)
@@ -234,8 +234,8 @@ def set_mode(path: Path, mode: int) -> None:
 
 
 def set_modes(folder: Path) -> None:
-    """Give every file below `folder` the mode of any new file, so that who may read one may read all."""
-    with told(folder):
+    """Give every file below `folder` the mode of a new file, so that whoever may read one may read all."""
+    with reraise_as_study_error(folder):
         sample = temporary_name(folder / "mode")
         mode = create(sample)
         sample.unlink()
@@ -244,10 +244,10 @@ def set_modes(folder: Path) -> None:
 
 
 def hide_like(folder: Path, sources: Iterable[Path]) -> None:
-    """Take the right to look into `folder` from those who may not read every file of `sources`."""
+    """Remove access to `folder` for those who may not read every file of `sources`."""
     mode = stat.S_IMODE(folder.stat().st_mode)
     for source in sources:
-        with suppress(OSError):  # who reads it says what is wrong with it
+        with suppress(OSError):  # reading the source reports what is wrong with it
             for path in [source] if source.is_file() else files_below(source):
                 allowed = path.stat().st_mode
                 mode &= ~sum(rights for may_read, rights in ((0o040, 0o070), (0o004, 0o007)) if not allowed & may_read)
@@ -256,7 +256,7 @@ def hide_like(folder: Path, sources: Iterable[Path]) -> None:
 
 @contextmanager
 def freed(temporary: Path) -> Iterator[None]:
-    """Removes the temporary file where writing fails: a full disk needs the space."""
+    """Remove the temporary file if writing fails: a full disk needs the space."""
     try:
         yield
     except OSError:
@@ -269,12 +269,12 @@ def freed(temporary: Path) -> Iterator[None]:
 
 
 def fill(path: Path, write: Callable[[Path], object]) -> None:
-    """`write(path)`."""
+    """Call `write(path)`."""
     write(path)
 
 
 def sync(path: Path) -> None:
-    """The file, or the names in the folder, are on the disk when this returns."""
+    """Wait until the file, or the names in the folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -283,12 +283,12 @@ def sync(path: Path) -> None:
 
 
 def rename(path: Path, to: Path) -> None:
-    """`to` is what `path` was; a file of that name is replaced."""
+    """Rename `path` to `to`, replacing a file of that name."""
     path.replace(to)
 
 
 def remove(path: Path) -> None:
-    """The file, or the folder with all that is in it, is gone."""
+    """Remove the file, or the folder with everything in it."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -296,5 +296,5 @@ def remove(path: Path) -> None:
 
 
 def append(file: IO[bytes], content: bytes) -> None:
-    """Write `content` at the end of an open log."""
+    """Append `content` to an open log."""
     file.write(content)

@@ -1,6 +1,6 @@
-"""The gate of a study folder: nothing below it leads out of it, and it is a study's or new.
+"""Check of a study folder before use: nothing below it leads outside, and it is a study's folder or new.
 
-Every command passes here before it writes (`Ledger.open`, `Ledger.create`), and a run before it begins.
+Every command checks before it writes (`Ledger.open`, `Ledger.create`), and so does a run before it begins.
 """
 
 import os
@@ -11,22 +11,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunewise.errors import StudyError
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
-KEY = re.compile(r"[0-9a-f]{16}")  # of a run, and of prepared data: the name of its folder
-# what a command leaves that ended before it made a run or prepared data
+KEY = re.compile(r"[0-9a-f]{16}")  # of a run or of prepared data: the name of its folder
+# remains of a command that ended before it made a run or prepared data
 BEGUN = {"": {".lock", "runs", "data"}, "runs": {".writable"}, "data": {"hashes.json", "log.txt"}}
 
 
 def require_no_links(folder: Path) -> None:
-    """Raises StudyError if anything below `folder` is a link, has another name elsewhere, or is not plain."""
+    """Raise StudyError if anything below `folder` is a link, has another name, or is not a plain file or folder."""
     for path, status in _all_below(folder):
         _require_plain(path, status)
 
 
 def require_inside(folder: Path) -> None:
-    """Raises StudyError if a folder of a study is a link itself, or anything below it leads out."""
-    with told(folder, "read"):
+    """Raise StudyError if a folder of a study is a link itself, or anything below it leads outside."""
+    with reraise_as_study_error(folder, "read"):
         status = folder.lstat()
     _require_plain(folder, status)
     require_no_links(folder)
@@ -35,8 +35,8 @@ def require_inside(folder: Path) -> None:
 def _require_plain(path: Path, status: os.stat_result) -> None:
     if why := _leads_out(status):
         raise StudyError(
-            f"{path} is {why}. Whatever changes it might change something outside of the study folder, so nothing "
-            "was changed. Remove it, or use a copy of the study folder without links (made by `cp -rL`)."
+            f"{path} is {why}. Changing it could change something outside the study folder, so nothing "
+            "was changed. Remove it, or use a copy of the study folder without links (`cp -rL`)."
         )
 
 
@@ -44,16 +44,19 @@ def _leads_out(status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return "a link"
     if stat.S_ISREG(status.st_mode):
-        return "a file that has another name elsewhere (a hard link)" if status.st_nlink > 1 else None
+        return "a file with another name elsewhere (a hard link)" if status.st_nlink > 1 else None
     return None if stat.S_ISDIR(status.st_mode) else "neither a file nor a folder, but a named pipe, socket or device"
 
 
 def _all_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every path below, with what it is itself; no link is followed."""
+    """Every path below, with its status; links are not followed."""
     waiting = [folder]
     while waiting:
         place = waiting.pop()
-        with told(place, "read"), suppress(FileNotFoundError):  # another command may delete what was listed
+        with (
+            reraise_as_study_error(place, "read"),
+            suppress(FileNotFoundError),
+        ):  # another command may delete what was listed
             for path in sorted(place.iterdir()):
                 with suppress(FileNotFoundError):
                     status = path.lstat()
@@ -63,14 +66,14 @@ def _all_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def has_results(folder: Path) -> bool:
-    """True if `folder` holds a run, or prepared data."""
-    with told(folder, "read"):
+    """True if `folder` holds a run or prepared data."""
+    with reraise_as_study_error(folder, "read"):
         return any(KEY.fullmatch(name) for place in ("runs", "data") for name in _names(folder / place))
 
 
 def require_free(folder: Path) -> None:
-    """Raises StudyError if `folder` holds more than what a study begins with."""
-    with told(folder, "read"):
+    """Raise StudyError if `folder` holds more than what a study begins with."""
+    with reraise_as_study_error(folder, "read"):
         names = _names(folder)
         inside = {place: _names(folder / place) for place in ("runs", "data")}
     is_begun = names <= BEGUN[""] and all(found <= BEGUN[place] for place, found in inside.items())
@@ -78,7 +81,7 @@ def require_free(folder: Path) -> None:
         return
     shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
     raise StudyError(
-        f"'{folder}' is not empty and does not hold a study (it holds {shown}). A study would replace files there. "
+        f"'{folder}' is not empty and does not hold a study (it contains {shown}). A study would replace files there. "
         "Choose a new folder with --out."
     )
 
@@ -88,10 +91,10 @@ def _names(folder: Path) -> set[str]:
 
 
 def require_key(path: Path, said: str) -> None:
-    """Raises StudyError unless the folder of `path` is named by 16 hex digits, and `path` says that it is of these."""
+    """Raise StudyError unless the folder of `path` is named by 16 hex digits, and `path` gives the same digits."""
     name = path.parent.name
     if not KEY.fullmatch(name) or said != name:
         raise StudyError(
-            f"{path} says that it is of {said!r}, but its folder is named {name!r}. Runs and their data lie in folders "
-            f"named by their own 16 hex digits. Move {path.parent} out of the study folder, or delete it."
+            f"{path} belongs to {said!r}, but its folder is named {name!r}. Runs and their data are kept in folders "
+            f"named by their 16 hex digits. Move {path.parent} out of the study folder, or delete it."
         )

@@ -1,4 +1,4 @@
-"""The study folder: atomic writes, and finished runs found again by id.
+"""The study folder: atomic writes, finished runs by id.
 
 runs/<study>/
   study.yaml               resolved
@@ -43,7 +43,7 @@ from tunewise.storage.disk import (
     temporary_name,
     write_atomically,
 )
-from tunewise.storage.files import file_hash, files_below, in_folders, is_there, read_text, told
+from tunewise.storage.files import file_hash, files_below, in_folders, is_there, read_text, reraise_as_study_error
 from tunewise.storage.gate import has_results, require_free, require_inside, require_key, require_no_links
 from tunewise.storage.seal import (
     CARD,
@@ -62,9 +62,9 @@ STUDY = "study.yaml"
 RECORD = "record.json"
 DECLARATIONS = "declarations.json"
 CHECKPOINT = "checkpoint"
-TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # of a run that was interrupted
+TO_CONTINUE = (CHECKPOINT, "steps.jsonl", "log.txt")  # files with which an interrupted run resumes
 RUN_FILES = ("spec.json", "steps.jsonl", "scores.parquet", "forgetting.parquet", "spectrum.parquet")
-OF_A_RUN = {*RUN_FILES, *TO_CONTINUE, RECORD, "weights"}  # all that a run writes; nothing else in its folder is deleted
+OF_A_RUN = {*RUN_FILES, *TO_CONTINUE, RECORD, "weights"}  # files that a run writes; only these are deleted
 
 
 class Ledger:
@@ -75,25 +75,24 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
-        """The ledger of an existing study. Raises StudyError where `folder` holds none, or a link."""
+        """Ledger of an existing study. Raises StudyError if `folder` holds no study, or a link."""
         if not is_there(folder / STUDY):
-            raise StudyError(
-                f"no study in {folder}: it has no study.yaml. `tunewise list` shows the studies there are."
-            )
+            raise StudyError(f"no study in {folder}: it has no study.yaml. `tunewise list` shows existing studies.")
         ledger = cls(folder)
         if not ledger.is_begun():
             raise StudyError(
-                f"no study in {folder}: its study.yaml is not one that tunewise wrote. Give it to `tunewise compare`."
+                f"no study in {folder}: its study.yaml was not written by tunewise. Run it with `tunewise compare`."
             )
         require_no_links(folder)
         return ledger
 
     def create(self, sources: Sequence[str] = ()) -> None:
-        """Make the folder, ready to be written. Raises StudyError where that is not allowed, or not the study's own.
+        """Ledger of a folder, created if missing and ready to be written.
 
-        `sources` are the data: who may not read one of its files may not look into a new study folder, either.
+        Raises StudyError if writing is not allowed, or the folder is not a study's. `sources` are the data files: who
+        may not read one of them may not look into a new study folder either.
         """
-        with told(self.folder, "read"):
+        with reraise_as_study_error(self.folder, "read"):
             is_new = not self.folder.is_dir() or not any(self.folder.iterdir())
         if not is_new:
             if not self.is_begun():
@@ -109,11 +108,14 @@ class Ledger:
                 hide_like(self.folder, map(Path, sources))
         except OSError as error:
             raise StudyError(
-                f"cannot write the study folder {self.folder}: {error.strerror}. Choose another with --out."
+                f"cannot write the study folder {self.folder}: {error.strerror}. Choose another folder with --out."
             ) from error
 
     def sweep(self) -> None:
-        """Remove the temporary files of commands that died, which the holder of the lock may; the report's are its."""
+        """Remove temporary files of commands that died.
+
+        Only for the holder of the lock; report files have their own lock.
+        """
         sweep(path for name in ("runs", "data", "best") for path in (self.folder / name).rglob(f"*{TEMPORARY}"))
         sweep(path for name in (STUDY, DECLARATIONS) for path in self.folder.glob(f"{name}.*{TEMPORARY}"))
 
@@ -128,16 +130,19 @@ class Ledger:
         return seal.strip() == text_hash(text)
 
     def store_study(self, study: StudySpec) -> None:
-        """Write study.yaml, every default written out."""
+        """Write study.yaml with every default written out."""
         text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
         path = self.folder / STUDY
-        if is_there(path) and not self._is_sealed():  # damaged, or written by the user: it is not ours to delete
-            with told(path):
+        if is_there(path) and not self._is_sealed():  # damaged or written by the user: not ours to delete
+            with reraise_as_study_error(path):
                 rename(path, temporary_name(path).with_suffix(".kept"))
         write_atomically(path, f"{text}{SEAL}{text_hash(text)}\n")
 
     def declared(self) -> dict[str, Any] | None:
-        """What was declared before the first confirmation run; None: nothing. Raises StudyError if it was altered."""
+        """Declaration stored before the first confirmation run; None if there is none.
+
+        Raises StudyError if it was altered.
+        """
         path = self.folder / DECLARATIONS
         if not is_there(path):
             return None
@@ -148,54 +153,54 @@ class Ledger:
             is_sound = False
         if not is_sound:
             raise StudyError(
-                f"{path} is not what this study declared. Put it back, or choose another folder with --out."
+                f"{path} is not what this study declared. Restore it, or choose another folder with --out."
             )
         declared: dict[str, Any] = stored["declared"]
         return declared
 
     def declare(self, declared: Mapping[str, Any]) -> None:
-        """Store what is declared, with its hash."""
+        """Store a declaration with its hash."""
         content = {"sha256": text_hash(canonical_json(declared)), "declared": declared}
         write_atomically(self.folder / DECLARATIONS, json.dumps(content, indent=1))
 
     def require_space(self, num_bytes: int) -> None:
-        """Raises StudyError where the disk has less than `num_bytes` left."""
+        """Raise StudyError if the disk has less than `num_bytes` left."""
         require_space(self.folder, num_bytes)
 
     def study(self) -> StudySpec:
-        """The resolved study as stored. Raises StudyError where it is not what was stored."""
+        """The resolved study as stored. Raises StudyError if it was altered."""
         path = self.folder / "study.yaml"
         text, _, seal = read_text(path).rpartition(SEAL)
-        again = "Give `tunewise compare` your own study file again: this one is written anew."
+        again = "Run `tunewise compare` on your own study file again: it rewrites this one."
         if seal.strip() != text_hash(text):
-            raise StudyError(f"{path} is not what tunewise wrote. {again}")
+            raise StudyError(f"{path} was changed after tunewise wrote it. {again}")
         try:
             return parse_study(load_yaml(text), str(path))
-        except YamlError as error:  # whoever wrote it can make a seal, too
+        except YamlError as error:  # whoever wrote it can also make a seal
             raise StudyError(f"{path}: not readable as YAML: {error}. {again}") from error
 
     # --- prepared data
 
     def data_folder(self, key: str) -> Path:
-        """Where the prepared examples with this key are, or will be."""
+        """Folder of the prepared examples with this key, which may not exist yet."""
         return self.folder / "data" / key
 
     def data_summary(self) -> DataSummary:
-        """The summary of the data that the newest records used. Raises StudyError where nothing was prepared."""
+        """Summary of the data that the newest records used. Raises StudyError if nothing was prepared."""
         found = sorted(in_folders(self.folder / "data", "data.json"), key=lambda path: path.stat().st_mtime)
         if not found:
             raise StudyError(f"{self.folder} holds no prepared data yet. Run `tunewise compare` on its study file.")
         if not data_is_whole(found[-1].parent, ("data.json",)):
             raise StudyError(
                 f"the prepared data in {found[-1].parent} is damaged (data.json or {DATA_HASHES}). "
-                "Give `tunewise compare` again: it is prepared anew."
+                "Run `tunewise compare` again: it prepares the data anew."
             )
         summary = DataSummary.model_validate_json(read_text(found[-1]))
         require_key(found[-1], summary.key)
         return summary
 
     def plan(self, key: str, study: StudySpec) -> StudyPlan | None:
-        """The plan that was made of the study with this data; None: none was. Raises StudyError if it was altered."""
+        """The study's plan with this data; None if there is none. Raises StudyError if it was altered."""
         path = self._plan_path(key, study)
         if not is_there(path):
             return None
@@ -203,11 +208,11 @@ class Ledger:
             return StudyPlan.model_validate_json(json.dumps(unsealed(read_text(path))))
         except ValidationError as error:
             raise StudyError(
-                f"{path} is damaged or of another version. Delete it, or give `tunewise compare` again: it plans anew."
+                f"{path} is damaged or of another version. Delete it, or run `tunewise compare` again: it plans anew."
             ) from error
 
     def store_plan(self, key: str, study: StudySpec, plan: StudyPlan) -> None:
-        """Keep the plan beside the data that it was made with."""
+        """Store the plan next to the data that it was made with."""
         write_atomically(self._plan_path(key, study), sealed(json.loads(plan.model_dump_json())))
 
     def _plan_path(self, key: str, study: StudySpec) -> Path:
@@ -216,27 +221,27 @@ class Ledger:
     # --- runs
 
     def run_folder(self, run_id: str) -> Path:
-        """The folder of one run, which may not exist yet."""
+        """Folder of one run, which may not exist yet."""
         return self.folder / "runs" / run_id
 
     def scores_path(self, run_id: str) -> Path:
-        """The per-example scores of one run (schema: records.SCORES_SCHEMA)."""
+        """Per-example scores of one run (schema: records.SCORES_SCHEMA)."""
         return self.run_folder(run_id) / "scores.parquet"
 
     def forgetting_path(self, run_id: str) -> Path:
-        """Learning against forgetting while one run trained (schema: records.FORGETTING_SCHEMA); it may not exist."""
+        """Forgetting during training of one run (schema: records.FORGETTING_SCHEMA); it may not exist."""
         return self.run_folder(run_id) / "forgetting.parquet"
 
     def spectrum_path(self, run_id: str) -> Path:
-        """What one run of full fine-tuning changed (schema: records.SPECTRUM_SCHEMA); it may not exist."""
+        """Update of one full fine-tuning run (schema: records.SPECTRUM_SCHEMA); it may not exist."""
         return self.run_folder(run_id) / "spectrum.parquet"
 
     def begin(self, spec: RunSpec) -> Path:
-        """The folder of a run that starts now, its spec inside; of a broken start what a run continues from stays."""
+        """Folder of a run that starts now, with its spec inside; files with which it can resume are kept."""
         folder = self.run_folder(spec.run_id)
         make_folder(folder)
         require_inside(folder)
-        delete(folder / RECORD)  # first: where it stands, the run is done and its other files are there
+        delete(folder / RECORD)  # first: its presence says that the run is done and its other files are complete
         kept = TO_CONTINUE if (folder / CHECKPOINT).is_dir() else ()
         for name in sorted(OF_A_RUN.difference(kept)):
             delete(folder / name)
@@ -245,7 +250,7 @@ class Ledger:
         return folder
 
     def record(self, run_id: str) -> RunRecord | None:
-        """The record of a finished run, None if there is none. Raises StudyError if its files changed since."""
+        """Record of a finished run, None if there is none. Raises StudyError if its files changed since."""
         path = self.run_folder(run_id) / RECORD
         if not is_there(path):
             return None
@@ -259,7 +264,7 @@ class Ledger:
         for name, expected in record.files.items():
             file = path.parent / name
             if name not in RUN_FILES or not is_there(file) or file_hash(file) != expected:
-                raise StudyError(f"{file} is not what the run wrote. Delete {path.parent} to run it again.")
+                raise StudyError(f"{file} was changed after the run wrote it. Delete {path.parent} to run it again.")
         return record
 
     def records(self) -> list[RunRecord]:
@@ -268,7 +273,7 @@ class Ledger:
         return [record for run_id in ids if (record := self.record(run_id))]
 
     def steps(self, run_id: str) -> list[dict[str, float]]:
-        """The optimizer steps of one run as they were logged; empty for runs that train nothing."""
+        """Logged optimizer steps of one run; empty for runs that train nothing."""
         path = self.run_folder(run_id) / "steps.jsonl"
         if not is_there(path):
             return []
@@ -287,11 +292,11 @@ class Ledger:
             delete(folder / CHECKPOINT)
 
     def forget(self, run_id: str) -> None:
-        """Delete a run whose result says nothing; it is made again."""
+        """Delete a run whose result is not valid; it is made again."""
         delete(self.run_folder(run_id))
 
     def clear(self, run_id: str) -> None:
-        """Delete what a command that died left behind of a run that was done: nothing reads it."""
+        """Delete what a command that died left of a finished run: nothing reads it."""
         folder = self.run_folder(run_id)
         delete(folder / CHECKPOINT)
         for path in folder.glob(f"*{TEMPORARY}"):
@@ -300,24 +305,24 @@ class Ledger:
     # --- deliverables
 
     def best_folder(self, arm: str) -> Path:
-        """The deliverable of one arm."""
-        assert re.fullmatch(ARM_NAME, arm), f"{arm!r} is the name of an arm"
+        """Folder of the deliverable of one arm."""
+        assert re.fullmatch(ARM_NAME, arm), f"{arm!r} must be the name of an arm"
         return self.folder / "best" / arm
 
     def deliverables(self) -> dict[str, int]:
-        """The folder of every deliverable by its number on the disk, which is another one once it is replaced."""
+        """Folder of every deliverable, by its inode on the disk, which changes when it is replaced."""
         best = self.folder / "best"
-        with told(best, "read"):
+        with reraise_as_study_error(best, "read"):
             entries = list(os.scandir(best)) if best.is_dir() else []
         return {entry.name: entry.inode() for entry in entries if re.fullmatch(ARM_NAME, entry.name)}
 
     def promote(self, arm: str, run_id: str, keep_in_run: bool) -> None:
-        """Make the weights of `run_id` the deliverable of `arm`, if they still lie in the run's folder."""
+        """Make the weights of `run_id` the deliverable of `arm`, if the run's folder still holds them."""
         weights, best = self.run_folder(run_id) / "weights", self.best_folder(arm)
         if not weights.is_dir():
             return
         require_inside(weights)
-        with told(best):
+        with reraise_as_study_error(best):
             best.parent.mkdir(exist_ok=True)
             require_inside(best.parent)
             if keep_in_run:
@@ -329,7 +334,7 @@ class Ledger:
         move(weights, best)
 
     def _keep_others(self, best: Path) -> None:
-        """Move what lies in a deliverable and no run wrote, such as a user's notes, beside it: best/<arm>.others/."""
+        """Move files of a deliverable that no run wrote, such as a user's notes, to best/<arm>.others/."""
         stored = [unsealed(read_text(path)) or {} for path in in_folders(self.folder / "runs", RECORD)]
         ours = {CARD, *(name for record in stored for name in record.get("weights", ()))}
         for path in list(files_below(best)):
@@ -340,13 +345,13 @@ class Ledger:
                 rename(path, temporary_name(to).with_suffix(".kept") if to.exists() else to)
 
     def has_weights(self, arm: str, record: RunRecord) -> bool:
-        """True if the weights that the run saved lie in its folder, or in best/<arm>, as it wrote them."""
+        """True if the run's weights are unchanged in its folder or in best/<arm>."""
         return any(
             holds(at, record.weights) for at in (self.run_folder(record.run_id) / "weights", self.best_folder(arm))
         )
 
     def writer(self, arm: str, records: Sequence[RunRecord]) -> RunRecord | None:
-        """The record, one of these, of the run that wrote the weights that best/<arm> holds now; None: none of them."""
+        """The record among `records` whose run wrote the weights now in best/<arm>; None if none of them did."""
         best = self.best_folder(arm)
         held = {str(path.relative_to(best)): file_hash(path) for path in files_below(best)}
         saved = [(record, but_card(record.weights)) for record in records]

@@ -1,4 +1,4 @@
-"""One command at a time on a study folder. The lock goes with the last process that holds it, however it ends."""
+"""Lock of a study folder: one command at a time. It is released when its last process ends, however it ends."""
 
 import fcntl
 import json
@@ -17,7 +17,7 @@ import psutil
 
 from tunewise.errors import StudyError
 from tunewise.storage.disk import open_own
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 
 LOCK = ".lock"
 REPORT_LOCK = ".report-lock"
@@ -28,9 +28,9 @@ PAUSE_SECONDS = 0.05
 
 @contextmanager
 def exclusive(folder: Path, patience: float = PATIENCE_SECONDS) -> Iterator[int]:
-    """The handle of the lock on `folder`, held inside; pass it to processes that must not outlive the lock.
+    """Hold the lock on `folder`; yields its handle, to pass to processes that must not outlive it.
 
-    Raises StudyError, which names the holder, where another command holds it.
+    Raises StudyError, which names the holder, if another command holds the lock.
     """
     with _held(folder / LOCK, patience, waits=False) as handle:
         yield handle
@@ -38,9 +38,9 @@ def exclusive(folder: Path, patience: float = PATIENCE_SECONDS) -> Iterator[int]
 
 @contextmanager
 def reporting(folder: Path, patience: float = REPORT_SECONDS) -> Iterator[None]:
-    """Held while a report is built and written, so that a later one is never replaced by an earlier one.
+    """Hold the report lock, so that a later report is never replaced by an earlier one.
 
-    Waits for another report to end. Raises StudyError where that takes longer than `patience` seconds.
+    Waits for another report to finish. Raises StudyError if that takes longer than `patience` seconds.
     """
     with _held(folder / REPORT_LOCK, patience, waits=True):
         yield
@@ -48,11 +48,11 @@ def reporting(folder: Path, patience: float = REPORT_SECONDS) -> Iterator[None]:
 
 @contextmanager
 def _held(path: Path, patience: float, waits: bool) -> Iterator[int]:
-    with told(path):
+    with reraise_as_study_error(path):
         handle = open_own(path, os.O_RDWR)
     try:
         _take(handle, path.parent, time.monotonic() + patience, waits)
-        with told(path):
+        with reraise_as_study_error(path):
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
         yield handle
@@ -61,7 +61,7 @@ def _held(path: Path, patience: float, waits: bool) -> Iterator[int]:
 
 
 def _take(handle: int, folder: Path, deadline: float, waits: bool) -> None:
-    """Lock the file; where its holder is dead, or `waits` says so, wait for the last of its processes."""
+    """Lock the file. If its holder is dead, or `waits` is true, wait for the last of its processes."""
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,7 +70,7 @@ def _take(handle: int, folder: Path, deadline: float, waits: bool) -> None:
             if not (waits or _is_gone(holder)) or time.monotonic() > deadline:
                 raise StudyError(
                     f"{folder} is in use: {_describe(holder)}. "
-                    "Wait until it ends, stop it, or choose another folder with --out."
+                    "Wait for it to end, stop it, or choose another folder with --out."
                 ) from None
         except OSError as error:  # some network file systems have no locks
             raise StudyError(f"cannot lock {folder}: {error.strerror}. Choose a folder on another disk.") from error
@@ -88,7 +88,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _holder(handle: int) -> dict[str, Any]:
-    """What the holder wrote about itself; empty where it did not come to that yet."""
+    """Description that the holder wrote of itself; empty if it has not written it yet."""
     try:
         holder = json.loads(os.pread(handle, 65536, 0))
     except ValueError:
@@ -97,7 +97,7 @@ def _holder(handle: int) -> dict[str, Any]:
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """True if the holder is dead, or is about to write who it is."""
+    """True if the holder is dead, or has not written its description yet."""
     if not holder:
         return True
     if holder.get("host") != socket.gethostname():
@@ -112,7 +112,7 @@ def _is_gone(holder: dict[str, Any]) -> bool:
 
 
 def _describe(holder: dict[str, Any]) -> str:
-    """Who it is, in one line; a terminal obeys nothing that stands in it."""
+    """Description of the holder in one line, safe for a terminal."""
     text = "process {process} on {host}, since {since}: {command}".format_map(
         {name: holder.get(name, "unknown") for name in ("process", "host", "since", "command")}
     )

@@ -1,4 +1,4 @@
-"""Folders for temporary files, or one message that the machine has no place for them."""
+"""Folders for temporary files, or one message that the machine has no room for them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from tunewise.errors import StudyError
 
 
 def require_scratch() -> None:
-    """Raises StudyError if there is no place for temporary files. Call before torch is imported: it needs one."""
+    """Raise StudyError if there is no place for temporary files. Call before importing torch, which needs one."""
     with _told_scratch():
         tempfile.gettempdir()
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for temporary files that is gone afterwards. Raises StudyError if the machine has no place for one."""
+    """A temporary folder, removed afterwards. Raises StudyError if the machine has no place for one."""
     with _told_scratch():
         folder = tempfile.TemporaryDirectory(prefix="tunewise-")
     with folder as name:
@@ -29,6 +29,6 @@ def _told_scratch() -> Iterator[None]:
         yield
     except OSError as error:
         raise StudyError(
-            f"no place for temporary files: {error.strerror or error}. Make room in the folder for them, or name "
+            f"no place for temporary files: {error.strerror or error}. Free space in their folder, or name "
             "another one: TMPDIR=/path tunewise ..."
         ) from error

@@ -1,4 +1,4 @@
-"""Hashes that show whether a stored file is the one that was written."""
+"""Hashes that show whether a stored file is still as it was written."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from tunewise.storage.files import file_hash, files_below, is_there, read_text
 DATA_HASHES = "sha256.json"
 
 
-SEAL = "\n# sha256: "  # before the hash of what stands above it in study.yaml
+SEAL = "\n# sha256: "  # precedes the hash of the text above it in study.yaml
 
 
-CARD = "README.md"  # of a deliverable: written over that of the run
+CARD = "README.md"  # of a deliverable: replaces that of the run
 
 
 def text_hash(text: str) -> str:
@@ -25,12 +25,12 @@ def text_hash(text: str) -> str:
 
 
 def sealed(content: Mapping[str, Any]) -> str:
-    """JSON of plain data with a hash of its own, so that no other number can be read from it unnoticed."""
+    """JSON of plain data with its own hash, so that an altered number is noticed."""
     return json.dumps({**content, "sha256": text_hash(canonical_json(content))}, indent=1)
 
 
 def unsealed(text: str) -> dict[str, Any] | None:
-    """What `sealed` was given; None where it is not that any more."""
+    """The data given to `sealed`; None if it was altered."""
     try:
         content = json.loads(text)
         return content if content.pop("sha256") == text_hash(canonical_json(content)) else None
@@ -39,26 +39,26 @@ def unsealed(text: str) -> dict[str, Any] | None:
 
 
 def holds(folder: Path, hashes: Mapping[str, str]) -> bool:
-    """Whether a folder holds exactly these files, with these hashes, the card of a deliverable apart."""
+    """True if a folder holds exactly these files with these hashes, except the card of a deliverable."""
     files = {folder / name: expected for name, expected in but_card(hashes).items()}
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in hashes):
-        return False  # a path from a file that somebody else may have written
+        return False  # a path in a file that somebody else may have written
     return all(is_there(path) and file_hash(path) == expected for path, expected in files.items())
 
 
 def but_card(hashes: Mapping[str, str]) -> dict[str, str]:
-    """The hashes without that of the card, which is written anew."""
+    """The hashes without that of the card, which is rewritten."""
     return {name: expected for name, expected in hashes.items() if name != CARD}
 
 
 def seal_data(folder: Path) -> None:
-    """Store the hashes of the files of prepared data, which makes it whole."""
+    """Store the hashes of the prepared data files, which marks them as complete."""
     hashes = {path.name: file_hash(path) for path in files_below(folder) if path.name not in (DATA_HASHES, "log.txt")}
     write_atomically(folder / DATA_HASHES, sealed(hashes))
 
 
 def data_is_whole(folder: Path, names: Sequence[str] = ()) -> bool:
-    """True if the files of prepared data (all, or those of these names) are as they were when they were sealed."""
+    """True if the prepared data files (all, or those named) match their stored hashes."""
     path = folder / DATA_HASHES
     hashes = unsealed(read_text(path)) if is_there(path) else None
     return hashes is not None and holds(folder, {name: hashes[name] for name in names or hashes})

@@ -1,1 +1,1 @@
-"""Text from and to people: counted, made safe, printed, read as plain YAML. It knows no studies."""
+"""Text from and to people: counted, made safe, printed, read as plain YAML. Knows nothing of studies."""

@@ -1,36 +1,36 @@
-"""Counts, sizes, durations and differences, as a person reads them."""
+"""Counts, sizes, durations and differences formatted for people."""
 
 MISSING = "–"
 
 
 def count(value: int | None) -> str:
-    """294912 -> '294,912'."""
+    """Format 294912 as '294,912'."""
     return MISSING if value is None else f"{value:,}"
 
 
 def threads(number: int) -> str:
-    """'1 thread', '2 threads'."""
+    """Format as '1 thread' or '2 threads'."""
     return f"{number} thread{'' if number == 1 else 's'}"
 
 
 def short_path(text: str) -> str:
-    """The last two parts of a path: '/data/sets/trec6/train.jsonl' -> 'trec6/train.jsonl'; 'owner/name' as it is."""
+    """Last two parts of a path: '/data/sets/trec6/train.jsonl' -> 'trec6/train.jsonl'; 'owner/name' stays as it is."""
     parts = text.rstrip("/").split("/")
     return text if len(parts) <= 2 else "/".join(parts[-2:])
 
 
 def percent(value: float | None) -> str:
-    """0.23643 -> '0.236%' (the value is already in percent); 100 -> '100%'."""
+    """Format a value that is already in percent: 0.23643 -> '0.236%', 100 -> '100%'."""
     return MISSING if value is None else f"{value:.3g}%"
 
 
 def share(value: float | None) -> str:
-    """A share of 1: 0.9942 -> '99.4%'."""
+    """Format a share of 1 in percent: 0.9942 -> '99.4%'."""
     return MISSING if value is None else f"{100 * value:.1f}%"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit that reads best: '840 ms', '27.4 s', '3 min 12 s', '2 h 05 min'."""
+    """Seconds in a readable unit: '840 ms', '27.4 s', '3 min 12 s', '2 h 05 min'."""
     if seconds is None:
         return MISSING
     if seconds < 1:
@@ -56,27 +56,27 @@ def size(num_bytes: int | None) -> str:
 
 
 def speed(tokens_per_second: float | None) -> str:
-    """'4,416 /s'."""
+    """Format a rate per second as '4,416 /s'."""
     return MISSING if tokens_per_second is None else f"{tokens_per_second:,.0f} /s"
 
 
 def rate(learning_rate: float | None) -> str:
-    """A learning rate as it is written in a study: '0.00014', '5e-05'."""
+    """Learning rate as a study writes it: '0.00014', '5e-05'."""
     return MISSING if learning_rate is None else f"{learning_rate:g}"
 
 
 def ratio(value: float | None) -> str:
-    """A ratio to full: '0.80×', '0.0076×'."""
+    """Ratio to full fine-tuning: '0.80×', '0.0076×'."""
     if value is None:
         return MISSING
     return f"{value:.2f}×" if value >= 0.1 else f"{value:.2g}×"
 
 
 def whole_percent(value: float) -> str:
-    """A share of 1 without decimals: 0.967 -> '97%'."""
+    """Share of 1 in percent without decimals: 0.967 -> '97%'."""
     return f"{100 * value:.0f}%"
 
 
 def short(value: float | None) -> str:
-    """Three digits: '12.3'; a dash where it is missing."""
+    """Three digits, such as '12.3'; a dash for a missing value."""
     return MISSING if value is None else f"{value:.3g}"

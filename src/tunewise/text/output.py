@@ -1,4 +1,4 @@
-"""Standard output and standard error: one way out for all text, whatever the text holds and the terminal can show."""
+"""Standard output and standard error: the only way to print, whatever the text contains and the terminal can show."""
 
 import codecs
 import io
@@ -12,35 +12,35 @@ from typing import Any, TextIO, cast
 from tunewise.errors import OutputError
 from tunewise.text.safe import CONTROLS, printable
 
-# What our own sentences and tables use, in the letters that every terminal has.
+# ASCII replacements for the characters that our sentences and tables use.
 SIGNS = (
     "− -|– -|— -|· .|… ...|× x|± +/-|° deg|→ ->|» >>|« <<|≤ <=|≥ >=|✓ +|↑ ^|↓ v|§ section|"
     "░ .|▒ o|▓ O|█ #|‘ '|’ '|“ \"|” \"|\xa0  |\u202f  "
 )
 PLAIN_SIGNS = dict(pair.split(" ", 1) for pair in SIGNS.split("|"))
-PLAIN = "tunewise.plain"  # the name of the error handler that writes them
+PLAIN = "tunewise.plain"  # name of the error handler that writes them
 STANDARD_ERROR = 2  # descriptor
-BROKEN_PIPE = 1  # exit status where the reader of a pipe went away
+BROKEN_PIPE = 1  # exit status if the reader of a pipe has closed it
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line or several, control characters written out. Raises OutputError where they cannot be written."""
+    """Print lines with control characters written out. Raises OutputError if they cannot be written."""
     if not error:
         print(printable(text))
         return
-    if getattr(sys, "stderr", None) is None:  # closed: print would take standard output instead
+    if getattr(sys, "stderr", None) is None:  # closed: print would use standard output instead
         return
-    with suppress(OSError):  # full: the exit status tells
+    with suppress(OSError):  # disk full: the exit status shows it
         print(printable(text), file=sys.stderr, flush=True)
 
 
 def say_json(text: str) -> None:
-    """Print JSON so that a terminal obeys nothing in it, and every program reads the same values from it."""
+    """Print JSON that a terminal cannot interpret and from which every program reads the same values."""
     say(escaped(text, getattr(sys.stdout, "encoding", None) or "utf-8"))
 
 
 def escaped(text: str, encoding: str) -> str:
-    r"""JSON text with \uXXXX in the place of control characters and of what `encoding` may lack."""
+    r"""JSON text with \uXXXX for control characters and for characters that `encoding` may lack."""
     text = CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     if encoding.lower().startswith("utf"):
         return text
@@ -48,7 +48,7 @@ def escaped(text: str, encoding: str) -> str:
 
 
 def plain_signs(error: UnicodeError) -> tuple[str, int]:
-    """What an encoder writes instead of characters that the encoding does not have; '?' where nothing is alike."""
+    """Replacement for characters that the encoding lacks; '?' if none is similar."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -56,23 +56,23 @@ def plain_signs(error: UnicodeError) -> tuple[str, int]:
 
 
 class Stream:
-    """A standard stream that says in one message that it cannot be written."""
+    """A standard stream whose write errors become one clear message."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream, self._name = stream, name
 
     def write(self, text: str) -> int:
-        """Write text as it is."""
+        """Write text unchanged."""
         with self._said():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Pass buffered text on."""
         with self._said():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "buffer":  # click would write UTF-8 into it, past this class, where the terminal is ASCII
+        if name == "buffer":  # click would write UTF-8 to it, bypassing this class, even if the terminal is ASCII
             raise AttributeError(name)
         return getattr(self._stream, name)
 
@@ -81,16 +81,16 @@ class Stream:
         try:
             yield
         except BrokenPipeError:
-            raise  # the reader has what it wanted: no fault
+            raise  # the reader has all it wanted: not an error
         except OSError as error:
             raise OutputError(
-                f"cannot write to {self._name}: {error.strerror}. What the command stored is kept; free some space, or "
-                "send its output elsewhere, and give the same command again."
+                f"cannot write to {self._name}: {error.strerror}. Stored results are kept. Free some space or redirect "
+                "the output, then run the same command again."
             ) from error
 
 
 class ErrorStream(Stream):
-    """Standard error, where other libraries write as well: no control character reaches the terminal by it."""
+    """Standard error, which libraries also write to. No control character reaches the terminal through it."""
 
     def write(self, text: str) -> int:
         """Write text with its control characters written out."""
@@ -100,9 +100,9 @@ class ErrorStream(Stream):
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """In the block, text is written safely to the terminal; at its end, or at an error, all of it is there.
+    """Make printing safe inside the block, and flush everything at its end or at an error.
 
-    Raises OutputError where it cannot be written. Ends the program quietly where nobody reads a pipe any more.
+    Raises OutputError if text cannot be written. Ends the program silently if the reader of a pipe has closed it.
     """
     before = sys.stdout, sys.stderr
     codecs.register_error(PLAIN, plain_signs)
@@ -123,7 +123,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def _opened(stream: TextIO | None) -> TextIO:
-    """The stream, which writes plain signs for what its encoding lacks; one that was closed writes to nowhere."""
+    """The stream with ASCII replacements for what its encoding lacks; a closed stream becomes the null device."""
     if stream is None:  # a file of the study could otherwise get its descriptor, and the program's output
         while (handle := os.open(os.devnull, os.O_RDWR)) < STANDARD_ERROR:
             os.set_inheritable(handle, True)
@@ -134,7 +134,7 @@ def _opened(stream: TextIO | None) -> TextIO:
 
 
 def _discard(stream: TextIO) -> None:
-    """Send what is still in the buffer nowhere: Python would try once more at its end, and complain."""
+    """Discard buffered text: Python would try to write it again at exit, and complain."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,7 +1,7 @@
-"""YAML as plain data and nothing else: mappings with one value a key, lists, text, numbers, true, false and null.
+"""YAML read as plain data only: mappings with one value per key, lists, text, numbers, true, false and null.
 
-No tag makes an object of Python, dates stay text, and an alias may not make a small file a huge one. PyYAML's safe
-loader keeps the last value of a key that is given twice, and stops with Python's own errors at numbers that are none.
+Tags cannot create Python objects, dates stay text, and aliases cannot make a small file huge. (PyYAML's safe loader
+keeps the last of duplicate keys and raises Python errors for malformed numbers.)
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-MAX_NODES = 100_000  # keys and values, aliases written out; a study of all options has some hundreds
+MAX_NODES = 100_000  # keys and values, aliases expanded; a study with every option has a few hundred
 MAX_CHARACTERS = 1_000_000
 PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 PREFIX = "tag:yaml.org,2002:"
@@ -20,7 +20,7 @@ class YamlError(ValueError):
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Builds plain data alone."""
+    """Loader that builds only plain data."""
 
 
 PlainLoader.yaml_constructors = {
@@ -35,9 +35,9 @@ PlainLoader.yaml_implicit_resolvers = {
 
 
 def load_yaml(text: str) -> Any:
-    """The data in `text`; None of an empty text. Raises YamlError."""
+    """Data in `text`; None for an empty text. Raises YamlError."""
     if len(text) > MAX_CHARACTERS:
-        raise YamlError(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
+        raise YamlError(f"it has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     try:
         loader = PlainLoader(text)
         node = loader.get_single_node()
@@ -46,7 +46,7 @@ def load_yaml(text: str) -> Any:
         _check(node, {}, frozenset())
         return loader.construct_document(node)
     except RecursionError as error:
-        raise YamlError("it is nested too deep") from error
+        raise YamlError("it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -58,24 +58,25 @@ def load_yaml(text: str) -> Any:
         raise YamlError(str(error)) from error
     except YamlError:
         raise
-    except ValueError as error:  # a number of more than 4,300 digits, or 0x without any
-        raise YamlError(f"a number is none that can be read: {str(error).partition(';')[0]}") from error
+    except ValueError as error:  # a number of more than 4,300 digits, or 0x without digits
+        raise YamlError(f"a number cannot be read: {str(error).partition(';')[0]}") from error
 
 
 def _said(error: yaml.MarkedYAMLError) -> str:
-    """PyYAML's words, but where they speak of its own workings."""
+    """PyYAML's message, reworded where it mentions its internals."""
     problem = str(error.problem or error.context)
     if match := re.fullmatch("could not determine a constructor for the tag '(.*)'", problem):
-        return f"the tag {match[1].replace(PREFIX, '!!')} is not allowed, only plain values are"
-    return "a second document begins, one is allowed" if problem == "but found another document" else problem
+        return f"the tag {match[1].replace(PREFIX, '!!')} is not allowed. Only plain values are"
+    return "a second document begins, but only one is allowed" if problem == "but found another document" else problem
 
 
 def _check(node: yaml.Node, known: dict[int, int], above: frozenset[int]) -> int:
-    """The number of nodes from `node` on, aliases written out. Raises YamlError where they are too many or without
-    end, and for a key that is given twice.
+    """Number of nodes from `node` on, aliases expanded.
+
+    Raises YamlError for too many or endlessly nested nodes, and for duplicate keys.
     """
     if id(node) in above:
-        raise YamlError(f"line {node.start_mark.line + 1}: a value holds itself, by an alias")
+        raise YamlError(f"line {node.start_mark.line + 1}: a value contains itself through an alias")
     if id(node) not in known:
         parts = node.value if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):
@@ -84,7 +85,7 @@ def _check(node: yaml.Node, known: dict[int, int], above: frozenset[int]) -> int
         known[id(node)] = 1 + sum(_check(part, known, above | {id(node)}) for part in parts)
         if known[id(node)] > MAX_NODES:
             raise YamlError(
-                f"its aliases written out make more than {MAX_NODES:,} values. Write out what they stand for"
+                f"its expanded aliases make more than {MAX_NODES:,} values. Replace the aliases by their values"
             )
     return known[id(node)]
 
@@ -95,5 +96,5 @@ def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise YamlError(f"line {key.start_mark.line + 1}: a key must be one word, not a list or a mapping")
         if (key.tag, key.value) in seen:
-            raise YamlError(f"line {key.start_mark.line + 1}: the key '{key.value}' is there twice. Keep one")
+            raise YamlError(f"line {key.start_mark.line + 1}: the key '{key.value}' appears twice. Keep one")
         seen.add((key.tag, key.value))

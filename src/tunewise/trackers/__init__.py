@@ -1,1 +1,1 @@
-"""Who follows a study while it is made: a tracker is given its events."""
+"""Trackers: receivers of a study's events."""

@@ -1,4 +1,4 @@
-"""The data that comes with Python."""
+"""The data that comes with Python and with tunewise."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from tunewise.errors import DataError
 from tunewise.lab.data.sources.builtin import MAX_CHARACTERS, pydoc_topics, stdlib_pairs
+from tunewise.lab.data.sources.tickets import tickets
 
 SOURCE = '''
 """A module."""
@@ -59,7 +60,7 @@ def test_the_running_python_has_thousands_of_short_distinct_pairs() -> None:
 
 
 def test_a_python_without_sources_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="came without them"):
+    with pytest.raises(DataError, match="has no sources"):
         list(stdlib_pairs(tmp_path))
 
 
@@ -68,3 +69,14 @@ def test_topics_are_documents_with_names() -> None:
     assert len(rows) > 50
     assert {"text", "topic"} == set(rows[0])
     assert sum(len(row["text"]) for row in rows) > 100_000
+
+
+def test_tickets_are_always_the_same_and_no_message_comes_twice() -> None:
+    rows = list(tickets())
+    assert rows == list(tickets())
+    assert len({row["prompt"] for row in rows}) == len(rows) == 3456
+    assert {row["completion"].split(". ")[0] for row in rows} == {"Team: repairs", "Team: delivery", "Team: billing"}
+
+
+def test_a_ticket_is_answered_about_its_own_product() -> None:
+    assert all(row["completion"].removesuffix(".").split()[-1] in row["prompt"] for row in tickets())

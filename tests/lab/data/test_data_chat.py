@@ -162,8 +162,8 @@ def test_answers_that_do_not_end_with_the_end_of_text_are_remarked(
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{% if %}", r"chat template, line 1, is no Jinja template"),
-        (NOT_IN_A_ROW, r"chat\.jsonl, line 1: the chat template does not take this conversation: too many turns"),
+        ("{% if %}", r"chat template, line 1, is not valid Jinja"),
+        (NOT_IN_A_ROW, r"chat\.jsonl, line 1: the chat template rejects this conversation: too many turns"),
     ],
 )
 def test_what_the_template_says_against_a_conversation_is_passed_on(

@@ -118,10 +118,10 @@ def test_a_near_miss_is_a_misspelling_and_not_another_word(columns: list[str], n
 
 
 def test_a_model_that_classifies_alone_is_told_which_column_may_be_the_label() -> None:
-    assert label_advice({"text": "a", "category": "b"}).endswith("Write under data: columns: {label: category}.")
+    assert label_advice({"text": "a", "category": "b"}).endswith("Add under data: columns: {label: category}.")
     assert label_advice({"text": "a", "n": 1, "fine-label": 2}).endswith("columns: {label: fine-label}.")
     assert label_advice({"text": "a", "whatever": "b"}).endswith("columns: {label: whatever}.")
-    assert label_advice({"text": "a"}) == " Columns there: text."
+    assert label_advice({"text": "a"}) == " Columns found: text."
 
 
 def test_plain_text_beside_a_class_is_said_to_be_plain_text(tmp_path: Path, prepare: Callable[..., Prepared]) -> None:

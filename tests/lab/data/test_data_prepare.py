@@ -134,7 +134,7 @@ def test_the_models_context_bounds_the_examples_and_is_remarked(
     path.write_text("\n\n\n".join(f"chapter {i} " + "on and on " * 50 for i in range(60)))
     prepared = prepare(make_study({"train": str(path)}), context=32)
     assert max(len(row["input_ids"]) for row in prepared.tables["train"]) == 32
-    assert any("32 tokens, the model's context" in note for note in prepared.summary.notes)
+    assert any("limited to the model's context of 32 tokens" in note for note in prepared.summary.notes)
 
 
 def test_figures_of_a_split_are_sums_over_its_table(tmp_path: Path, prepare: Callable[..., Prepared]) -> None:

@@ -49,7 +49,7 @@ def test_a_tokenizer_without_an_end_is_refused(stories: Any, tmp_path: Path) -> 
         eos_token_id = None
 
     endless = Endless(tokenizer_object=stories.backend_tokenizer)
-    with pytest.raises(ModelError, match=r"no end-of-text piece.*eos_token"):
+    with pytest.raises(ModelError, match=r"no end-of-text token.*eos_token"):
         encode(endless, "p", "c")
 
 

@@ -9,7 +9,7 @@ from tunewise.desk.analysis.curves import LossPoint, share_of_training
 from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.protocol import confirmations, trials
 from tunewise.desk.statistics.metrics import primary_metric
-from tunewise.records import DataSummary, RunRecord, Tuned
+from tunewise.records import DataSummary, RunRecord, TrainableSummary
 from tunewise.spec.resolved import ResolvedStudy
 
 
@@ -45,8 +45,8 @@ class Case:
         }
         return {arm: runs for arm, runs in found.items() if runs}
 
-    def tuned(self, arm: str) -> Tuned | None:
-        """What the arm trains, as its runs report it or as it was prepared."""
+    def tuned(self, arm: str) -> TrainableSummary | None:
+        """What the arm trains: as its runs report it, or as it was prepared."""
         run = next((run for run in self.confirmed.get(arm, ()) if run.tuned), None)
         return run.tuned if run else self.data.arms.get(arm)
 

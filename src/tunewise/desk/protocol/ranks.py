@@ -13,7 +13,7 @@ from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
 from tunewise.desk.statistics.scores import Scores
-from tunewise.records import DataSummary, RunRecord, Tuned, truncated_split
+from tunewise.records import DataSummary, RunRecord, TrainableSummary, truncated_split
 from tunewise.spec import DEFAULT_MARGINS, LoraMethod
 from tunewise.spec.resolved import ResolvedStudy
 
@@ -107,7 +107,7 @@ def margin_on_valid(study: ResolvedStudy, metric: str, whole: Sequence[Scores], 
     return min(parts) if parts else 0.0
 
 
-def _parameters(tuned: Tuned | None, top_rank: int, rank: int) -> int | None:
+def _parameters(tuned: TrainableSummary | None, top_rank: int, rank: int) -> int | None:
     if tuned is None or tuned.rank_parameters is None:
         return None
     return tuned.trainable_parameters - (top_rank - rank) * tuned.rank_parameters

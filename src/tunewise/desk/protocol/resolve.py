@@ -15,7 +15,7 @@ from typing import Literal
 
 from tunewise.desk.protocol.trials import selected_rates
 from tunewise.errors import SpecError
-from tunewise.records import DataSummary, RunRecord, Tuned
+from tunewise.records import DataSummary, RunRecord, TrainableSummary
 from tunewise.records.data import num_steps
 from tunewise.records.plan import StudyPlan
 from tunewise.spec import LoraMethod, Method, StudySpec, Task, TrainSpec, same_arm
@@ -53,7 +53,7 @@ def resolve_as_planned(study: StudySpec, plan: StudyPlan) -> ResolvedStudy:
     return completed(study, plan.task, {name: arm.tuned for name, arm in plan.arms.items()}, plan.work.num_steps)
 
 
-def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: int | None) -> ResolvedStudy:
+def completed(study: StudySpec, task: Task, arms: Mapping[str, TrainableSummary], steps: int | None) -> ResolvedStudy:
     """The study with its task and the implied arms.
 
     `arms`: what each of them trains, those of every placement included; `steps`: of a run, None: not known.
@@ -69,7 +69,7 @@ def completed(study: StudySpec, task: Task, arms: Mapping[str, Tuned], steps: in
     return ResolvedStudy.model_validate({**study.model_dump(), "task": task})
 
 
-def _placement_costs(name: str, arms: Mapping[str, Tuned]) -> dict[str, int]:
+def _placement_costs(name: str, arms: Mapping[str, TrainableSummary]) -> dict[str, int]:
     """Parameters of one rank by placement, of those that the model has."""
     found = {placement: arms.get(arm_name(name, placement)) for placement in PLACEMENTS}
     return {placement: tuned.rank_parameters for placement, tuned in found.items() if tuned and tuned.rank_parameters}

@@ -1,4 +1,4 @@
-"""The other end of the server: hand it jobs, pass on what they report."""
+"""Client of the server: sends jobs, passes on their events."""
 
 import os
 import signal
@@ -20,21 +20,21 @@ from tunewise.records import events
 from tunewise.records.events import Event
 
 SERVER = ("-m", "tunewise.executors.local.server")
-GRACE_SECONDS = 9.0  # for a run that was asked to stop: it stops within 10 s, at the end of a step or at once
-KEPT_LINES = 200  # of what the server prints, its libraries' warnings among it: told only where it fails
+GRACE_SECONDS = 9.0  # for a run that was asked to stop: it must stop within 10 s, at the end of a step or at once
+KEPT_LINES = 200  # of the server's output, including library warnings; shown only if it fails
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class LocalExecutor:
-    """A started server on this machine. One job at a time, so that timed runs never share the machine.
+    """A running server on this machine. It does one job at a time, so that timed runs never share the machine.
 
-    Inside `with`, a Ctrl-C or SIGTERM lets the run that is going on save and stop, then raises KeyboardInterrupt; a
-    second one ends it where it is. `held` are handles that stay open as long as any process of the server lives.
+    Inside `with`, a Ctrl-C or SIGTERM lets the current run save and stop, then raises KeyboardInterrupt; a second one
+    ends it immediately. `held` are handles that stay open as long as any process of the server lives.
     """
 
     def __init__(self, held: Sequence[int] = ()) -> None:
         self.is_stopping = False
-        self._job: Job | None = None  # that is going on
+        self._job: Job | None = None  # the current job
         self._timer: threading.Timer | None = None
         self._signals = ExitStack()
         self._printed: deque[str] = deque(maxlen=KEPT_LINES)
@@ -48,7 +48,7 @@ class LocalExecutor:
             raise
 
     def _follow(self) -> None:
-        """Keep what the server prints. Where it dies alone, end its run: nobody would hear what becomes of it."""
+        """Keep the server's output. If the server dies, end its run: nobody would receive its result."""
         assert self.process.stderr is not None
         self._printed.extend(self.process.stderr)
         if self.process.wait() != 0:
@@ -70,12 +70,12 @@ class LocalExecutor:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
             self.process.wait()
-        finally:  # also where one more Ctrl-C comes
+        finally:  # also after another Ctrl-C
             os.close(self._lifeline)
             self._signals.close()
 
     def stop(self) -> bool:
-        """Ask the run that is going on to save and stop; False where none is, or it was asked before."""
+        """Ask the current run to save and stop; False if there is none, or it was asked before."""
         if self.is_stopping or not isinstance(self._job, RunJob):
             return False
         self.is_stopping = True
@@ -86,11 +86,11 @@ class LocalExecutor:
         return True
 
     def _kill(self) -> None:
-        with suppress(ProcessLookupError):  # it may be what failed
+        with suppress(ProcessLookupError):  # it may have ended already
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def submit(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """What the jobs report, one after another, each to its `end`. Raises KeyboardInterrupt after a `stop`."""
+        """Events of the jobs, one job after another, each up to its `End`. Raises KeyboardInterrupt after a `stop`."""
         for job in jobs:
             yield from self._do(job)
             if self.is_stopping:
@@ -99,14 +99,14 @@ class LocalExecutor:
     def _do(self, job: Job) -> Iterator[Event]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        assert self._job is None, "the job before this one was read to its end"
+        assert self._job is None, "the events of the previous job were read to the end"
         self._job = job
-        with suppress(BrokenPipeError):  # how the server ended is told below
+        with suppress(BrokenPipeError):  # the end of the server is reported below
             self.process.stdin.write(job.model_dump_json() + "\n")
             self.process.stdin.flush()
         for line in self.process.stdout:
             match event := _event(line):
-                case None | events.Ready():  # of the server, not of the job
+                case None | events.Ready():  # from the server, not from the job
                     continue
                 case events.End():
                     self._job = None
@@ -119,26 +119,26 @@ class LocalExecutor:
         raise self._end_of_server()
 
     def _end_of_server(self) -> TunewiseError:
-        """Why the server is gone, in one message."""
+        """Why the server ended, in one message."""
         code = self.process.wait()
         self._follower.join(GRACE_SECONDS)
         if code < 0:
             name = signal.Signals(-code).name
-            return MachineError(f"the process that runs the jobs was ended from outside ({name}). {AGAIN}")
-        last = next((line.strip() for line in reversed(self._printed) if line.strip()), "it said nothing")
+            return MachineError(f"the process that runs the jobs was killed from outside ({name}). {AGAIN}")
+        last = next((line.strip() for line in reversed(self._printed) if line.strip()), "it printed nothing")
         if message := refusal(RuntimeError(last)):
             return MachineError(message)
         return TunewiseError(f"the process that runs the jobs ended (exit status {code}): {last}")
 
 
 def _start(held: Sequence[int]) -> tuple["subprocess.Popen[str]", int]:
-    """A server, and our end of its lifeline. Raises OSError where the system does not allow one more process."""
+    """A server, and our end of its lifeline. Raises OSError if the system does not allow another process."""
     read, lifeline = os.pipe()
     environment = {
-        "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would wait on the cores that torch's need
+        "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would compete for the cores that torch needs
         **safe_environment(os.environ),
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it
-        "PYTHONHASHSEED": "0",  # peft writes its sets of names in an order that would be another in every process
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialize it
+        "PYTHONHASHSEED": "0",  # peft writes sets of names, whose order would differ between processes
     }
     try:
         process = subprocess.Popen(
@@ -149,7 +149,7 @@ def _start(held: Sequence[int]) -> tuple["subprocess.Popen[str]", int]:
             env=environment,
             text=True,
             errors="replace",
-            start_new_session=True,  # a Ctrl-C reaches us alone; we end the server
+            start_new_session=True,  # so that a Ctrl-C reaches only us; we end the server
             pass_fds=(read, *held),
         )
     finally:
@@ -158,7 +158,7 @@ def _start(held: Sequence[int]) -> tuple["subprocess.Popen[str]", int]:
 
 
 def _event(line: str) -> Event | None:
-    """One event; None: the process that wrote it died within the line."""
+    """One event; None: the process died while writing the line."""
     try:
         return EVENT.validate_json(line)
     except ValidationError:

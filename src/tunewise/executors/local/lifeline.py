@@ -1,7 +1,7 @@
-"""How a worker hears of whoever asked for its work: a pipe that only that process can write to.
+"""Connection between a worker and its parent: a pipe that only the parent can write to.
 
-A byte in the pipe asks to stop; nobody reads it, so that it is seen whenever one looks. The end of the pipe says that
-the other process is gone, however it died; nothing is left that would want the work.
+A byte in the pipe asks the worker to stop; it is never read, so that every check sees it. The end of the pipe means
+that the parent is gone, however it died, and nobody needs the work any more.
 """
 
 import os
@@ -16,14 +16,14 @@ from tunewise.records import events
 from tunewise.records.events import Listener
 
 ORPHANED, TIMED_OUT = 3, 4  # exit statuses of a worker
-LONGEST_POLL = 2**30  # milliseconds: the system takes no more than 31 bits
+LONGEST_POLL = 2**30  # milliseconds: the system takes at most 31 bits
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def watch(handle: int, limit_seconds: float | None, send: Listener) -> threading.Event:
-    """An event that is set once somebody asks this process to stop.
+    """An event that is set once this process is asked to stop.
 
-    From now on the process ends by itself when the other end of `handle` closes, or after `limit_seconds`.
+    From now on the process ends when the other end of `handle` closes, or after `limit_seconds`.
     """
     asked = threading.Event()
     deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
@@ -38,7 +38,7 @@ def watch(handle: int, limit_seconds: float | None, send: Listener) -> threading
             if found:
                 asked.set()
                 send(events.Stopping())
-                poll.modify(handle, 0)  # from now on its end alone
+                poll.modify(handle, 0)  # from now on only its end
             elif deadline is not None and time.monotonic() >= deadline:
                 send(events.TimedOut())
                 os._exit(TIMED_OUT)
@@ -55,9 +55,9 @@ def _milliseconds_until(deadline: float | None) -> float:
 
 @contextmanager
 def stop_signals(stop: Callable[[], bool]) -> Iterator[None]:
-    """Inside, a Ctrl-C or SIGTERM calls `stop`; where that says False, it is a KeyboardInterrupt.
+    """Inside the block, a Ctrl-C or SIGTERM calls `stop`; if `stop` returns False, it raises KeyboardInterrupt.
 
-    Does nothing outside the main thread, where Python takes no signals.
+    Does nothing outside the main thread, in which alone Python handles signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,14 +1,16 @@
 """A small server that has torch, transformers and peft loaded, and forks a process for every job.
 
-`python -P -m tunewise.executors.local.server` reads one JSON request a line from standard input and writes one
-JSON event a line to standard output. It runs no tensor operation and never touches CUDA, so its children start
-clean, in hundredths of a second. No pickles, no `multiprocessing`: a plain script needs no `__main__` guard.
+`python -P -m tunewise.executors.local.server` reads one JSON request per line from standard input and writes one JSON
+event per line to standard output. It runs no tensor operation and never touches CUDA, so its children start clean
+within hundredths of a second. There are no pickles and no `multiprocessing`, so a plain script needs no `__main__`
+guard.
 
-The requests are the jobs of executors/base.py, the events those of records/events.py. A job reports what it makes,
-`error` for the user's mistakes, `memory` or `crash` for other failures, `stopping` when it hears that it should stop,
-`stopped` when it did, `timeout`, and last `end`.
+The requests are the jobs of executors/base.py, the events those of records/events.py. A job reports its results,
+`error` for mistakes of the user, `memory` or `crash` for other failures, `stopping` when asked to stop, `stopped` when
+it did, `timeout`, and last `end`.
 
-The first argument is a handle of the lifeline (executors/local/lifeline.py): no job outlives whoever asked for it.
+The first argument is a handle of the lifeline (executors/local/lifeline.py): no job outlives the process that asked for
+it.
 """
 
 import gc
@@ -33,17 +35,17 @@ from tunewise.records import RunRecord, events
 from tunewise.records.events import Event
 from tunewise.spec import RunSpec
 from tunewise.storage.disk import make_folder, open_own
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 from tunewise.text.safe import redacted
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
-# pyarrow imports pandas once a table is made of Python's lists: half a second, which every job would pay anew
+# pyarrow imports pandas when a table is made from Python lists: half a second, which every job would pay again
 PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run.story", "pandas", "pyarrow.compute")
 
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the one who started the server decides what they mean
+    for number in (signal.SIGINT, signal.SIGTERM):  # the process that started the server decides what they mean
         signal.signal(number, signal.SIG_IGN)
     if CAN_FORK:
         _preload()
@@ -54,10 +56,10 @@ def serve() -> None:
 
 
 def _preload() -> None:
-    """Import what jobs need, and keep the garbage collector off it, here and in every job.
+    """Import what jobs need, and exclude it from garbage collection, here and in every job.
 
-    Some 700,000 objects that stay until the end: each full collection would look at all of them, for 0.2 s, and in a
-    fork copy the memory that they lie in.
+    Some 700,000 objects stay until the end. Each full collection would scan them for 0.2 s, and in a fork copy their
+    memory.
     """
     gc.disable()
     for name in PRELOADED:
@@ -67,13 +69,13 @@ def _preload() -> None:
 
 
 def send(event: Event) -> None:
-    """One event to whoever started the server, in a line of its own also after half a line of a job that died."""
+    """Send one event to the parent process, on its own line even after an incomplete one of a job that died."""
     left = f"\n{event.model_dump_json()}\n".encode()
     try:
-        while left:  # a signal may come within a write
+        while left:  # a signal may interrupt a write
             left = left[os.write(EVENTS, left) :]
     except BrokenPipeError:
-        os._exit(1)  # nobody listens any more: whoever asked for the work is gone
+        os._exit(1)  # nobody listens any more: the process that asked for the work is gone
 
 
 def _in_fork(line: str) -> int:
@@ -93,8 +95,8 @@ def _in_fresh_process(line: str) -> int:
 
 
 def do(job: Job) -> int:
-    """Do one job in this process; returns the exit status. What it prints goes to the log of the job."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C, which reaches every process of a terminal, we are told
+    """Do one job in this process and return the exit status. Its output goes to the log of the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of a terminal; the parent tells us
     log = job.root / "log.txt"
     try:
         _print_into(log)
@@ -102,8 +104,8 @@ def do(job: Job) -> int:
     except UserError as error:
         send(events.Refused(kind=type(error).__name__, message=redacted(str(error))))
         return 2
-    except Exception as error:  # the executor boundary: a crash costs this job only
-        with suppress(OSError):  # a full disk has no room for the traceback, either
+    except Exception as error:  # the executor boundary: a crash costs only this job
+        with suppress(OSError):  # a full disk has no room for the traceback either
             sys.stderr.write(redacted(traceback.format_exc()))
         send(_told(error, str(log)))
         return 1
@@ -111,7 +113,7 @@ def do(job: Job) -> int:
 
 
 def _told(error: Exception, log: str) -> Event:
-    """The event that tells what became of a job."""
+    """Event that reports the outcome of a failed job."""
     from tunewise.lab.train.memory import is_out_of_memory
 
     message = redacted(f"{type(error).__name__}: {error}")[:1000]
@@ -123,9 +125,9 @@ def _told(error: Exception, log: str) -> Event:
 
 
 def _print_into(log: Path) -> None:
-    """From now on, what this process prints goes to the end of that file. Raises StudyError if the disk refuses."""
+    """From now on, append this process's output to that file. Raises StudyError if the disk refuses."""
     make_folder(log.parent)
-    with told(log):
+    with reraise_as_study_error(log):
         handle = open_own(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -147,7 +149,7 @@ def run_job(job: RunJob) -> None:
 
     spec = RunSpec.model_validate_json((job.folder / "spec.json").read_text(encoding="utf-8"))
     asked = watch(LIFELINE, job.limit_seconds, send)
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())  # sent to every process, as batch systems do
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())  # batch systems send it to every process
     checkpoints = Checkpoints(job.folder, job.checkpoint_seconds, asked.is_set)
     try:
         record: RunRecord = Run(spec, job.folder, job.data, send, checkpoints).execute(job.max_tokens)
@@ -181,9 +183,9 @@ JOBS: dict[str, Callable[[Any], None]] = {
 }
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
-# Events leave through a descriptor of their own, so that nothing a library prints can mix with them.
+# Events have a descriptor of their own, so that library output cannot mix with them.
 EVENTS = 1
-LIFELINE = -1  # the one that we were given
+LIFELINE = -1  # the handle given to this process
 
 if __name__ == "__main__":
     EVENTS = os.dup(1)

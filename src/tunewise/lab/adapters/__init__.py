@@ -1,1 +1,1 @@
-"""Adapters from any folder: put onto their base, merged into it, scored beside it."""
+"""Adapters from any folder: loaded onto their base, merged into it, and compared with it."""

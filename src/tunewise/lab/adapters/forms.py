@@ -1,4 +1,4 @@
-"""The same adapted model in several forms - adapter, merged, stored - scored on the same rows beside each other."""
+"""The same adapted model in several forms (adapter, merged, stored), scored on the same rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, cut, make_batch
 from tunewise.lab.evaluate.score import score, summarise
 
-MAX_TOKENS = 2048  # padded, of a batch
+MAX_TOKENS = 2048  # per batch, padding included
 LOGIT_TOKENS = 1024  # of the rows whose logits are compared: V numbers each
 
 
 class Forms:
-    """The first form that is measured is what the others are compared with."""
+    """Scores of every form; the others are compared with the first one measured."""
 
     def __init__(self, examples: Sequence[Example], padding: int, has_answers: bool) -> None:
         self.examples, self.padding, self.has_answers = examples, padding, has_answers
@@ -24,7 +24,7 @@ class Forms:
         self._reference: list[torch.Tensor] = []
 
     def measure(self, form: str, model: torch.nn.Module) -> Agreement:
-        """One form, fp32: its loss on all rows, the largest difference of a logit on the first."""
+        """One form in fp32: its loss on all rows, and the largest logit difference on the first ones."""
         self._require_known_ids(model)
         try:
             logits = list(self._logits(model))
@@ -32,13 +32,13 @@ class Forms:
             raise
         except (IndexError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"the model cannot read the rows as '{form}': {str(error).strip()[:300]}. Do the rows, the tokenizer "
-                "and the model's context belong together? Try --set data.max_length=64."
+                f"the model cannot read the rows as '{form}': {str(error).strip()[:300]}. Check that rows, tokenizer "
+                "and the model's context length fit together. Try --set data.max_length=64."
             ) from error
         if not all(bool(torch.isfinite(of_rows).all()) for of_rows in logits):
             raise ModelError(
-                f"the model computes NaN or infinite logits as '{form}'. Its weights, or those of the adapter, are too "
-                "large or damaged: train again, or take an earlier checkpoint."
+                f"the model computes NaN or infinite logits as '{form}'. Its weights, or the adapter's, are too "
+                "large or damaged. Train again, or use an earlier checkpoint."
             )
         self._reference = self._reference or logits
         pairs = zip(logits, self._reference, strict=True)
@@ -60,8 +60,9 @@ class Forms:
         size = model.get_input_embeddings().weight.shape[0]
         if (highest := max(max(example.input_ids) for example in self.examples)) >= size:
             raise ModelError(
-                f"the tokenizer gives the id {highest}, but the base knows {size} pieces. Take the base's tokenizer, "
-                "or the base with the embeddings that the adapter was trained with."
+                f"the tokenizer gives the id {highest}, but the base has {size} token embeddings. Use "
+                f"the base's tokenizer, "
+                "or the base with the embeddings that the adapter was trained on."
             )
 
     @torch.no_grad()

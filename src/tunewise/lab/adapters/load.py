@@ -1,4 +1,4 @@
-"""An adapter from a folder and the base it belongs to, both in fp32; or on the rounded base that it was trained on."""
+"""An adapter from a folder and its base, both in fp32, or on the quantized base that it was trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from tunewise.lab.plan.meta_model import blank_base
 from tunewise.spec import TASKS, Task
 
 TASKS_OF_TYPES: Mapping[str, Task] = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify"}
-MANY_CLASSES = 99_991  # a prime that no other size of a model is
+MANY_CLASSES = 99_991  # a prime that no other size of a model equals
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -45,27 +45,27 @@ class AdapterFolder:
 
     @classmethod
     def open(cls, path: Path, base: str | None) -> "AdapterFolder":
-        """The adapter in `path` on `base`, or on the base that it names. Raises ModelError where there is none."""
+        """The adapter in `path` on `base`, or on the base that it names. Raises ModelError if there is none."""
         config = require_safe(path)
         require_known_kind(path, config)
         named = base or config.get("base_model_name_or_path")
         if not named:
-            raise ModelError(f"{path} does not say which base it belongs to. Name it with --base.")
+            raise ModelError(f"{path} does not name its base. Give it with --base.")
         return cls(path, str(named))
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The adapter's configuration, checked."""
+        """Checked configuration of the adapter."""
         return require_safe(self.path)
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
-        """The tokens at which the base ends a text."""
+        """Tokens at which the base ends a text."""
         return stops_of_base(self.base, load_config(self.base, self.task, False), self.tokenizer)
 
     @cached_property
     def task(self) -> Task:
-        """What it was trained for: plain text, or classes. Raises ModelError for anything else."""
+        """Task of the adapter: plain text or classes. Raises ModelError for any other."""
         named = str(self.config.get("task_type"))
         if named not in TASKS_OF_TYPES:
             raise ModelError(
@@ -76,33 +76,33 @@ class AdapterFolder:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer saved beside the adapter, else the base's."""
+        """Tokenizer saved with the adapter, else the base's."""
         name = str(self.path) if self.has_own_tokenizer else self.base
         return load_tokenizer(name, load_config(self.base, self.task, False), False)
 
     @property
     def has_own_tokenizer(self) -> bool:
-        """True if a tokenizer is saved beside the adapter."""
+        """True if a tokenizer is saved with the adapter."""
         return any((self.path / name).is_file() for name in TOKENIZER_FILES)
 
     @property
     def stored(self) -> Stored:
-        """How the base's weights are stored; fp32 where it does not say, or says something else."""
+        """Dtype in which the base's weights are stored; fp32 if it is missing or unknown."""
         dtype = str(load_config(self.base, self.task, False).dtype).removeprefix("torch.")
         names: dict[str, Stored] = {"bfloat16": "bf16", "float16": "fp16"}
         return names.get(dtype, "fp32")
 
     @property
     def context_length(self) -> int:
-        """Tokens that the base can read at once."""
+        """Most tokens that the base can read."""
         return context_length(load_config(self.base, self.task, False))
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Stand-ins for the names of its classes, which no adapter holds; () for a language model."""
+        """Placeholder names of its classes, which no adapter stores; () for a language model."""
         if not TASKS[self.task].has_classes:
             return ()
-        # which weight has a row for every class is asked of the base's own architecture
+        # the base's own architecture shows which weight has one row per class
         config = load_config(self.base, self.task, False)
         blank = blank_base(config, self.task, MANY_CLASSES, None).model
         heads = [name for name, weight in blank.named_parameters() if weight.shape[:1] == (MANY_CLASSES,)]
@@ -111,33 +111,35 @@ class AdapterFolder:
             rows = {config.num_labels}  # the head of the base is adapted, not replaced
         if len(rows) != 1:
             raise ModelError(
-                f"{self.path} classifies, but holds no head ({', '.join(heads)}). Train it with modules_to_save."
+                f"{self.path} is for classification, but contains no head ({', '.join(heads)}). Train "
+                f"it with modules_to_save."
             )
         return tuple(f"LABEL_{i}" for i in range(rows.pop()))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor of the adapter, by its name in the base."""
+        """Shape of every tensor of the adapter, by its name in the base."""
         return {name.removeprefix(PREFIX): shape for name, shape in tensor_shapes(self.path).items()}
 
     def load_base(self, rounding: Rounding) -> PreTrainedModel:
-        """A fresh base in fp32; unless it is 'whole', its linear weights were rounded by bitsandbytes and back."""
+        """A fresh base in fp32. Unless it is 'whole', bitsandbytes quantized and dequantized its linear weights."""
         config = load_config(self.base, self.task, False)
         stored = getattr(config, "quantization_config", None)
         if rounding == "whole" and stored is None:
-            torch.manual_seed(0)  # of a new head, which the adapter's replaces
+            torch.manual_seed(0)  # for a new head, which the adapter's head replaces
             base = load_base(self.base, self.task, self.labels, self.tokenizer, False)
             require_complete(self.path, self.base, base.new_parameters)
             return base.model
         if rounding == "whole":
             raise ModelError(
-                f"the weights of '{self.base}' are stored quantised. Say --trained-on nf4, or name the whole base."
+                f"the weights of '{self.base}' are stored quantized. Use --trained-on nf4, or name "
+                f"the unquantized base."
             )
         return self._load_rounded(rounding, is_stored=stored is not None)
 
     def _load_rounded(self, rounding: Rounding, is_stored: bool) -> PreTrainedModel:
         if not is_bitsandbytes_available():
-            raise ModelError("a quantised base needs bitsandbytes: pip install 'tunewise[quant]'.")
+            raise ModelError("a quantized base needs bitsandbytes: pip install 'tunewise[quant]'.")
         options: dict[str, Any] = {"num_labels": len(self.labels)} if TASKS[self.task].has_classes else {}
         if not is_stored:
             options["quantization_config"] = BitsAndBytesConfig(
@@ -149,28 +151,29 @@ class AdapterFolder:
         auto = AutoModelForSequenceClassification if TASKS[self.task].has_classes else AutoModelForCausalLM
         with quiet_transformers():
             model = auto.from_pretrained(model_source(self.base), dtype=torch.float32, use_safetensors=True, **options)
-        # not the 4-bit kernels, which round more than the weights: bitsandbytes' one for AVX-512 its scales, too
+        # not the 4-bit kernels, which round more than the weights: that of bitsandbytes for AVX-512 also rounds its
+        # scales
         return model.dequantize().eval()
 
     def put_on(self, model: PreTrainedModel) -> PeftModel:
-        """The adapter on `model`, fp32, eval. Raises ModelError where it does not fit."""
+        """The adapter on `model`, in fp32 and eval mode. Raises ModelError if it does not fit."""
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         with quiet_transformers():
             adapted = load_adapter(model, self.path, self.base)
         changed = {id(layer.get_base_layer()) for layer in adapted.modules() if isinstance(layer, BaseTunerLayer)}
         if head is not None and head.weight is embedding.weight and changed & {id(embedding), id(head)}:
-            # merged into the one tensor of both, the change of one would be a change of both
+            # merging into a tensor that both share would change both
             head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
             model.config.tie_word_embeddings = False
         return adapted.eval()
 
     def require_mergeable(self) -> None:
-        """Raises ModelError for a method that is no change of weights."""
+        """Raise ModelError for a method that does not change weights."""
         kind = PeftType(self.config["peft_type"])
         tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(kind)
         is_prompt = issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[kind], PromptLearningConfig)
         if is_prompt or not hasattr(tuner, "merge_and_unload"):
             raise ModelError(
-                f"{self.path} is {kind.value}, which does not change the base's weights, so that it cannot be merged. "
-                "Load it with peft."
+                f"{self.path} is {kind.value}, which does not change the base's weights and so cannot be merged. "
+                "Load it with peft instead."
             )

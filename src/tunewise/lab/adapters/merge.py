@@ -1,4 +1,4 @@
-"""An adapter merged into its base: in fp32, cast once, stored as sharded safetensors, and scored beside the adapter."""
+"""Merge an adapter into its base in fp32, cast once, store it as sharded safetensors, and score both."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,19 @@ SHARD_BYTES = 5 * 10**9
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What to merge onto which weights, and how to store it."""
+    """What to merge, onto which weights, and how to store it."""
 
     adapter: AdapterFolder
-    trained_on: Rounding  # how the base's weights were while the adapter was trained
-    onto: Rounding  # 'whole', or the rounded weights of `trained_on`
+    trained_on: Rounding  # storage of the base's weights while the adapter was trained
+    onto: Rounding  # 'whole', or the quantized weights of `trained_on`
     stored: Stored
     out: Path
 
 
 def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
-    """What was merged, after writing it with its tokenizer into `plan.out`; each form scored on `rows`.
+    """Write the merged model with its tokenizer to `plan.out` and report on it; each form is scored on `rows`.
 
-    Raises ModelError where the adapter cannot be merged, does not fit its base, or `out` is in use.
+    Raises ModelError if the adapter cannot be merged, does not fit its base, or `out` is in use.
     """
     adapter = plan.adapter
     adapter.require_mergeable()
@@ -63,7 +63,10 @@ def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
 
 
 def merge_in_fp32(adapter: AdapterFolder, adapted: PeftModel) -> PreTrainedModel:
-    """The base with the adapter in its weights, all fp32. Raises ModelError where peft cannot, or finds NaN."""
+    """The base with the adapter merged into its weights, all fp32.
+
+    Raises ModelError if peft cannot merge, or finds NaN.
+    """
     assert {p.dtype for p in adapted.parameters()} == {torch.float32}, "cast once, at the end"
     try:
         merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
@@ -81,5 +84,5 @@ def store(merged: PreTrainedModel, adapter: AdapterFolder, stored: Stored, folde
 
 
 def read_back(adapter: AdapterFolder, folder: Path) -> PreTrainedModel:
-    """What is stored in `folder`, computed in fp32, so that it differs by how it is stored alone."""
+    """The model stored in `folder`, computed in fp32, so that only the storage makes a difference."""
     return AdapterFolder(adapter.path, str(folder)).load_base("whole")

@@ -1,4 +1,4 @@
-"""What an adapter's forms are scored on: the rows of a file, or text that comes with Python."""
+"""Rows on which an adapter's forms are scored: from a file, or text that comes with Python."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,25 +20,25 @@ from tunewise.lab.models.class_order import names_beside, require_order
 from tunewise.spec import TASKS, DataSpec, Task
 
 PYTHON_TEXT = DataSpec(train="builtin:pydoc-topics", max_length=256)
-NUM_PYTHON_ROWS = 8  # up to 2,000 tokens: enough to see a difference, over in seconds
+NUM_PYTHON_ROWS = 8  # up to 2,000 tokens: enough to see a difference, scored in seconds
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows as examples, and what is known of them."""
+    """Rows as examples, and facts about them."""
 
     examples: tuple[Example, ...]
     source: str  # in words
-    has_answers: bool  # False: there is no label or text that a loss could be about
+    has_answers: bool  # False: there is no label or text for a loss
     task: Task
-    num_endless: int = 0  # whole answers without the end-of-text piece behind them
-    template_agrees: bool | None = None  # ids as `apply_chat_template` gives them in use; None: no conversations
+    num_endless: int = 0  # complete answers without an end-of-text token
+    template_agrees: bool | None = None  # ids equal those of `apply_chat_template` in use; None: not conversations
 
 
 def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
-    """The rows of `data.train` as the adapter's base reads them; None: topics of Python's documentation.
+    """Rows of `data.train` as the adapter's base reads them; None: topics of Python's documentation.
 
-    Raises DataError where the rows are not for the adapter's task, and what reading them raises.
+    Raises DataError for rows that do not fit the adapter's task, and for unreadable rows.
     """
     chosen = (data or PYTHON_TEXT).of_split("test")
     table = read_source(chosen.train, "test", chosen.document_separator, chosen.delimiter)
@@ -46,7 +46,7 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
     task: Task = infer_task(first, columns)
     if data and TASKS[task].has_classes != TASKS[adapter.task].has_classes:
         raise DataError(
-            f"{data.train}: the rows are for the task {task}, but {adapter.path} is for {adapter.task}. Give rows with "
+            f"{data.train}: the rows are for the task {task}, but {adapter.path} is for {adapter.task}. Use rows with "
             f"{'text and label' if TASKS[adapter.task].has_classes else 'prompt and completion, messages, or text'}."
             f"{label_advice(first) if TASKS[adapter.task].has_classes else ''}"
         )
@@ -76,12 +76,12 @@ def _require_tokens(adapter: AdapterFolder, examples: Sequence[EncodedRow]) -> N
     if not all(example.input_ids for example in examples):
         owner = adapter.path if adapter.has_own_tokenizer else adapter.base
         raise DataError(
-            f"the tokenizer of {owner} makes no token of a row. Is it the tokenizer that the base was trained with?"
+            f"the tokenizer of {owner} makes no tokens from a row. Check that the base was trained with it."
         )
 
 
 def _template_agrees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], encoded: list[EncodedRow]) -> bool | None:
-    """Whether the ids are those of the tokenizer's own `apply_chat_template`, by which the model is used."""
+    """True if the ids are those of the tokenizer's own `apply_chat_template`, which is used with the model."""
     conversations = [(row.text, example) for row, example in zip(rows, encoded, strict=True) if row.text.messages]
     if not conversations:
         return None
@@ -91,7 +91,7 @@ def _template_agrees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], en
         used = tokenizer.apply_chat_template(
             list(text.messages), tools=list(text.tools) or None, tokenize=True, return_dict=True
         )["input_ids"]
-        # where a token would lie across prompt and answer, they may have become tokens separately, as in use
+        # if a token would span prompt and answer, they may have been tokenized separately, as in use
         is_same_text = example.merges and tokenizer.decode(used).startswith(tokenizer.decode(example.input_ids))
         if not is_same_text and list(used)[: len(example.input_ids)] != example.input_ids:
             return False
@@ -102,8 +102,8 @@ def _numbered(examples: list[EncodedRow], adapter: AdapterFolder, source: str) -
     names, by_split = number_labels({"train": examples})
     if len(names) != len(adapter.labels):
         raise DataError(
-            f"{source} has {len(names)} classes ({', '.join(names)[:100]}), but {adapter.path} tells "
-            f"{len(adapter.labels)} apart. Give rows of every class."
+            f"{source} has {len(names)} classes ({', '.join(names)[:100]}), but {adapter.path} distinguishes "
+            f"{len(adapter.labels)}. Give rows of every class."
         )
     examples, own = by_split["train"], names_beside(adapter.path)
     if own is None:  # most adapters do not name their classes

@@ -1,4 +1,4 @@
-"""The parity certificate: an adapter scored in every form it is used in, on the same rows."""
+"""Certificate that an adapter computes the same in every form in which it is used, on the same rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,35 +11,35 @@ from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store
 from tunewise.lab.adapters.rows import ScoredRows
 from tunewise.lab.models.load import load_config, load_tokenizer, padding_id, quiet_transformers
-from tunewise.storage.files import told
+from tunewise.storage.files import reraise_as_study_error
 from tunewise.storage.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How much two forms may differ; all are computed in fp32."""
+    """Largest differences between two forms; all are computed in fp32."""
 
     logits: float  # of an adapter saved again or merged in fp32
-    metric: float  # nats per token, or a share of the rows: of what is stored in bf16
+    metric: float  # nats per token, or a share of the rows, of a form stored in bf16
 
 
 def verify(adapter: AdapterFolder, rows: ScoredRows, tolerances: Tolerances) -> Certificate:
-    """What every form of the adapter computes on `rows`, and whether they agree. Raises ModelError as merging does."""
+    """Results of every form of the adapter on `rows`, and whether they agree. Raises ModelError as `merge` does."""
     adapter.require_mergeable()
     forms = Forms(rows.examples, padding_id(adapter.tokenizer), rows.has_answers)
     with scratch_folder() as folder, quiet_transformers():
         adapted = adapter.put_on(adapter.load_base("whole"))
         forms.measure("adapter", adapted)
-        with told(folder):
+        with reraise_as_study_error(folder):
             adapted.save_pretrained(folder / "adapter")
         again = AdapterFolder(folder / "adapter", adapter.base)
         forms.measure("read back", again.put_on(adapter.load_base("whole")))
         merged = merge_in_fp32(adapter, adapted)
         forms.measure("merged, fp32", merged)
-        with told(folder):
+        with reraise_as_study_error(folder):
             store(merged, adapter, "bf16", folder / "merged")
         forms.measure("merged, bf16", read_back(adapter, folder / "merged"))
-        generation = getattr(merged, "generation_config", None) or merged.config  # a classifier has no generation
+        generation = getattr(merged, "generation_config", None) or merged.config  # a classifier has none
         stops_at = getattr(generation, "eos_token_id", None)
     return Certificate(
         adapter=str(adapter.path),
@@ -77,16 +77,14 @@ def _change(value: float | None, before: float | None) -> float | None:
 
 
 def _text_checks(adapter: AdapterFolder, rows: ScoredRows, stops_at: int | list[int] | None) -> Iterator[Check]:
-    """That text becomes the same ids in use, and that an answer ends where a model stops."""
+    """Checks that text becomes the same ids in use, and that an answer ends with a token at which the model stops."""
     if adapter.has_own_tokenizer:
         base = load_tokenizer(adapter.base, load_config(adapter.base, adapter.task, False), False)
         agrees = _same_ids(adapter.tokenizer, base, rows)
         yield Check(
             name="tokenizer",
             passed=agrees,
-            sentence="the one beside the adapter gives the base's ids"
-            if agrees
-            else "it gives other ids than the base's",
+            sentence="the adapter's tokenizer gives the base's ids" if agrees else "its ids differ from the base's",
         )
     if rows.template_agrees is not None:
         said = "are" if rows.template_agrees else "are not"
@@ -103,7 +101,7 @@ def _text_checks(adapter: AdapterFolder, rows: ScoredRows, stops_at: int | list[
     yield Check(
         name="stopping",
         passed=adapter.tokenizer.eos_token_id in stops,
-        sentence=f"the model stops at {stops}, the tokenizer's end of text is {adapter.tokenizer.eos_token_id}",
+        sentence=f"the model stops at {stops}; the tokenizer's end of text is {adapter.tokenizer.eos_token_id}",
     )
 
 

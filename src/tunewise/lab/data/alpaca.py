@@ -1,4 +1,4 @@
-"""Alpaca's columns: an instruction, perhaps an input that it is about, and the output."""
+"""Alpaca's columns: an instruction, an optional input, and the output."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -8,18 +8,18 @@ from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, UnreadError
 from tunewise.lab.data.sft import Pairs
 from tunewise.spec import DataSpec
 
-# LLaMA-Factory's further columns of this form, which say what came before the instruction.
+# LLaMA-Factory's additional columns of this form: earlier context of the instruction.
 BEFORE = ("system", "history")
 
 
 def is_alpaca(columns: Collection[str], data: DataSpec) -> bool:
-    """Whether rows with these columns are Alpaca's, and the study does not say otherwise."""
+    """True if rows with these columns are Alpaca's, and the study does not say otherwise."""
     named = {"prompt", "completion"} & {*columns, *data.columns}
     return not named and {*columns} >= ALPACA
 
 
 class Alpaca:
-    """Pairs whose prompt is the instruction, an empty line and the input where there is one; the output is learnt."""
+    """Pairs whose prompt is the instruction, an empty line and the input if there is one; the output is trained on."""
 
     nothing = Pairs.nothing
     unit = Pairs.unit
@@ -34,7 +34,8 @@ class Alpaca:
             if cells.row.get(name) and name not in read:
                 raise UnreadError(
                     name,
-                    f"{cells.place}: '{name}' would be lost: of Alpaca's form instruction, input and output are read. "
+                    f"{cells.place}: '{name}' would be lost: in Alpaca's form only instruction, input "
+                    f"and output are read. "
                     f'Read it with data.template, for example template: "{{{name}}}\\n\\n{{prompt}}", or remove it.',
                 )
         instruction = cells.filled("instruction", "Alpaca's form")
@@ -44,9 +45,9 @@ class Alpaca:
         return self.pairs.render(Cells(pair, cells.place, cells.columns))
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
-        """As `Pairs` do."""
+        """Encode rows as `Pairs` does."""
         return self.pairs.encode(rows)
 
     def read_prompt(self, prompt: str) -> list[int]:
-        """As `Pairs` do; an input belongs behind the instruction, after an empty line."""
+        """Read a prompt as `Pairs` does; an input goes after the instruction and an empty line."""
         return self.pairs.read_prompt(prompt)

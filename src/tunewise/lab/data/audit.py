@@ -1,4 +1,4 @@
-"""What would make the figures untrue: test inputs in train, answers cut off, splits left empty. Found and counted."""
+"""Checks for data that would distort results: test inputs in train, truncated answers, empty splits."""
 
 import hashlib
 import itertools
@@ -17,24 +17,24 @@ from tunewise.spec import TASKS, DataSpec, Split, Task
 
 SHOWN_IDS = 3  # enough to open the file and see the pattern
 
-# Which splits may not hold an input of which others: always the training side gives way.
+# Splits that may not contain an input of which others: the training side always loses its rows.
 GUARDED: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "test")), ("valid", ("test",)))
 
 
 @dataclass(frozen=True)
 class Separated:
-    """The rows that stay, how many were dropped, and which have an input of another split."""
+    """The rows that remain, and those that have an input of another split."""
 
     rows: dict[Split, RowIndex]
     dropped: dict[Split, int]
-    same: dict[Split, RowIndex]  # dropped or kept, as `data.duplicates` has it
+    same: dict[Split, RowIndex]  # dropped or kept, according to `data.duplicates`
 
 
 def drop_duplicates(indexed: Indexed, data: DataSpec) -> Separated:
-    """The rows without those of train that stand in valid or test, and those of valid that stand in test.
+    """Rows without those of `train` that occur in `valid` or `test`, and those of `valid` that occur in `test`.
 
-    Rows are the same if their rendered inputs are, white space aside. `data.duplicates` decides: drop, error or keep.
-    Raises DataError for `error`, and where nothing is left.
+    Rows are the same if their rendered inputs are, ignoring white space. `data.duplicates` decides: drop, error or
+    keep. Raises DataError for `error`, and if nothing is left.
     """
     rows = indexed.rows
     kept = dict(rows)
@@ -57,12 +57,12 @@ def drop_duplicates(indexed: Indexed, data: DataSpec) -> Separated:
         kept[split] = rows[split].take(~is_same)
         dropped[split] = len(same)
         if not len(kept[split]):
-            raise DataError(f"{finding}, so nothing is left of {split}. Give {split} rows of its own.")
+            raise DataError(f"{finding}, so {split} would be empty. Give {split} rows of its own.")
     return Separated(kept, dropped, found)
 
 
 def _among(keys: Numbers, held_out: Numbers) -> NDArray[np.bool_]:
-    """Which of the keys are held out. `np.isin` would take nearly three times the memory."""
+    """Mask of keys that are held out. `np.isin` would take nearly three times the memory."""
     held_out = np.sort(held_out)
     places = np.searchsorted(held_out, keys)
     places[places == len(held_out)] = 0
@@ -70,15 +70,15 @@ def _among(keys: Numbers, held_out: Numbers) -> NDArray[np.bool_]:
 
 
 def count_exact_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
-    """Rows of test whose input is also one of train, white space aside; 0 unless duplicates were kept."""
+    """Number of test rows whose input also occurs in train, ignoring white space; 0 unless duplicates were kept."""
     keys = {row.key for row in train}
     return sum(row.key in keys for row in test)
 
 
 def count_near_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
-    """Rows of test whose input has the same set of words as one of train, and is not the same input.
+    """Number of test rows whose input has the same set of words as one of train without being the same input.
 
-    Case, order, repetition and punctuation do not count. Inputs without a word are left out.
+    Case, order, repetition and punctuation do not count. Inputs without words are left out.
     """
     keys = {row.key for row in train}
     words = {_words(row) for row in train} - {""}
@@ -87,7 +87,7 @@ def count_near_duplicates(test: Sequence[Row], train: Sequence[Row]) -> int:
 
 def _words(row: Row) -> str:
     text = row.text.prompt.lower()
-    # one by one where a list of them all would take ten times the memory of the text
+    # one by one: a list of them all would take ten times the memory of the text
     found = re.findall(r"\w+", text) if len(text) < PIECE else (word[0] for word in re.finditer(r"\w+", text))
     words = sorted(set(found))
     return hashlib.sha256(" ".join(words).encode()).hexdigest() if words else ""
@@ -95,45 +95,45 @@ def _words(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The examples with something to train on, and what did not fit into the maximum length."""
+    """Examples with something to train on, and counts of those that exceed the maximum length."""
 
     examples: list[EncodedRow]
-    rows: int  # cut or dropped
+    rows: int  # truncated or dropped
     tokens: int
 
 
 def keep_fitting(split: Split, examples: Sequence[EncodedRow], task: Task, data: DataSpec, max_length: int) -> Fitted:
-    """The examples that still have something to train on; the others are dropped and counted with those cut.
+    """The examples that still have something to train on; the others are dropped and counted as truncated.
 
-    Raises DataError where more than the share `data.max_truncated` was cut or dropped, or nothing is left.
+    Raises DataError if more than the share `data.max_truncated` was truncated or dropped, or nothing is left.
     """
     cut = [example for example in examples if example.cut_tokens]
     kept = [example for example in examples if TASKS[task].has_classes or any(example.supervised)]
     if len(cut) > data.max_truncated * len(examples):
         raise DataError(_too_many(split, cut, len(examples), len(examples) - len(kept), data, max_length))
     if not kept:
-        raise DataError(f"{split}: no row has anything to train on. Give longer texts.")
+        raise DataError(f"{split}: no row contains anything to train on. Give longer texts.")
     return Fitted(kept, len(cut), sum(example.cut_tokens for example in cut))
 
 
 def _too_many(
     split: Split, cut: Sequence[EncodedRow], num_rows: int, dropped: int, data: DataSpec, max_length: int
 ) -> str:
-    lost = f", {dropped:,} of them with the prompt alone" if dropped else ""
+    lost = f", and the prompt alone fills {dropped:,} of them" if dropped else ""
     share = f"{len(cut) / num_rows:.1%}"
     ids = first(example.example for example in cut)
     bound = "the model's context" if max_length < data.max_length else "data.max_length"
     return (
-        f"{split}: {len(cut):,} of {num_rows:,} rows ({share}) do not fit into {max_length:,} tokens ({bound}){lost}; "
-        f"the first are {', '.join(ids)}. At most {data.max_truncated:.1%} may be cut (data.max_truncated). "
+        f"{split}: {len(cut):,} of {num_rows:,} rows ({share}) are longer than {max_length:,} tokens ({bound}){lost}; "
+        f"the first are {', '.join(ids)}. At most {data.max_truncated:.1%} may be truncated (data.max_truncated). "
         "Shorten or drop these rows, raise data.max_length (up to the model's context), or raise data.max_truncated."
     )
 
 
 def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: Fitted, task: Task) -> SplitSummary:
-    """One split in figures. For `classify` each row's label counts as its one supervised token.
+    """Counts of one split. For `classify` each row's label counts as its one supervised token.
 
-    `rows_read` counts what has something to train on: rows, documents (of which `rows` counts the windows).
+    `rows_read` counts rows or documents with something to train on; `rows` counts the windows of documents.
     """
     examples = fitted.examples
     return SplitSummary(
@@ -151,7 +151,7 @@ def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: F
 
 
 def endless(examples: Sequence[EncodedRow], ends: Collection[int]) -> list[EncodedRow]:
-    """The examples with a whole answer (sft) that ends with none of the tokens at which a model stops."""
+    """Examples with a complete answer (sft) that does not end with a token at which a model stops."""
     whole = (example for example in examples if not example.cut_tokens and any(example.supervised))
     return [example for example in whole if example.input_ids[list(runs(example.supervised))[-1][1] - 1] not in ends]
 
@@ -164,7 +164,7 @@ def count_laws(
     task: Task,
     ends: Collection[int],
 ) -> tuple[LawCount, ...]:
-    """What every law that concerns `task` finds in a split, nothing found included.
+    """Counts of every law that applies to `task` in a split, zeros included.
 
     `examples` are those before any is dropped, `same` the rows with an input of another split, out of `rows_read`;
     None: nothing is held out from this split.
@@ -189,5 +189,5 @@ def count_laws(
 
 
 def first(ids: Iterable[str]) -> tuple[str, ...]:
-    """The first three."""
+    """The first three items."""
     return tuple(itertools.islice(ids, SHOWN_IDS))

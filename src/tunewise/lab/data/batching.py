@@ -1,4 +1,4 @@
-"""Prepared examples, and the batches cut from them.
+"""Prepared examples, and batches of them.
 
 Shapes: B examples of a batch, T tokens of the longest one (packed: one row of all T tokens), N supervised tokens
 (classify: N = B labels), L tokens of the longest of packed examples.
@@ -28,26 +28,26 @@ class Example:
     label: int
     prompt: str
     reference: str
-    references: Sequence[str] = ()  # what metrics of written text compare with; empty: `reference` alone
+    references: Sequence[str] = ()  # references for metrics of written text; empty: `reference` alone
 
     @property
     def num_targets(self) -> int:
-        """What its loss is a sum over: supervised tokens, or the one label."""
+        """Number of terms in its loss: supervised tokens, or the one label."""
         return 1 if self.label >= 0 else sum(self.supervised)
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The examples of one prepared split."""
+    """Examples of one prepared split."""
     return [Example(**row) for row in read_table(path).to_pylist()]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as the model reads them; every index is known before the step, so that the step reads nothing back.
+    """Examples as the model reads them. Every index is known before the step, so that the step reads nothing back.
 
-    Padded on the right, one row an example; or packed: one row in all, example after example, padded at its end alone.
+    Padded on the right, one row per example; or packed: one row in all, example after example, padded only at its end.
     `places_N` are the places in the flattened B x T whose logits predict a target. Targets are token ids; for a
-    classification they are labels, one an example, and the places are the examples' first tokens.
+    classification they are labels, one per example, and the places are the examples' first tokens.
     """
 
     rows: tuple[int, ...]
@@ -55,23 +55,23 @@ class Batch:
     attention_mask_BT: torch.Tensor  # 0 on padding
     places_N: torch.Tensor
     targets_N: torch.Tensor
-    example_of_N: torch.Tensor  # which of the examples a target belongs to
+    example_of_N: torch.Tensor  # index of the example that a target belongs to
     num_tokens: int  # padding excluded
     classifies: bool
     position_ids_BT: torch.Tensor | None = None  # packed: of each token within its example
-    packed_12BL: torch.Tensor | None = None  # packed: where the examples lie (`attention.pack_places`)
+    packed_12BL: torch.Tensor | None = None  # packed: where the examples are (`attention.pack_places`)
 
     @property
     def num_targets(self) -> int:
-        """N."""
+        """Number of targets, N."""
         return len(self.targets_N)
 
     @property
     def inputs(self) -> dict[str, torch.Tensor | None]:
-        """What the model's forward is given.
+        """Arguments of the model's forward.
 
-        No mask where nothing is padded: transformers reads a mask back from the device to leave it out where it is all
-        ones. Left out here, nothing is read, and a plan, which has no values to read, takes the same way.
+        There is no mask if nothing is padded. transformers would read a mask back from the device to drop it if it is
+        all ones. Without it nothing is read, and a plan, which has no values, takes the same path.
         """
         if self.packed_12BL is not None:
             positions = {"position_ids": self.position_ids_BT}
@@ -88,7 +88,7 @@ class Batch:
 
 
 def make_batch(examples: Sequence[Example], rows: Sequence[int], padding: int) -> Batch:
-    """The padded batch of the given rows."""
+    """Padded batch of the given rows."""
     chosen = [examples[row] for row in rows]
     width = max(len(e.input_ids) for e in chosen)
     ids = [e.input_ids + [padding] * (width - len(e.input_ids)) for e in chosen]
@@ -102,9 +102,9 @@ def make_batch(examples: Sequence[Example], rows: Sequence[int], padding: int) -
 
 
 def pack_batch(examples: Sequence[Example], rows: Sequence[int]) -> Batch:
-    """The packed batch of the given rows; only for models that `packing.fit_attention` allows it.
+    """Packed batch of the given rows; only for models for which `packing.fit_attention` allows it.
 
-    Behind the examples the last token is repeated up to a common size. Nothing that is scored sees these tokens.
+    After the examples the last token is repeated up to a common size. No scored token sees these tokens.
     """
     chosen = [examples[row] for row in rows]
     lengths = [len(e.input_ids) for e in chosen]
@@ -123,14 +123,14 @@ def pack_batch(examples: Sequence[Example], rows: Sequence[int]) -> Batch:
 
 
 def _targets(chosen: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]:
-    """What is to be predicted, and where; an example's first token is at its start in the flattened B x T."""
+    """Targets, and their places; an example's first token is at its start in the flattened B x T."""
     if chosen[0].label >= 0:
         places, owners = list(starts), list(range(len(chosen)))
         targets = [e.label for e in chosen]
     else:
         # the logits at position t predict the token at t + 1
         predicted = [(b, t) for b, e in enumerate(chosen) for t, is_target in enumerate(e.supervised) if is_target]
-        assert all(t > 0 for _, t in predicted), "the first token has no context to be predicted from"
+        assert all(t > 0 for _, t in predicted), "the first token has no context that could predict it"
         places = [starts[b] + t - 1 for b, t in predicted]
         targets = [chosen[b].input_ids[t] for b, t in predicted]
         owners = [b for b, _ in predicted]
@@ -145,39 +145,39 @@ def _targets(chosen: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class Batching:
-    """How rows become batches; it changes speed and memory, not what is computed."""
+    """How rows become batches; changes speed and memory, not results."""
 
     max_tokens: int  # of a batch, padding included
-    padding: int  # the id that fills padded batches
-    max_packed_length: int = 0  # examples of up to so many tokens are packed; 0: all are padded
+    padding: int  # id that fills padded batches
+    max_packed_length: int = 0  # longest example that is packed, in tokens; 0: all are padded
 
     def batches(self, examples: Sequence[Example], rows: Sequence[int]) -> Iterator[Batch]:
-        """The given rows, each once, those of like length together."""
+        """Batches of the given rows, each row once, rows of similar length together."""
         for piece in self.pieces(examples, rows):
             yield self.batch(examples, piece)
 
     def pieces(self, examples: Sequence[Example], rows: Sequence[int]) -> list[list[int]]:
-        """The rows of every batch."""
+        """Rows of every batch."""
         is_packed = {row: self.packs(examples[row]) for row in rows}
         padded = cut(examples, [row for row in rows if not is_packed[row]], self.max_tokens)
         return padded + cut_packed(examples, [row for row in rows if is_packed[row]], self.max_tokens)
 
     def batch(self, examples: Sequence[Example], piece: Sequence[int]) -> Batch:
-        """The batch of one of `pieces`."""
+        """Batch of one of `pieces`."""
         if self.packs(examples[piece[0]]):
             return pack_batch(examples, piece)
         return make_batch(examples, piece, self.padding)
 
     def packs(self, example: Example) -> bool:
-        """Whether it is packed with others."""
+        """True if the row is packed with others."""
         return len(example.input_ids) <= self.max_packed_length
 
 
 def cut(examples: Sequence[Example], rows: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """`rows` sorted by length and cut into batches of at most `max_tokens` padded tokens (one row at least)."""
+    """`rows` sorted by length and split into batches of at most `max_tokens` padded tokens (at least one row)."""
     pieces: list[list[int]] = []
     for row in _by_falling_length(examples, rows):
-        # sorted by falling length, so the first row of a piece is as wide as the piece
+        # sorted by descending length, so the first row of a batch is its widest
         fits = pieces and len(examples[pieces[-1][0]].input_ids) * (len(pieces[-1]) + 1) <= max_tokens
         if fits:
             pieces[-1].append(row)
@@ -187,9 +187,9 @@ def cut(examples: Sequence[Example], rows: Sequence[int], max_tokens: int) -> li
 
 
 def cut_packed(examples: Sequence[Example], rows: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """`rows` sorted by length and cut into batches of at most `max_tokens` tokens without padding (one row at least).
+    """`rows` sorted by length and split into batches of at most `max_tokens` tokens without padding (at least one row).
 
-    Attention pads them within a batch, so it helps that they are of like length.
+    Attention pads them within a batch, so similar lengths help.
     """
     pieces: list[list[int]] = []
     num_tokens = 0
@@ -208,7 +208,7 @@ def _by_falling_length(examples: Sequence[Example], rows: Sequence[int]) -> list
 
 
 def step_rows(num_rows: int, batch_size: int, num_steps: int, seed: int) -> Iterator[list[int]]:
-    """The rows of every optimizer step: a new order each epoch, the same for every arm with this seed."""
+    """Rows of every optimizer step: a new order each epoch, the same for every arm with this seed."""
     done, epoch = 0, 0
     while done < num_steps:
         order = list(range(num_rows))

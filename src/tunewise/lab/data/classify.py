@@ -1,4 +1,4 @@
-"""Text and label: the whole text is read, a head predicts the label."""
+"""Text and label: the whole text is read, and a head predicts the label."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from tunewise.spec import Split
 
 
 class Labelled:
-    """ids = the tokenizer's own frame ([CLS] ... [SEP], BOS ..., or nothing) around the text, cut inside the frame."""
+    """ids = the tokenizer's own frame ([CLS] ... [SEP], BOS ..., or nothing) around the text, which is truncated."""
 
     unit = "same text"
     nothing = "no text"
@@ -21,7 +21,7 @@ class Labelled:
         self.max_length = max_length
 
     def render(self, cells: Cells) -> Text:
-        """The text, and the label's name. Raises DataError."""
+        """The text and the name of its label. Raises DataError."""
         return Text(cells.filled("text", "the task classify"), label_name(cells))
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
@@ -39,7 +39,7 @@ class Labelled:
 
     def _example(self, row: Row, text_ids: list[int]) -> EncodedRow:
         if not text_ids:
-            raise DataError(f"{row.example}: the tokenizer makes no tokens of {row.text.prompt!r:.80}.")
+            raise DataError(f"{row.example}: the tokenizer makes no tokens from {row.text.prompt!r:.80}.")
         ids = self._framed(text_ids)
         return EncodedRow(
             example=row.example,
@@ -55,10 +55,10 @@ class Labelled:
 
 
 def label_name(cells: Cells) -> str:
-    """The name of a row's class: a text without outer blanks, a whole number, 'true' or 'false'. Raises DataError.
+    """Name of a row's class: a text without outer blanks, a whole number, 'true' or 'false'. Raises DataError.
 
-    A label means the same however the file spells it: 1 in JSON is '1' in CSV. Fractions are refused: they are
-    quantities, and predicting those is not a classification.
+    A label means the same however the file writes it: 1 in JSON is '1' in CSV. Fractions are refused: they are
+    quantities, and predicting them is not classification.
     """
     value = cells.value("label", "the task classify")
     if isinstance(value, bool):
@@ -74,14 +74,14 @@ def label_name(cells: Cells) -> str:
 
 
 def number_labels(examples: Mapping[Split, list[EncodedRow]]) -> tuple[tuple[str, ...], dict[Split, list[EncodedRow]]]:
-    """The class names of train in order (whole numbers by value, else by alphabet), and the examples numbered by them.
+    """Class names of train in order (whole numbers by value, else alphabetically), and the examples numbered by them.
 
-    Raises DataError where train has a single class, or another split a class that train lacks.
+    Raises DataError if train has a single class, or another split has a class that train lacks.
     """
     names = _in_order({example.reference for example in examples["train"]})
     if len(names) < 2:
         raise DataError(
-            f"train has a single class, '{names[0]}', so there is nothing to tell apart. "
+            f"train has a single class, '{names[0]}', so there is nothing to classify. "
             "Check data.columns and data.limit.train."
         )
     numbers = {name: number for number, name in enumerate(names)}
@@ -89,7 +89,8 @@ def number_labels(examples: Mapping[Split, list[EncodedRow]]) -> tuple[tuple[str
         unseen = [example for example in members if example.reference not in numbers]
         if unseen:
             raise DataError(
-                f"{unseen[0].example}: the label '{unseen[0].reference}' of {split} is not in train, like those of "
+                f"{unseen[0].example}: the label '{unseen[0].reference}' of {split} does not occur "
+                f"in train; this concerns "
                 f"{len(unseen):,} of {len(members):,} rows. Classes in train: {', '.join(names)[:200]}. "
                 "Correct the label, drop the rows, or raise data.limit.train."
             )

@@ -1,4 +1,4 @@
-"""What columns are called in the sets that people have, and the line of a study file that says which is which."""
+"""Common names of columns, and the line of a study file that maps them to ours."""
 
 import json
 import math
@@ -10,10 +10,10 @@ import yaml
 from tunewise.spec import CHAT_ROLES
 from tunewise.text.suggest import listed, near_miss
 
-CONVERSATIONS = ("messages", "conversations")  # the first that is there holds the turns
+CONVERSATIONS = ("messages", "conversations")  # the first one present holds the turns
 ALPACA = frozenset({"instruction", "output"})
 
-# Our name -> others' names for the same, in public sets; whoever has them is told the line to write.
+# Our name -> names for the same column in public data sets; messages suggest the line to write.
 CALLED: Mapping[str, tuple[str, ...]] = {
     "messages": ("conversation", "dialogue", "dialog", "dialogs", "turns", "chat", "utterances", "chat_messages"),
     "prompt": (
@@ -34,8 +34,8 @@ CALLED: Mapping[str, tuple[str, ...]] = {
         *("label_text", "label_name", "coarse_label", "fine_label", "language", "stars", "score", "y"),
     ),
 }
-BEFORE = ("context", "passage", "input", "system_prompt", "system")  # what a prompt is about, or how to answer it
-SURE_LABELS = 7  # as many of the names of a label mean hardly anything else
+BEFORE = ("context", "passage", "input", "system_prompt", "system")  # the subject of a prompt, or how to answer
+SURE_LABELS = 7  # this many of the label names are almost never anything else
 SETS = (("messages",), ("prompt", "completion"), ("text", "label"), ("prompt", "references"))
 SPEAKERS_CALLED: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "human", "customer", "client"),
@@ -49,7 +49,7 @@ KNOWN = ("prompt", "completion", "messages", "conversations", "text", "label", "
 
 
 def turns_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
-    """Our name of the column with a row's turns: messages, or ShareGPT's conversations where that alone is there.
+    """Our name of the column with a row's turns: messages, or ShareGPT's conversations if only that is present.
 
     None: prompt and completion hold them.
     """
@@ -60,16 +60,16 @@ def turns_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | No
 
 
 def are_turns(row: Collection[str], columns: Mapping[str, str]) -> bool:
-    """Whether prompt and completion of a row are lists of turns."""
+    """True if prompt and completion of a row are lists of turns."""
     cells = [row.get(columns.get(name, name)) for name in ("prompt", "completion")] if isinstance(row, Mapping) else []
     return bool(cells) and all(isinstance(cell, list) and cell and isinstance(cell[0], dict) for cell in cells)
 
 
 def columns_line(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:
-    """The lines of a study file that make these columns ours: 'columns: {prompt: question}'; empty: none is known.
+    """Lines of a study file that map these columns to ours: 'columns: {prompt: question}'; empty if none is known.
 
-    `needed` are sets of our names; the first is taken whose members are all there, under our name or another one. In a
-    row with values, turns whose keys have other names are found as well.
+    `needed` are sets of our names; the first set whose members are all present, under our name or another, is used. In
+    a row with values, turns whose keys have other names are found as well.
     """
     found = _turns(row) if isinstance(row, Mapping) and ("messages",) in needed else {}
     return _as_yaml(found or next(filter(None, (_mapped(names, row) for names in needed)), {}))
@@ -98,7 +98,7 @@ def _holds_list(row: Collection[str], column: str) -> bool:
 
 
 def _turns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns and roles of a row of which one column is a list of turns."""
+    """Columns and roles of a row in which one column is a list of turns."""
     for column, value in row.items():
         turns = value if isinstance(value, list) else []
         if not turns or not all(isinstance(turn, dict) for turn in turns):
@@ -122,7 +122,7 @@ def _roles(speakers: Sequence[str]) -> dict[str, Any]:
 
 
 def roles_line(speakers: Sequence[str]) -> str:
-    """The line that says who the speakers are, as far as that can be guessed: the user speaks first in most sets."""
+    """Line that maps the speakers, as far as it can be guessed: the user speaks first in most data sets."""
     alike = {name: ours for ours, names in SPEAKERS_CALLED.items() for name in names}
     names = dict.fromkeys(name for name in speakers if name not in CHAT_ROLES)
     found = {ours: name for name in names if (ours := alike.get(name.strip().lower())) and name.lower() != "system"}
@@ -132,48 +132,48 @@ def roles_line(speakers: Sequence[str]) -> str:
 
 
 def _as_yaml(keys: Mapping[str, Any]) -> str:
-    """Keys of `data` as they are written on one line each, joined by ' and '."""
+    """Keys of `data` in one-line YAML, joined by ' and '."""
     return " and ".join(f"{key}: {_value_as_yaml(value)}" for key, value in keys.items())
 
 
 def _value_as_yaml(value: Any) -> str:
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # YAML reads it the same, and a new line stays two signs
+        return json.dumps(value, ensure_ascii=False)  # YAML reads it the same, and a newline stays escaped
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
     return str(text).strip()
 
 
 def advice(row: Collection[str], needed: Sequence[Sequence[str]] = SETS) -> str:
-    """What to write into the study, in a sentence; an example where the columns are not recognised."""
+    """A sentence that says what to add to the study; an example if the columns are unknown."""
     line = columns_line(row, needed)
     if line:
-        return f"Write under data: {line}."
-    return "Map yours with data.columns, for example columns: {prompt: question, completion: answer}."
+        return f"Add under data: {line}."
+    return "Map your columns with data.columns, for example columns: {prompt: question, completion: answer}."
 
 
 def unread_label(row: Collection[str]) -> str | None:
-    """The column that holds a class, by its name, in rows that are read as plain text; None: there is none."""
+    """Name of a column that holds a class, in rows that are read as plain text; None if there is none."""
     names = (str(column) for column in row)
     return next((n for n in names if n.strip().lower() in CALLED["label"][:SURE_LABELS] or "label" in n.lower()), None)
 
 
 def label_line(name: str) -> str:
-    """The line that makes this column the label."""
+    """Line that makes this column the label."""
     return _as_yaml({"columns": {"label": name}})
 
 
 def label_advice(row: Mapping[str, Any]) -> str:
-    """What a row has, and which line makes text and label of it; for a model that classifies alone."""
+    """Columns of a row, and the line that maps them to text and label; for models that only classify."""
     line = columns_line(row, [("text", "label")])
     if not line and "text" in row:
         others = [name for name, cell in row.items() if name != "text" and isinstance(cell, str | int)]
         line = label_line(str(unread_label(others) or others[0])) if others else ""
     there = listed(row)
-    return f" Columns there: {there}. Write under data: {line}." if line else f" Columns there: {there}."
+    return f" Columns found: {there}. Add under data: {line}." if line else f" Columns found: {there}."
 
 
 def nearest(columns: Collection[str]) -> str:
-    """' Did you mean ...?' for the first column that is one of our names misspelt."""
+    """' Did you mean ...?' for the first column that is a misspelling of one of our names."""
     return next(filter(None, _near(columns)), "")
 
 
@@ -186,5 +186,5 @@ def _near(columns: Collection[str]) -> Iterator[str]:
 
 
 def _is_alike(given: str, known: str) -> bool:
-    """'conversation' and 'completion' share letters, and mean other things: most of the beginning must be the same."""
+    """True for similar beginnings: 'conversation' and 'completion' share letters but mean different things."""
     return given[:2].lower() == known[:2] and abs(len(given) - len(known)) <= max(2, len(known) // 3)

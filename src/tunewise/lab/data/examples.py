@@ -1,4 +1,4 @@
-"""Which task a source is for, how its rows become examples, and how a new prompt is read the same way."""
+"""Task of a source, conversion of its rows to examples, and the same conversion of a new prompt."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from tunewise.text.suggest import listed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Which columns make which task. A label makes text a classification, so plain text comes last.
+# Columns that determine the task. A label makes text a classification, so plain text comes last.
 TASK_COLUMNS: tuple[tuple[Task, frozenset[str]], ...] = (
     ("sft", frozenset({"messages"})),
     ("sft", frozenset({"conversations"})),
@@ -32,13 +32,13 @@ TASK_COLUMNS: tuple[tuple[Task, frozenset[str]], ...] = (
 
 
 def infer_task(columns: Collection[str], mapped: Mapping[str, str] | None = None) -> Task:
-    """The task that a source with these columns is for; columns mapped by the study decide before others.
+    """Task of a source with these columns; columns mapped by the study have priority.
 
-    Raises DataError where the columns make no task, or more than one.
+    Raises DataError if the columns fit no task, or more than one.
     """
     mapped = mapped or {}
     others = {*columns} - {*mapped.values()}
-    # text mapped alone says too little: with a label among the other columns it is a classification
+    # a mapped text column alone is not enough: with a label among the other columns it is a classification
     found = [task for task in _tasks({*mapped}) if task != "lm"] or _tasks({*mapped, *others})
     if len(found) == 1:
         return found[0]
@@ -49,8 +49,8 @@ def infer_task(columns: Collection[str], mapped: Mapping[str, str] | None = None
         )
     near = "" if columns_line(columns) else nearest(columns)
     raise DataError(
-        f"cannot tell the task from the columns ({listed(columns) or 'none'}).{near} Needed are prompt "
-        "and completion, or messages, or text and label, or text; the columns of Alpaca and ShareGPT are also known. "
+        f"the task cannot be inferred from the columns ({listed(columns) or 'none'}).{near} Needed are prompt "
+        "and completion, or messages, or text and label, or text. The columns of Alpaca and ShareGPT also work. "
         f"{advice(columns)}"
     )
 
@@ -65,7 +65,7 @@ def _tasks(names: set[str]) -> list[Task]:
 def choose_format(
     task: Task, columns: Collection[str], data: DataSpec, tokenizer: TextTokenizer, max_length: int
 ) -> Format:
-    """How rows with these columns become examples of `task`. Raises what the format raises for its settings."""
+    """Format that turns rows with these columns into examples of `task`. Raises errors of the format's settings."""
     if task == "lm":
         return Documents(tokenizer, max_length)
     if TASKS[task].has_classes:
@@ -80,10 +80,10 @@ def choose_format(
 def prompt_ids(
     study: StudySpec, task: Task, tokenizer: "PreTrainedTokenizerBase", prompt: str, *, is_chat: bool | None = None
 ) -> list[int]:
-    """The tokens that a tuned model reads for a new prompt: as in training, up to where its answer begins.
+    """Tokens that a tuned model reads for a new prompt: as in training, up to where its answer begins.
 
-    `is_chat`: the training prompts were conversations. None: not known, so the source is read again, unless without a
-    chat template they can be none. Raises DataError.
+    `is_chat`: the training prompts were conversations. None: not known, so the source is read again, unless there is no
+    chat template and they cannot be conversations. Raises DataError.
     """
     data = study.data
     if is_chat is None and task == "sft" and (tokenizer.chat_template or data.chat_template):
@@ -96,8 +96,10 @@ def prompt_ids(
 
 
 def prompt_length(task: Task, supervised: Sequence[bool]) -> int:
-    """How many tokens of a prepared example a model reads before it writes its own, for samples: those before the
-    last answer (sft), the beginning of a window (lm), all of them (classify)."""
+    """Number of tokens of a prepared example that a model reads before it writes its own, for samples.
+
+    Those before the last answer (sft), the beginning of a window (lm), or all of them (classify).
+    """
     if TASKS[task].has_classes:
         return len(supervised)
     if task == "lm":

@@ -1,17 +1,17 @@
-"""Plain text: documents cut into windows such that every token but a document's first is predicted exactly once."""
+"""Plain text: documents split into windows; every token except a document's first is predicted exactly once."""
 
 from collections.abc import Iterator, Sequence
 
 from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text
 from tunewise.lab.data.tokens import Encoding, TextTokenizer
 
-SAMPLE_PROMPT_TOKENS = 32  # enough to set the scene, short enough for a report
+SAMPLE_PROMPT_TOKENS = 32  # enough context for an answer, short enough for a report
 
 
 class Documents:
-    """Windows of at most `max_length` tokens of [BOS] + document + [EOS], each where the tokenizer has one.
+    """Windows of at most `max_length` tokens of [BOS] + document + [EOS], if the tokenizer has these.
 
-    A window begins with the last token of the window before it, which is read but not predicted again.
+    A window begins with the last token of the previous one, which is read but not predicted again.
     """
 
     unit = "document"
@@ -22,19 +22,19 @@ class Documents:
         self.max_length = max_length
 
     def render(self, cells: Cells) -> Text | None:
-        """The document; None where it is blank (usual in sets of paragraphs). Raises DataError if it is no text."""
+        """The document; None if it is blank (common in data sets of paragraphs). Raises DataError if it is not text."""
         document = cells.text("text", "the task lm")
         return Text(document, "") if document.strip() else None
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
-        """The windows of all documents; none of a document of a single token."""
+        """Windows of all documents; none for a document of a single token."""
         encodings = self.tokenizer.encode([row.text.prompt for row in rows])
         return [
             window for row, encoding in zip(rows, encodings, strict=True) for window in self._windows(row, encoding)
         ]
 
     def read_prompt(self, prompt: str) -> list[int]:
-        """The beginning of a document."""
+        """Beginning of a document."""
         return self.tokenizer.begin(self.tokenizer.ids([prompt])[0])
 
     def _windows(self, row: Row, encoding: Encoding) -> Iterator[EncodedRow]:
@@ -43,7 +43,7 @@ class Documents:
         before = len(ids) - len(encoding.ids)  # special tokens, which cover no text
         if (end := self.tokenizer.tokenizer.eos_token_id) is not None:
             ids = [*ids, end]
-        # where in the text each token ends
+        # end of each token in the text
         ends = [0] * before + [stop for _, stop in encoding.offsets] + [len(text)]
         for number, start in enumerate(range(0, len(ids) - 1, self.max_length - 1)):
             window = ids[start : start + self.max_length]
@@ -63,5 +63,5 @@ class Documents:
 
 
 def sample_length(num_tokens: int) -> int:
-    """How many tokens of a window a model reads before it goes on by itself, in the samples of a report."""
+    """Number of tokens of a window that a model reads before it continues, in the samples of a report."""
     return min(SAMPLE_PROMPT_TOKENS, num_tokens // 2)

@@ -1,7 +1,7 @@
-"""A study's data, from the files to token examples that every run reads. Torch is not needed here.
+"""From the files of a study's data to the token examples that every run reads. Does not need torch.
 
-Order: tell the task, read and render, split off what is missing, drop duplicates, limit, tokenise, check, write. Until
-rows are drawn, each is two numbers (row_index.py); the text of those that are drawn is then read once more.
+Order: infer the task, read and render, split off missing splits, drop duplicates, limit, tokenize, check, write. Until
+rows are sampled, each is two numbers (row_index.py); the text of the sampled ones is then read again.
 """
 
 import hashlib
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedExamples:
-    """What became of a study's data; the examples themselves lie in the folder's Parquet files."""
+    """Summary of a study's prepared data; the examples themselves are in the folder's Parquet files."""
 
     task: Task
-    labels: tuple[str, ...]  # classify: the class names in order of their ids
+    labels: tuple[str, ...]  # classify: class names in the order of their ids
     splits: tuple[SplitSummary, ...]
-    example_prompt: str  # the first training example, decoded from its tokens: what is read ...
-    example_supervised: str  # ... and what is trained on
-    notes: tuple[str, ...]  # what the report must say
-    exact_duplicates: int  # test inputs that are also a training input
+    example_prompt: str  # the first training example, decoded from its tokens: the text read ...
+    example_supervised: str  # ... and the text trained on
+    notes: tuple[str, ...]  # remarks for the report
+    exact_duplicates: int  # test inputs that are also training inputs
     near_duplicates: int  # test inputs with the same words as a training input
     laws: tuple[LawCount, ...]
     is_chat: bool  # rows are conversations
@@ -59,15 +59,16 @@ class PreparedExamples:
 
 
 def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
-    """16 hex digits that name the prepared data of a study, found without preparing it.
+    """16 hex digits that identify the prepared data of a study, computed without preparing it.
 
     A hash of the data's settings, the contents of its files, the tokenizer and the forgetting text, not of file names.
-    The model's context length is not in it: with another model the caller's key is another.
-    Raises DataError where a file is missing.
+    The model's context length is not included, because the caller's key differs for another model. Raises DataError if
+    a file is missing.
     """
     data = study.data
     forgetting = study.forgetting
-    later = {"delimiter": data.delimiter, "roles": data.roles}  # fields of later versions, as if they were not there
+    # later fields: omitted at their defaults, so that old keys stay valid
+    later = {"delimiter": data.delimiter, "roles": data.roles}
     left_out = {name for name, value in later.items() if not value}
     content = {
         "settings": data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template", *left_out}),
@@ -97,27 +98,27 @@ def prepare_examples(
     folder: Path,
     stops: Collection[int],
 ) -> PreparedExamples:
-    """The summary of the data, after writing train, valid, test and general.parquet (records.EXAMPLES_SCHEMA).
+    """Write train, valid, test and general.parquet (records.EXAMPLES_SCHEMA), and return a summary of the data.
 
     `context_length` is the most tokens that the model reads, `stops` are those at which it ends a text. `folder` is
-    made; general.parquet is written for causal language models only, if forgetting is measured. Raises DataError for
-    data that cannot be used as it is, ModelError for a tokenizer that cannot, SpecError for a bad template.
+    created; general.parquet is written only for causal language models, if forgetting is measured. Raises DataError for
+    unusable data, ModelError for an unusable tokenizer, SpecError for a bad template.
     """
     data, pieces = study.data, TextTokenizer.of(tokenizer)
     max_length = min(data.max_length, context_length)
     tables = _tables(data)
-    first = {split: table.first() for split, table in tables.items()}  # what is no data at all is told at once
+    first = {split: table.first() for split, table in tables.items()}  # unusable data is reported immediately
     task = study.task or infer_task(first["train"], data.columns_of("train"))
     form = choose_format(task, first["train"], data.of_split("train"), pieces, max_length)
     indexed = index_rows(_indexed_sources(tables, form, data), data)
     separated = drop_duplicates(indexed, data)
     drawn = indexed.fetch({split: rows.draw(getattr(data.limit, split)) for split, rows in separated.rows.items()})
-    indexed.at_hand.clear()  # what was drawn is held, and no longer than until it is encoded
+    indexed.at_hand.clear()  # sampled rows are kept only until they are encoded
     num_drawn = {split: range(len(rows)) for split, rows in drawn.items()}
     exact, near = (count(drawn["test"], drawn["train"]) for count in (count_exact_duplicates, count_near_duplicates))
     long_notes = _long_notes(drawn)
     encoded = {split: encode_rows(form, rows) for split, rows in drawn.items()}
-    # drawn again because a document becomes many windows; of other rows no more than the limit are left
+    # limited again because a document becomes many windows; other rows are within the limit already
     taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
     fitted = {split: keep_fitting(split, members, task, data, max_length) for split, members in taken.items()}
     examples = {split: fitted[split].examples for split in SPLITS}
@@ -169,7 +170,7 @@ def _laws(
     task: Task,
     ends: Collection[int],
 ) -> tuple[LawCount, ...]:
-    """What the laws about data find, split by split; `taken` are the examples before any is dropped."""
+    """Counts of the laws about data, split by split; `taken` are the examples before any is dropped."""
     return tuple(
         law
         for split in SPLITS
@@ -190,7 +191,7 @@ def _forgets(study: StudySpec, task: Task) -> bool:
 
 
 def _first_example(tokenizer: "PreTrainedTokenizerBase", example: EncodedRow) -> tuple[str, str]:
-    """What is read and what is trained on, decoded from the tokens; stretches of each joined by BETWEEN_PARTS."""
+    """The text read and the text trained on, decoded from the tokens; parts of each joined by BETWEEN_PARTS."""
 
     def decoded(marks: Sequence[bool] | bytes) -> str:
         return BETWEEN_PARTS.join(tokenizer.decode(list(example.input_ids[start:stop])) for start, stop in runs(marks))
@@ -200,45 +201,46 @@ def _first_example(tokenizer: "PreTrainedTokenizerBase", example: EncodedRow) ->
 
 
 def _long_notes(drawn: Mapping[Split, Sequence[Row]]) -> list[str]:
-    """A remark for texts of which the beginning alone becomes tokens."""
+    """A remark for texts of which only the beginning is tokenized."""
     texts = (text for rows in drawn.values() for row in rows for text in (row.text.prompt, row.text.answer))
     count = sum(len(text) > LONG_TEXT for text in texts)
     if not count:
         return []
     return [
-        f"{count:,} texts have more than {LONG_TEXT:,} characters. Of an answer or a text to classify that long, only "
-        "the beginning is made into tokens, so more tokens are truncated than are counted."
+        f"{count:,} texts have more than {LONG_TEXT:,} characters. For answers and texts to "
+        f"classify of this length, only "
+        "the beginning is tokenized, so more tokens are truncated than counted."
     ]
 
 
 def _drawn_notes(what: str, before: Mapping[Split, Sized], after: Mapping[Split, Sized]) -> list[str]:
     return [
-        f"{len(after[split]):,} of {len(before[split]):,} {what} of {split} were drawn (data.limit)."
+        f"{len(after[split]):,} of {len(before[split]):,} {what} of {split} were sampled (data.limit)."
         for split in SPLITS
         if len(after[split]) < len(before[split])
     ]
 
 
 def _unread_notes(asked: Task | None, task: Task, row: Mapping[str, object]) -> list[str]:
-    """A remark if rows are plain text by their columns alone, and one of these names a class."""
+    """A remark if rows are plain text only because of their columns, and a column names a class."""
     label = unread_label(row) if asked is None and task == "lm" else None
     if label is None:
         return []
     return [
-        f"The column '{label}' is not read: rows are plain text (task: lm). For a classification write under data: "
+        f"The column '{label}' is not read: rows are plain text (task: lm). For classification add under data: "
         f"{label_line(label)}."
     ]
 
 
 def _reference_notes(examples: Mapping[Split, Sequence[EncodedRow]]) -> list[str]:
-    """Where rows give several answers, which of them count for what."""
+    """Remarks on how several answers of a row are used."""
     several = {split: sum(len(example.references) > 1 for example in members) for split, members in examples.items()}
     where = [f"{count:,} of {len(examples[split]):,} rows of {split}" for split, count in several.items() if count]
     if not where:
         return []
     return [
-        f"Several references in {', '.join(where)}: the row's completion, or else its first "
-        "reference, is trained on and scored by loss; metrics of written text compare with all of them."
+        f"Several references in {', '.join(where)}: the row's completion, or its first "
+        "reference if there is none, is trained on and scored by loss. Metrics of written text use all references."
     ]
 
 
@@ -251,18 +253,20 @@ def _answer_notes(
 def _stop_notes(
     examples: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase", stops: Collection[int]
 ) -> list[str]:
-    """A remark if whole answers do not end with a token at which a model stops (a chat template may not write it)."""
+    """A remark if complete answers lack a token at which a model stops (a chat template may not write it)."""
     whole = [example for example in examples if not example.cut_tokens and any(example.supervised)]
     unended = endless(examples, stops)
     if not unended or tokenizer.eos_token_id is None:
         return []
     return [
-        f"{len(unended):,} of {len(whole):,} whole answers of train do not end with the end-of-text piece "
-        f"{tokenizer.eos_token!r}, so a tuned model may not stop there. Write it in the chat template."
+        f"{len(unended):,} of {len(whole):,} complete answers of train do not end with the end-of-text token "
+        f"{tokenizer.eos_token!r}, so a tuned model may not stop there. Add it to the chat template."
     ]
 
 
 def _remarks(data: DataSpec, max_length: int) -> list[str]:
     if max_length == data.max_length:
         return []
-    return [f"Examples hold at most {max_length:,} tokens, the model's context (data.max_length: {data.max_length:,})."]
+    return [
+        f"Examples are limited to the model's context of {max_length:,} tokens (data.max_length: {data.max_length:,})."
+    ]

@@ -1,4 +1,4 @@
-"""A row on its way from the source to an example: as cells, as text, as tokens; and what turns one into the next."""
+"""A row on its way from the source to an example: as cells, as text, as tokens, and the steps between."""
 
 import hashlib
 import math
@@ -18,26 +18,26 @@ class Text:
     """One row as text."""
 
     prompt: str  # the whole input, as rendered (lm: the document)
-    answer: str  # what is trained on (classify: the label's name; lm: nothing apart from the prompt)
+    answer: str  # the text trained on (classify: the label's name; lm: empty, because the prompt is trained on)
     messages: tuple[dict[str, Any], ...] = ()  # chat: the conversation
-    tools: tuple[dict[str, Any], ...] = ()  # chat: what the assistant could call
-    untrained: frozenset[int] = frozenset()  # chat: turns of the assistant that are read alone
-    references: tuple[str, ...] = ()  # answers that are as good; empty: `answer` alone
+    tools: tuple[dict[str, Any], ...] = ()  # chat: tools that the assistant could call
+    untrained: frozenset[int] = frozenset()  # chat: turns of the assistant that are only read
+    references: tuple[str, ...] = ()  # equally good answers; empty: `answer` alone
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a split before it becomes tokens."""
+    """One row of a split before it is tokenized."""
 
     example: str  # 'train:17': row 17 of data.train
     unit: str  # rows of one unit are not independent
-    key: str  # rows with one key have the same input, white space aside
+    key: str  # rows with the same key have the same input, ignoring white space
     text: Text
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """One row of the prepared data (records.EXAMPLES_SCHEMA), and what was cut off it."""
+    """One row of the prepared data (records.EXAMPLES_SCHEMA), and what was truncated."""
 
     example: str
     unit: str
@@ -48,12 +48,12 @@ class EncodedRow:
     prompt: str
     reference: str
     cut_tokens: int = 0
-    merges: bool = False  # as one string, a token would lie across the boundary of prompt and answer
-    references: tuple[str, ...] = ()  # answers that metrics of written text compare with; empty: `reference` alone
+    merges: bool = False  # as one string, a token would span the boundary of prompt and answer
+    references: tuple[str, ...] = ()  # references for metrics of written text; empty: `reference` alone
 
 
 class UnreadError(DataError):
-    """A row says something that would change its meaning, and nothing reads it."""
+    """A row has a field that would change its meaning, but nothing reads it."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -61,13 +61,13 @@ class UnreadError(DataError):
 
 
 class Format(Protocol):
-    """How the rows of one task become text, and the text tokens."""
+    """Conversion of the rows of one task to text, and of text to tokens."""
 
-    unit: str  # what rows with the same input are, for people: 'same prompt'
-    nothing: str  # why a row is left out: 'no text'
+    unit: str  # what rows with the same input share, in words: 'same prompt'
+    nothing: str  # reason for leaving a row out: 'no text'
 
     def render(self, cells: "Cells") -> Text | None:
-        """The row as text; None: there is nothing to train on. Raises DataError."""
+        """The row as text; None if there is nothing to train on. Raises DataError."""
         ...
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
@@ -75,7 +75,7 @@ class Format(Protocol):
         ...
 
     def read_prompt(self, prompt: str) -> list[int]:
-        """The tokens of a new prompt, as the model read prompts in training, up to where its answer begins."""
+        """Tokens of a new prompt, as in training, up to where its answer begins."""
         ...
 
 
@@ -88,17 +88,17 @@ class Cells:
     columns: Mapping[str, str]  # our name -> the file's
 
     def value(self, column: str, needed_by: str) -> Any:
-        """The cell as read. Raises DataError, which names `needed_by`, where the row has no such column."""
+        """The cell as read. Raises DataError, which names `needed_by`, if the row has no such column."""
         name = self.columns.get(column, column)
         if name in self.row:
             return self.row[name]
         raise DataError(
-            f"{self.place}: there is no column '{name}', which {needed_by} needs.{near_miss(name, self.row)} "
-            f"Columns there: {listed(self.row) or 'none'}. {advice(self.row, _sets_with(column))}"
+            f"{self.place}: column '{name}' is missing, which {needed_by} needs.{near_miss(name, self.row)} "
+            f"Columns found: {listed(self.row) or 'none'}. {advice(self.row, _sets_with(column))}"
         )
 
     def text(self, column: str, needed_by: str) -> str:
-        """The cell as text, perhaps empty; numbers as Python writes them. Raises DataError for anything else."""
+        """The cell as text, possibly empty; numbers as Python writes them. Raises DataError for anything else."""
         value = self.value(column, needed_by)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return str(value)
@@ -119,7 +119,7 @@ def _sets_with(column: str) -> list[tuple[str, ...]]:
 
 
 def read_references(cells: Cells) -> tuple[str, ...]:
-    """The answers of the column `references`, a list of texts; () where the row has none. Raises DataError."""
+    """Answers in the column `references`, a list of texts; () if the row has none. Raises DataError."""
     name = cells.columns.get("references", "references")
     value = cells.row.get(name)
     if value is None:
@@ -133,7 +133,7 @@ def read_references(cells: Cells) -> tuple[str, ...]:
     return texts
 
 
-# Columns that say more than a row's text does, which training on the text alone would lose.
+# Columns that add meaning to a row's text, which would be lost if only the text were trained on.
 UNREAD = (
     *("tools", "functions", "images", "videos", "audios", "documents", "chat_template_kwargs", "chosen", "rejected"),
     *("kto_tag", "history"),
@@ -141,7 +141,7 @@ UNREAD = (
 
 
 def require_read(cells: Cells, form: str, read: Collection[str | None]) -> None:
-    """Raises UnreadError if a row of this form has a filled column that would change its meaning and is not `read`."""
+    """Raise UnreadError if a row of this form has a filled column that would change its meaning and is not `read`."""
     for name in UNREAD:
         value = cells.row.get(name)
         is_mapped = name in cells.columns.values()
@@ -149,7 +149,7 @@ def require_read(cells: Cells, form: str, read: Collection[str | None]) -> None:
             continue
         raise UnreadError(
             name,
-            f"{cells.place}: nothing reads the column '{name}' of a row with {form}, so what it says would be lost. "
+            f"{cells.place}: the column '{name}' of a row with {form} is not read, so its content would be lost. "
             "Write it into the texts, or remove the column.",
         )
 
@@ -165,16 +165,16 @@ def checked_text(value: Any, what: str) -> str:
         )
     try:
         value.encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
+    except UnicodeEncodeError as error:  # a lone surrogate, which JSON can write but UTF-8 cannot
         raise DataError(
-            f"{what} holds half a character (character {error.start + 1}). Drop or repair the row."
+            f"{what} contains a lone surrogate at character {error.start + 1}. Drop or repair the row."
         ) from error
     return value
 
 
 def input_key(text: str) -> str:
-    """Equal for inputs that are equal but for white space: 16 hex digits of a SHA-256."""
-    digest, before = hashlib.sha256(), ""  # what stands before the next word
+    """Key that ignores white space: 16 hex digits of a SHA-256."""
+    digest, before = hashlib.sha256(), ""  # separator before the next word
     for start in range(0, len(text), PIECE):  # a list of all words of a long text takes ten times its memory
         piece = text[start : start + PIECE]
         if words := " ".join(piece.split()):

@@ -1,4 +1,4 @@
-"""Prompt and completion: the prompt is read, the completion and the end-of-text piece are trained on."""
+"""Prompt and completion: the prompt is read, the completion and the end-of-text token are trained on."""
 
 import string
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from tunewise.spec import DataSpec
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a template: text, then the cell of a column if one is named."""
+    """A part of a template: text, then the cell of a column if one is named."""
 
     literal: str
     column: str | None
 
 
 def parse_template(template: str) -> tuple[Part, ...]:
-    """The parts of a template such as 'Question: {question}'; '{{' is a brace. Raises SpecError."""
+    """Parts of a template such as 'Question: {question}'; '{{' is a brace. Raises SpecError."""
     try:
         fields = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise SpecError(f"data.template {template!r}: {error}. Write a brace that is just text twice: {{{{.") from error
+        raise SpecError(f"data.template {template!r}: {error}. For a literal brace write two: {{{{.") from error
     for _, column, form, conversion in fields:
         if column == "" or form or conversion:
             raise SpecError(f"data.template {template!r}: a placeholder is a column in braces, such as {{prompt}}.")
@@ -33,9 +33,9 @@ def parse_template(template: str) -> tuple[Part, ...]:
 class Pairs:
     """ids = [BOS] + tokens(template + separator) + tokens(completion) + [EOS]; completion and EOS are supervised.
 
-    Prompt and completion become tokens apart from each other, so no token lies across the boundary and the ids of the
-    prompt are those that the model reads in use. (A tokenizer that puts a space before every text, as Llama's did,
-    puts one before the completion, in training and in use alike.) An answer that is too long loses its end, EOS first.
+    Prompt and completion are tokenized separately, so no token spans the boundary and the ids of the prompt are those
+    that the model reads in use. (A tokenizer that adds a space before every text, as Llama's did, adds one before the
+    completion, both in training and in use.) A long answer is truncated at its end, EOS first.
     """
 
     unit = "same prompt"
@@ -59,8 +59,8 @@ class Pairs:
         if isinstance(cells.row.get("label"), bool) and not cells.columns:
             raise UnreadError(
                 "label",
-                f"{cells.place}: nothing reads the column 'label', which says whether the completion is a good one "
-                "(the form of KTO): every completion would be trained on. Drop the rows whose label is false, then the "
+                f"{cells.place}: the column 'label', which says whether the completion is good, is not read "
+                "(KTO's form), so every completion would be trained on. Drop the rows whose label is false, then the "
                 "column.",
             )
         require_read(cells, "prompt and completion", {part.column for part in self.template})
@@ -70,7 +70,7 @@ class Pairs:
         return Text(prompt + self.data.separator, answer, references=references)
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
-        """One example per row; without supervised tokens where the prompt alone leaves no room for an answer."""
+        """One example per row; without supervised tokens if the prompt leaves no room for an answer."""
         prompts = self.tokenizer.beginnings([row.text.prompt for row in rows], self.max_length)
         answers = self.tokenizer.beginnings([row.text.answer for row in rows], self.max_length)
         texts = [row.text.prompt + row.text.answer for row in rows]
@@ -78,7 +78,7 @@ class Pairs:
         return [self._join(*item) for item in zip(rows, prompts, answers, merges, strict=True)]
 
     def read_prompt(self, prompt: str) -> list[int]:
-        """The prompt in the template's one column; of a template with more columns, the prompt as rendered."""
+        """The prompt in the template's one column; for a template with more columns, the prompt as rendered."""
         columns = {part.column for part in self.template if part.column}
         parts = [part.literal + (prompt if part.column else "") for part in self.template]
         rendered = "".join(parts) if len(columns) == 1 else prompt
@@ -88,9 +88,9 @@ class Pairs:
         read = self.tokenizer.begin(prompt.ids)
         if not read or not answer.ids:
             raise DataError(
-                f"{row.example}: the tokenizer makes no tokens of {row.text.prompt + row.text.answer!r:.80}."
+                f"{row.example}: the tokenizer makes no tokens from {row.text.prompt + row.text.answer!r:.80}."
             )
-        # a completion that already ends with the piece gets no second one
+        # a completion that already ends with the token gets no second one
         learnt = answer.ids if answer.ids[-1] == self.end else [*answer.ids, self.end]
         room = max(0, self.max_length - len(read))
         kept = min(room, len(answer.ids))

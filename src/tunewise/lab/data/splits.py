@@ -1,4 +1,4 @@
-"""Which rows are trained on, which steer, which are scored: whole units only, by hashes, never by chance."""
+"""Assignment of rows to train, valid and test: whole units only, by hashes, never at random."""
 
 import hashlib
 import heapq
@@ -16,7 +16,7 @@ class Named(Protocol):
 
     @property
     def example(self) -> str:
-        """The id."""
+        """Id of the example."""
         ...
 
 
@@ -29,16 +29,16 @@ def hashed(name: str) -> int:
 
 
 def position(name: str) -> float:
-    """A place in [0, 1) that depends on `name` alone."""
+    """A place in [0, 1) that depends only on `name`."""
     return hashed(name) / 2**64
 
 
 def side(place: float, missing: Sequence[Split], shares: SplitShares) -> Split:
-    """Where the rows of a unit go whose `position` is `place`: `missing` are the splits that are made from train.
+    """Split of a unit whose `position` is `place`; `missing` are the splits that are made from train.
 
-    So a unit is never on two sides, and stays on its side when rows are added.
+    So a unit is never in two splits, and stays in its split when rows are added.
     """
-    # from both ends, so that a valid split is the same whether or not a test file is given
+    # from both ends, so that a validation split is the same with and without a test file
     if "valid" in missing and place < shares.valid:
         return "valid"
     if "test" in missing and place >= 1 - shares.test:
@@ -49,16 +49,16 @@ def side(place: float, missing: Sequence[Split], shares: SplitShares) -> Split:
 def split_notes(
     rows: Mapping[Split, Sized], num_units: Mapping[Split, int], data: DataSpec, unit_name: str
 ) -> list[str]:
-    """What the report says of the splits that were made from train; `num_units` are those of train and of these.
+    """Remarks on the splits that were made from train; `num_units` counts the units of train and of these.
 
-    `unit_name` is what a unit is in this data. Raises DataError where one of them, or what is left of train, is empty.
+    `unit_name` is what a unit is in this data. Raises DataError if one of them, or the rest of train, is empty.
     """
     missing = [split for split in num_units if split != "train"]
     all_rows, all_units = sum(len(rows[split]) for split in num_units), sum(num_units.values())
     for split in num_units:
         if not rows[split]:
             raise DataError(
-                f"{data.train}: its {all_units:,} units ({unit_name}) are too few to split off "
+                f"{data.train}: its {all_units:,} units ({unit_name}) are too few to make "
                 f"{' and '.join(missing)}: {split} would be empty. {_advice(data, missing)}"
             )
     return [
@@ -72,7 +72,7 @@ def _advice(data: DataSpec, missing: Sequence[Split]) -> str:
     files = " and ".join(f"data.{split}" for split in missing)
     if ".txt" in data.train:
         return (
-            f"Set data.document_separator to what stands between documents (now {data.document_separator!r}), "
+            f"Set data.document_separator to the text between documents (now {data.document_separator!r}), "
             f"or give {files}."
         )
     return f"Give {files}, give more rows, or raise the shares in data.split."
@@ -81,7 +81,7 @@ def _advice(data: DataSpec, missing: Sequence[Split]) -> str:
 def draw(items: Sequence[Item], limit: int | None) -> list[Item]:
     """At most `limit` of the items, those with the smallest hashes of their ids, in their order; None: all.
 
-    So they come evenly from the whole source, a smaller draw is part of a larger one, and no seed is needed.
+    So they come evenly from the whole source, a smaller sample is part of a larger one, and no seed is needed.
     """
     if limit is None or len(items) <= limit:
         return list(items)
@@ -89,6 +89,6 @@ def draw(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 
 def drawn(names: Iterable[str], limit: int) -> list[int]:
-    """The places of the `limit` names with the smallest hashes, in their order; no more of them are held at once."""
+    """Places of the `limit` names with the smallest hashes, in their order; no more are held at once."""
     places = ((position(name), name, place) for place, name in enumerate(names))
     return sorted(place for _, _, place in heapq.nsmallest(limit, places))

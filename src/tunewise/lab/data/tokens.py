@@ -1,4 +1,4 @@
-"""Text to token ids, together with the pieces that a tokenizer itself puts around a text."""
+"""Text to token ids, with the special tokens that a tokenizer adds around a text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding as BackendEncoding
     from transformers import PreTrainedTokenizerBase
 
-LONG_TEXT = 2**20  # characters of a text that is made into tokens as a whole
-WORDS_AROUND = 3  # of a boundary, on each side: that beside it may be part of a token across it
+LONG_TEXT = 2**20  # characters of a text that is tokenized as a whole
+WORDS_AROUND = 3  # on each side of a boundary: the word next to it may be part of a token that spans it
 FAR = 2**12  # characters around a boundary in a long text
 PROBE = "ab cd, ef. gh  ij\nkl 12 \u96ea\u306e x"
 
@@ -29,30 +29,30 @@ class Encoding:
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        """Of all tokens: for a single one `end_of` takes a hundredth of the time."""
+        """Offsets of all tokens; for a single one `end_of` takes a hundredth of the time."""
         if self._offsets is None:
             self._offsets = self._tokens.offsets
         return self._offsets
 
     def end_of(self, token: int) -> int:
-        """Where in the text a token ends."""
+        """End of a token in the text."""
         return _place(self._tokens, token)[1]
 
 
 def _place(tokens: "BackendEncoding", token: int) -> tuple[int, int]:
     found = tokens.token_to_chars(token)
-    assert found is not None, "no token stands outside of the text"
+    assert found is not None, "every token is inside the text"
     return found
 
 
 def _is_across(tokens: "BackendEncoding", boundary: int) -> bool:
-    """`lies_across`, without the offsets of every token."""
-    token = tokens.char_to_token(boundary)  # the first that covers the character behind the boundary
+    """`lies_across` without the offsets of every token."""
+    token = tokens.char_to_token(boundary)  # the first one that covers the character after the boundary
     return token is not None and _place(tokens, token)[0] < boundary
 
 
 def lies_across(encoding: Encoding, boundary: int) -> bool:
-    """Whether a token covers the characters on both sides of `boundary`."""
+    """True if a token covers the characters on both sides of `boundary`."""
     return any(start < boundary < stop for start, stop in encoding.offsets)
 
 
@@ -66,10 +66,10 @@ class TextTokenizer:
 
     @classmethod
     def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "TextTokenizer":
-        """The tokenizer with its prefix and suffix found out. Raises ModelError for a tokenizer that is not fast."""
+        """The tokenizer with its prefix and suffix determined. Raises ModelError for a tokenizer that is not fast."""
         if not tokenizer.is_fast:
             raise ModelError(
-                f"the tokenizer {type(tokenizer).__name__} cannot tell which characters a token covers. "
+                f"the tokenizer {type(tokenizer).__name__} does not report which characters a token covers. "
                 "Choose a model with a tokenizer.json (a fast tokenizer)."
             )
         bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -77,21 +77,24 @@ class TextTokenizer:
         for start in range(len(framed) - len(bare) + 1):
             if framed[start : start + len(bare)] == bare:
                 return cls(tokenizer, framed[:start], framed[start + len(bare) :])
-        raise ModelError(f"the tokenizer {type(tokenizer).__name__} writes a text differently with special tokens.")
+        raise ModelError(
+            f"the tokenizer {type(tokenizer).__name__} tokenizes a text differently with special "
+            f"tokens. Choose another model."
+        )
 
     @property
     def end(self) -> int:
-        """The id of the end-of-text piece. Raises ModelError where there is none: a tuned model could never stop."""
+        """Id of the end-of-text token. Raises ModelError if there is none: a tuned model could never stop."""
         end: int | None = self.tokenizer.eos_token_id
         if end is None:
             raise ModelError(
-                "the tokenizer has no end-of-text piece, so a model tuned with it would never stop. "
+                "the tokenizer has no end-of-text token, so a model tuned with it would never stop. "
                 "Set eos_token in the model's tokenizer_config.json."
             )
         return end
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """The tokens of each text by itself, no special tokens added."""
+        """Tokens of each text without special tokens."""
         return [Encoding(tokens) for tokens in self._encode(texts)]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -99,10 +102,10 @@ class TextTokenizer:
         return [tokens.ids for tokens in self._encode(texts)]
 
     def beginnings(self, texts: Sequence[str], most: int) -> list[Encoding]:
-        """As `encode`, but of a text of over LONG_TEXT characters perhaps only its first tokens, more than `most`.
+        """As `encode`, but for a text of over LONG_TEXT characters possibly only its first tokens, more than `most`.
 
-        They are those of the whole text: as much again stands behind the last that counts, so that what follows has
-        no part in them.
+        They are those of the whole text: as much text again follows the last one that counts, so that nothing further
+        on can affect them.
         """
         encodings = self.encode([text if len(text) <= LONG_TEXT else "" for text in texts])
         for place, text in enumerate(texts):
@@ -123,13 +126,13 @@ class TextTokenizer:
         if not texts:
             return []
         backend: Any = self.tokenizer.backend_tokenizer
-        backend.no_truncation()  # longer than the model's context is dealt with, and counted, by the caller
+        backend.no_truncation()  # texts beyond the model's context are truncated and counted by the caller
         backend.no_padding()
         encodings: list[BackendEncoding] = backend.encode_batch(list(texts), add_special_tokens=False)
         return encodings
 
     def merges(self, texts: Sequence[str], boundaries: Sequence[int]) -> list[bool]:
-        """Whether a token of each text, as one string, lies across the character boundary given for it."""
+        """True for each text in which, as one string, a token spans the given character boundary."""
         pairs = zip(texts, boundaries, strict=True)
         is_local = self._parts_at_spaces
         around = [self._around(*pair) if is_local or len(pair[0]) > LONG_TEXT else pair for pair in pairs]
@@ -138,7 +141,7 @@ class TextTokenizer:
         return [_is_across(found[text], boundary) for text, boundary in around]
 
     def _around(self, text: str, boundary: int) -> tuple[str, int]:
-        """The two words before and behind the boundary, and where it is in them."""
+        """The two words before and after the boundary, and its place in them."""
         start = boundary
         for _ in range(WORDS_AROUND):
             start = max(text.rfind(" ", 0, start), 0)
@@ -148,15 +151,15 @@ class TextTokenizer:
             if stop < 0:
                 stop = len(text)
                 break
-        if len(text) > LONG_TEXT:  # perhaps without a space
+        if len(text) > LONG_TEXT:  # possibly without a space
             start, stop = max(start, boundary - FAR), min(stop, boundary + FAR)
         return text[start:stop], boundary - start
 
     @cached_property
     def _parts_at_spaces(self) -> bool:
-        """Whether the tokenizer parts words before it looks for tokens, so that words further on have no part in them.
+        """True if the tokenizer splits at spaces first, so that later words cannot affect earlier tokens.
 
-        Asked of the tokenizer: no piece of a probe, nor any token that was added to it, goes on behind a space.
+        This is tested: no token of a probe text, and no added token, continues after a space.
         """
         backend: Any = self.tokenizer.backend_tokenizer
         if any(" " in token.content.strip() for token in backend.get_added_tokens_decoder().values()):

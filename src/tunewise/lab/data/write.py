@@ -1,4 +1,4 @@
-"""Prepared examples on their way to disk: held in little memory, written and hashed a part at a time."""
+"""Prepared examples on their way to disk: kept in little memory, written and hashed in parts."""
 
 import hashlib
 from array import array
@@ -16,12 +16,12 @@ from tunewise.records import EXAMPLES_SCHEMA, REFERENCES_FIELD
 from tunewise.spec import canonical_json
 from tunewise.storage.disk import make_folder, write_with
 
-BATCH = 2_000  # rows that are made into tokens together
+BATCH = 2_000  # rows that are tokenized together
 PART = 5_000  # examples that are written together
 
 
 def encode_rows(form: Format, rows: list[Row]) -> list[EncodedRow]:
-    """The examples of the rows, their tokens as plain numbers: lists of objects take ten times the memory.
+    """Examples of the rows, their tokens as plain numbers: lists of objects take ten times the memory.
 
     `rows` is emptied. Raises what `form.encode` raises.
     """
@@ -39,9 +39,9 @@ def _compact(example: EncodedRow) -> EncodedRow:
 
 
 def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow]]]) -> str:
-    """SHA-256 of the content of the tables, after writing each to `<folder>/<split>.parquet`.
+    """Write each table to `<folder>/<split>.parquet` and return the SHA-256 of their content.
 
-    It is taken of each table's name and, column by column, of the values as JSON, so not of how Parquet stores them.
+    It covers each table's name and, column by column, the values as JSON, so not how Parquet stores them.
     """
     make_folder(folder)
     digest = hashlib.sha256()
@@ -59,7 +59,7 @@ def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow
 
 
 def _as_json(values: list[Any]) -> bytes:
-    """What `canonical_json` writes of the values between its brackets; of tokens and marks in a tenth of the memory."""
+    """JSON of the values as `canonical_json` writes it; for tokens and marks in a tenth of the memory."""
     if isinstance(values[0], bytes):
         return b",".join(b"[%b]" % marks.replace(b"\0", b"false,").replace(b"\1", b"true,")[:-1] for marks in values)
     if isinstance(values[0], array):

@@ -1,4 +1,4 @@
-"""Answers of base and tuned models to one prompt, read the way they were trained."""
+"""Answers of base and tuned models to one prompt, which is read as in training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ from tunewise.spec import TASKS, StudySpec
 def answer(
     study: StudySpec, data: DataSummary, folders: Mapping[str, Path], prompt: str, max_new_tokens: int
 ) -> dict[str, str]:
-    """Arm -> its text (classification: its label and probability); the base first where it can answer."""
+    """Arm -> its text (classification: its label and probability); the base first, if it can answer."""
     config = load_config(study.model, data.task, study.trust_remote_code)
     tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
-    if data.chat_template is not None:  # as it was trained with, whatever its file holds by now
+    if data.chat_template is not None:  # as used in training, whatever its file contains now
         tokenizer.chat_template = data.chat_template
         study = study.replace(data=study.data.replace(chat_template=None).model_dump())
     ids = prompt_ids(study, data.task, tokenizer, prompt, is_chat=data.is_chat)
@@ -27,7 +27,7 @@ def answer(
         torch.manual_seed(0)
         base = load_base(study.model, data.task, data.labels, tokenizer, study.trust_remote_code)
         if folder is None and base.new_parameters:
-            continue  # a head that was never trained has nothing to say
+            continue  # an untrained head cannot answer
         model = base.model if folder is None else load_tuned(base, folder, study.trust_remote_code)
         if TASKS[data.task].has_classes:
             answers[arm] = _label(model, ids, data.labels)

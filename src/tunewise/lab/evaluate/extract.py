@@ -1,6 +1,6 @@
-"""What full fine-tuning changed in every linear module, and the base with an adapter cut out of that change.
+"""The update of full fine-tuning in every linear module, and the base with an adapter extracted from it.
 
-Shapes: M outputs, N inputs, K = min(M, N). Weights of Conv1D modules are stored (N, M) and turned here.
+Shapes: M outputs, N inputs, K = min(M, N). Weights of Conv1D modules are stored (N, M) and transposed here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,24 +20,24 @@ LEADING = 10  # directions among which intruders are counted (Shuttleworth et al
 
 @dataclass(frozen=True)
 class Change:
-    """The difference of a tuned model and its base, by module."""
+    """Difference of a tuned model and its base, by module."""
 
-    modules: tuple[dict[str, Any], ...]  # rows of records.SPECTRUM_SCHEMA: all linear modules, heads apart
-    updates: Mapping[str, Thin]  # of the modules that adapters are cut out of, as many directions as the highest rank
+    modules: tuple[dict[str, Any], ...]  # rows of records.SPECTRUM_SCHEMA: all linear modules except heads
+    updates: Mapping[str, Thin]  # of modules with adapters to extract, up to the highest rank
     asked: Mapping[str, Sequence[int]]  # targets -> ranks
     names: Mapping[str, Sequence[str]]  # targets -> full names of their modules
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """An adapter cut out of full fine-tuning."""
+    """An adapter extracted from full fine-tuning."""
 
     targets: str
-    rank: int | None  # None: the whole change of the targets
+    rank: int | None  # None: the whole update of the targets
 
 
 def find_change(tuned: torch.nn.Module, base: Base, asked: Mapping[str, Sequence[int]]) -> Change:
-    """What `tuned` has become of `base`, one module after the other. Raises SpecError for targets that match nothing.
+    """Difference of `tuned` and `base`, module by module. Raises SpecError for targets that match nothing.
 
     Costs three singular value decompositions of every linear module, in float64.
     """
@@ -53,15 +53,15 @@ def find_change(tuned: torch.nn.Module, base: Base, asked: Mapping[str, Sequence
         rows.append({**row, "intruders": _intruders(before_MN, after_MN)})
         if name in depth:
             short = update.truncated(depth[name])
-            updates[name] = Thin(short.U_MK.copy(), short.s_K, short.V_NK.copy())  # or views would hold all of it
+            updates[name] = Thin(short.U_MK.copy(), short.s_K, short.V_NK.copy())  # views would keep everything
     return Change(tuple(rows), updates, asked, names)
 
 
 @torch.no_grad()
 def extractions(tuned: torch.nn.Module, base: Base, change: Change) -> Iterator[Extraction]:
-    """Every adapter in turn, the base being changed by it while the caller holds it; restored at the end.
+    """Every adapter in turn, applied to the base while the caller holds it; the base is restored at the end.
 
-    Like a LoRA arm it adds to the weights of its targets alone, and has the heads that were trained.
+    Like a LoRA arm it changes only the weights of its targets, and has the trained heads.
     """
     for head in base.head_modules:
         base.model.get_submodule(head).load_state_dict(tuned.get_submodule(head).state_dict())
@@ -84,7 +84,7 @@ def extractions(tuned: torch.nn.Module, base: Base, change: Change) -> Iterator[
 
 
 def _matrix(model: torch.nn.Module, name: str) -> torch.Tensor:
-    """The weight (M, N) in float64, on the CPU where the device knows no float64."""
+    """The weight (M, N) in float64; on the CPU if the device has no float64."""
     module = model.get_submodule(name)
     weight = model.get_parameter(f"{name}.weight").detach()
     matrix = (weight if weight.device.type == "cuda" else weight.cpu()).double()

@@ -1,4 +1,4 @@
-"""Learning against forgetting while a run trains: loss on valid and on general text, measured at the same steps."""
+"""Learning against forgetting during a run: loss on the validation set and on general text, at the same steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,17 @@ Score = Callable[[Sequence[Example]], list[dict[str, Any]]]
 
 @dataclass
 class ForgettingCurve:
-    """The measurements of one run; grows while it trains. Step 0 is the untrained model, which is the base."""
+    """Measurements of one run, which grow during training. Step 0 is the untrained model, which is the base."""
 
-    steps: frozenset[int]  # where to measure; empty: nowhere
+    steps: frozenset[int]  # steps at which to measure; empty: none
     valid: Sequence[Example]
     general: Sequence[Example]
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def measure(self, step: int, score: Score, evaluation: Evaluation | None) -> None:
-        """Add a row per document of the general text, at one of the steps to measure at.
+        """Add a row per document of the general text, if this is a step to measure at.
 
-        Valid is scored where the step has no `evaluation` that has done so.
+        The validation set is scored unless an `evaluation` of the step has already done so.
         """
         valid_nll = (evaluation or summarise(score(self.valid), step)).nll
         documents: dict[str, dict[str, Any]] = {}
@@ -41,6 +41,6 @@ class ForgettingCurve:
         self.rows += documents.values()
 
     def write(self, path: Path) -> None:
-        """Write records.FORGETTING_SCHEMA, where anything was measured."""
+        """Write records.FORGETTING_SCHEMA, if anything was measured."""
         if self.rows:
             write_table(path, pa.Table.from_pylist(self.rows, schema=FORGETTING_SCHEMA))

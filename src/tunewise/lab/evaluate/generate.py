@@ -1,7 +1,7 @@
-"""Greedy text for prompts, many at once, the same as one by one.
+"""Greedy text for many prompts at once, identical to one at a time.
 
-Prompts of a batch are padded on the left, so that all continue at the same column; the attention mask hides the
-padding, and positions count from each prompt's own first token, so that no padding can change what is written.
+Prompts of a batch are padded on the left, so that all continue at the same column. The attention mask hides the
+padding, and positions count from each prompt's own first token, so padding cannot change the text.
 
 Shapes: B prompts, T tokens of the longest one, N tokens written at most.
 """
@@ -19,11 +19,11 @@ from tunewise.lab.private import has_own_generation_file
 
 @dataclass(frozen=True)
 class Generated:
-    """What a model wrote after one prompt."""
+    """Text that a model wrote after one prompt."""
 
     text: str
-    num_tokens: int  # written, the end-of-text token not counted
-    stopped: bool  # True: it ended by itself; False: it was cut off at the cap
+    num_tokens: int  # tokens written, without the end-of-text token
+    stopped: bool  # True: the model ended the text; False: truncated at the limit
 
 
 @torch.no_grad()
@@ -34,10 +34,10 @@ def generate(
     max_new_tokens: int,
     max_tokens: int,
 ) -> list[Generated]:
-    """What the model writes after every prompt by greedy decoding, up to a token that ends it, in the given order.
+    """Greedy continuation of every prompt, up to a token that ends it, in the given order.
 
-    `max_tokens`: of a batch, padding and the tokens to be written included (one prompt at least); it changes speed
-    and memory, not the text.
+    `max_tokens`: of a batch, padding and new tokens included (at least one prompt); it changes speed and memory, not
+    the text.
     """
     model.eval()
     base = inner_model(model)
@@ -52,26 +52,25 @@ def generate(
 
 
 def stop_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that end a text: the tokenizer's, those of the model's generation_config.json, and those of its
-    config.json that are special.
+    """Tokens that end a text: the tokenizer's, those in generation_config.json, and special ones in config.json.
 
-    Chat models end a turn with another token than a text, and some name several (Gemma, Llama 3, Qwen). A config.json
-    that names none has its family's default, which may be a word of this tokenizer.
+    Chat models end a turn with another token than a text, and some name several (Gemma, Llama 3, Qwen). If config.json
+    names none, it has its family's default, which may be an ordinary token of this tokenizer.
     """
     return stops_of(model.config, getattr(model, "generation_config", None), tokenizer)
 
 
 def stops_of_base(name: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """As `stop_ids`, of a base that is not loaded."""
+    """As `stop_ids`, for a base that is not loaded."""
     try:
         generation = GenerationConfig.from_pretrained(model_source(name))
-    except (OSError, ValueError, TypeError):  # it has none, or one that transformers does not take for its own
+    except (OSError, ValueError, TypeError):  # missing, or rejected by transformers
         generation = None
     return stops_of(config, generation, tokenizer)
 
 
 def stops_of(config: PreTrainedConfig, generation: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """As `stop_ids`, from what a model says of itself; `generation` None: it has no generation_config.json."""
+    """As `stop_ids`, from a model's configurations; `generation` None: it has no generation_config.json."""
     named = _ids(getattr(generation, "eos_token_id", None))
     is_own = has_own_generation_file(generation)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
@@ -81,13 +80,13 @@ def stops_of(config: PreTrainedConfig, generation: Any, tokenizer: PreTrainedTok
 
 
 def _ids(given: Any) -> list[int]:
-    """A configuration names no token, one, or several."""
+    """Ids in a configuration, which names no token, one, or several."""
     several = given if isinstance(given, list | tuple) else [given]
     return [int(token) for token in several if isinstance(token, int)]
 
 
 def _pieces(prompts: Sequence[list[int]], max_new_tokens: int, max_tokens: int) -> list[list[int]]:
-    """Rows by falling length, cut where a batch would be too large; its first row is as wide as the batch."""
+    """Rows by descending length, split into batches of limited size; the first row of a batch is its widest."""
     pieces: list[list[int]] = []
     for row in sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row)):
         if pieces and (len(prompts[pieces[-1][0]]) + max_new_tokens) * (len(pieces[-1]) + 1) <= max_tokens:
@@ -99,14 +98,14 @@ def _pieces(prompts: Sequence[list[int]], max_new_tokens: int, max_tokens: int) 
 
 @dataclass(frozen=True)
 class _Ends:
-    """How a batch of texts ends."""
+    """Tokens that end the texts of a batch."""
 
     stops: tuple[int, ...]
-    padding: int  # fills up a row that has ended
+    padding: int  # fills up a finished row
 
 
 def _continue(prompts: Sequence[list[int]], model: torch.nn.Module, ends: _Ends, max_new_tokens: int) -> torch.Tensor:
-    """(B, up to N) token ids; a row that has ended is filled up behind the token that ended it."""
+    """(B, up to N) token ids; a finished row is padded after the token that ended it."""
     width = max(len(ids) for ids in prompts)
     padding = [width - len(ids) for ids in prompts]
     device = next(model.parameters()).device
@@ -119,7 +118,7 @@ def _continue(prompts: Sequence[list[int]], model: torch.nn.Module, ends: _Ends,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        repetition_penalty=1.0,  # some checkpoints' generation_config.json sets one, and it is not greedy then
+        repetition_penalty=1.0,  # some checkpoints set one in generation_config.json, which would not be greedy
         eos_token_id=list(ends.stops) or None,
         pad_token_id=ends.padding,
     )

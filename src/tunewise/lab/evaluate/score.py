@@ -1,4 +1,4 @@
-"""Scores: per example the sufficient statistics of every metric, streamed, so that memory does not grow with rows."""
+"""Scores: per example the sufficient statistics of every metric, streamed so that memory does not grow with rows."""
 
 import math
 from collections.abc import Sequence
@@ -41,11 +41,12 @@ def score(
 
 
 def require_finite(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The rows of `score`. Raises ModelError where a loss is not finite: no metric and no verdict can be made of it."""
+    """The rows of `score`. Raises ModelError if a loss is not finite, because no metric could be computed."""
     if bad := [row["example"] for row in rows if not math.isfinite(row["nll"])]:
         raise ModelError(
-            f"the loss of {len(bad):,} of {len(rows):,} examples is not finite (NaN or infinity), such as that of "
-            f"{bad[0]}. Take another checkpoint than '{name}' if the base itself does this, or a lower learning rate."
+            f"the loss of {len(bad):,} of {len(rows):,} examples is not finite (NaN or infinity), for example that of "
+            f"{bad[0]}. Use another checkpoint than '{name}' if the base itself does this; otherwise "
+            f"use a lower learning rate."
         )
     return rows
 

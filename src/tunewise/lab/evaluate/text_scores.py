@@ -1,4 +1,4 @@
-"""What the metrics of written text sum over examples; the sums become values in desk/statistics/text_metrics.py."""
+"""Per-example statistics of metrics of written text; desk/statistics/text_metrics.py turns their sums into values."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +10,15 @@ from tunewise.lab.evaluate.generate import Generated
 from tunewise.lab.private import chrf_sums
 from tunewise.spec import MetricSpec
 
-Count = Callable[[str, Sequence[str]], list[float]]  # (written, references, one or more) -> what is summed
+Count = Callable[[str, Sequence[str]], list[float]]  # (written, references, one or more) -> numbers to sum
 
 
 def written_columns(
     metrics: Sequence[MetricSpec], examples: Sequence[Example], written: Sequence[Generated]
 ) -> list[dict[str, Any]]:
-    """The columns records.WRITTEN_COLUMNS, a row per example.
+    """The columns records.WRITTEN_COLUMNS, one row per example.
 
-    Raises DataError where an answer of the data has nothing that `extract` of exact_match finds.
+    Raises DataError if an answer of the data contains no match for `extract` of exact_match.
     """
     counts = {metric.name: COUNTS[metric.counted_as](metric) for metric in metrics if metric.counted_as in COUNTS}
     return [
@@ -36,14 +36,14 @@ def written_columns(
 
 
 def exact_match(metric: MetricSpec) -> Count:
-    """1 where what `extract` finds last is that of a reference, white space and thousands commas aside."""
+    """1 if the last match of `extract` equals that in a reference, ignoring white space and thousands commas."""
 
     def count(written: str, references: Sequence[str]) -> list[float]:
         wanted = {last_match(metric.extract, reference) for reference in references} - {None}
         if not wanted:
             raise DataError(
                 f"metrics: {metric.name} extracts '{metric.extract}', which the answer {references[0][-60:]!r} of the "
-                "test data does not hold. Mend the expression, or leave such rows out."
+                "test data does not contain. Correct the expression, or remove such rows."
             )
         return [float(last_match(metric.extract, written) in wanted)]
 
@@ -51,11 +51,11 @@ def exact_match(metric: MetricSpec) -> Count:
 
 
 def last_match(extract: str | None, text: str) -> str | None:
-    """Group 1 (without groups: all) of the last match, normalised; None: no match. Without `extract` the whole text."""
+    """Group 1 (without groups: all) of the last match, normalized; None: no match. Without `extract` the whole text."""
     if extract is None:
         return _normalised(text)
     found = list(re.finditer(extract, text))
-    # a group that took no part in the match found nothing
+    # a group that took no part in the match is empty
     part = found[-1][min(1, found[-1].re.groups)] if found else None
     return None if part is None else _normalised(part)
 
@@ -65,20 +65,21 @@ def _normalised(text: str) -> str:
 
 
 def matches(metric: MetricSpec) -> Count:
-    """1 where `extract` matches somewhere in what was written."""
+    """1 if `extract` matches anywhere in the text."""
     assert metric.extract is not None, "checked by MetricSpec"
     pattern = re.compile(metric.extract)
     return lambda written, references: [float(pattern.search(written) is not None)]
 
 
 def bleu(metric: MetricSpec) -> Count:
-    """Lengths of both in words, then matches and totals of 1- to 4-grams; sacrebleu's 13a tokenizer.
+    """Lengths of both texts in words, then matches and totals of 1- to 4-grams; sacrebleu's 13a tokenizer.
 
-    Of several references the length is the closest one's, and an n-gram may be any one's (Papineni et al. 2002).
+    With several references the length is that of the closest one, and an n-gram may come from any (Papineni et al.
+    2002).
     """
     from sacrebleu.metrics import BLEU
 
-    scorer = BLEU(effective_order=True)  # of the score only, which is not used
+    scorer = BLEU(effective_order=True)  # affects only the score, which is not used
 
     def count(written: str, references: Sequence[str]) -> list[float]:
         found = scorer.sentence_score(written, list(references))
@@ -88,7 +89,7 @@ def bleu(metric: MetricSpec) -> Count:
 
 
 def chrf(metric: MetricSpec) -> Count:
-    """Of character 1- to 6-grams each: how many were written, are in the reference, are in both; of the best one."""
+    """For character 1- to 6-grams each: counts in the text, in the reference, in both; for the best reference."""
     from sacrebleu.metrics import CHRF
 
     scorer = CHRF()

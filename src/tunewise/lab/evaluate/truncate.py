@@ -1,4 +1,4 @@
-"""A trained LoRA adapter cut down, in place, to the nearest adapter of every lower rank."""
+"""Truncate a trained LoRA adapter, in place, to the nearest adapter of every lower rank."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ ADAPTER = "default"
 
 @dataclass(frozen=True)
 class Truncation:
-    """One way to cut an adapter down."""
+    """One way to truncate an adapter."""
 
     rank: int
-    spread: bool  # True: the parameters of `rank` in every module, spread over the modules by energy
+    spread: bool  # True: the parameter count of a uniform `rank`, spread over the modules by energy
     ranks: Mapping[str, int]  # of every module, by its name in the base
 
 
 def truncations(model: torch.nn.Module, ranks: Sequence[int]) -> Iterator[Truncation]:
-    """Every truncation in turn, the model being cut down to it while the caller holds it; restored at the end.
+    """Every truncation in turn, applied to the model while the caller holds it; restored at the end.
 
-    Each rank is cut twice: the same in every module, and its parameters spread by energy. Of methods whose update is
-    scale * B A.
+    Each rank is applied twice: uniformly, and with its parameters spread by energy. For methods whose update is scale *
+    B A.
     """
     found = model.named_modules()
     layers = {name.removeprefix(PREFIX): layer for name, layer in found if isinstance(layer, LoraLayer)}
@@ -59,9 +59,9 @@ def _update(layer: LoraLayer) -> Thin:
 
 
 def _put(layer: LoraLayer, update: Thin) -> None:
-    """Make `update` what the layer adds, in factors of its own rank or, filled up with zeros, the next power of two.
+    """Make `update` what the layer adds, in factors of its own rank or, padded with zeros, the next power of two.
 
-    Narrower ones are faster to score, and on CPU a rank that no other module or truncation has is a kernel to compile.
+    Narrower factors are faster to score, but on CPU a rank that no other module or truncation has needs a new kernel.
     """
     B_MK, A_KN = update.factors(layer.scaling[ADAPTER])
     num_zeros = (1 << (A_KN.shape[0] - 1).bit_length()) - A_KN.shape[0]

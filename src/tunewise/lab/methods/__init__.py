@@ -1,4 +1,4 @@
-"""Ways to tune. A method never changes the loop."""
+"""Tuning methods. A method never changes the training loop."""
 
 import torch
 
@@ -6,13 +6,13 @@ from tunewise.lab.methods.base import Method as Method
 from tunewise.lab.methods.full import Full, Head
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora, rank_parameters
 from tunewise.lab.methods.reallocating import REALLOCATING
-from tunewise.records import Tuned
+from tunewise.records import TrainableSummary
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Task
 from tunewise.spec import Method as MethodSpec
 
 
 def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
-    """The method that `spec` describes (not for base and existing, which train nothing)."""
+    """Method that `spec` describes (not for base and existing, which train nothing)."""
     if isinstance(spec, FullMethod):
         return Full(spec)
     if isinstance(spec, HeadMethod):
@@ -23,9 +23,9 @@ def build_method(spec: MethodSpec, task: Task, num_steps: int) -> Method:
     return REALLOCATING.get(spec.type.upper(), AnyPeft)(spec, task, num_steps)
 
 
-def describe(model: torch.nn.Module, method: Method) -> Tuned:
-    """What learns in a prepared model. Totals count adapters too, as peft does; tied weights count once."""
-    return Tuned(
+def describe(model: torch.nn.Module, method: Method) -> TrainableSummary:
+    """What is trained in a prepared model. Totals include adapters, as in peft; tied weights count once."""
+    return TrainableSummary(
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
         scale=method.scale,

@@ -1,4 +1,4 @@
-"""What a method is to the loop, and what every method does alike."""
+"""Interface of a method for the loop, and common parts of all methods."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,14 +11,14 @@ from tunewise.lab.models.load import Base
 
 
 class Method(Protocol):
-    """One way to tune. It decides what learns and how it is saved; the loop is the same for all."""
+    """One way to tune. It decides what is trained and how it is saved; the loop is the same for all."""
 
-    targets: Targets | None  # the adapted modules, known after `prepare`; None: the method has no such modules
+    targets: Targets | None  # the adapted modules, known after `prepare`; None: no such modules
     scale: float | None  # of a LoRA update; None: not LoRA
-    fp32_modules: tuple[str, ...]  # frozen ones of the prepared model that mixed precision must not round
+    fp32_modules: tuple[str, ...]  # frozen modules that mixed precision must not store in bf16
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The model to train, `requires_grad` set on exactly what learns."""
+        """The model to train, with `requires_grad` set on exactly what is trained."""
         ...
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
@@ -26,11 +26,11 @@ class Method(Protocol):
         ...
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """What the method itself remembers from step to step, for a checkpoint."""
+        """State that the method keeps between steps, for a checkpoint."""
         ...
 
     def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Remember what `state` said."""
+        """Restore what `state` returned."""
         ...
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
@@ -39,29 +39,29 @@ class Method(Protocol):
 
 
 def learn_only(model: torch.nn.Module, parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Freeze the model, `parameters` apart."""
+    """Freeze the model except `parameters`."""
     model.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)
 
 
 class WholeModel:
-    """Methods that leave the architecture as it is and save a transformers folder."""
+    """Methods that keep the architecture and save a transformers folder."""
 
     targets: Targets | None = None
     scale: float | None = None
     fp32_modules: tuple[str, ...] = ()
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """Nothing."""
+        """Empty: there is no state."""
         return {}
 
     def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Nothing to remember."""
+        """Do nothing: there is no state."""
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        """A standard transformers folder, fp32 safetensors."""
+        """Save a standard transformers folder, fp32 safetensors."""
         model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Methods that train weights of the base itself: all of them, or the classification head alone."""
+"""Methods that train weights of the base itself: all of them, or only the classification head."""
 
 import torch
 
@@ -16,7 +16,7 @@ class Full(WholeModel):
         self.spec = spec
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base, everything learns. Raises SpecError where an adapter is to be cut out of targets that it lacks."""
+        """The base with everything trained. Raises SpecError if an adapter is to be extracted from missing targets."""
         for targets in self.spec.extract:
             resolve_targets(base, targets)
         base.model.requires_grad_(True)
@@ -24,12 +24,12 @@ class Full(WholeModel):
 
 
 class Head(WholeModel):
-    """Only the modules that are new, or that give the labels, learn."""
+    """Trains only modules that are new, or that give the labels."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
         """The base with a frozen body, which stays in fp32 because it is saved with the head.
 
-        Raises SpecError where there is no head.
+        Raises SpecError if there is no head.
         """
         if not base.head_modules:
             raise SpecError("method 'head' needs a classification head: use it with data of text and label.")

@@ -21,10 +21,10 @@ from tunewise.text.suggest import lookup, near_miss
 
 TASK_TYPES = {"sft": TaskType.CAUSAL_LM, "lm": TaskType.CAUSAL_LM, "classify": TaskType.SEQ_CLS}
 
-# Options that narrow the targets down. Ours are full names, of which peft ignores layers_to_transform and its pattern.
+# Options that restrict the targets. Ours are full names, for which peft ignores layers_to_transform and its pattern.
 SELECTORS = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
-# How a variant is said to peft.
+# peft's options for each variant.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rslora": {"use_rslora": True},
@@ -32,48 +32,46 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pissa": {"init_lora_weights": "pissa"},
     "olora": {"init_lora_weights": "olora"},
 }
-# Initialisations that need more than the weights: without it peft refuses, or quietly draws A as always.
-NEED_MORE = {"eva": "activations", "corda": "covariances", "lora_ga": "gradients", "loftq": "a quantised base"}
+# Initializations that need more than the weights: without it peft refuses, or silently initializes A as usual.
+NEED_MORE = {"eva": "activations", "corda": "covariances", "lora_ga": "gradients", "loftq": "a quantized base"}
 
 
 class _Adapter:
-    """What all peft methods share: the adapter is saved in peft's own format."""
+    """Common base of peft methods: the adapter is saved in peft's own format."""
 
     targets: Targets | None = None
     scale: float | None = None
     fp32_modules: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        self._start: dict[str, torch.Tensor] = {}  # what B A began as, where that was taken out of the base
+        self._start: dict[str, torch.Tensor] = {}  # initial B A, if it was taken from the base
 
     def adapt(self, base: Base, config: Any) -> PeftModel:
-        """The base with the adapters of `config`. Raises SpecError for a start that cannot be saved."""
+        """The base with the adapters of `config`. Raises SpecError for an initialization that cannot be saved."""
         model = get_peft_model(base.model, config)
         takes_over = _takes_over(config)
         if takes_over:
             saved = get_peft_model_state_dict(model)
             self._start = {name: tensor.clone() for name, tensor in saved.items() if ".lora_" in name}
-        if takes_over or getattr(
-            config, "use_dora", False
-        ):  # what is left of the weight, and its norms, need all digits
+        if takes_over or getattr(config, "use_dora", False):  # the residual weight and its norms need full precision
             self.fp32_modules = tuple(f"{n}.base_layer" for n, m in model.named_modules() if isinstance(m, LoraLayer))
         return model
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """Nothing."""
+        """Empty: there is no state."""
         return {}
 
     def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Nothing to remember."""
+        """Do nothing: there is no state."""
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        """A standard peft adapter folder, for the untouched base.
+        """Save a standard peft adapter folder for the untouched base.
 
-        B A that began as B0 A0, taken out of the base, is saved as plain LoRA of twice the rank, B A - B0 A0: in peft's
-        own format B0 A0 is found again while loading, and after a randomised SVD (`pissa_niter_4`) it is another one.
+        B A that began as B0 A0, taken from the base, is saved as plain LoRA of twice the rank, B A - B0 A0. In peft's
+        own format B0 A0 is recomputed on loading, and a randomized SVD (`pissa_niter_4`) gives another result.
         """
         cast(PeftModel, model).save_pretrained(str(folder))
         if self._start:
@@ -81,34 +79,35 @@ class _Adapter:
 
 
 def _takes_over(config: Any) -> bool:
-    """True if B A begins as a part of the weight, which is taken out of the base."""
+    """True if B A is initialized from the weight and subtracted from the base."""
     return str(getattr(config, "init_lora_weights", "")).startswith(("pissa", "olora"))
 
 
 def _check_start(config: Any, base: Base) -> None:
-    """Raises SpecError for an initialisation that cannot begin, or cannot be saved and read back."""
+    """Raise SpecError for an initialization that cannot start, or cannot be saved and reloaded."""
     start = str(getattr(config, "init_lora_weights", ""))
     if start in NEED_MORE:
         raise SpecError(
-            f"init_lora_weights '{start}' needs {NEED_MORE[start]}, which nothing here collects. Take pissa or olora, "
-            "or leave it out."
+            f"init_lora_weights '{start}' needs {NEED_MORE[start]}, which tunewise does not "
+            f"collect. Use pissa or olora, "
+            "or remove the option."
         )
     if not _takes_over(config):
         return
     targets = [base.model.get_submodule(name) for name in config.target_modules]
     if start == "olora" and any(isinstance(module, Conv1D) for module in targets):
         raise SpecError(
-            "olora takes the rows of a weight for its columns on the Conv1D modules of this model (GPT-2). Take pissa, "
+            "olora confuses rows and columns on the Conv1D modules of this model (GPT-2). Use pissa, "
             "or a model with Linear modules."
         )
     if config.use_dora:
         raise SpecError(
-            f"init_lora_weights '{start}' with use_dora cannot be saved for the untouched base. Take one of both."
+            f"init_lora_weights '{start}' with use_dora cannot be saved for the untouched base. Use only one of them."
         )
     directions = min(min(module.weight.shape) for module in targets)
     if (rank := max([config.r, *config.rank_pattern.values()])) > directions:
         raise SpecError(
-            f"{start} takes its rank out of the weight, and the smallest target has {directions} directions, but got "
+            f"{start} is initialized from the weight, and the smallest target has {directions} directions, but got "
             f"rank {rank}. Set a rank of at most {directions}."
         )
 
@@ -134,7 +133,7 @@ def _store_as_plain_lora(folder: Path, start: dict[str, torch.Tensor]) -> None:
 
 
 class Lora(_Adapter):
-    """LoRA on fully named target modules; heads are trained and saved beside it."""
+    """LoRA on fully named target modules; heads are trained and saved with it."""
 
     def __init__(self, spec: LoraMethod, task: Task) -> None:
         super().__init__()
@@ -158,30 +157,30 @@ class Lora(_Adapter):
         try:
             model = self.adapt(base, config)
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise SpecError(f"peft refuses LoRA with targets {self.spec.targets!r}: {error}") from error
+            raise SpecError(f"peft rejects LoRA with targets {self.spec.targets!r}: {error}") from error
         if self.spec.init_scale != 1:
             _scale_start(model, self.spec.init_scale)
         scales = _scales(model)
-        assert scales == {self.spec.scale}, f"peft scales by {scales}, the spec says {self.spec.scale}"
+        assert scales == {self.spec.scale}, f"peft scales by {scales}, the specification says {self.spec.scale}"
         return model
 
 
 def rank_parameters(model: torch.nn.Module) -> int:
-    """What one more rank in every adapted layer would add, d_in + d_out of each; 0 where there is none."""
+    """Parameters that one more rank in every adapted layer would add, d_in + d_out of each; 0 if there is none."""
     layers = (layer for layer in model.modules() if isinstance(layer, LoraLayer))
     return sum(layer.in_features + layer.out_features for layer in layers)
 
 
 @torch.no_grad()
 def _scale_start(model: torch.nn.Module, factor: float) -> None:
-    """Let A begin `factor` times as large; B is 0, so the model computes what it computed."""
+    """Multiply the initial A by `factor`. B is 0, so the model's function does not change."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             layer.lora_A["default"].weight.mul_(factor)
 
 
 def _scales(model: torch.nn.Module) -> set[float]:
-    """The factors on B A that the adapted layers really use."""
+    """Factors on B A that the adapted layers actually use."""
     return {layer.scaling["default"] for layer in model.modules() if isinstance(layer, LoraLayer)}
 
 
@@ -193,25 +192,25 @@ class AnyPeft(_Adapter):
         self.spec, self.task, self.num_steps = spec, task, num_steps
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with the method's modules. Raises SpecError for what peft refuses."""
+        """The base with the method's modules. Raises SpecError for options that peft rejects."""
         config = self._config(base)
         if config.is_prompt_learning and TASKS[self.task].has_classes:
             raise SpecError(
-                f"peft {self.spec.type} puts virtual tokens before the text, so that a classification head would read "
-                "the wrong place. Choose another type, or method 'lora'."
+                f"peft {self.spec.type} puts virtual tokens before the text, so a classification head would read "
+                "the wrong position. Choose another type, or method 'lora'."
             )
         _check_start(config, base)
         try:
             model = self.adapt(base, config)
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-            raise SpecError(f"peft refuses {self.spec.type} with {self.spec.options}: {error}") from error
+            raise SpecError(f"peft rejects {self.spec.type} with {self.spec.options}: {error}") from error
         if self.spec.type.upper() == PeftType.LORA.value:
             scales = _scales(model)
             self.scale = scales.pop() if len(scales) == 1 else None  # rank_pattern and alpha_pattern give several
         return model
 
     def defaults(self) -> dict[str, Any]:
-        """Options that are not peft's own defaults where the study does not name them."""
+        """Options that differ from peft's defaults unless the study sets them."""
         return {}
 
     def _config(self, base: Base) -> Any:
@@ -223,7 +222,7 @@ class AnyPeft(_Adapter):
             if name not in fields:
                 raise SpecError(f"peft {self.spec.type} has no option '{name}'.{near_miss(name, fields)}")
             if name in SELECTORS:
-                raise SpecError(f"peft option '{name}': say it with target_modules, which may be names or a regex.")
+                raise SpecError(f"peft option '{name}': use target_modules instead, with names or a regex.")
         if "target_modules" in fields:
             self.targets = resolve_targets(base, options.get("target_modules", "all-linear"))
             options["target_modules"] = list(self.targets.names)
@@ -236,4 +235,4 @@ class AnyPeft(_Adapter):
         try:
             return config_class(task_type=TASK_TYPES[self.task], **options)
         except (ValueError, TypeError, ImportError) as error:
-            raise SpecError(f"peft refuses {self.spec.type} with {self.spec.options}: {error}") from error
+            raise SpecError(f"peft rejects {self.spec.type} with {self.spec.options}: {error}") from error

@@ -1,4 +1,4 @@
-"""What one rank costs in each placement of LoRA, found on the model itself."""
+"""Parameters per rank of each placement of LoRA, counted on the model itself."""
 
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
@@ -10,8 +10,8 @@ from tunewise.spec.expand import PLACEMENTS, Costs, expand
 def placement_costs(base: Base) -> Costs:
     """Parameters of one rank, inputs plus outputs of every module, by placement.
 
-    Placements that match nothing in this model, or the modules of another, are left out. Raises SpecError where fewer
-    than two are left.
+    Placements without modules in this model, or with those of another placement, are left out. Raises SpecError if
+    fewer than two remain.
     """
     linear = set(linear_modules(base))
     costs: dict[str, int] = {}
@@ -26,13 +26,13 @@ def placement_costs(base: Base) -> Costs:
             costs[placement] = sum(sum(base.model.get_parameter(f"{name}.weight").shape) for name in names)
     if len(costs) < 2:
         raise SpecError(
-            f"targets: auto compares placements, but of {', '.join(PLACEMENTS)} this model has "
-            f"{', '.join(costs) or 'none'} alone. Name the targets: modules of it are {', '.join(sorted(linear)[:4])}."
+            f"targets: auto compares the placements {', '.join(PLACEMENTS)}, but this model has only "
+            f"{', '.join(costs) or 'none'} . Set the targets; its modules include {', '.join(sorted(linear)[:4])}."
         )
     return costs
 
 
 def expand_placements(study: StudySpec, base: Base) -> StudySpec:
-    """The study with an arm for every placement where it has one with `targets: auto`. Raises SpecError."""
+    """The study with one arm per placement for every arm with `targets: auto`. Raises SpecError."""
     names = [name for name, method in study.arms.items() if method.has_open_targets]
     return expand(study, dict.fromkeys(names, placement_costs(base))) if names else study

@@ -8,35 +8,35 @@ from peft import PeftModel
 
 from tunewise.lab.methods.peft_methods import AnyPeft
 
-# What AdaLoRA remembers: moving averages of the importance of every weight, and the ranks that are left.
+# State of AdaLoRA: moving averages of the importance of every weight, and the remaining ranks.
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 RANKS = "rank_pattern"
 
 
 class Reallocating(AnyPeft):
-    """An adapter whose tuner re-allocates ranks, or masks subspaces, while it trains."""
+    """An adapter whose tuner reallocates ranks, or masks subspaces, during training."""
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
-        """Re-allocate."""
+        """Reallocate ranks."""
         _tuner(model).update_and_allocate(step)
 
 
 class AdaLora(Reallocating):
-    """LoRA whose ranks are re-allocated; it remembers from step to step."""
+    """LoRA with reallocated ranks; it keeps state between steps."""
 
     def defaults(self) -> dict[str, Any]:
-        """Its schedule ends with the run."""
+        """Schedule that ends with the run."""
         return {"total_step": self.num_steps}
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """How important every weight was so far, and which ranks are left."""
+        """Importance of every weight so far, and the remaining ranks."""
         tuner = _tuner(model)
         ranks = tuner.peft_config["default"].rank_pattern or {}
         averages = {f"{kind}/{name}": t for kind in AVERAGES for name, t in getattr(tuner.rankallocator, kind).items()}
         return averages | {f"{RANKS}/{name}": torch.tensor(kept) for name, kept in ranks.items()}
 
     def restore(self, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Restore the averages and the ranks."""
+        """Restore AdaLoRA's averages and ranks."""
         tuner = _tuner(model)
         config = tuner.peft_config["default"]
         for key, tensor in state.items():

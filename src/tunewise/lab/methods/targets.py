@@ -22,7 +22,7 @@ QKV_NAMES = {
 
 @dataclass(frozen=True)
 class Targets:
-    """Linear modules to adapt, and how much of the base they are."""
+    """Linear modules to adapt, and their share of the base."""
 
     names: tuple[str, ...]
     linear_share: float  # of all weights of the base's body: see `body_parameters`
@@ -45,7 +45,7 @@ def resolve_targets(base: Base, targets: str | tuple[str, ...]) -> Targets:
 
 
 def linear_modules(base: Base) -> dict[str, int]:
-    """Full name -> parameters of every Linear or Conv1D that text passes through, in model order.
+    """Full name -> parameters of every Linear or Conv1D module that text passes through, in model order.
 
     Heads are left out, and so are towers for images and sound: text gives them no gradient.
     """
@@ -54,10 +54,10 @@ def linear_modules(base: Base) -> dict[str, int]:
 
 
 def body_parameters(base: Base) -> int:
-    """Parameters of all weights of the body, which is what a share of the model is a share of.
+    """Number of all weights of the body, the denominator for a share of the model.
 
-    These are the linear modules and every other matrix or larger tensor: experts that are held as one tensor,
-    convolutions, towers for images. Embeddings, heads, and vectors such as those of norms are not counted.
+    These are the linear modules and every other matrix or larger tensor: experts stored as one tensor, convolutions,
+    image towers. Embeddings, heads, and vectors such as those of norms are not counted.
     """
     heads = tuple(base.head_modules)
     others: dict[int, int] = {}
@@ -78,7 +78,7 @@ def _all_linear(base: Base) -> dict[str, int]:
 
 
 def _text_part(base: Base) -> str:
-    """The name of the module that reads text in a model that also reads images or sound; '' for any other model."""
+    """Name of the module that reads text in a model that also reads images or sound; '' for any other model."""
     config = getattr(base.model, "config", None)
     if config is None or config.get_text_config() is config:
         return ""
@@ -106,7 +106,7 @@ def _matches(target: str, names: list[str]) -> list[str]:
     try:
         return [n for n in names if re.fullmatch(target, n)]
     except re.error as error:
-        raise SpecError(f"targets '{target}' is no valid regular expression: {error}.") from error
+        raise SpecError(f"targets '{target}' is not a valid regular expression: {error}.") from error
 
 
 def _no_match(target: str, names: list[str]) -> str:

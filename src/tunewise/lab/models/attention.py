@@ -1,13 +1,13 @@
 """Attention for packed batches, and the faster kernel for short texts on CPU.
 
-A packed batch is one row of tokens, example after example, without padding. All layers but attention treat every token
-alone, so nothing but attention and the positions must know where an example begins. Attention lays the examples out
-as padded rows and picks the real tokens up again: no mask of all tokens against all is ever built. The padding lies
-behind what a causal mask lets anybody see; an encoder's attention is given the mask of the padded rows.
+A packed batch is one row of tokens, example after example, without padding. All layers except attention treat every
+token separately, so only attention and positions must know where an example begins. Attention lays the examples out as
+padded rows and collects the real tokens again: no mask of all tokens against all is ever built. The padding comes after
+everything that a causal mask shows; an encoder's attention gets the mask of the padded rows.
 
-The kernels are implementations of transformers' AttentionInterface. Two index maps tell them where the examples lie.
-They travel as the attention mask, because models hand a mask of four dimensions on to their attention untouched.
-Which model does so is not believed but tried (`packing.fit_attention`).
+The kernels are implementations of transformers' AttentionInterface. Two index maps tell them where the examples are.
+They are passed as the attention mask, because models hand a mask of four dimensions to their attention unchanged. Which
+models do so is tested, not assumed (`packing.fit_attention`).
 
 Shapes: B examples, L tokens of the longest one and T of the packed row (both a `common_size`), Q and K tokens of
 queries and keys, H heads, D size of a head.
@@ -27,34 +27,34 @@ Kernel = Literal["eager", "sdpa", "fastest"]
 Options = dict[str, Any]
 NAMES: dict[Kernel, str] = {"eager": "tunewise-eager", "sdpa": "tunewise-sdpa", "fastest": "tunewise-fastest"}
 
-# In bf16 on CPU torch's fused kernel took 15 ms where matrix products took 2.3 (8 texts of 40 tokens, 12 heads of 64,
-# forward and backward), and 70 where they took 34 (of 200 tokens). In fp32 the two are alike; over long texts the fused
-# kernel is faster, and its memory does not grow with the square of the length.
+# In bf16 on CPU torch's fused kernel took 15 ms and matrix products took 2.3 (8 texts of 40 tokens, 12 heads of 64,
+# forward and backward); 70 and 34 for texts of 200 tokens. In fp32 both take about the same time. For long texts the
+# fused kernel is faster, and its memory does not grow with the square of the length.
 MAX_EAGER_TOKENS = 256
 
 
 def register_kernels() -> None:
-    """Make the kernels known to transformers under `NAMES`; doing it again changes nothing."""
+    """Register the kernels with transformers under `NAMES`; repeating it changes nothing."""
     for kernel, name in NAMES.items():
         AttentionInterface.register(name, partial(_attention, kernel))
         AttentionMaskInterface.register(name, sdpa_mask)
 
 
 def common_size(size: int) -> int:
-    """`size` rounded up, to one of 32 numbers from each power of two to the next: by 1.6 % in the mean.
+    """`size` rounded up, to one of 32 numbers per power of two: by 1.6 % on average.
 
-    On CPU the first product of a shape compiles a kernel, which took 0.2 to 0.6 ms where the product itself took 0.03
-    to 2, and is kept in memory. Were no two steps of a size, every one would pay for all of its own.
+    On CPU the first product of a shape compiles a kernel, which took 0.2 to 0.6 ms when the product itself took 0.03 to
+    2, and stays in memory. If no two steps had the same size, every step would pay for its own kernels.
     """
     step = max(1 << (size - 1).bit_length() >> 5, 1)
     return -(-size // step) * step
 
 
 def pack_places(lengths: Sequence[int]) -> torch.Tensor:
-    """(1, 2, B, L): for every place of the padded rows the token that goes there, then for every token its place.
+    """(1, 2, B, L): for every place of the padded rows its token, then for every token its place.
 
-    Padding repeats the tokens that follow. The second map fills the first T of its B x L entries; the filling behind
-    the examples has the place of the first token.
+    Padding repeats the tokens that follow. The second map fills the first T of its B x L entries; those after the
+    examples have the place of the first token.
     """
     width, num_tokens = common_size(max(lengths)), sum(lengths)
     starts = [sum(lengths[:b]) for b in range(len(lengths))]
@@ -73,7 +73,7 @@ def _attention(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """(B, Q, H, D), as transformers calls it. The mask: None, True where a key is seen, or what `pack_places` gave."""
+    """(B, Q, H, D), as transformers calls it. The mask: None, True for visible keys, or the output of `pack_places`."""
     rows = (query_BHQD, key_BHKD, value_BHKD)
     if attention_mask is None or attention_mask.dtype == torch.bool:
         return _attend(kernel, module, rows, attention_mask, options), None
@@ -101,7 +101,7 @@ def _attend(
     query_BHQD, key_BHKD, value_BHKD = rows
     forward: Callable[..., tuple[torch.Tensor, Any]] = sdpa_attention_forward
     if kernel == "eager" or (kernel == "fastest" and _is_short_in_bf16(query_BHQD, key_BHKD)):
-        # every family has matrix products of its own, which know its soft caps and sinks
+        # every family has its own matrix products, with its soft caps and sinks
         forward = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
         mask = _additive(module, query_BHQD, key_BHKD, mask)
     return forward(module, query_BHQD, key_BHKD, value_BHKD, mask, **options)[0]
@@ -121,7 +121,7 @@ def _computed_in(query: torch.Tensor) -> torch.dtype:
 def _additive(
     module: torch.nn.Module, query_BHQD: torch.Tensor, key_BHKD: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """The mask as matrix products need it, to be added: 0 where a key is seen, elsewhere the lowest number there is."""
+    """The mask as an additive term of matrix products: 0 for visible keys, elsewhere the lowest number."""
     num_queries, num_keys = query_BHQD.shape[2], key_BHKD.shape[2]
     if mask is None and (num_queries == 1 or not getattr(module, "is_causal", True)):
         return None

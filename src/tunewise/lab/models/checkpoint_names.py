@@ -1,7 +1,7 @@
-"""A load is complete only if names were compared: every tensor of a checkpoint has a place, every place its tensor.
+"""Check that a load is complete by comparing names: every tensor of a checkpoint has a place, and every place a tensor.
 
-transformers fills what a checkpoint lacks with random numbers, passes over what has no place, and replaces what has
-another shape; it says so in a log alone.
+transformers fills missing tensors with random numbers, ignores tensors without a place, and replaces those of another
+shape; it reports this only in a log.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from transformers import (
 
 from tunewise.errors import ModelError
 
-PAIRED = "Take the config.json that belongs to these weights, or download the folder again."
+PAIRED = "Use the config.json that belongs to these weights, or download the folder again."
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a load found: tensors by name in the model, or in the checkpoint where the model has no place for them."""
+    """Results of a load: tensors by name in the model, or in the checkpoint if the model has no place for them."""
 
     missing: frozenset[str]
     unexpected: frozenset[str]
@@ -31,23 +31,23 @@ class Names:
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> "Names":
-        """From what `from_pretrained(..., output_loading_info=True)` gives."""
-        # older versions of transformers give the names alone
+        """From the result of `from_pretrained(..., output_loading_info=True)`."""
+        # older versions of transformers give only the names
         found = [item if isinstance(item, tuple) else (item, (), ()) for item in info["mismatched_keys"]]
         mismatched = {str(key): (list(stored), list(wanted)) for key, stored, wanted in found}
         return cls(frozenset(info["missing_keys"]), frozenset(info["unexpected_keys"]), mismatched)
 
     @property
     def new(self) -> tuple[str, ...]:
-        """What the checkpoint did not provide."""
+        """Tensors that the checkpoint did not provide."""
         return tuple(sorted({*self.missing, *self.mismatched}))
 
 
 def require_whole(name: str, names: Names, model: PreTrainedModel) -> None:
-    """Raises ModelError unless the checkpoint gave every tensor of the model, and none that it had no place for."""
+    """Raise ModelError unless the checkpoint gave every tensor of the model, and no others."""
     if names.missing:
         first = min(names.missing)
-        hint = f" It holds {min(names.unexpected)}, for which the model has no place." if names.unexpected else ""
+        hint = f" It contains {min(names.unexpected)}, for which the model has no place." if names.unexpected else ""
         raise ModelError(
             f"the weights of model '{name}' lack {len(names.missing)} tensors, such as {first}.{hint} "
             "Complete the folder."
@@ -57,7 +57,7 @@ def require_whole(name: str, names: Names, model: PreTrainedModel) -> None:
 
 
 def require_whole_body(name: str, names: Names, model: PreTrainedModel) -> None:
-    """The same for a classification, whose head (and what only classifications have in the body) may be new."""
+    """The same for a classification, whose head (and parts that only classification uses) may be new."""
     inside = {key for key in names.missing if key.startswith(f"{model.base_model_prefix}.")}
     if lost := sorted(inside & _pretrained_names(model.config, {key for key, _ in model.named_parameters()})):
         raise ModelError(
@@ -79,13 +79,14 @@ def unused_parts(name: str, names: Names) -> tuple[str, ...]:
         return ()
     parts = sorted({key.partition(".")[0] for key in names.unexpected})
     return (
-        f"The weights of model '{name}' hold {len(names.unexpected)} tensors that a text model does not use, such as "
+        f"The weights of model '{name}' contain {len(names.unexpected)} tensors that a text "
+        f"model does not use, such as "
         f"{min(names.unexpected)} (parts: {', '.join(parts)[:100]}).",
     )
 
 
 def _pretrained_names(config: PreTrainedConfig, of_model: set[str]) -> set[str]:
-    """Names of parameters that a checkpoint from pretraining has; all, where this family's cannot be told."""
+    """Names of parameters that a pretraining checkpoint has; all of them if this family's are not known."""
     for mapping in (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         if type(config) in mapping:
             with torch.device("meta"):
@@ -102,7 +103,7 @@ def _require_same_shapes(name: str, mismatched: Mapping[str, tuple[list[int], li
     lines = [f"{key} is {stored}, not {wanted}" for key, (stored, wanted) in sorted(mismatched.items())]
     more = f", and {len(lines) - 3} more" if len(lines) > 3 else ""
     raise ModelError(
-        f"{what} of model '{name}' {'has' if len(lines) == 1 else 'have'} another shape than its config.json says: "
+        f"{what} of model '{name}' {'has' if len(lines) == 1 else 'have'} a shape that differs from its config.json: "
         f"{'; '.join(lines[:3])}{more}. {PAIRED}"
     )
 
@@ -110,16 +111,16 @@ def _require_same_shapes(name: str, mismatched: Mapping[str, tuple[list[int], li
 def _require_places(name: str, names: Names, model: PreTrainedModel) -> None:
     if misplaced := sorted(key for key in names.unexpected if _belongs_into(model, key)):
         raise ModelError(
-            f"the weights of model '{name}' hold tensors that the model has no place for, such as {misplaced[0]} "
+            f"the weights of model '{name}' contain tensors that the model has no place for, such as {misplaced[0]} "
             f"(in all: {len(misplaced)}). Without them it would compute something else. {PAIRED}"
         )
 
 
 def _belongs_into(model: PreTrainedModel, key: str) -> bool:
-    """Whether a tensor without a place belongs to a part that the model has: a bias of a layer, or one layer more.
+    """True for a tensor without a place that belongs to an existing part: a bias of a layer, or one more layer.
 
-    Whole parts that this model does not have (a value head, a vision tower, the head of another task) change nothing.
-    Nor do tables that the code computes: frequencies, and the causal masks of old GPT-2 files (`h.0.attn.bias`).
+    Whole parts that this model lacks (a value head, a vision tower, the head of another task) change nothing. Neither
+    do tables that the code computes: frequencies, and the causal masks of old GPT-2 files (`h.0.attn.bias`).
     """
     if key.endswith("inv_freq"):
         return False

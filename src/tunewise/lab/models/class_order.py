@@ -1,4 +1,4 @@
-"""Classes compared by name: the rows of a trained head come into the order in which the data numbers its classes."""
+"""Match classes by name: reorder the rows of a trained head to the order in which the data numbers its classes."""
 
 import json
 import re
@@ -12,19 +12,19 @@ from tunewise.errors import ModelError
 from tunewise.storage.files import read_text
 
 LINEAR = (torch.nn.Linear, Conv1D)
-NO_NAME = re.compile(r"label[_ ]?(\d+)")  # what transformers calls a class that nobody named
+NO_NAME = re.compile(r"label[_ ]?(\d+)")  # transformers' name for an unnamed class
 SHOWN = 8  # classes in a message
 
 
 def class_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
-    """The names of a checkpoint's classes in the order of its rows."""
+    """Names of a checkpoint's classes in the order of its rows."""
     return tuple(str(id2label[number]) for number in sorted(id2label))
 
 
 def order_by_name(names: Sequence[str], labels: Sequence[str]) -> list[int] | None:
-    """For each of `labels` the row of the class of that name; None where the two do not name the same classes.
+    """For each of `labels` the row of the class of that name; None if the two do not name the same classes.
 
-    Capitals and outer blanks do not matter unless two names differ by them alone; LABEL_3 is the class '3'.
+    Case and outer blanks are ignored unless two names differ only in them; LABEL_3 is the class '3'.
     """
     for spelled in (str, _plain):
         rows = {spelled(name): row for row, name in enumerate(names)}
@@ -41,24 +41,24 @@ def _plain(name: str) -> str:
 
 
 def require_order(what: str, names: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """`order_by_name`. Raises ModelError where names differ."""
+    """Result of `order_by_name`. Raises ModelError if names differ."""
     order = order_by_name(names, labels)
     if order is not None:
         return order
     if all(NO_NAME.fullmatch(name.casefold()) for name in names):
         raise ModelError(
             f"{what} does not name its {len(names)} classes ({_shown(names)}), so its predictions cannot be compared "
-            f"with the data's classes: {_shown(labels)}. Write their names, in the order in which it was trained, into "
+            f"with the data's classes: {_shown(labels)}. Write their names, in the order of training, into "
             "id2label of its config.json."
         )
     raise ModelError(
-        f"{what} tells apart the classes {_shown(names)}, but the data has {_shown(labels)}. Correct id2label in its "
+        f"{what} predicts the classes {_shown(names)}, but the data has {_shown(labels)}. Correct id2label in its "
         "config.json, or the labels of the data, so that the same class has the same name."
     )
 
 
 def put_in_order(model: torch.nn.Module, body: str, order: Sequence[int]) -> None:
-    """Give every row of the label layer (and of what an adapter adds to it) the place that `order` says."""
+    """Move every row of the label layer (and of what an adapter adds to it) to the place given by `order`."""
     if list(order) == list(range(len(order))):
         return
     rows = torch.tensor(order)
@@ -70,7 +70,7 @@ def put_in_order(model: torch.nn.Module, body: str, order: Sequence[int]) -> Non
 
 
 def label_layers(model: torch.nn.Module, body: str, num_labels: int) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The linear layers outside of the body that give a number for every class."""
+    """Linear layers outside the body with one output per class."""
     for name, module in model.named_modules():
         inside = f".{body}." in f".{name}" or ".lora_A." in name
         if not inside and isinstance(module, LINEAR) and module.weight.shape[0] == num_labels:
@@ -78,7 +78,7 @@ def label_layers(model: torch.nn.Module, body: str, num_labels: int) -> Iterator
 
 
 def names_beside(folder: Path) -> tuple[str, ...] | None:
-    """The names of classes that the config.json in an adapter's folder gives; None where there are none."""
+    """Names of classes in the config.json of an adapter's folder; None if there are none."""
     path = folder / "config.json"
     if not path.is_file():
         return None

@@ -1,7 +1,7 @@
-"""How many tokens a model reads at once: asked of the model itself, by trying, not of a list of families.
+"""Number of tokens that a model reads at once, found by trying the model instead of a list of families.
 
-A configuration says how many positions there are, not how many of them a text can use: RoBERTa, MPNet, Longformer and
-others begin behind the padding index, so their first two are never used.
+A configuration gives the number of positions, not how many of them a text can use: RoBERTa, MPNet, Longformer and
+others start after the padding index, so their first two are never used.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from tunewise.lab.models.load import quiet_transformers
 from tunewise.lab.plan.meta_model import give_storage, small_config, with_small_values
 from tunewise.lab.private import TorchDispatchMode
 
-UNBOUNDED = 1_000_000  # tokens, where nothing sets a bound
-SHORT, LONG = 3, 7  # tokens of the two texts that are tried; any two lengths do
-MOST_TRIED = 1_024  # tokens of the longest text that is tried: it takes a small model half a second
-# What a model raises that cannot be built small, or cannot read a text of some length.
+UNBOUNDED = 1_000_000  # tokens, if nothing sets a limit
+SHORT, LONG = 3, 7  # tokens of the two test texts; any two lengths work
+MOST_TRIED = 1_024  # tokens of the longest test text: a small model takes half a second for it
+# Errors of a model that cannot be built small, or cannot read a text of some length.
 REFUSALS = (
     ArithmeticError,
     AssertionError,
@@ -31,7 +31,7 @@ REFUSALS = (
 
 
 def context_length(config: PreTrainedConfig) -> int:
-    """Tokens the model can read at once; a large number where nothing sets a bound."""
+    """Most tokens that the model can read at once; a large number if nothing sets a limit."""
     claimed = _claimed(config)
     return min(claimed, _tried(config, claimed))
 
@@ -43,7 +43,7 @@ def _claimed(config: PreTrainedConfig) -> int:
 
 
 def _tried(config: PreTrainedConfig, claimed: int) -> int:
-    """The most tokens that a small model of this configuration reads; `claimed` where none can be built."""
+    """Most tokens that a small model of this configuration reads; `claimed` if none can be built."""
     try:
         model = _small_model(config)
         highest = [_highest_positions(model, length) for length in (SHORT, LONG)]
@@ -61,7 +61,7 @@ def _small_model(config: PreTrainedConfig) -> torch.nn.Module:
     small = small_config(config)
     text = small.get_text_config()
     padding = getattr(text, "pad_token_id", None) or 0
-    if padding >= text.vocab_size:  # which decides where positions begin, so it is the vocabulary that must be larger
+    if padding >= text.vocab_size:  # the vocabulary must grow, because the padding id decides where positions begin
         text.vocab_size = config.get_text_config().vocab_size
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         with torch.device("meta"):
@@ -71,16 +71,16 @@ def _small_model(config: PreTrainedConfig) -> torch.nn.Module:
 
 
 class _Lookups(TorchDispatchMode):  # type: ignore[misc]
-    """Notes for every table in which one row per token is looked up its highest row, and how many it has."""
+    """Records, for every table with one row per token, its highest row used and its size."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[int, tuple[int, int]] = {}  # the table's place in memory -> highest row looked up, rows
+        self.found: dict[int, tuple[int, int]] = {}  # address of the table in memory -> highest row used, rows
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Every operation is done as it is."""
+        """Run every operation unchanged."""
         if func is torch.ops.aten.embedding.default:
             table, rows = args[0], args[1]
             if rows.numel() == rows.shape[-1]:  # relative positions are looked up for pairs of tokens
@@ -98,14 +98,14 @@ def _highest_positions(model: torch.nn.Module, length: int) -> dict[int, tuple[i
 
 @torch.no_grad()
 def _read(model: torch.nn.Module, length: int) -> None:
-    """One text of so many times the same token, which is not the padding."""
+    """Read one text that repeats a token other than the padding."""
     padding = model.config.get_text_config().pad_token_id
     ids = torch.full((1, length), next(token for token in (5, 6) if token != padding))
     model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
 def _longest(model: torch.nn.Module, length: int) -> int:
-    """The most tokens up to `length` that the model reads without an error; lengths beyond what is tried are taken."""
+    """Most tokens up to `length` that the model reads without an error; lengths beyond the tested ones are assumed."""
 
     def reads(tokens: int) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""SHA-256 fingerprints of models, tokenizers and versions: what decides that a record may be used again."""
+"""SHA-256 fingerprints of models, tokenizers and versions, which decide whether a record may be reused."""
 
 import hashlib
 import json
@@ -20,17 +20,17 @@ VERSIONED = ("torch", "transformers", "peft")
 
 
 def minor_versions() -> dict[str, str]:
-    """Minor versions of the libraries that decide numbers: {'torch': '2.13', ...}."""
+    """Minor versions of the libraries that determine numbers: {'torch': '2.13', ...}."""
     return {name: ".".join(version(name).split(".")[:2]) for name in VERSIONED}
 
 
 def text_fingerprint(*parts: str) -> str:
-    """Of some texts, each apart from the next."""
+    """Fingerprint of a sequence of texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of everything that turns text into ids: the tokenizer's own JSON, its special tokens, its chat template."""
+    """Fingerprint of everything that turns text into ids: the tokenizer's JSON, special tokens and chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     special = json.dumps({key: str(value) for key, value in sorted(tokenizer.special_tokens_map.items())})
@@ -38,11 +38,11 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 class FileHashes:
-    """Hashes of large files, remembered by path, size and time of change in one small JSON file."""
+    """Hashes of large files, cached by path, size and modification time in one small JSON file."""
 
     def __init__(self, memory: Path) -> None:
         self.memory = memory
-        # a damaged memory is none: what it held is found again
+        # a damaged cache is rebuilt
         self.known: dict[str, str] = (unsealed(read_text(memory)) if is_there(memory) else None) or {}
 
     def of(self, path: Path) -> str:
@@ -55,17 +55,19 @@ class FileHashes:
         return self.known[key]
 
     def of_model(self, name: str, config: PreTrainedConfig) -> str:
-        """Of a model's configuration and weights; a model from the hub is known by its commit."""
+        """Fingerprint of a model's configuration and weights; a model from the hub is identified by its commit."""
         folder = Path(model_source(name))
         if folder.is_dir():
             return text_fingerprint(*self._files(folder, name))
         commit = commit_of(config)
         if not commit:
-            raise ModelError(f"the hub did not say which commit of '{name}' it gave. Download it into a folder first.")
+            raise ModelError(
+                f"the hub did not report the commit of '{name}'. Download the model into a folder and use that."
+            )
         return text_fingerprint(name, str(commit))
 
     def of_weights(self, folder: Path) -> str:
-        """Of an adapter's or a model's folder. Raises ModelError where there are no safetensors."""
+        """Fingerprint of an adapter's or a model's folder. Raises ModelError if there are no safetensors."""
         if not folder.is_dir():
             raise ModelError(f"no such folder: {folder}. An 'existing' arm needs the folder of an adapter or a model.")
         if (folder / CONFIG).is_file():

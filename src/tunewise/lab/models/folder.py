@@ -1,8 +1,7 @@
-"""The gate for a model's files: which ones are read, and that every name which a file gives is one that may be read.
+"""Check of a model's files: which ones are read, and that every file name in them is allowed.
 
-A folder of others names files in its index of shards and in its configurations. Such a name must be a plain name of a
-file inside the folder, and weights must be safetensors. What passes is what is hashed, so what is loaded is what the
-fingerprint tells.
+A folder from others names files in its index of shards and in its configurations. Such a name must be the plain name of
+a file inside the folder, and weights must be safetensors. Exactly the allowed files are hashed and loaded.
 """
 
 import json
@@ -20,25 +19,25 @@ from tunewise.storage.files import read_text
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
-# Keys of a file by which it names other files -> the file.
+# Keys with which a file names other files -> the file.
 OTHER_CONFIGS = "configuration_files"
 NAMING = {OTHER_CONFIGS: CONFIG, "fast_tokenizer_files": "tokenizer_config.json"}
-# Files by which tools say that they rounded the weights, where config.json does not say it.
+# Files with which tools mark quantized weights, if config.json does not.
 ROUNDING_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
-Find = Callable[[str], Path | None]  # a file of the model by its name; None: the model has none of this name
+Find = Callable[[str], Path | None]  # path of a model's file by its name; None: the model has no such file
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The safetensors that are loaded, after the index that names them. Raises ModelError for anything else.
+    """The safetensors that are loaded, according to the index that names them. Raises ModelError for anything else.
 
-    `name`: of the model, for messages. The folder of an adapter gives the adapter's file.
+    `name`: of the model, for messages. For the folder of an adapter: the adapter's file.
     """
     if (folder / ADAPTER_CONFIG).is_file():
         if any((folder / whole).is_file() for whole in (WEIGHTS, INDEX)):
             raise ModelError(
-                f"'{name}' holds both a whole model and an adapter, so it does not say which of them is meant. Move "
+                f"'{name}' contains both a whole model and an adapter, which is ambiguous. Move "
                 f"the adapter ({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS}) into a folder of its own."
             )
         return [folder / ADAPTER_WEIGHTS]
@@ -60,7 +59,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def index_shards(index: Path, name: str) -> list[str]:
-    """The names of the shards that an index gives, each allowed. Raises ModelError."""
+    """Names of the shards in an index, each allowed. Raises ModelError."""
     shards = _keys(index).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
         raise ModelError(
@@ -70,16 +69,16 @@ def index_shards(index: Path, name: str) -> list[str]:
 
 
 def require_plain_base(name: str, source: str) -> None:
-    """Raises ModelError for a base with an adapter beside it, and for one whose files name files elsewhere.
+    """Raise ModelError for a base with an adapter in its folder, and for one whose files name files elsewhere.
 
-    `source`: a folder, or the id of a model on the hub, of which only the small files are asked for.
+    `source`: a folder, or the id of a model on the hub, of which only the small files are fetched.
     """
     folder = Path(source)
     find: Find = (lambda file: folder / file) if folder.is_dir() else (lambda file: _on_hub(source, file))
     if (adapter := find(ADAPTER_CONFIG)) is not None and adapter.is_file():
         raise ModelError(
-            f"model '{name}' has an {ADAPTER_CONFIG}, by which an adapter would be put on the base without a word. "
-            "A base is a whole model. Move the adapter into a folder of its own and name it as an arm: "
+            f"model '{name}' has an {ADAPTER_CONFIG}, so an adapter would silently be loaded onto the base. "
+            "The base must be a whole model. Move the adapter into a folder of its own and name it as an arm: "
             "--arm theirs=existing,path=FOLDER. If it is merged into the weights, delete its files."
         )
     for key, file in NAMING.items():
@@ -91,14 +90,14 @@ def require_plain_base(name: str, source: str) -> None:
 
 
 def configuration_files(folder: Path) -> list[Path]:
-    """The configurations that decide what the weights compute, in a fixed order."""
+    """Configurations that determine what the weights compute, in a fixed order."""
     others = _keys(folder / CONFIG).get(OTHER_CONFIGS)
     more = sorted({other for other in others if isinstance(other, str)}) if isinstance(others, list) else []
     return [folder / file for file in (CONFIG, ADAPTER_CONFIG, *more) if (folder / file).is_file()]
 
 
 def rounding_file(source: str) -> str | None:
-    """The name of a file beside the weights that says that they were rounded; None: there is none."""
+    """Name of a file that marks the weights as quantized; None if there is none."""
     return next((file for file in ROUNDING_FILES if (Path(source) / file).is_file()), None)
 
 
@@ -112,19 +111,19 @@ def _allowed(given: object, name: str, file: str, ends: str = ".safetensors") ->
         ""
         if ends == ".json"
         else (
-            " Pickled weights are not loaded, because a pickle can run code: load them where you trust them and call "
+            " Pickled weights are not loaded, because a pickle can run code. Load them where you trust them and call "
             "`model.save_pretrained(folder)`."
         )
     )
     raise ModelError(
         f"{file} of model '{name}' names the file {str(given)[:200]!r}, which is "
-        f"{'outside of its folder' if is_outside else f'not a {ends} file'}. Allowed are plain names ending in {ends} "
+        f"{'outside its folder' if is_outside else f'not a {ends} file'}. Allowed are plain names ending in {ends} "
         f"of files in the same folder.{why}"
     )
 
 
 def _keys(path: Path | None) -> dict[str, Any]:
-    """What a JSON file holds, if it can be read and holds keys; the libraries say what is wrong with it otherwise."""
+    """Contents of a JSON file, if it can be read and holds keys; otherwise the libraries report the error."""
     if path is None or not path.is_file():
         return {}
     try:
@@ -143,7 +142,7 @@ def _on_hub(source: str, file: str) -> Path | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-    except (OSError, ValueError):  # the model itself cannot be had, as whoever loads it is told
+    except (OSError, ValueError):  # a missing model is reported when it is loaded
         return None
     return None if found is None else Path(found)
 
@@ -152,11 +151,11 @@ def _no_safetensors(folder: Path, name: str, named: Path | None) -> ModelError:
     if named is not None:
         return ModelError(f"{CONFIG} of '{name}' names {named.name}, which is not in the folder. Download it again.")
     if any(folder.glob("*.gguf")):
-        return ModelError(f"'{name}' holds no safetensors, but weights in GGUF, which are rounded. Name the original.")
+        return ModelError(f"'{name}' contains no safetensors, but quantized weights in GGUF. Name the original model.")
     lone = next((path.name for kind in PICKLES for path in sorted(folder.glob(kind))), None)
     found = f", but only {lone}" if lone else ""
     return ModelError(
-        f"cannot load the weights of model '{name}': it holds no safetensors{found}. Pickled weights are "
-        "not loaded, because a pickle can run code: load them where you trust them and call "
+        f"cannot load the weights of model '{name}': it contains no safetensors{found}. Pickled weights are "
+        "not loaded, because a pickle can run code. Load them where you trust them and call "
         "`model.save_pretrained(folder)`."
     )

@@ -1,4 +1,4 @@
-"""What models and peft write out as several passes over memory, as one kernel; in bf16 it also rounds less often."""
+"""Fused kernels for what models and peft compute in several passes over memory; in bf16 they also round less often."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from peft.tuners import lora
 from peft.tuners.lora.layer import LoraVariant
 from transformers.activations import ACT2FN
 
-# GELU, written out in transformers as powers, sums and a tanh, each a pass that is kept for the gradient.
+# GELU, which transformers writes as powers, sums and a tanh, each a pass that is kept for the gradient.
 WRITTEN_OUT = tuple(type(ACT2FN[name]) for name in ("gelu_new", "gelu_fast"))
 
 
 def fuse(model: torch.nn.Module) -> None:
-    """Let one kernel compute GELU's tanh approximation, and one add what a LoRA adds to the output of its layer.
+    """Let one kernel compute GELU's tanh approximation, and one add a LoRA update to the output of its layer.
 
     Formulas: Hendrycks and Gimpel, Gaussian Error Linear Units (arXiv 1606.08415), section 2; Hu et al., LoRA (arXiv
     2106.09685), section 4.1.
@@ -23,12 +23,12 @@ def fuse(model: torch.nn.Module) -> None:
                 setattr(module, name, ACT2FN["gelu_pytorch_tanh"])
         if type(module) is lora.Linear:
             for adapter, up in module.lora_B.items():
-                if up.bias is None:  # and DoRA and its like, which have a variant, stay what they are
+                if up.bias is None:  # DoRA and similar methods, which have a variant, are left unchanged
                     module.lora_variant.setdefault(adapter, _AddedAtOnce())
 
 
 class _AddedAtOnce(LoraVariant):  # type: ignore[misc]
-    """result + scale * B A x, where peft has a product, a pass that scales and a pass that adds, each of full width."""
+    """result + scale * B A x in one pass; peft multiplies, scales and adds in three passes of full width."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""Errors of the libraries that load what others made: one ModelError with all that the library said."""
+"""Errors of the libraries that load files from outside, as one ModelError with the library's message."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ from tunewise.lab.train.memory import is_out_of_memory
 MAX_LINES = 8  # of a library's message; a mismatch of all tensors has thousands
 MAX_CHARACTERS = 1_200
 COLORS = re.compile("\x1b\\[[0-9;]*m")
-# The tokenizers library is written in Rust. What it calls a panic arrives as a BaseException of this name.
+# The tokenizers library is written in Rust. Its panics arrive as a BaseException of this name.
 PANIC = "PanicException"
 
 
 def all_lines(error: BaseException) -> str:
-    """What the library said, in one paragraph: every line of its message that says something, shortened if long."""
+    """The library's message in one paragraph: every non-empty line, shortened if long."""
     text = COLORS.sub("", str(error))
     lines = [line for line in (" ".join(line.split()) for line in text.splitlines()) if line.strip("-=~* ")]
     if not lines:
@@ -23,22 +23,22 @@ def all_lines(error: BaseException) -> str:
     left_out = f" ({len(lines) - MAX_LINES} more lines)" if len(lines) > MAX_LINES else ""
     said = " ".join(lines[:MAX_LINES])
     said = said if len(said) <= MAX_CHARACTERS else f"{said[:MAX_CHARACTERS]}..."
-    if isinstance(error, KeyError | MemoryError | RecursionError):  # whose text alone does not say what happened
+    if isinstance(error, KeyError | MemoryError | RecursionError):  # their text alone does not say what happened
         said = f"{type(error).__name__}: {said}"
     return f"{said if said.endswith(('.', '!', '?', ':', '...')) else said + '.'}{left_out}"
 
 
 @contextmanager
 def reraised(kind: type[TunewiseError], what: str, advise: Callable[[str], str] = str) -> Iterator[None]:
-    """Turn whatever a library raises into `kind`: `what`, then `advise` of all that the library said.
+    """Turn whatever a library raises into `kind`: `what`, then `advise` applied to the library's message.
 
-    Our own errors pass unchanged. So does a lack of memory, which is no fault of what was loaded.
+    Errors of tunewise pass unchanged, and so does a lack of memory, which is not a fault of the loaded file.
     """
     try:
         yield
     except TunewiseError:
         raise
-    except Exception as error:  # the boundary to libraries, which raise whatever they like for files of others
+    except Exception as error:  # the boundary to libraries, which raise any kind of error for bad files
         if is_out_of_memory(error):
             raise
         raise kind(f"{what}: {advise(all_lines(error))}") from error

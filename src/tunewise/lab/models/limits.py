@@ -1,4 +1,4 @@
-"""Models that are refused by their configuration alone: of impossible sizes, or with weights stored rounded."""
+"""Models refused because of their configuration: impossible sizes, or quantized weights."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from transformers import PreTrainedConfig
 from tunewise.errors import ModelError
 from tunewise.lab.models.folder import rounding_file
 
-# The largest models that anybody published have some 130 layers, 260,000 tokens and a width of 20,000: well above it,
-# so that a mistaken or hostile file ends in a message and not in hours of building.
+# The largest published models have some 130 layers, 260,000 tokens and a width of 20,000. The limits are well above, so
+# that a mistaken or hostile file ends in a message and not in hours of building.
 MOST = {"num_hidden_layers": 1_000, "vocab_size": 10_000_000, "hidden_size": 1_000_000}
-# quant_method of a configuration -> what people call it.
+# quant_method of a configuration -> its common name.
 METHODS = {
     "bitsandbytes": "bitsandbytes",
     "gptq": "GPTQ",
@@ -28,7 +28,7 @@ BITS = {"load_in_4bit": 4, "load_in_8bit": 8}
 
 
 def require_possible(name: str, config: PreTrainedConfig) -> None:
-    """Raises ModelError for sizes that no model has."""
+    """Raise ModelError for sizes that no model has."""
     text = config.get_text_config()
     for key, most in MOST.items():
         value = getattr(text, key, None)
@@ -36,13 +36,14 @@ def require_possible(name: str, config: PreTrainedConfig) -> None:
             continue
         if not isinstance(value, int) or not 1 <= value <= most:
             raise ModelError(
-                f"config.json of model '{name}' says {key}: {str(value)[:60]}, but it must be a whole number from 1 to "
+                f"config.json of model '{name}' sets {key} to {str(value)[:60]}, but it must be a "
+                f"whole number from 1 to "
                 f"{most:,}. Download the model again."
             )
 
 
 def require_unrounded(name: str, source: str, config: PreTrainedConfig) -> None:
-    """Raises ModelError for a base whose weights are stored quantised, with the way out."""
+    """Raise ModelError for a base whose weights are stored quantized, with advice."""
     for holder in (config, config.get_text_config()):
         for key in ("quantization_config", "compression_config"):
             if (found := getattr(holder, key, None)) is not None:
@@ -61,8 +62,8 @@ def _method(found: Any) -> str:
 
 def _rounded(name: str, method: str, where: str) -> ModelError:
     return ModelError(
-        f"the weights of model '{name}' are stored quantised by {method} (see {where}). Quantised weights cannot be "
-        "tuned in full, so the arms could not be compared. Name the model that they were made from. If you have only "
-        "these, restore whole weights where that library is installed: "
+        f"the weights of model '{name}' are quantized by {method} (see {where}). Quantized weights cannot be "
+        "fully fine-tuned, so the arms could not be compared. Name the original model. If you have only "
+        "these, dequantize them with that library installed: "
         "`AutoModelForCausalLM.from_pretrained(NAME).dequantize().save_pretrained(FOLDER)`."
     )

@@ -45,9 +45,9 @@ from tunewise.lab.private import draw_weights, mark_as_not_drawn
 from tunewise.spec import TASKS, Task
 
 BUNDLED = {"tiny": ASSETS / "tiny"}
-# A word of a loading library's error -> what to do next.
+# A word in a loading library's error -> advice.
 ADVICE = {
-    "custom code": " Its code is not run, unless you have read it and set `trust_remote_code: true`.",
+    "custom code": " Its code is not run unless you set `trust_remote_code: true`; read the code first.",
     "safetensors": " Convert pickled weights with `model.save_pretrained(folder)`.",
 }
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -55,22 +55,22 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 @dataclass(frozen=True)
 class Base:
-    """A base model in fp32 with what the arms must know of it."""
+    """A base model in fp32, with facts that the arms need."""
 
     model: PreTrainedModel
-    head_modules: tuple[str, ...]  # modules that learn in every arm: not from the checkpoint, or the label layer
+    head_modules: tuple[str, ...]  # modules trained in every arm: not from the checkpoint, or the label layer
     new_parameters: tuple[str, ...]  # parameters that the checkpoint did not provide
-    notes: tuple[str, ...] = ()  # what the report must say of the checkpoint
+    notes: tuple[str, ...] = ()  # remarks on the checkpoint for the report
 
 
 def inner_model(model: torch.nn.Module) -> PreTrainedModel:
-    """The transformers model within a peft adapter, or the model itself."""
+    """The transformers model inside a peft adapter, or the model itself."""
     inner: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
     return inner
 
 
 def model_source(name: str) -> str:
-    """What transformers is asked for: the folder of a bundled model, else the name itself."""
+    """The name passed to transformers: the folder of a bundled model, else the name itself."""
     source = str(BUNDLED.get(name, name))
     if not Path(source).exists():
         go_offline_if_unreachable()
@@ -78,7 +78,7 @@ def model_source(name: str) -> str:
 
 
 def _readable_errors(name: str, what: str) -> AbstractContextManager[None]:
-    """Errors of the loading libraries become one ModelError that names the model and says what may be given."""
+    """Turn errors of the loading libraries into one ModelError that names the model and lists allowed values."""
 
     def advised(said: str) -> str:
         hint = next((advice for word, advice in ADVICE.items() if word in said), "")
@@ -91,7 +91,7 @@ def _readable_errors(name: str, what: str) -> AbstractContextManager[None]:
 
 
 def load_config(name: str, task: Task | None, trust_remote_code: bool) -> PreTrainedConfig:
-    """The configuration of a model that can do `task`. Raises ModelError for what cannot be tuned here."""
+    """Configuration of a model that can do `task`. Raises ModelError for one that cannot be tuned here."""
     if not Path(model_source(name)).is_dir() and not HUB_ID.fullmatch(name):
         raise ModelError(f"model '{name}': no such folder. Allowed: {', '.join(BUNDLED)}, a folder, or a hub id.")
     with _readable_errors(name, "the configuration"):
@@ -102,16 +102,17 @@ def load_config(name: str, task: Task | None, trust_remote_code: bool) -> PreTra
 
 
 def is_encoder(config: PreTrainedConfig) -> bool:
-    """Whether the model reads a text in both directions (BERT, RoBERTa, ...)."""
+    """True if the model reads a text in both directions (BERT, RoBERTa, ...)."""
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
 def check_config(name: str, config: PreTrainedConfig, task: Task | None, trust_remote_code: bool) -> None:
-    """Raises ModelError for a model that cannot be tuned here, or not on `task`."""
+    """Raise ModelError for a model that cannot be tuned here, or not on `task`."""
     require_possible(name, config)
     if config.is_encoder_decoder:
         raise ModelError(
-            f"model '{name}' ({config.model_type}) is an encoder-decoder. tunewise tunes decoders (GPT-2, Llama, "
+            f"model '{name}' ({config.model_type}) is an encoder-decoder, which is not supported. Supported "
+            f"are decoders (GPT-2, Llama, "
             "Qwen, Mistral, Gemma, ...) and, for classification, encoders (BERT, RoBERTa, ...)."
         )
     is_remote = trust_remote_code and getattr(config, "auto_map", None)
@@ -119,15 +120,15 @@ def check_config(name: str, config: PreTrainedConfig, task: Task | None, trust_r
     if task in ("sft", "lm") and not generates:
         raise ModelError(
             f"model '{name}' ({config.model_type}) does not generate text, so it cannot do task '{task}'. "
-            "Take a decoder model, or data with columns text and label (task: classify)."
+            "Use a decoder model, or data with columns text and label (task: classify)."
         )
 
 
 def load_tokenizer(name: str, config: PreTrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; special tokens that only the model's configuration names are filled in."""
+    """Tokenizer of the model; special tokens that only the model's configuration names are added."""
     with _readable_errors(name, "the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model_source(name), trust_remote_code=trust_remote_code)
-    # where the files are missing, transformers makes up a tokenizer of special tokens alone
+    # without the files transformers makes up a tokenizer of special tokens only
     if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
         raise ModelError(f"model '{name}' has no tokenizer. Put its tokenizer.json into the folder.")
     for role in ("bos", "eos"):
@@ -138,8 +139,11 @@ def load_tokenizer(name: str, config: PreTrainedConfig, trust_remote_code: bool)
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase, num_embeddings: int | None = None) -> int:
-    """The id that fills batches; masked from attention, so any id does where the tokenizer has none that the model has
-    an embedding for (None: any number of them)."""
+    """Id that fills batches.
+
+    Padding is masked from attention, so any id works if the tokenizer has none with an embedding in the model (None:
+    any number of embeddings).
+    """
     for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token_id is not None and (num_embeddings is None or token_id < num_embeddings):
             return int(token_id)
@@ -149,7 +153,7 @@ def padding_id(tokenizer: PreTrainedTokenizerBase, num_embeddings: int | None = 
 def load_base(
     name: str, task: Task, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool
 ) -> Base:
-    """The base in fp32 and eval mode. New weights are drawn from torch's generator: seed it before."""
+    """The base in fp32 and eval mode. New weights come from torch's generator: seed it first."""
     config = load_config(name, task, trust_remote_code)
     require_unrounded(name, model_source(name), config)
     auto = AutoModelForCausalLM
@@ -166,7 +170,8 @@ def load_base(
         require_whole(name, names, model)
         if model.get_output_embeddings() is None:
             raise ModelError(
-                f"model '{name}' does not name its output embeddings (get_output_embeddings), so it cannot be used."
+                f"model '{name}' does not name its output embeddings (get_output_embeddings), so it cannot be "
+                f"used. Choose another model."
             )
         return Base(model.eval(), (), (), unused_parts(name, names))
     require_whole_body(name, names, model)
@@ -181,7 +186,7 @@ def load_base(
 def _load_whole(
     kind: Any, name: str, source: str, trust_remote_code: bool, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, Names]:
-    """A model in fp32 as `kind` loads it, and what it found; every file that is read passed the gate."""
+    """A model in fp32 as `kind` loads it, and the result of the load; every file read was checked."""
     with _readable_errors(name, "the weights"), quiet_transformers():
         if Path(source).is_dir():
             weight_files(Path(source), name)
@@ -191,7 +196,7 @@ def _load_whole(
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # which are compared: a head for other labels is replaced by a new one
+            ignore_mismatched_sizes=True,  # shapes are compared later: a head for other labels is replaced by a new one
             **options,
         )
         return model, Names.of(info)
@@ -200,9 +205,9 @@ def _load_whole(
 def _head_by_name(
     name: str, model: PreTrainedModel, new: tuple[str, ...], own: tuple[str, ...], labels: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The new parameters and notes, after the rows of a trained head were put into the order of `labels`.
+    """New parameters and remarks, after reordering the rows of a trained head to the order of `labels`.
 
-    A head for classes of other names is drawn anew, as is one for another number of classes.
+    A head for classes of other names is initialized anew, as is one for another number of classes.
     """
     layers = list(label_layers(model, model.base_model_prefix, len(labels)))
     if not layers or any(key.startswith(f"{layer}.") for key in new for layer, _ in layers):
@@ -217,26 +222,30 @@ def _head_by_name(
         mark_as_not_drawn(parameter)
     draw_weights(model, layer)
     note = (
-        f"The head of model '{name}' was trained for classes of other names ({', '.join(own)[:200]}), so a new one is "
-        "trained in every arm. If they are the same classes, write the names of the data into id2label of config.json."
+        f"The head of model '{name}' was trained for classes with other names "
+        f"({', '.join(own)[:200]}), so every arm trains "
+        "a new one. If they are the same classes, write the names of the data into id2label of config.json."
     )
     return tuple(sorted({*new, *drawn})), (note,)
 
 
 def _whole_head(model: PreTrainedModel, layer: str) -> str:
-    """The layer itself within the body, else the whole module that holds it: peft trains and saves heads whole, and
-    cannot load again what was saved in parts (RoBERTa's `classifier.dense` and `classifier.out_proj`)."""
+    """The layer itself if it is in the body, else the whole module that contains it.
+
+    peft trains and saves heads as a whole, and cannot reload one saved in parts (RoBERTa's `classifier.dense` and
+    `classifier.out_proj`).
+    """
     return layer if layer.startswith(model.base_model_prefix + ".") else layer.partition(".")[0]
 
 
 def load_tuned(base: Base, folder: Path, trust_remote_code: bool = False) -> torch.nn.Module:
-    """A tuned model as anybody would load it: a peft adapter onto `base`, or a transformers folder; fp32, eval.
+    """A tuned model as users load it: a peft adapter on `base`, or a transformers folder; fp32, eval mode.
 
-    The rows of a classification head are put into the order of the base's classes, by their names. Raises ModelError
-    where these differ, and for weights that are not all there.
+    The rows of a classification head are reordered to the base's classes, by name. Raises ModelError if these differ,
+    and for missing weights.
     """
     if not folder.is_dir():
-        raise ModelError(f"no such folder: {folder}. It must hold an adapter or a whole model.")
+        raise ModelError(f"no such folder: {folder}. It must contain an adapter or a whole model.")
     model = _load_adapter(base, folder) if (folder / ADAPTER_CONFIG).is_file() else None
     if model is None:
         model, names = _load_whole(type(base.model), str(folder), str(folder), trust_remote_code, {})
@@ -255,7 +264,7 @@ def _classes_by_name(base: Base, model: torch.nn.Module, folder: Path) -> None:
     labels = class_names(base.model.config.id2label)
     own = names_beside(folder) if isinstance(model, PeftModel) else class_names(model.config.id2label)
     if own is None:
-        return  # most adapters do not name their classes, as `check` says
+        return  # most adapters do not name their classes; `check` reports this
     put_in_order(model, base.model.base_model_prefix, require_order(str(folder), own, labels))
     inner = inner_model(model)
     inner.config.id2label = dict(enumerate(labels))
@@ -263,13 +272,13 @@ def _classes_by_name(base: Base, model: torch.nn.Module, folder: Path) -> None:
 
 
 def is_classifier(model: PreTrainedModel) -> bool:
-    """Whether it has a head for classes."""
+    """True if it has a classification head."""
     return type(model).__name__.endswith("ForSequenceClassification")
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without progress bars and load reports: what matters of them is in Base and in the record."""
+    """Suppress progress bars and load reports; the relevant facts are in Base and in the record."""
     before = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Which attention and which batches a model can be given without changing what it computes: tried, not believed."""
+"""Choice of attention and batches that do not change what a model computes: tested, not assumed."""
 
 import sys
 
@@ -12,17 +12,17 @@ from tunewise.lab.private import attention_of
 from tunewise.lab.train.loss import class_logits
 from tunewise.spec import TASKS, Attention, Task
 
-TOLERANCE = 1e-5  # of the largest logit
-# how models that were not made for our attention, or for packed batches, say so
+TOLERANCE = 1e-5  # relative to the largest logit
+# errors of models that were not made for our attention, or for packed batches
 REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Task) -> int:
-    """Give an fp32 model our attention where that changes nothing; up to which length its examples may be packed.
+    """Give an fp32 model our attention if that changes nothing; return the longest example that may be packed.
 
-    Two short examples in a batch must have the logits that each has alone under the attention that the model came with.
-    The kernel stays the one that was asked for (`attention`), or is the faster one for each shape (None) where the
-    model can use both. 0: nothing is packed.
+    Two short examples in a batch must have the logits that each has alone under the model's original attention. The
+    kernel stays the requested one (`attention`), or is the faster one for each shape (None) if the model can use both.
+    0: nothing is packed.
     """
     base = inner_model(model)
     own = attention_of(base.config)
@@ -46,12 +46,12 @@ def fit_attention(model: torch.nn.Module, attention: Attention | None, task: Tas
 
 
 class _Probe:
-    """Two short examples, and the logits that each has alone before anything is changed."""
+    """Two short examples, and the logits that each has alone before any change."""
 
     def __init__(self, model: torch.nn.Module, base: PreTrainedModel, task: Task) -> None:
         self.model, self.base = model, base
         label = 0 if TASKS[task].has_classes else -1
-        middle = base.get_input_embeddings().num_embeddings // 2  # of the vocabulary, where no special tokens are
+        middle = base.get_input_embeddings().num_embeddings // 2  # no special tokens there
         ids = [list(range(middle, middle + length)) for length in (7, 4)]
         examples = [Example("", "", one, [False] * len(one), 0, label, "", "") for one in ids]
         padding = base.config.get_text_config().pad_token_id or 0
@@ -60,7 +60,7 @@ class _Probe:
         self.alone = torch.cat([self._logits(make_batch(examples, [row], padding)) for row in (0, 1)])
 
     def keeps_logits(self, name: str, batch: Batch) -> bool:
-        """Whether the model has the same logits for both in this batch with the attention of this name."""
+        """True if the model has the same logits for both in this batch with the attention of this name."""
         try:
             self.base.set_attn_implementation(name)
             apart = self._logits(batch) - self.alone
@@ -70,9 +70,9 @@ class _Probe:
 
     @torch.no_grad()
     def embeds_long_rows(self) -> bool:
-        """Whether an encoder has embeddings for a packed row that is longer than the longest text it takes.
+        """True if an encoder has embeddings for a packed row that is longer than its longest text.
 
-        Some look up by place in the row what there is only for so many places. The layers know no places.
+        Some look embeddings up by position in the row, which are limited in number. The layers do not use positions.
         """
         length = getattr(self.base.config.get_text_config(), "max_position_embeddings", 0) + 1
         zeros = torch.zeros(1, length, dtype=torch.long, device=self.base.device)
@@ -84,7 +84,7 @@ class _Probe:
 
     @torch.no_grad()
     def _logits(self, batch: Batch) -> torch.Tensor:
-        """(rows, C) for a classification; of a language model (tokens, V), padding left out."""
+        """(rows, C) for a classification; (tokens, V) for a language model, without padding."""
         batch = batch.to(self.base.device.type)
         if batch.classifies:
             return class_logits(self.model, batch)
@@ -94,7 +94,7 @@ class _Probe:
 
 
 def _window(base: PreTrainedModel) -> int:
-    """The length up to which every token of a text sees all that stand before it, which is what packed rows assume."""
+    """Length up to which every token of a text sees all earlier ones, as packed rows assume."""
     config = base.config.get_text_config()
     bounds = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     return min((bound for bound in bounds if bound), default=sys.maxsize)

@@ -1,4 +1,4 @@
-"""The one way by which an adapter from a folder is put onto a model: no tensor is passed over, none is missing."""
+"""The only way to load an adapter onto a model: no tensor is ignored, and none is missing."""
 
 import re
 import warnings
@@ -23,7 +23,7 @@ from tunewise.spec.mistakes import shown
 from tunewise.text.suggest import near_miss
 
 SHOWN_NAMES = 3
-# What peft, transformers and safetensors raise for a file that is not what they expect.
+# Errors of peft, transformers and safetensors for an unexpected file.
 LIBRARY_ERRORS = (
     *(ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError),
     *(NotImplementedError, ImportError, OSError, RecursionError, SafetensorError),
@@ -32,29 +32,29 @@ MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[([\d, ]*)\]\)
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, base: str) -> PeftModel:
-    """The adapter in `folder` on `model`, which is called `base` in messages.
+    """The adapter in `folder` loaded onto `model`, which messages call `base`.
 
-    Raises ModelError if the adapter is not one, if the base has no place for one of its tensors, if one that the base
-    needs is not in it, and for numbers that are not finite.
+    Raises ModelError if it is not an adapter, if the base has no place for one of its tensors, if it lacks a tensor
+    that the base needs, and for numbers that are not finite.
     """
     config = require_safe(folder)
     require_known_kind(folder, config)
     _require_quick_patterns(folder, config, model)
     _require_finite(folder)
     with _readable(folder, base, model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of missing keys, which are an error below
+        warnings.simplefilter("ignore")  # about missing keys, which are an error below
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
         _require_all_taken(adapted, folder, base)
     return adapted
 
 
 def require_known_kind(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises ModelError for a kind of adapter, or an option of it, that the installed peft would not know."""
+    """Raise ModelError for a kind of adapter, or an option of it, that the installed peft does not know."""
     known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     kind = str(config["peft_type"])
     if kind not in known:
         raise ModelError(
-            f"{folder}: {CONFIG} names the peft_type {shown(kind)}, which the installed peft does not know."
+            f"{folder}: {CONFIG} sets peft_type to {shown(kind)}, which the installed peft does not know."
             f"{near_miss(kind, known)} Known: {', '.join(known)}. Install a newer peft, or correct it."
         )
     require_known_options(f"{folder}/{CONFIG}", config, known[kind].__dataclass_fields__)
@@ -63,14 +63,14 @@ def require_known_kind(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of the adapter, by its name in the file. Raises ModelError for a damaged file."""
+    """Shape of every tensor of the adapter, by its name in the file. Raises ModelError for a damaged file."""
     with _readable_file(folder), safe_open(folder / WEIGHTS, framework="numpy") as tensors:
         return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
 
 
 @contextmanager
 def _readable_file(folder: Path) -> Iterator[None]:
-    """A damaged file of weights becomes a ModelError that names it."""
+    """Turn the error of a damaged file of weights into a ModelError that names it."""
     try:
         yield
     except (SafetensorError, OSError) as error:
@@ -78,17 +78,18 @@ def _readable_file(folder: Path) -> Iterator[None]:
 
 
 def require_complete(folder: Path, base: str, new_parameters: Iterable[str]) -> None:
-    """Raises ModelError for a weight that the base's checkpoint lacks (`new_parameters`) and the adapter, too."""
+    """Raise ModelError for a weight that both the base's checkpoint (`new_parameters`) and the adapter lack."""
     held = {name.removeprefix(PREFIX).replace(".modules_to_save.", ".") for name in tensor_shapes(folder)}
     if lost := [name for name in new_parameters if name not in held]:
         raise ModelError(
-            f"{lost[0]} is neither in '{base}' nor in {folder}: it was random in training, and is lost ({len(lost)} "
-            "such tensors). Train it again with modules_to_save."
+            f"{lost[0]} is neither in '{base}' nor in {folder}. It was random during training, "
+            f"and is lost ({len(lost)} "
+            "such tensors). Train the adapter again with modules_to_save."
         )
 
 
 def _require_quick_patterns(folder: Path, config: Mapping[str, Any], model: torch.nn.Module) -> None:
-    """Raises ModelError for patterns of the adapter that would not end, or not soon, on the modules of this base."""
+    """Raise ModelError for patterns of the adapter that would not finish soon on the modules of this base."""
     names, end = [name for name, _ in model.named_modules()], deadline()
     for pattern in name_patterns(f"{folder}/{CONFIG}", config, max(map(len, names))):
         pattern.matching(names, end)
@@ -96,7 +97,7 @@ def _require_quick_patterns(folder: Path, config: Mapping[str, Any], model: torc
 
 @contextmanager
 def _readable(folder: Path, base: str, model: PreTrainedModel) -> Iterator[None]:
-    """Errors of the loading libraries become one ModelError that names tensors and shapes."""
+    """Turn errors of the loading libraries into one ModelError that names tensors and shapes."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -108,7 +109,7 @@ def _readable(folder: Path, base: str, model: PreTrainedModel) -> Iterator[None]
             raise ModelError(_other_shapes(folder, base, found, model)) from error
         said = f"it lacks the tensor {text}" if isinstance(error, KeyError) else text.split("\n\n")[0] or repr(error)
         raise ModelError(
-            f"{folder} does not fit onto '{base}': {said[:600]} Check that --base is the model that it was trained on."
+            f"{folder} does not fit '{base}': {said[:600]} Check that --base is the model that it was trained on."
         ) from error
 
 
@@ -123,15 +124,17 @@ def _other_shapes(folder: Path, base: str, found: list[tuple[str, str, str]], mo
     if len(rows) == 1:
         vocabulary = rows.pop()
         advice = (
-            f"The adapter was trained with a vocabulary of {vocabulary:,} tokens, the base has {size:,}. Save the base "
-            f"with as many: model.resize_token_embeddings({vocabulary}), model.save_pretrained(folder), the tokenizer "
-            "of the adapter beside it, and name that folder as the base."
+            f"The adapter was trained with a vocabulary of {vocabulary:,} tokens, but the base has "
+            f"{size:,}. Save the base "
+            f"with as many: model.resize_token_embeddings({vocabulary}), "
+            f"model.save_pretrained(folder). Put the tokenizer "
+            "of the adapter into that folder, and use it as the base."
         )
-    return f"{folder} does not fit onto '{base}': {len(found)} tensors have other shapes: {examples}. {advice}"
+    return f"{folder} does not fit '{base}': {len(found)} tensors have other shapes: {examples}. {advice}"
 
 
 def _require_all_taken(adapted: PeftModel, folder: Path, base: str) -> None:
-    """Raises ModelError unless every tensor of the file has its place in the model, and every place its tensor."""
+    """Raise ModelError unless every tensor of the file has its place in the model, and every place its tensor."""
     unused, lacking = _differences(adapted, folder)
     if not unused and not lacking:
         return
@@ -141,22 +144,22 @@ def _require_all_taken(adapted: PeftModel, folder: Path, base: str) -> None:
     if lacking:
         parts.append(f"{len(lacking)} tensors that the base needs are not in it, such as {_listed(lacking)}")
     raise ModelError(
-        f"{folder} does not fit onto '{base}': {'; '.join(parts)}. Loaded like this, that part of the adapter would do "
-        f"nothing. Name the base that it was trained on, or correct the names in {WEIGHTS} and {CONFIG}."
+        f"{folder} does not fit '{base}': {'; '.join(parts)}. That part of the adapter would have no "
+        f"effect. Name the base that it was trained on, or correct the names in {WEIGHTS} and {CONFIG}."
     )
 
 
 def _differences(adapted: PeftModel, folder: Path) -> tuple[list[str], list[str]]:
-    """Names of tensors that the model did not take, and of those that it did not get.
+    """Names of tensors that the model ignored, and of those that it lacks.
 
-    peft's own report names too little: of what was not taken nothing, and of prompts all of the base.
+    peft's own report is incomplete: it omits ignored tensors, and for prompts lists all tensors of the base.
     """
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     config = adapted.active_peft_config
-    if config.is_prompt_learning or config.peft_type == PeftType.ADALORA:  # its ranks are cut as it is read: once only
+    if config.is_prompt_learning or config.peft_type == PeftType.ADALORA:  # truncates its ranks on loading: works once
         given = set(tensor_shapes(folder))
         return sorted(given - set(expected)), sorted(set(expected) - given)
-    # loaded once more, because `from_pretrained` does not tell; it names tensors as transformers renamed them
+    # loaded again, because `from_pretrained` does not report; it names tensors as transformers renamed them
     mapping = renamed_in_checkpoints(adapted.get_base_model())
     stored = load_peft_weights(str(folder), device="cpu", key_mapping=mapping)
     result = set_peft_model_state_dict(adapted, stored, adapter_name="default")
@@ -173,7 +176,7 @@ def _differences(adapted: PeftModel, folder: Path) -> tuple[list[str], list[str]
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return address_of(tensor.untyped_storage())  # also of tensors without memory
+    return address_of(tensor.untyped_storage())  # also for tensors without memory
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -181,7 +184,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _require_finite(folder: Path) -> None:
-    """Raises ModelError for NaN, and for numbers that are infinite in fp32, in which everything is computed."""
+    """Raise ModelError for NaN, and for numbers that are infinite in fp32, in which everything is computed."""
     broken, whole = [], []
     with _readable_file(folder), safe_open(folder / WEIGHTS, framework="pt") as tensors:
         names = list(tensors.keys())
@@ -193,11 +196,12 @@ def _require_finite(folder: Path) -> None:
                 broken.append(name)
     if whole:
         raise ModelError(
-            f"{folder}: {len(whole)} factors are stored as whole numbers, such as {_listed(whole)}. Store them as "
+            f"{folder}: {len(whole)} factors are stored as integers, such as {_listed(whole)}. Store them as "
             "fp32, fp16 or bf16."
         )
     if broken:
         raise ModelError(
-            f"{folder}: {len(broken)} of {len(names)} tensors hold NaN or infinite numbers, such as {_listed(broken)}. "
-            "The training diverged, or the file is damaged. Train again, or take an earlier checkpoint."
+            f"{folder}: {len(broken)} of {len(names)} tensors contain NaN or infinite numbers, "
+            f"such as {_listed(broken)}. "
+            "The training diverged, or the file is damaged. Train again, or use an earlier checkpoint."
         )

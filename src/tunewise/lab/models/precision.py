@@ -1,4 +1,4 @@
-"""The precision policy: what learns is fp32 in every arm, and every arm computes the same function at step 0.
+"""Precision policy: trained weights are fp32 in every arm, and every arm computes the same function at step 0.
 
 Every arm loads the base in fp32. In mixed precision only *frozen* weights of Linear / Conv1D modules are stored in
 bf16; the same autocast runs in every arm and rounds the fp32 weights of the full arm to the same bf16 values.
@@ -15,7 +15,7 @@ from tunewise.spec import Device, Precision
 
 
 def pick_precision(device: Device) -> Precision:
-    """bf16 where the machine multiplies it fast, else fp32."""
+    """bf16 if the machine multiplies it fast, else fp32."""
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device == "cpu":
@@ -24,9 +24,9 @@ def pick_precision(device: Device) -> Precision:
 
 
 def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modules: Collection[str] = ()) -> None:
-    """Store frozen linear weights in bf16, those tied to an embedding and those of `fp32_modules` (names) excepted.
+    """Store frozen linear weights in bf16, except those tied to an embedding and those of `fp32_modules` (names).
 
-    A head that is tied to the embedding gets a copy. Nothing to do in fp32.
+    A head that is tied to the embedding gets a copy. Does nothing in fp32.
     """
     if precision == "fp32":
         return
@@ -42,7 +42,7 @@ def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modu
 
 
 def _leave_the_file(model: torch.nn.Module) -> None:
-    """Copy what is still fp32: a file of weights is held in memory as a whole as long as one tensor is a part of it."""
+    """Copy what is still fp32, to release the weights' memory map, which one tensor would keep as a whole."""
     for parameter in model.parameters():
         if parameter.device.type == "cpu" and parameter.dtype == torch.float32:
             parameter.data = parameter.data.clone()
@@ -58,9 +58,9 @@ def leave_inputs_as_they_are(model: torch.nn.Module, precision: Precision) -> No
 
 
 def _copy_tied_head(model: torch.nn.Module, embeddings: Collection[int]) -> None:
-    """The bf16 copy that autocast would otherwise make anew in every step: it keeps casts only of what learns.
+    """Store the bf16 copy that autocast would otherwise make in every step: it caches casts only of trained weights.
 
-    A buffer that nothing saves, so that the weights are still those of the embedding to whoever counts or stores them.
+    The copy is a buffer that is not saved, so that the weights remain those of the embedding when counted or stored.
     """
     head = inner_model(model).get_output_embeddings()
     if type(head) is not torch.nn.Linear or head.weight.requires_grad or id(head.weight) not in embeddings:
@@ -71,6 +71,6 @@ def _copy_tied_head(model: torch.nn.Module, embeddings: Collection[int]) -> None
 
 
 def assert_masters(model: torch.nn.Module) -> None:
-    """What learns is fp32."""
+    """Assert that trained weights are fp32."""
     wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
-    assert not wrong, f"these learn but are not fp32: {wrong[:3]}"
+    assert not wrong, f"these are trained but are not fp32: {wrong[:3]}"

@@ -1,4 +1,4 @@
-"""What a model must do before anything is trained: know every token of the data, and compute finite numbers."""
+"""Checks of a model before training: it knows every token of the data, and computes finite numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ TRIED_TOKENS = 32  # of the first example, which is read once
 
 
 def require_usable(name: str, model: torch.nn.Module, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ModelError for a model that lacks a token of the prepared data in `folder`, or gives no finite numbers."""
+    """Raise ModelError for a model that lacks a token of the data in `folder`, or gives numbers that are not finite."""
     _require_known_ids(name, model, folder, tokenizer)
     _require_finite(name, model, folder)
 
@@ -38,9 +38,10 @@ def _require_known_ids(name: str, model: torch.nn.Module, folder: Path, tokenize
         place = next(row for row, ids in enumerate(table["input_ids"]) if highest in ids.as_py())
         token = tokenizer.convert_ids_to_tokens(highest)
         raise ModelError(
-            f"{table['example'][place].as_py()} holds the token {token!r} with the id {highest:,}, but model '{name}' "
-            f"has embeddings for {size:,} tokens, ids 0 to {size - 1:,}. Its tokenizer was given tokens that the model "
-            "was not. Take the tokenizer that belongs to the model, or give the model embeddings for all of them: "
+            f"{table['example'][place].as_py()} contains the token {token!r} with the id "
+            f"{highest:,}, but model '{name}' "
+            f"has embeddings for {size:,} tokens, ids 0 to {size - 1:,}. Its tokenizer has tokens that the model "
+            "lacks. Use the model's own tokenizer, or add embeddings to the model: "
             "`model.resize_token_embeddings(len(tokenizer))`, then save both into one folder."
         )
 
@@ -50,8 +51,9 @@ def _require_finite(name: str, model: torch.nn.Module, folder: Path) -> None:
     if bad:
         num = sum(1 for _ in model.named_parameters())
         raise ModelError(
-            f"model '{name}' holds numbers that are not finite (NaN or infinity) in {len(bad)} of {num} tensors, such "
-            f"as {bad[0]}, so it has no finite loss and nothing can be trained from it. Download it again, or take "
+            f"model '{name}' contains numbers that are not finite (NaN or infinity) in {len(bad)} "
+            f"of {num} tensors, such "
+            f"as {bad[0]}, so it has no finite loss and cannot be trained. Download it again, or use "
             "another checkpoint."
         )
     rows = next(pq.ParquetFile(folder / "train.parquet").iter_batches(1, columns=["example", "input_ids"])).to_pylist()
@@ -59,8 +61,8 @@ def _require_finite(name: str, model: torch.nn.Module, folder: Path) -> None:
         logits = model(input_ids=torch.tensor([rows[0]["input_ids"][:TRIED_TOKENS]])).logits
     if not _is_finite(logits):
         raise ModelError(
-            f"model '{name}' gives numbers that are not finite (NaN or infinity) for {rows[0]['example']}, although "
-            "all its weights are finite, so nothing can be trained from it. Download it again, or take another "
+            f"model '{name}' computes numbers that are not finite (NaN or infinity) for {rows[0]['example']}, although "
+            "all its weights are finite, so it cannot be trained. Download it again, or use another "
             "checkpoint."
         )
 
@@ -73,25 +75,26 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def unnamed_classes(path: str, labels: tuple[str, ...]) -> list[str]:
-    """A remark for an adapter that does not name its classes: by what order they are taken."""
+    """A remark for an adapter that does not name its classes: the order that is assumed."""
     folder = Path(path)
     if not labels or not (folder / ADAPTER_CONFIG).is_file() or names_beside(folder) is not None:
         return []
     return [
-        f"The adapter in {path} does not name its classes, so they are taken in this order: {', '.join(labels)[:200]}. "
+        f"The adapter in {path} does not name its classes, so this order is assumed: {', '.join(labels)[:200]}. "
         "If it was trained with another order, put a config.json with its id2label into its folder."
     ]
 
 
 @contextmanager
 def enough_memory(name: str) -> Iterator[None]:
-    """Raises ModelError where the machine has no memory for the model in fp32."""
+    """Raise ModelError if the machine lacks memory for the model in fp32."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise ModelError(
-            f"this machine has not enough memory to load model '{name}' in fp32. Take a smaller model, or a machine "
-            "with more memory; `tunewise plan` tells how much each arm needs."
+            f"this machine does not have enough memory to load model '{name}' in fp32. Use a "
+            f"smaller model, or a machine "
+            "with more memory. `tunewise plan` estimates the memory of each arm."
         ) from error

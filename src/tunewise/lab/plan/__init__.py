@@ -1,1 +1,1 @@
-"""What a study will need: the step of training itself, followed on tensors without storage."""
+"""Needs of a study: the training step itself, traced on tensors without storage."""

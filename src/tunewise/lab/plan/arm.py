@@ -1,4 +1,4 @@
-"""The plan of one arm: what learns, what a step needs, what fits."""
+"""Plan of one arm: what is trained, what a step needs, and what fits."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,14 +12,16 @@ from tunewise.lab.plan import fake_step
 from tunewise.lab.plan.kernels import REFUSALS, is_followed
 from tunewise.lab.plan.memory import StepMeter
 from tunewise.lab.plan.meta_model import give_storage, without_values
-from tunewise.lab.plan.setting import Kernels, Setting, Subject, begin_training, build
+from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import Method as MethodSpec
 
 
-def plan_arm(setting: Setting, work: Workload, spec: MethodSpec, kernels: Kernels | None, memory_bytes: int) -> ArmPlan:
-    """What the arm needs, and the largest micro-batch that `memory_bytes` hold. Raises SpecError.
+def plan_arm(
+    setting: PlanContext, work: Workload, spec: MethodSpec, kernels: Kernels | None, memory_bytes: int
+) -> ArmPlan:
+    """Needs of the arm, and the largest micro-batch that fits in `memory_bytes`. Raises SpecError.
 
     `kernels`: those of a run (`try_kernels`); None: the model's own, and the plan is an estimate.
     """
@@ -43,10 +45,10 @@ def plan_arm(setting: Setting, work: Workload, spec: MethodSpec, kernels: Kernel
             is_checked=kernels is not None and is_followed(setting, spec, kernels)
         )
     except REFUSALS as error:
-        return plan.replace(note=f"the step of this model cannot be followed without running it: {error}"[:300])
+        return plan.replace(note=f"the step of this model cannot be traced without running it: {error}"[:300])
 
 
-def _followed(plan: ArmPlan, subject: Subject, setting: Setting, work: Workload, memory_bytes: int) -> ArmPlan:
+def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: Workload, memory_bytes: int) -> ArmPlan:
     vocabulary = setting.config.get_text_config().vocab_size
     with fake_step.no_storage() as mode:
         give_storage(subject.model, without_values)
@@ -79,11 +81,11 @@ def _followed(plan: ArmPlan, subject: Subject, setting: Setting, work: Workload,
 
 
 def largest(peak_bytes: Callable[[int], int], most: int, memory_bytes: int, stays: int) -> int:
-    """The largest n from 1 to `most` with `peak_bytes(n)` within the memory; 0: there is none.
+    """The largest n from 1 to `most` with `peak_bytes(n)` within the memory; 0 if there is none.
 
-    Below `most`, at which nothing else is in memory, the peak grows with n. `stays`: bytes that are there without any.
-    The next n to be tried is where the straight line through the nearest two that are known crosses the memory, so that
-    few are tried.
+    Below `most`, at which memory holds nothing else, the peak grows with n. `stays`: bytes needed in any case. The next
+    n to try is the intersection of the memory with the straight line through the nearest two known points, so that few
+    are tried.
     """
     if stays > memory_bytes:
         return 0
@@ -102,13 +104,13 @@ def largest(peak_bytes: Callable[[int], int], most: int, memory_bytes: int, stay
 
 
 def saved_bytes(model: torch.nn.Module) -> int:
-    """Bytes of the weights that `method.save` writes; the files have a few kilobytes of names besides."""
+    """Bytes of the weights that `method.save` writes; the files add a few kilobytes of names."""
     if isinstance(model, PeftModel):
         return sum(tensor.nbytes for tensor in get_peft_model_state_dict(model).values())
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _frozen_linear(model: torch.nn.Module) -> Sequence[torch.Tensor]:
-    """The weights that a quantized base would hold in fewer bits: all of frozen linear modules, the head apart."""
+    """Weights that a quantized base would store in fewer bits: all of frozen linear modules, except the head."""
     head = inner_model(model).get_output_embeddings()
     return [m.weight for m in model.modules() if isinstance(m, LINEAR) and m is not head and not m.weight.requires_grad]

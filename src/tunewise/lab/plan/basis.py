@@ -1,4 +1,4 @@
-"""What the plan of a study is made from: its model's configuration, its data, and what is known of both."""
+"""Basis of a study's plan: its model's configuration, its data, and facts about both."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from tunewise.lab.models.load import is_encoder, load_tokenizer
 from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.plan.configurations import configuration
 from tunewise.lab.plan.meta_model import blank_base
-from tunewise.lab.plan.setting import Kernels, Setting
+from tunewise.lab.plan.setting import Kernels, PlanContext
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
 from tunewise.records import DataSummary, SplitSummary
 from tunewise.records.plan import PlanRequest
@@ -24,46 +24,46 @@ from tunewise.spec.expand import with_head_arm
 from tunewise.storage.disk import write_atomically
 
 ASSUMED_LABELS = 2
-ASSUMED_STEPS = 1000  # for methods that plan with the length of a run, where it is not known
+ASSUMED_STEPS = 1000  # for methods that depend on the length of a run, if it is not known
 
 
 class Known(Frozen):
-    """What is known of the data."""
+    """Facts about the data."""
 
     task: Task
     num_labels: int
-    heads: tuple[str, ...] | None  # modules that learn in every arm; None: not known without the weights
-    splits: tuple[SplitSummary, ...]  # (): nothing but the largest length
+    heads: tuple[str, ...] | None  # modules trained in every arm; None: not known without the weights
+    splits: tuple[SplitSummary, ...]  # (): only the largest length is known
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What the plans of all arms of a study are made from."""
+    """Basis of the plans of all arms of a study."""
 
     study: StudySpec
-    setting: Setting
+    setting: PlanContext
     known: Known
     train: list[Example]
     num_rows: int | None  # None: not known
 
     def arms(self) -> dict[str, Method]:
-        """Those that train."""
+        """Arms that train."""
         return {**self.study.trained_arms}
 
     def workload(self, kernels: Kernels | None) -> Workload:
-        """The batches of the study's first search seed; `kernels` None: as the model comes."""
+        """Batches of the study's first search seed; `kernels` None: the model's own."""
         batching = (kernels or Kernels(None, 0)).batching(self.setting.train)
         return workload(self.train, self.setting.train, self.study.search_seeds()[0], batching)
 
 
 def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
-    """Read, or found out and left in `folder` for the next time. Raises UserError."""
+    """Basis of a plan, read from `folder` or determined and stored there. Raises UserError."""
     config = configuration(study.model, study.task, study.trust_remote_code)
     known, train = _known(study, config, folder)
     device = request.device or study.machine.device or pick_device()
     num_rows = len(train) if known.splits else study.data.limit.train
     num_steps = study.train.num_steps(num_rows) if num_rows else study.train.max_steps
-    setting = Setting(
+    setting = PlanContext(
         config=configuration(study.model, known.task, study.trust_remote_code),
         task=known.task,
         num_labels=known.num_labels,

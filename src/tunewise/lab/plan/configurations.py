@@ -1,4 +1,4 @@
-"""The configuration of a model, for a plan: well-known names need no network."""
+"""Configuration of a model for a plan; well-known names need no network."""
 
 from functools import cache
 from pathlib import Path
@@ -17,13 +17,13 @@ FACTS_ABOUT_THE_TABLE = ("parameters", "same_as")
 
 @cache
 def known_configurations() -> dict[str, dict[str, Any]]:
-    """Name on the hub -> what its config.json says, and `parameters`, the size of the published checkpoint."""
+    """Name on the hub -> its config.json, and `parameters`, the size of the published checkpoint."""
     table: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / "configurations.yaml").read_text(encoding="utf-8"))
     return table | {other: facts for facts in table.values() for other in facts.get("same_as", ())}
 
 
 def configuration(name: str, task: Task | None, trust_remote_code: bool) -> PreTrainedConfig:
-    """Of a bundled model, a folder, a well-known name, or a hub id. Raises ModelError like `load_config`."""
+    """Configuration of a bundled model, a folder, a known name, or a hub id. Raises ModelError as `load_config`."""
     facts = known_configurations().get(name)
     if facts is None or name in BUNDLED or Path(name).is_dir():
         config = load_config(name, task, trust_remote_code)

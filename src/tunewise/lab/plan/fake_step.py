@@ -1,5 +1,7 @@
-"""One optimizer step, and the scoring of one batch, without running them: the code of training on tensors without
-storage (torch's FakeTensorMode), on a fake CPU also for a GPU."""
+"""One optimizer step, and the scoring of one batch, without running them.
+
+The training code runs on tensors without storage (torch's FakeTensorMode), on a fake CPU even for a GPU.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from tunewise.spec import Precision
 
 @contextmanager
 def no_storage() -> Iterator[FakeTensorMode]:
-    """Inside, new tensors have shapes and no memory."""
+    """Inside the block, new tensors have shapes but no memory."""
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row():
         yield mode
 
@@ -32,12 +34,12 @@ def begin(loop: Loop) -> None:
 
 
 def learning(loop: Loop) -> list[torch.nn.Parameter]:
-    """What the optimizer changes."""
+    """Tensors that the optimizer changes."""
     return [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
 
 
 def stays(model: torch.nn.Module, loop: Loop) -> int:
-    """Bytes of weights and optimizer; the loop has begun."""
+    """Bytes of weights and optimizer state, once the loop has begun."""
     meter = StepMeter(None)
     _hold(model, loop, meter)
     return meter.total
@@ -52,7 +54,7 @@ def _hold(model: torch.nn.Module, loop: Loop, meter: StepMeter) -> None:
 def meter_step(
     model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loop, meter: StepMeter, after_others: bool = False
 ) -> None:
-    """One optimizer step, metered; the loop has begun. `after_others`: earlier micro-batches have left a gradient."""
+    """One metered optimizer step, once the loop has begun. `after_others`: earlier micro-batches left a gradient."""
     _hold(model, loop, meter)
     if after_others:
         for parameter in learning(loop):
@@ -71,7 +73,7 @@ def step(model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loop) -> 
 
 @torch.no_grad()
 def meter_score(model: torch.nn.Module, batch: Batch, precision: Precision, meter: StepMeter) -> None:
-    """The scoring of one batch, metered."""
+    """Metered scoring of one batch."""
     model.eval()
     meter.hold([*model.parameters(), *model.buffers()], "weights")
     with meter, Compute("cpu", precision).autocast():

@@ -1,21 +1,21 @@
-"""Many arms that differ in their rank alone: the lowest and the highest are followed, the others lie between them.
+"""Plans of many arms that differ only in rank: the lowest and the highest are traced, the others interpolated.
 
-Weights, gradients, optimizer, activations and FLOPs of LoRA grow in a straight line with the rank. A peak is the
-largest of several such sums, so that between two ranks it is at most what the straight line says.
+Weights, gradients, optimizer state, activations and FLOPs of LoRA grow linearly with the rank. A peak is the largest of
+several such sums, so between two ranks it is at most the interpolated value.
 """
 
 from collections.abc import Callable, Mapping
 
-from tunewise.records import Tuned
+from tunewise.records import TrainableSummary
 from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import LoraMethod, Method, canonical_json
 
-FEWEST = 5  # arms of a family; fewer are all followed
+FEWEST = 5  # arms of a family; fewer are all traced
 BESIDES_RANK = {"rank", "max_rank", "alpha", "init_scale", "learning_rate", "rates"}
 
 
 def plan_arms(arms: Mapping[str, Method], plan: Callable[[Method], ArmPlan]) -> dict[str, ArmPlan]:
-    """The plans of all arms, by name; `plan` follows one."""
+    """Plans of all arms, by name; `plan` traces one."""
     families: dict[str, dict[str, LoraMethod]] = {}
     for name, arm in arms.items():
         if isinstance(arm, LoraMethod):
@@ -39,8 +39,8 @@ def _between(family: Mapping[str, LoraMethod], plan: Callable[[Method], ArmPlan]
     }
 
 
-def _tuned(low: ArmPlan, lowest: LoraMethod, arm: LoraMethod) -> Tuned:
-    """What an arm trains: every rank more adds as many parameters."""
+def _tuned(low: ArmPlan, lowest: LoraMethod, arm: LoraMethod) -> TrainableSummary:
+    """What an arm trains: every additional rank adds the same number of parameters."""
     more = (arm.top_rank - lowest.top_rank) * (low.tuned.rank_parameters or 0)
     return low.tuned.replace(
         trainable_parameters=low.tuned.trainable_parameters + more,
@@ -50,7 +50,7 @@ def _tuned(low: ArmPlan, lowest: LoraMethod, arm: LoraMethod) -> Tuned:
 
 
 def _at(low: ArmPlan, high: ArmPlan, share: float) -> ArmPlan:
-    """The plan at this share of the way from the lowest rank to the highest."""
+    """The plan at this fraction of the way from the lowest rank to the highest."""
     if share == 0 or low.step is None or high.step is None:
         return low
     if share == 1:

@@ -1,4 +1,4 @@
-"""What a step does to memory, operation by operation: bytes alive by what they are for, and FLOPs."""
+"""Memory and FLOPs of a step, operation by operation: live bytes by purpose."""
 
 import weakref
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ def _attention_backward(
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
-# torch counts the FLOPs of its CUDA attention kernels alone
+# torch counts the FLOPs only of its CUDA attention kernels
 FLOPS = {
     **flop_registry,
     FLASH_ATTENTION_ON_CPU: _attention_forward,
@@ -42,13 +42,13 @@ FLOPS = {
 
 
 class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types here
-    """Bytes of all tensor storages that are alive, and their peak. The same on tensors with and without storage.
+    """Bytes of all live tensor storages, and their peak. The same for tensors with and without storage.
 
-    Workspace that an operation allocates and frees within itself is not seen.
+    Workspace that an operation allocates and frees internally is not seen.
     """
 
     def __init__(self, vocabulary: int | None) -> None:
-        """`vocabulary`: how the logits of a language model are known, by their last dimension."""
+        """`vocabulary`: last dimension by which the logits of a language model are recognized."""
         super().__init__()
         self.vocabulary = vocabulary
         self.live: dict[Use, int] = dict.fromkeys(USES, 0)
@@ -59,12 +59,12 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
         self._hooks: list[Any] = []
 
     def hold(self, tensors: Iterable[torch.Tensor], use: Use) -> None:
-        """Count tensors that are there already."""
+        """Count tensors that exist already."""
         for tensor in tensors:
             self._add(tensor, use)
 
     def watch_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """What is accumulated in their `.grad` counts as gradients, until the meter is left."""
+        """Count what is accumulated in `.grad` as gradients, until the meter is left."""
         self._hooks = [parameter.register_post_accumulate_grad_hook(self._is_gradient) for parameter in parameters]
 
     def __exit__(self, *error: Any) -> None:
@@ -73,8 +73,8 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and count what it made."""
-        if func is DEVICE:  # asked of tensors without storage two times of three, and nothing to count
+        """Run one operation and count its results."""
+        if func is DEVICE:  # two of three calls for tensors without storage; nothing to count
             return args[0].fake_device
         out = func(*args, **(kwargs or {}))
         for item in tree_iter(out):
@@ -87,7 +87,7 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
 
     def _use(self, func: Any, args: Any, made: torch.Tensor) -> Use:
         if func is TO_COPY and self._use_of(args[0]) == "weights":
-            return "weights"  # autocast keeps the bf16 copy of a weight that learns as long as its gradient needs it
+            return "weights"  # autocast keeps the bf16 copy of a trained weight as long as its gradient needs it
         is_logits = made.dim() > 1 and made.shape[-1] == self.vocabulary and made.is_floating_point()
         return "logits" if is_logits else "activations"
 
@@ -116,7 +116,7 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
             self.peak_total, self.peak = self.total, dict(self.live)
 
     def _is_gradient(self, parameter: torch.Tensor) -> None:
-        assert parameter.grad is not None, "called once a gradient is accumulated"
+        assert parameter.grad is not None, "called after a gradient is accumulated"
         key = address_of(parameter.grad.untyped_storage())
         use, size = self._known[key]
         self._known[key] = ("gradients", size)

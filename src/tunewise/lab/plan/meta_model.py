@@ -1,4 +1,4 @@
-"""Models from their configuration alone: without storage, as large as the real one, or small and real."""
+"""Models built from their configuration only: without storage at full size, or small and real."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,7 +13,7 @@ from tunewise.lab.models.load import Base, quiet_transformers
 from tunewise.lab.private import tensors_of
 from tunewise.spec import TASKS, Task
 
-# What makes a configuration small, by the names that transformers maps every family's own to.
+# Settings of a small configuration, by the names to which transformers maps those of every family.
 SMALL: dict[str, int] = {
     "vocab_size": 256,
     "hidden_size": 64,
@@ -28,8 +28,8 @@ SMALL: dict[str, int] = {
 def blank_base(config: PreTrainedConfig, task: Task, num_labels: int, heads: tuple[str, ...] | None) -> Base:
     """The fp32 base on the meta device.
 
-    `num_labels`: of a classification. `heads`: modules that learn in every arm; None: all outside the body are taken
-    for them, because what a checkpoint lacks is not known.
+    `num_labels`: of a classification. `heads`: modules trained in every arm; None: all modules outside the body,
+    because what a checkpoint lacks is not known.
     """
     config = type(config).from_dict(config.to_dict())
     auto = AutoModelForCausalLM
@@ -37,7 +37,7 @@ def blank_base(config: PreTrainedConfig, task: Task, num_labels: int, heads: tup
         auto = AutoModelForSequenceClassification
         config.num_labels = num_labels
         config.pad_token_id = config.pad_token_id or 0
-    what = f"cannot build a model of type {config.model_type} as its config.json says"
+    what = f"cannot build a model of type {config.model_type} from its config.json"
     with reraised(ModelError, what), torch.device("meta"), quiet_transformers():
         model = auto.from_config(config, dtype=torch.float32)
     if heads is None:
@@ -64,7 +64,7 @@ def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def give_storage(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Replace all parameters and buffers by what `make` makes of them; tied ones stay tied."""
+    """Replace all parameters and buffers by the results of `make`; tied ones stay tied."""
     made: dict[int, Any] = {}
     for module in model.modules():
         parameters, buffers = tensors_of(module)
@@ -78,25 +78,27 @@ def give_storage(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Te
             if buffer is None:
                 continue
             buffers[name] = made_buffer = make(buffer)
-            if name == "position_ids":  # what stands in for the positions of a padded batch
+            if name == "position_ids":  # stands for the positions of a padded batch
                 made_buffer.copy_(torch.arange(buffer.shape[-1]))
 
 
 def without_values(tensor: torch.Tensor) -> torch.Tensor:
-    """On the CPU, undefined; inside a FakeTensorMode it takes no memory."""
+    """An undefined tensor on the CPU; inside a FakeTensorMode it takes no memory."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
 def with_small_values(tensor: torch.Tensor) -> torch.Tensor:
-    """Real and harmless, as a forward pass with them is finite."""
+    """Real, small values, with which a forward pass is finite."""
     if not tensor.is_floating_point():
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
     return torch.empty(tensor.shape, dtype=tensor.dtype).normal_(0, 0.02)
 
 
 def with_drawn_values(tensor: torch.Tensor) -> torch.Tensor:
-    """On the CPU, of the size that trained weights have, and made as fast as memory is written: a million numbers drawn
-    once and repeated; vectors are ones."""
+    """Values on the CPU of the size of trained weights, created as fast as memory is written.
+
+    A million random numbers are repeated; vectors are ones.
+    """
     if not tensor.is_floating_point() or tensor.dim() < 2:
         fill = torch.ones if tensor.is_floating_point() else torch.zeros
         return fill(tensor.shape, dtype=tensor.dtype)

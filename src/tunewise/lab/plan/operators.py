@@ -1,4 +1,4 @@
-"""Which operations a step does, to tell whether a plan follows the real step."""
+"""Operations of a step, to check a plan against the real step."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ import torch
 from tunewise.lab.private import NORM_OF_ALL, SCALE_ALL, TorchDispatchMode, tree_iter
 
 aten = torch.ops.aten
-# Of clipping: torch treats all gradients at once, those without storage one by one.
+# Used by clipping: torch treats all gradients at once, but those without storage one by one.
 ALL_AT_ONCE = {NORM_OF_ALL: "norm", SCALE_ALL: "scale"}
 ONE_BY_ONE = {aten.linalg_vector_norm.default: "norm", aten.mul_.Tensor: "scale"}
 
 
 class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch has no types here
-    """The operations that compute with floating-point numbers, one text each: name, shapes and types in and out.
+    """Operations on floating-point numbers, one text each: name, shapes and types of inputs and outputs.
 
-    Others are left out: with masks and positions transformers looks at values, which a step without storage has not.
-    Where that changes what is computed, the operations listed here differ.
+    Others are left out. For masks and positions transformers looks at values, which a step without storage lacks. If
+    that changed the computation, the operations listed here would differ.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Operators(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
         self.seen: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and note it."""
+        """Run every operation and record it."""
         out = func(*args, **(kwargs or {}))
         if func in ALL_AT_ONCE:
             self.seen += [_line(ALL_AT_ONCE[func], tensor, tensor) for tensor in args[0]]

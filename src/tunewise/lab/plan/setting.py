@@ -1,4 +1,4 @@
-"""What a plan follows: an arm's model without weights, with the kernels and the loop that a run gives it."""
+"""Models of a plan: an arm's model without weights, with the kernels and the loop of a run."""
 
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -12,23 +12,23 @@ from tunewise.lab.methods import Method, build_method
 from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import inner_model
 from tunewise.lab.plan.meta_model import blank_base, small_config
-from tunewise.lab.train.begin import ready_to_train
+from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.loop import Loop
 from tunewise.lab.train.optim import LearningRates
 from tunewise.spec import Attention, Device, Precision, Task, TrainSpec
 from tunewise.spec import Method as MethodSpec
 
-RATE = 1e-5  # any: it changes no shape
+RATE = 1e-5  # any value: it changes no shape
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all arms of a plan share."""
+class PlanContext:
+    """Common inputs of the plans of all arms."""
 
     config: PreTrainedConfig
     task: Task
     num_labels: int
-    heads: tuple[str, ...] | None  # modules that learn in every arm; None: not known
+    heads: tuple[str, ...] | None  # modules trained in every arm; None: not known
     train: TrainSpec
     num_steps: int
     device: Device
@@ -36,56 +36,56 @@ class Setting:
     attention: Attention | None
 
     @property
-    def small(self) -> "Setting":
+    def small(self) -> "PlanContext":
         """The same for a model of this architecture that runs in milliseconds."""
         return replace(self, config=small_config(self.config))
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """What a run finds out about a model when it loads it."""
+    """Properties of a model that a run determines when it loads it."""
 
-    attention: str | None  # a name that transformers knows; None: the one that the model comes with
-    max_packed_length: int  # examples of up to so many tokens are packed
+    attention: str | None  # a name that transformers knows; None: the model's default
+    max_packed_length: int  # longest example that is packed, in tokens
 
     def batching(self, train: TrainSpec) -> Batching:
-        """How a run cuts its steps; what fills the padding changes no shape."""
+        """Batching of a run; the padding token changes no shape."""
         return Batching(train.tokens_at_once, 0, self.max_packed_length)
 
 
 @dataclass(frozen=True)
-class Subject:
+class PlannedModel:
     """A model as an arm trains it, still on the meta device and in fp32."""
 
     model: torch.nn.Module
     method: Method
     heads: tuple[str, ...]
 
-    def take_up(self, kernels: Kernels) -> "Subject":
-        """With the kernels of a run."""
+    def take_up(self, kernels: Kernels) -> "PlannedModel":
+        """The same model with the kernels of a run."""
         fuse(self.model)
         if kernels.attention is not None:
             inner_model(self.model).set_attn_implementation(kernels.attention)
         return self
 
 
-def build(setting: Setting, spec: MethodSpec) -> Subject:
-    """The arm's model. Raises SpecError for what cannot be built."""
+def build(setting: PlanContext, spec: MethodSpec) -> PlannedModel:
+    """The arm's model. Raises SpecError if it cannot be built."""
     base = blank_base(setting.config, setting.task, setting.num_labels, setting.heads)
     if setting.attention is not None:
         base.model.set_attn_implementation(setting.attention)
     method = build_method(spec, setting.task, setting.num_steps)
     with torch.device("meta"):
         model = method.prepare(base)
-    return Subject(model, method, base.head_modules)
+    return PlannedModel(model, method, base.head_modules)
 
 
-def begin_training(subject: Subject, setting: Setting, device: Device = "cpu") -> Loop:
-    """The loop of a run, the model stored as in a run; the rate changes nothing."""
+def begin_training(subject: PlannedModel, setting: PlanContext, device: Device = "cpu") -> Loop:
+    """Loop of a run, the model stored as in a run; the learning rate does not matter."""
     rates, compute = LearningRates(RATE, RATE if subject.heads else None), Compute(device, setting.precision)
     prepared = (subject.model, subject.method)
     return Loop(
-        optimizer=ready_to_train(prepared, subject.heads, setting.train, rates, compute),
+        optimizer=make_trainable(prepared, subject.heads, setting.train, rates, compute),
         rate_factors=repeat(1.0),
         clip_norm=setting.train.clip_norm,
         compute=compute,

@@ -1,4 +1,4 @@
-"""The plan of a whole study, from its model's configuration and its data."""
+"""Plan of a whole study, from its model's configuration and its data."""
 
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,10 @@ from tunewise.spec import Device, Method, StudySpec
 
 
 def plan_study(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
-    """What every arm of `study` needs.
+    """Needs of every arm of `study`.
 
     `folder` holds the study's prepared data, or becomes the place for it: a plan needs no weights. Raises UserError.
-    Where micro-batches are `auto`, they are as large as fits in every arm.
+    `auto` micro-batches are as large as fits in every arm.
     """
     if study.train.micro_batch_tokens != "auto":
         return _plan(study, folder, request)

@@ -1,7 +1,7 @@
-"""How fast this machine does the steps of an arm: a few are really done, with drawn weights in place of the model's.
+"""Speed of an arm's steps on this machine: a few are executed, with random weights instead of the model's.
 
-Where they would not fit in the memory that is free, or would take too long, the FLOPs of the plan are divided by the
-rate of bare matrix products instead, which no step reaches.
+If they would not fit in the free memory, or take too long, the plan's FLOPs are divided by the rate of bare matrix
+products instead. This gives a lower bound of the time.
 """
 
 import statistics
@@ -21,18 +21,18 @@ from tunewise.lab.models.load import LINEAR, inner_model
 from tunewise.lab.plan.basis import Basis, basis_of
 from tunewise.lab.plan.kernels import try_kernels
 from tunewise.lab.plan.meta_model import give_storage, with_drawn_values
-from tunewise.lab.plan.setting import Kernels, Setting, Subject, begin_training, build
+from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed
 from tunewise.spec import Device, Method, Precision, StudySpec
 
-LIMIT_SECONDS = 5.0  # about as long as the steps of an arm may take
+LIMIT_SECONDS = 5.0  # approximate limit for the steps of an arm
 MOST_FREE = 0.8  # of the free memory
-NUM_RESUMED, SLOWER_AFTER = 2, 2  # scorings, and the steps after each that take longer than others
+NUM_RESUMED, SLOWER_AFTER = 2, 2  # scorings, and slower steps after each
 NUM_SCORED = 4  # micro-batches
-PRODUCT_ROWS = 256  # of the matrix products whose rate is taken
+PRODUCT_ROWS = 256  # rows of the matrix products whose rate is measured
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -44,7 +44,7 @@ class Rates(NamedTuple):
 
 
 class StepSeconds(NamedTuple):
-    """One optimizer step. The gradient takes time with tokens, the update with what learns."""
+    """Time of one optimizer step: the gradient grows with tokens, the update with trained parameters."""
 
     gradient: float
     update: float
@@ -52,7 +52,7 @@ class StepSeconds(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Of both."""
+        """Seconds of both parts."""
         return self.gradient + self.update
 
 
@@ -63,26 +63,26 @@ class Usual(NamedTuple):
     update: float
 
     def of(self, num_tokens: float) -> float:
-        """Seconds of a step of so many tokens."""
+        """Seconds of a step of this many tokens."""
         return self.gradient_per_token * num_tokens + self.update
 
 
 def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed:
-    """The speed of one arm, whose plan is known. `folder` is the place where that was made.
+    """Speed of one planned arm. `folder` is the place in which the plan was made.
 
-    In a process of its own, whose memory it measures.
+    Run it in a process of its own, whose memory it measures.
     """
-    assert plan.step is not None, "only an arm whose step can be followed is asked for its speed"
-    assert plan.flops_per_token is not None, "found with the step"
+    assert plan.step is not None, "only arms whose step can be traced are timed"
+    assert plan.flops_per_token is not None, "set together with the step"
     if study.machine.threads:
         torch.set_num_threads(study.machine.threads)
-    meter = MemoryMeter(study.machine.device or pick_device())  # first, because a run's begins before anything is read
+    meter = MemoryMeter(study.machine.device or pick_device())  # first: a run's meter too begins before reading
     basis = basis_of(study, folder, PlanRequest())
     arm, setting = basis.arms()[name], basis.setting
     kernels = try_kernels(setting, arm) or Kernels(None, 0)
     load, rates = basis.workload(kernels), product_rates(setting, arm)
     seconds_of_one = plan.flops_per_token * len(load.longest.input_ids) / rates.training
-    # a run scores in fp32 as well, and loads all weights as fp32
+    # a run also scores in fp32, and loads all weights as fp32
     needed = max(plan.step.total, plan.evaluation.total if plan.evaluation else 0)
     if needed > MOST_FREE * _free(setting.device) or seconds_of_one > LIMIT_SECONDS:
         return by_products(basis, plan, rates)
@@ -98,7 +98,7 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
         usual = _usual(timed)
         seconds, after = _interrupted(subject.model, work, loop, lambda: _apart(meter, setting.precision, score_once))
     peak = meter.memory("train") if work.is_fullest else None
-    del subject, loop  # in a run it is another model, too, that is scored in fp32
+    del subject, loop  # a run also scores another model in fp32
     subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
     fp32_seconds = [_apart(meter, "fp32", score_once) for _ in range(2)]
     return Speed(
@@ -112,44 +112,44 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
 
 
 def _apart(meter: MemoryMeter, precision: Precision, score_once: Callable[[Precision], float]) -> float:
-    """Seconds of a token, scored as in a run: in a phase of its own, around which freed memory is given back."""
+    """Seconds per token, scored as in a run: in a phase of its own, around which freed memory is returned."""
     with meter.phase("evaluate"):
         return score_once(precision)
 
 
-def _with_weights(subject: Subject, device: Device) -> Subject:
+def _with_weights(subject: PlannedModel, device: Device) -> PlannedModel:
     give_storage(subject.model, lambda tensor: with_drawn_values(tensor).to(device))
     return subject
 
 
 def _score_seconds(model: torch.nn.Module, examples: Sequence[Example], batching: Batching, compute: Compute) -> float:
-    """Of a token, padding excluded."""
+    """Seconds per token, padding excluded."""
     begin = time.perf_counter()
     score(model, examples, batching, compute)
     return (time.perf_counter() - begin) / sum(len(example.input_ids) for example in examples)
 
 
 def tokens_per_step(basis: Basis) -> float:
-    """Of a mean optimizer step, padding excluded."""
+    """Tokens of a mean optimizer step, padding excluded."""
     num_tokens = sum(len(example.input_ids) for example in basis.train)
     return num_tokens / basis.setting.train.steps_per_epoch(len(basis.train))
 
 
 class Work(NamedTuple):
-    """Steps to be done."""
+    """Steps to execute."""
 
-    warm_up: Sequence[Sequence[Batch]]  # not timed: the first ones set things up
+    warm_up: Sequence[Sequence[Batch]]  # not timed: the first steps set things up
     timed: Sequence[Sequence[Batch]]
-    resumed: Sequence[Sequence[Sequence[Batch]]]  # those that follow a scoring, for every scoring
+    resumed: Sequence[Sequence[Sequence[Batch]]]  # steps that follow a scoring, for every scoring
     is_fullest: bool  # the warm-up needs as much memory as any step of the study
 
 
 def _work(load: Workload, seconds_of_one: float) -> Work:
-    """The fullest steps and the study's first ones; or as much of a step as may be done."""
+    """The fullest steps and the study's first ones, or the part of a step that is allowed."""
     fullest = load.fullest
     num_longest = sum(batch.num_tokens for step in fullest for batch in step) / len(load.longest.input_ids)
     if num_longest * seconds_of_one <= LIMIT_SECONDS:
-        # no step twice where there are enough: its kernels would be there already
+        # no step twice if there are enough: its kernels would be compiled already
         num_resumed = NUM_RESUMED * SLOWER_AFTER
         last = (load.first * num_resumed)[-num_resumed:]
         resumed = [last[start : start + SLOWER_AFTER] for start in range(0, num_resumed, SLOWER_AFTER)]
@@ -160,7 +160,7 @@ def _work(load: Workload, seconds_of_one: float) -> Work:
 
 
 def _time_steps(model: torch.nn.Module, work: Work, loop: Loop) -> list[StepSeconds]:
-    """Of the steps to be timed as many as the time is enough for, one at least."""
+    """Seconds of as many steps as the time allows, at least one."""
     for micro_batches in work.warm_up:
         _time_step(model, micro_batches, loop)
     begin = time.perf_counter()
@@ -173,7 +173,7 @@ def _time_steps(model: torch.nn.Module, work: Work, loop: Loop) -> list[StepSeco
 
 
 def _usual(timed: Sequence[StepSeconds]) -> Usual:
-    """The mean of the middle half: no two steps are cut and packed alike, and a step may be held up by anything."""
+    """Mean of the middle half: steps are split and packed differently, and any step may be delayed."""
     per_token = _middle_mean([step.gradient / step.num_tokens for step in timed])
     return Usual(per_token, _middle_mean([step.update for step in timed]))
 
@@ -186,7 +186,7 @@ def _middle_mean(values: Sequence[float]) -> float:
 def _interrupted(
     model: torch.nn.Module, work: Work, loop: Loop, score_once: Callable[[], float]
 ) -> tuple[list[float], list[list[StepSeconds]]]:
-    """The seconds of scorings, and the steps after each."""
+    """Seconds of scorings, and of the steps after each."""
     seconds, after = [], []
     for steps in work.resumed:
         seconds.append(score_once())
@@ -206,8 +206,8 @@ def _time_step(model: torch.nn.Module, micro_batches: Sequence[Batch], loop: Loo
 
 
 def _scored(basis: Basis, load: Workload, plan: ArmPlan, fp32_rate: float) -> list[Example]:
-    """Examples to score: a few micro-batches, as their first costs more; or as many as may be done."""
-    assert plan.scoring_flops_per_token is not None, "found with the step"
+    """Examples to score: a few micro-batches, as the first costs more; or as many as are allowed."""
+    assert plan.scoring_flops_per_token is not None, "set together with the step"
     batches = [batch for micro_batches in load.first for batch in micro_batches][:NUM_SCORED]
     examples = [basis.train[row] for row in dict.fromkeys(row for batch in batches for row in batch.rows)]
     seconds = plan.scoring_flops_per_token * sum(len(e.input_ids) for e in examples) / fp32_rate
@@ -228,9 +228,9 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def by_products(basis: Basis, plan: ArmPlan, rates: Rates) -> Speed:
-    """What no step is faster than: its FLOPs at the rate of bare matrix products."""
-    assert plan.flops_per_token is not None, "found with the step"
-    assert plan.scoring_flops_per_token is not None, "found with the step"
+    """Lower bound of the time: the plan's FLOPs at the rate of bare matrix products."""
+    assert plan.flops_per_token is not None, "set together with the step"
+    assert plan.scoring_flops_per_token is not None, "set together with the step"
     return Speed(
         source="products",
         step_seconds=tokens_per_step(basis) * plan.flops_per_token / rates.training,
@@ -240,8 +240,8 @@ def by_products(basis: Basis, plan: ArmPlan, rates: Rates) -> Speed:
     )
 
 
-def product_rates(setting: Setting, arm: Method) -> Rates:
-    """Measured on the largest linear layer below the head."""
+def product_rates(setting: PlanContext, arm: Method) -> Rates:
+    """Rates measured on the largest linear layer below the head."""
     base = inner_model(build(setting, arm).model)
     head = base.get_output_embeddings()
     layers = [module for module in base.modules() if isinstance(module, LINEAR) and module is not head]
@@ -266,6 +266,6 @@ def _free(device: Device) -> int:
 
 
 def _wait(device: Device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device != "cpu":
         torch.get_device_module(device).synchronize()

@@ -1,4 +1,4 @@
-"""The batches that a plan is made for: cut from the study's examples, or from examples of the largest length."""
+"""Batches for a plan: from the study's examples, or from examples of the largest length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ NUM_FIRST = 28  # steps
 
 
 class Candidate(NamedTuple):
-    """A micro-batch at which memory may be fullest."""
+    """A micro-batch at which memory may peak."""
 
     batch: Batch
-    follows_others: bool  # of its step, so the gradient is in memory as well
+    follows_others: bool  # in its step, so the gradient is in memory as well
 
 
 @dataclass(frozen=True)
@@ -22,33 +22,33 @@ class Workload:
     """Steps of a run, as micro-batches."""
 
     candidates: tuple[Candidate, ...]  # for the peak; the one with most tokens first
-    first: tuple[tuple[Batch, ...], ...]  # the first steps, whole
+    first: tuple[tuple[Batch, ...], ...]  # the first steps, complete
     batching: Batching
     longest: Example  # of the candidates
 
     @property
     def fullest(self) -> list[Sequence[Batch]]:
-        """As steps that can be done: the candidates that begin one each by itself, all others after another batch."""
+        """Candidates as executable steps: those that begin a step alone, all others after another batch."""
         others = [of.batch for of in self.candidates if of.follows_others]
         alone: list[Sequence[Batch]] = [[of.batch] for of in self.candidates if not of.follows_others]
         return [*alone, *([[self.first[0][0], *others]] if others else [])]
 
     def of_longest(self, num_examples: int) -> Batch:
-        """One micro-batch of nothing but the longest example."""
+        """One micro-batch that contains only the longest example."""
         rows, tokens = [0] * num_examples, num_examples * len(self.longest.input_ids)
         (batch,) = Batching(tokens, 0, self.batching.max_packed_length).batches([self.longest], rows)
         return batch
 
 
 def assumed_examples(task: Task, num_rows: int, length: int) -> list[Example]:
-    """Where there is no data: examples of `length` tokens, every one but the first trained on, or labelled."""
+    """Examples for a study without data: `length` tokens each, all but the first trained on, or labeled."""
     label = 0 if TASKS[task].has_classes else -1
     supervised = [False] + [label < 0] * (length - 1)
     return [Example(str(row), "", [0] * length, supervised, 0, label, "", "") for row in range(num_rows)]
 
 
 def workload(examples: Sequence[Example], train: TrainSpec, seed: int, batching: Batching) -> Workload:
-    """Of one epoch over `examples` in the order of `seed`; another seed puts others together."""
+    """Workload of one epoch over `examples` in the order of `seed`; another seed combines others."""
     num_steps = min(train.num_steps(len(examples)), train.steps_per_epoch(len(examples)))
     steps = list(step_rows(len(examples), train.batch_size, num_steps, seed))
     found = [
@@ -63,11 +63,11 @@ def workload(examples: Sequence[Example], train: TrainSpec, seed: int, batching:
     )
 
 
-Piece = tuple[list[int], bool]  # the rows of a micro-batch, and whether it follows others of its step
+Piece = tuple[list[int], bool]  # rows of a micro-batch, and whether it follows others of its step
 
 
 def _fullest(examples: Sequence[Example], steps: Sequence[Sequence[int]], batching: Batching) -> list[Piece]:
-    """The largest micro-batches by each measure of `_sizes`, those left out that another one is larger than in all."""
+    """The largest micro-batches by each measure of `_sizes`, without those that another one exceeds in all."""
     largest: dict[tuple[bool, int], tuple[tuple[int, ...], Piece]] = {}
     for rows_of_step in steps:
         for number, rows in enumerate(batching.pieces(examples, rows_of_step)):
@@ -87,9 +87,9 @@ def _fullest(examples: Sequence[Example], steps: Sequence[Sequence[int]], batchi
 
 
 def _sizes(chosen: Sequence[Example], batching: Batching) -> tuple[int, ...]:
-    """What needs memory, each in its own part of a step: tokens, targets (logits), pairs of tokens (attention)."""
+    """Sizes that need memory in different parts of a step: tokens, targets (logits), pairs of tokens (attention)."""
     longest = max(len(example.input_ids) for example in chosen)
     padded = len(chosen) * longest
     num_tokens = sum(len(example.input_ids) for example in chosen) if batching.packs(chosen[0]) else padded
-    # attention pads packed examples, too
+    # attention also pads packed examples
     return num_tokens, sum(example.num_targets for example in chosen), padded * longest

@@ -1,1 +1,1 @@
-"""One run: its story on one screen, its stages, and what all of them are handed."""
+"""One run: its sequence on one screen, its stages, and their common context."""

@@ -1,4 +1,4 @@
-"""What every stage of a run is handed: its spec, its data, its budget of memory and its notes."""
+"""Context of every stage of a run: specification, data, memory budget and notes."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -26,15 +26,15 @@ from tunewise.spec import RunSpec
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """An fp32 model on its device, with the kernels that suit it, and how rows become batches for it."""
+    """An fp32 model on its device, with suitable kernels, and how rows become batches for it."""
 
     model: torch.nn.Module
-    padding: int  # the id that fills padded batches
-    max_packed_length: int  # examples of up to so many tokens are packed; 0: all are padded
+    padding: int  # id that fills padded batches
+    max_packed_length: int  # longest example that is packed, in tokens; 0: all are padded
     budget: MemoryBudget
 
     def batches(self, examples: Sequence[Example], rows: Sequence[int]) -> list[Batch]:
-        """The given rows, each once, in batches of the memory that there is now."""
+        """The given rows, each once, in batches that fit the current memory budget."""
         return list(self._batching().batches(examples, rows))
 
     def score(self, examples: Sequence[Example], compute: Compute) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ class ReadyModel:
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run while it goes on. `training`, `budget` and `meter` note what happens; the rest stays as it is."""
+    """Context of one run in progress. `training`, `budget` and `meter` change; everything else is constant."""
 
     spec: RunSpec
     folder: Path
@@ -61,15 +61,15 @@ class RunContext:
 
     @property
     def compute(self) -> Compute:
-        """Where and in which precision the run trains, and scores while it trains."""
+        """Device and precision in which the run trains, and scores during training."""
         return Compute(self.spec.device, self.spec.precision)
 
     def examples(self, split: str) -> list[Example]:
-        """The prepared rows of a split."""
+        """Prepared rows of a split."""
         return read_examples(self.data_folder / f"{split}.parquet")
 
     def load_base(self) -> Base:
-        """A fresh base in fp32, its new weights drawn from the random state of now."""
+        """A fresh base in fp32, its new weights initialized from the current random state."""
         spec = self.spec
         base = load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code)
         if spec.attention is not None:
@@ -77,7 +77,7 @@ class RunContext:
         return base
 
     def ready(self, model: torch.nn.Module) -> ReadyModel:
-        """The fp32 model on its device, with the kernels that suit it; its batches are made accordingly."""
+        """The fp32 model on its device, with suitable kernels and batches."""
         spec = self.spec
         fuse(model)
         max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
@@ -86,7 +86,7 @@ class RunContext:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Count the time and the memory of what happens inside as those of scoring."""
+        """Count the time and the memory of the block as those of scoring."""
         start = time.perf_counter()
         with self.meter.phase("evaluate"):
             yield

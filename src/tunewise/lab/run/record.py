@@ -1,4 +1,4 @@
-"""The last stage of a run: what it used and what it found, as a record that is stored."""
+"""Last stage of a run: its cost and results, stored as a record."""
 
 from datetime import UTC, datetime
 
@@ -33,7 +33,7 @@ def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
 
 
 def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage) -> RunRecord:
-    """The record of a run, stored in the ledger of its study."""
+    """Record of a run, stored in the ledger of its study."""
     training = run.training
     record = RunRecord(
         run_id=run.spec.run_id,

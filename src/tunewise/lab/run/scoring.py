@@ -1,4 +1,4 @@
-"""The scoring stage of a run: every split, the adapters that are cut out of what was learned, and written answers."""
+"""Scoring stage of a run: every split, adapters extracted from the update, and written answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Scoring:
-    """The scores of the model that a run ends with."""
+    """Scoring of a run's final model."""
 
     run: RunContext
     final: ReadyModel
 
     def write(self) -> tuple[Sample, ...]:
-        """Write scores.parquet; returns the answers to be shown.
+        """Write scores.parquet; returns the sample answers.
 
-        Valid is as the selection saw it, test and general text are scored in fp32. A trial, whose model was never
-        stored, scores general text alone, in the precision of training.
+        The validation set is scored as the selection saw it; test and general text in fp32. A trial, whose model was
+        never stored, scores only general text, in the precision of training.
         """
         spec, training = self.run.spec, self.run.training
         is_trial = spec.role in ("short", "tune")
@@ -55,9 +55,9 @@ class Scoring:
         return samples
 
     def _truncated(self) -> Rows:
-        """The rows of valid for every truncation of the trained adapter, in the precision of training as valid is."""
+        """Validation rows for every truncation of the trained adapter, in the precision of training."""
         run, valid, rows = self.run, self.run.examples("valid"), []
-        scored: dict[tuple[int, ...], Rows] = {}  # a small budget leaves nothing to be spread
+        scored: dict[tuple[int, ...], Rows] = {}  # with a small budget, spread ranks can equal uniform ones
         for cut_down in truncations(self.final.model, run.spec.ranks):
             ranks = tuple(cut_down.ranks.values())
             if ranks not in scored:
@@ -68,12 +68,12 @@ class Scoring:
         return rows
 
     def _extracted(self, method: FullMethod) -> Rows:
-        """The rows of valid for every adapter cut out of what was learned, in the precision of training as valid is.
+        """Validation rows for every adapter extracted from the update, in the precision of training.
 
         Writes spectrum.parquet.
         """
         run, valid, rows = self.run, self.run.examples("valid"), []
-        with run.meter.phase("extract"):  # holds two models, which the peak of the evaluation must not tell
+        with run.meter.phase("extract"):  # holds two models, which must not count in the peak of the evaluation
             base = run.load_base()
             ready = run.ready(base.model)
             change = find_change(self.final.model, base, method.extract)
@@ -85,7 +85,7 @@ class Scoring:
         return rows
 
     def _answered(self, examples: list[Example], rows: Rows) -> tuple[Rows, tuple[Sample, ...]]:
-        """The rows of test, with what the model wrote where metrics ask for it; and the first answers, to be shown."""
+        """Test rows, with generated text if metrics need it; and the first answers as samples."""
         spec = self.run.spec
         shown = examples[: spec.samples.count]
         if TASKS[spec.task].has_classes:

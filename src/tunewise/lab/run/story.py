@@ -22,12 +22,12 @@ from tunewise.records import DataSummary, RunRecord
 from tunewise.records.events import Listener
 from tunewise.spec import ExistingMethod, MachineSpec, RunSpec
 from tunewise.storage.disk import delete, set_modes
-from tunewise.storage.files import files_below, told
+from tunewise.storage.files import files_below, reraise_as_study_error
 from tunewise.storage.seal import CARD
 
 
 class Run:
-    """One run: its spec, its data, and where it can be continued from."""
+    """One run: its specification, its data, and its checkpoints."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class Run:
         self.data = DataSummary.model_validate_json((data_folder / "data.json").read_text(encoding="utf-8"))
 
     def execute(self, max_tokens: int | None = None) -> RunRecord:
-        """Load, train, save, score; returns the record, already stored. Raises StoppedError if asked to stop.
+        """Load, train, save, score; returns the stored record. Raises StoppedError if asked to stop.
 
-        `max_tokens` of a batch are held in memory at once; None: what the study says.
+        `max_tokens` of a batch are in memory at once; None: as the study says.
         """
         torch.set_num_threads(self.spec.threads)
         meter, others, started = MemoryMeter(self.spec.device), OthersMeter(), datetime.now(UTC)
-        set_seed(self.spec.seed)  # before anything random: new heads and adapters are drawn from it
+        set_seed(self.spec.seed)  # before anything random: new heads and adapters are initialized from it
         run = self._context(meter, max_tokens)
         final = self._final_model(run)
         with run.evaluation():
@@ -71,7 +71,7 @@ class Run:
         )
 
     def _final_model(self, run: RunContext) -> ReadyModel:
-        """What is scored: the base, what others trained, or what was trained here, if confirmed as read from disk."""
+        """The model to score: the base, an existing one, or the trained one, which is read from disk if confirmed."""
         spec = run.spec
         base = load(run)
         if isinstance(spec.method, ExistingMethod):
@@ -83,19 +83,19 @@ class Run:
         if spec.role != "confirm":
             return selected
         run.training.saved_bytes = save(run, method, selected.model)
-        del base, method, selected  # or two models would be in memory, and in the peak of the evaluation
-        # what is scored is what the user gets: read back from disk, onto a fresh fp32 base
+        del base, method, selected  # otherwise two models would be in memory, and in the peak of the evaluation
+        # score what the user gets: read back from disk, onto a fresh fp32 base
         return run.ready(load_tuned(run.load_base(), run.folder / "weights", spec.trust_remote_code))
 
     def _trained(self, run: RunContext, base: Base) -> tuple[Method, ReadyModel]:
-        """The model with the weights that were selected. The optimizer is gone with the session."""
+        """The model with the selected weights. The optimizer is released with the session."""
         session = adapt(run, base, self.checkpoints)
         session.train()
         return session.method, session.selected()
 
 
 def load(run: RunContext) -> Base:
-    """The base of the run; its time and memory are noted."""
+    """Base of the run; its time and memory are recorded."""
     start = time.perf_counter()
     with run.meter.phase("load"):
         base = run.load_base()
@@ -109,8 +109,8 @@ def save(run: RunContext, method: Method, model: torch.nn.Module) -> int:
     if run.data.chat_template is not None:
         tokenizer.chat_template = run.data.chat_template
     delete(weights)
-    with told(weights):
-        weights.mkdir()  # a new one, so that nothing in it can be a link
+    with reraise_as_study_error(weights):
+        weights.mkdir()  # a new folder, so that nothing in it can be a link
         method.save(model, weights)
         saved_bytes = sum(path.stat().st_size for path in files_below(weights) if path.name != CARD)
         tokenizer.save_pretrained(weights)

@@ -1,4 +1,4 @@
-"""The training stage of a run: the loop, what is measured beside it, its checkpoints, and how it ends."""
+"""Training stage of a run: the loop, its measurements, its checkpoints, and its end."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from tunewise.lab.evaluate.score import summarise
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models.load import Base
 from tunewise.lab.run.context import ReadyModel, RunContext
-from tunewise.lab.train.begin import ready_to_train
+from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.gradients import GradientWatch
 from tunewise.lab.train.loop import DivergedError, Loop, Step, train
@@ -29,16 +29,16 @@ from tunewise.spec import forgetting_steps
 
 
 def adapt(run: RunContext, base: Base, checkpoints: Checkpoints) -> "TrainingSession":
-    """The base, made ready to learn by the method of the run; what is frozen is stored as the precision says."""
+    """The base, prepared for training by the run's method; frozen weights are stored according to the precision."""
     spec = run.spec
-    assert spec.learning_rate is not None, "an arm that trains has a learning rate"
+    assert spec.learning_rate is not None, "a training arm has a learning rate"
     examples, valid = run.examples("train"), run.examples("valid")
     num_steps = spec.train.num_steps(len(examples))
     method = build_method(spec.method, spec.task, num_steps)
     ready = run.ready(method.prepare(base))
     model = ready.model
     rates = LearningRates(spec.learning_rate, spec.head_learning_rate)
-    optimizer = ready_to_train((model, method), base.head_modules, spec.train, rates, run.compute)
+    optimizer = make_trainable((model, method), base.head_modules, spec.train, rates, run.compute)
     run.training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
     general = run.examples("general") if spec.forgetting_points else []
     curve = ForgettingCurve(forgetting_steps(spec.forgetting_points, num_steps), valid, general)
@@ -57,7 +57,7 @@ def adapt(run: RunContext, base: Base, checkpoints: Checkpoints) -> "TrainingSes
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """The training of one adapted model, from its first step, or from its last checkpoint, to the end."""
+    """Training of one adapted model, from its first step or its last checkpoint to the end."""
 
     run: RunContext
     checkpoints: Checkpoints
@@ -69,7 +69,7 @@ class TrainingSession:
 
     @property
     def method(self) -> Method:
-        """The method that made the model ready, which also saves it."""
+        """Method that prepared the model, which also saves it."""
         return self.state.method
 
     @property
@@ -78,7 +78,7 @@ class TrainingSession:
         return self.run.spec.train.num_steps(len(self.examples))
 
     def train(self) -> None:
-        """Train to the last step, or until a loss is no longer a number. Raises StoppedError if asked to stop."""
+        """Train to the last step, or until a loss is not a number. Raises StoppedError if asked to stop."""
         training = self.run.training
         self.checkpoints.restore(self.state)
         self.run.budget.lower(training.micro_batch_tokens)
@@ -92,7 +92,7 @@ class TrainingSession:
         training.updates_kept = self.state.watch.median()
 
     def selected(self) -> ReadyModel:
-        """The model with the weights that the checkpoint rule selected; the untrained one if there are none."""
+        """The model with the weights selected by the checkpoint rule; the untrained one if there are none."""
         selected = self.run.training.selected_file
         if selected is None:
             set_seed(self.run.spec.seed)
@@ -101,7 +101,10 @@ class TrainingSession:
         return self.ready
 
     def _take_steps(self) -> None:
-        """Raises DivergedError where the loss or the gradient of a step, or the loss on valid, is not finite."""
+        """Take the remaining steps.
+
+        Raises DivergedError if the loss or gradient of a step, or the validation loss, is not finite.
+        """
         training = self.run.training
         evaluate_at = self.run.spec.train.evaluation_steps(self.num_steps)
         if not training.num_steps:
@@ -153,13 +156,13 @@ class TrainingSession:
         self.run.listener(events.Step(num_steps=self.num_steps, **row))
 
     def _evaluate(self) -> Evaluation:
-        """The loss on valid, noted; the weights are stored if the checkpoint rule takes them."""
+        """Record the validation loss; store the weights if the checkpoint rule selects them."""
         training = self.run.training
         with self.run.evaluation():
             rows = self.ready.score(self.curve.valid, self.run.compute)
             evaluation = summarise(rows, training.num_steps)
         if not math.isfinite(evaluation.nll):
-            raise DivergedError(f"step {training.num_steps}: loss on valid is {evaluation.nll}")
+            raise DivergedError(f"step {training.num_steps}: validation loss is {evaluation.nll}")
         best = next((e for e in training.evaluations if e.step == training.selected_step), None)
         training.evaluations.append(evaluation)
         if self.run.spec.checkpoint == "last" or best is None or takes_over(training.evaluations, best):
@@ -170,6 +173,6 @@ class TrainingSession:
     def _measure_forgetting(self, evaluation: Evaluation | None = None) -> None:
         step = self.run.training.num_steps
         if step not in self.curve.steps:
-            return  # a phase gives freed memory back, which the next step would have to ask for again
+            return  # ending a phase returns freed memory, which the next step would have to request again
         with self.run.evaluation():
             self.curve.measure(step, lambda rows: self.ready.score(rows, self.run.compute), evaluation)

@@ -1,1 +1,1 @@
-"""The one loop and its parts."""
+"""The training loop and its parts."""

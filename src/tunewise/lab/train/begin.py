@@ -1,4 +1,4 @@
-"""From a prepared model to one that is ready for its first step: the same for a run, a plan and a probe."""
+"""Prepare a model for its first step: the same for a run, a plan and a probe."""
 
 from collections.abc import Sequence
 
@@ -8,24 +8,24 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.methods import Method
 from tunewise.lab.models.load import inner_model
 from tunewise.lab.models.precision import assert_masters, leave_inputs_as_they_are, store_frozen_weights
-from tunewise.lab.train.meters import give_back
+from tunewise.lab.train.meters import return_freed_memory
 from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
 from tunewise.spec import TrainSpec
 
 
-def ready_to_train(
+def make_trainable(
     prepared: tuple[torch.nn.Module, Method],
     heads: Sequence[str],
     train: TrainSpec,
     rates: LearningRates,
     compute: Compute,
 ) -> torch.optim.Optimizer:
-    """The optimizer of what learns; what is frozen is now stored as the precision policy says."""
+    """Optimizer of the trained parameters; frozen weights are now stored according to the precision policy."""
     model, method = prepared
     if train.gradient_checkpointing:
         inner_model(model).gradient_checkpointing_enable({"use_reentrant": False})
     store_frozen_weights(model, compute.precision, method.fp32_modules)
     leave_inputs_as_they_are(model, compute.precision)
-    give_back()  # or the process keeps the fp32 weights that were just replaced
+    return_freed_memory()  # otherwise the process keeps the fp32 weights that were just replaced
     assert_masters(model)
     return make_optimizer(parameter_groups(model, heads, train, rates), train, compute.device)

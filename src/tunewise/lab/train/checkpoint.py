@@ -1,10 +1,10 @@
-"""Checkpoints inside a run: after any crash it continues as if nothing had happened, bit for bit on CPU.
+"""Checkpoints inside a run: after any crash it resumes without a difference, bit for bit on CPU.
 
 checkpoint/
-  step-<n>-<sha256>.safetensors      what learns, optimizer, random states, and all that the run noted up to step n
-  selected-<n>-<sha256>.safetensors  the weights of the best evaluation so far; checkpoints name theirs
+  step-<n>-<sha256>.safetensors      trained weights, optimizer, random states and notes of the run up to step n
+  selected-<n>-<sha256>.safetensors  weights of the best evaluation so far; checkpoints name theirs
 
-A file takes its name when it is whole, and the name holds its hash. The last checkpoint goes when the next is there.
+A file gets its name when it is complete, and the name holds its hash. A new checkpoint replaces the last one.
 """
 
 import json
@@ -27,17 +27,17 @@ from tunewise.storage.files import is_whole
 from tunewise.storage.ledger import CHECKPOINT
 
 NAME = re.compile(rf"step-(\d+)-[0-9a-f]{{64}}{re.escape(SUFFIX)}")
-NOTES = "notes"  # the tensor that holds everything that is no tensor, as JSON
-PHASE = "save"  # of the memory meter: what it needs is not what training needs
-LEFT_FREE = 2  # times its size: a checkpoint must not take the room of the weights that are saved at the end
+NOTES = "notes"  # tensor that holds everything else, as JSON
+PHASE = "save"  # of the memory meter: saving must not count as training
+LEFT_FREE = 2  # times its size: a checkpoint must leave room for the weights that are saved at the end
 
 
 class StoppedError(Exception):
-    """Somebody asked the run to stop; it is stored and can be continued."""
+    """The run was asked to stop; it is stored and can be resumed."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, written when `seconds` have passed, or at once when `should_stop()` says so."""
+    """Checkpoints of one run, written when `seconds` have passed, or at once if `should_stop()` is true."""
 
     def __init__(self, run_folder: Path, seconds: float, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.folder, self.seconds, self.should_stop = run_folder / CHECKPOINT, seconds, should_stop
@@ -45,7 +45,7 @@ class Checkpoints:
         self.kept: frozenset[str] = frozenset()  # the last checkpoint and the selected weights that it names
 
     def restore(self, state: TrainingState) -> None:
-        """Go back to the newest checkpoint that is whole, if there is one. What is damaged is named and left out."""
+        """Restore the newest complete checkpoint, if there is one. Damaged ones are reported and skipped."""
         damaged = []
         for path in self._newest_first():
             found = self._read(path, state)
@@ -60,36 +60,36 @@ class Checkpoints:
         else:
             state.log.open(0)
         for name in damaged:
-            state.training.warn(f"A damaged checkpoint was left out ({name}); what it held was computed again.")
+            state.training.warn(f"A damaged checkpoint was skipped ({name}), and its steps were repeated.")
         self._tidy()
 
     def after_step(self, state: TrainingState) -> None:
-        """Write a checkpoint if it is time to. Raises StoppedError, after writing one, where the run should stop."""
+        """Write a checkpoint if one is due. Raises StoppedError, after writing one, if the run should stop."""
         is_asked, is_saved = self.should_stop(), False
         if is_asked or time.monotonic() - self.last_time >= self.seconds:
             with state.meter.phase(PHASE):
                 is_saved = self._write(state)
         if is_asked:
-            how = "saved" if is_saved else "which could not be saved: the run continues from an earlier step"
+            how = "saved" if is_saved else "which could not be saved: the run resumes from an earlier step"
             raise StoppedError(f"stopped after step {state.training.num_steps}, {how}")
 
     def select(self, state: TrainingState) -> None:
-        """Store the weights of now as those that the run is scored with. Raises StudyError where the disk refuses."""
+        """Store the current weights as those to score. Raises StudyError if the disk refuses."""
         training = state.training
         before = training.selected_file
         training.selected_step = training.num_steps
-        with state.meter.phase(PHASE):  # on disk: a copy in memory would count as what full fine-tuning needs
+        with state.meter.phase(PHASE):  # on disk: a copy in memory would count as needed by full fine-tuning
             training.selected_file = write_tensors(self.folder, f"selected-{training.num_steps}", state.learned).name
         if before and before not in {training.selected_file, *self.kept}:
             disk.delete(self.folder / before)
 
     def selected(self, name: str) -> dict[str, torch.Tensor]:
-        """The weights that `select` stored under this name."""
+        """Weights that `select` stored under this name."""
         tensors: dict[str, torch.Tensor] = load_file(self.folder / name)
         return tensors
 
     def _write(self, state: TrainingState) -> bool:
-        self.last_time = time.monotonic()  # also where it fails, so that it is not tried at every step
+        self.last_time = time.monotonic()  # also after a failure, so that it is not tried at every step
         notes = bytes_as_tensor(json.dumps(state.notes(), default=_plain).encode())
         tensors = {**state.tensors(), NOTES: notes}
         try:
@@ -98,7 +98,7 @@ class Checkpoints:
             path = write_tensors(self.folder, f"step-{state.training.num_steps}", tensors)
             self.kept = _names(path, state)
             self._tidy()
-        except StudyError as error:  # the run itself can go on, and may end before anything happens to it
+        except StudyError as error:  # the run can continue, and may end without needing the checkpoint
             state.training.warn(f"A checkpoint could not be written: {error}")
             return False
         return True
@@ -107,10 +107,10 @@ class Checkpoints:
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         free = shutil.disk_usage(self.folder.parent).free
         if free < (1 + LEFT_FREE) * size:
-            raise StudyError(f"it has {size / 2**20:,.0f} MiB, but the disk just {free / 2**20:,.0f} MiB left.")
+            raise StudyError(f"it needs {size / 2**20:,.0f} MiB, but the disk has only {free / 2**20:,.0f} MiB left.")
 
     def _read(self, path: Path, state: TrainingState) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """What a checkpoint holds; None where it, the weights that it names, or the log are not whole."""
+        """Content of a checkpoint; None if it, the weights that it names, or the log are incomplete."""
         if not is_whole(path):
             return None
         tensors = load_file(path)
@@ -136,5 +136,5 @@ def _names(checkpoint: Path, state: TrainingState) -> frozenset[str]:
 
 
 def _plain(value: Any) -> Any:
-    assert isinstance(value, np.ndarray), f"{type(value)} is no plain data"
+    assert isinstance(value, np.ndarray), f"{type(value)} is not plain data"
     return value.tolist()

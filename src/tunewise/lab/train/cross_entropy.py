@@ -1,6 +1,6 @@
 """NLL of targets without a second copy of all logits: a few rows at a time, which stay in the processor's cache.
 
-Computed at once, logits in fp32, their log-probabilities and the gradients of both are four tensors of the size of the
+Computed at once, fp32 logits, their log-probabilities and the gradients of both are four tensors of the size of the
 logits, each written to memory and read again.
 
 Shapes: N targets, V vocabulary, n of them at once.
@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# Logits at once on CPU: 4 MiB in fp32. Head and loss of 216 targets of GPT-2 took 50 ms with 2**18 to 2**20, 77 ms with
-# all at once. On other devices all are taken at once: there every operation costs a launch.
+# Logits at once on CPU: 4 MiB in fp32. Head and loss of 216 targets of GPT-2 took 50 ms with 2**18 to 2**20 logits, and
+# 77 ms with all at once. Other devices take all at once, because every operation costs a launch.
 CACHED_LOGITS = 2**20
 
 
 def target_nll(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """(N,) NLL in nats, fp32, whatever the logits are stored in: `F.cross_entropy` of them in fp32.
+    """(N,) NLL in nats, fp32, whatever the dtype of the logits: `F.cross_entropy` of them in fp32.
 
-    Can be differentiated once, in the logits.
+    Differentiable once, with respect to the logits.
     """
     nll_N: torch.Tensor = _TargetNll.apply(logits_NV, targets_N)
     return nll_N

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 
 from tunewise.lab.private import replaced
 
-LEVELS = 2**16  # that an element's bits can have: a probability is met to 1 / 131,072
+LEVELS = 2**16  # values of an element's bits: a probability is accurate to 1 / 131,072
 TORCH_DROPOUT = F.dropout
 
 
 @contextmanager
 def quick_dropout() -> Iterator[None]:
-    """Inside, whatever calls `torch.nn.functional.dropout`, as `torch.nn.Dropout` does, calls the one below.
+    """Inside the block, callers of `torch.nn.functional.dropout`, such as `torch.nn.Dropout`, use the one below.
 
-    A TorchFunctionMode would replace nothing, but torch asks it before every call: 2.3 % of a LoRA step with the
+    A TorchFunctionMode would replace nothing, but torch consults it before every call: 2.3 % of a LoRA step with the
     bundled base (`bench/dropout.py`).
     """
     with replaced(F, "dropout", dropout):
@@ -29,9 +29,9 @@ def quick_dropout() -> Iterator[None]:
 
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:  # noqa: A002
-    """As `torch.nn.functional.dropout` (the same in distribution, not in which elements are dropped).
+    """As `torch.nn.functional.dropout`: the same distribution, but not the same dropped elements.
 
-    Elements are scaled by the probability with which they are in fact kept, so that the mean stays what it was.
+    Elements are scaled by the exact probability with which they are kept, so that the mean does not change.
     """
     num_dropped = round(p * LEVELS)
     if input.device.type != "cpu" or inplace or not training or not 0 < num_dropped < LEVELS:

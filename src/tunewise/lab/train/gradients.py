@@ -1,4 +1,4 @@
-"""Does everything that is to learn get a gradient? An adapter where the data never passes would stay as it was."""
+"""Check that every trained tensor gets a gradient. An adapter that the data never reaches would not change."""
 
 import re
 from collections.abc import Callable
@@ -15,17 +15,17 @@ SHOWN_NAMES = 3
 
 @dataclass
 class GradientWatch:
-    """Which tensors that learn have had no gradient so far."""
+    """Trained tensors without a gradient so far."""
 
     model: torch.nn.Module
     method: Method
-    without: set[str] | None = field(default=None, init=False)  # None: no step was looked at
+    without: set[str] | None = field(default=None, init=False)  # None: no step was examined
 
     def look(self) -> None:
-        """Call after an optimizer step, while its gradients are still there.
+        """Call after an optimizer step, while its gradients exist.
 
-        Raises SpecError at the first step for tensors of an adapter that this data never reaches. A tensor whose like
-        in another layer or expert did get a gradient may get its own later: a router may not have chosen its expert.
+        Raises SpecError at the first step for tensors of an adapter that this data never reaches. If the same tensor of
+        another layer or expert got a gradient, it may get one later: a router may not have chosen its expert.
         """
         if self.without is None:
             self.without = self._without_gradient()
@@ -34,11 +34,11 @@ class GradientWatch:
             self.without &= self._without_gradient()
 
     def finish(self, warn: Callable[[str], None]) -> None:
-        """After the last step: `warn` of those that never had one."""
+        """After the last step, `warn` of tensors that never had a gradient."""
         if self.without:
             warn(
-                f"{len(self.without)} tensors that should learn never got a gradient, such as {_listed(self.without)}: "
-                "this data does not reach them, so they stayed as they were."
+                f"{len(self.without)} trainable tensors never got a gradient, such as {_listed(self.without)}: "
+                "this data does not reach them, so they did not change."
             )
 
     def _learning(self) -> dict[str, torch.nn.Parameter]:
@@ -53,14 +53,15 @@ class GradientWatch:
         reached = {_kind(name) for name in self._learning() if name not in without}
         if lost := {name for name in without if _kind(name) not in reached}:
             raise SpecError(
-                f"{len(lost)} of {len(self._learning())} tensors that should learn got no gradient in the first step, "
-                f"such as {_listed(lost)}: this data does not pass through them. Name targets that it passes through, "
-                "with a regular expression such as '(?!.*cross_attn).*_proj'."
+                f"{len(lost)} of {len(self._learning())} trainable tensors got no gradient in the first step, "
+                f"such as {_listed(lost)}: this data does not pass through them. Choose targets "
+                f"that it passes through, "
+                "for example with a regular expression such as '(?!.*cross_attn).*_proj'."
             )
 
 
 def _kind(name: str) -> str:
-    """The name without its numbers: of a layer, of an expert."""
+    """The name without its numbers (of layers and experts)."""
     return re.sub(r"\d+", "#", name)
 
 

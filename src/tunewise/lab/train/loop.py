@@ -1,4 +1,4 @@
-"""The one training loop: a generator that yields a Step per optimizer step, the same for every arm."""
+"""The training loop: a generator that yields a Step per optimizer step, the same for every arm."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from tunewise.lab.train.memory import is_out_of_memory, release_memory
 
 
 class DivergedError(Exception):
-    """The loss or the gradient is no longer a number; raised before the update that would have used it."""
+    """The loss or the gradient is not finite; raised before the update that would have used it."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Loop:
-    """What the loop needs beside the model and the batches."""
+    """Inputs of the loop besides the model and the batches."""
 
     optimizer: torch.optim.Optimizer
     rate_factors: Iterable[float]
     clip_norm: float
     compute: Compute
     after_step: Callable[[torch.nn.Module, int], None]
-    first_step: int = 0  # where `steps` begin: those before it were done by an earlier process
-    # the same rows in smaller micro-batches, asked where there was no memory for these; None: they cannot be smaller
+    first_step: int = 0  # first of `steps`: an earlier process did those before it
+    # the same rows in smaller micro-batches, used if memory runs out; None: they cannot be smaller
     recut: Callable[[Sequence[Batch]], list[Batch] | None] = lambda batches: None
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """What one optimizer step is about to follow, as tensors that nobody has read yet."""
+    """Gradient of one optimizer step, as tensors that nobody has read yet."""
 
     loss: torch.Tensor  # nats per target of the step
     norm: torch.Tensor  # before clipping
@@ -57,9 +57,9 @@ class Gradient:
 def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> Iterator[Step]:
     """Train on `steps`, each a list of micro-batches; yields after every optimizer step.
 
-    The gradient is that of the mean over all targets of the step, however the step was cut.
-    Raises DivergedError before an update with a loss or gradient that is not finite.
-    A micro-batch without targets adds 0; a step without any is a mistake of the caller.
+    The gradient is that of the mean over all targets of the step, however the step is split. Raises DivergedError
+    before an update with a loss or gradient that is not finite. A micro-batch without targets adds 0; a step without
+    any is a mistake of the caller.
     """
     first_rates = [group["lr"] for group in loop.optimizer.param_groups]
     factors = islice(loop.rate_factors, loop.first_step, None)
@@ -68,7 +68,7 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
         for group, rate in zip(loop.optimizer.param_groups, first_rates, strict=True):
             group["lr"] = rate * factor
         num_targets = sum(batch.num_targets for batch in micro_batches)
-        assert num_targets, f"step {index + 1} has nothing to train on: no example of it has a supervised token"
+        assert num_targets, f"step {index + 1} has nothing to train on: none of its examples has a supervised token"
         gradient = gradient_in_memory(model, micro_batches, num_targets, loop)
         loss, norm = float(gradient.loss), float(gradient.norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -88,9 +88,9 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
 def gradient_in_memory(
     model: torch.nn.Module, micro_batches: Sequence[Batch], num_targets: int, loop: Loop
 ) -> Gradient:
-    """As `compute_gradient`; while there is no memory for it, again in smaller micro-batches, which change no sum.
+    """As `compute_gradient`; while memory is short, again in smaller micro-batches, which do not change the sum.
 
-    Raises what torch raises where they cannot be smaller.
+    Raises torch's error if they cannot be smaller.
     """
     while True:
         try:
@@ -99,14 +99,14 @@ def gradient_in_memory(
             smaller = loop.recut(micro_batches) if is_out_of_memory(error) else None
             if smaller is None:
                 raise
-        # outside of the handler: the error holds all that was in memory when it was raised
+        # outside the handler: the error keeps everything that was in memory when it was raised
         micro_batches = smaller
         loop.optimizer.zero_grad(set_to_none=True)
         release_memory()
 
 
-# The two halves of a step. Between them the loop looks at numbers; they themselves read nothing back from the device,
-# so that a plan can run them on tensors without storage.
+# The two halves of a step. Between them the loop reads numbers. They themselves read nothing back from the device, so
+# that a plan can run them on tensors without storage.
 
 
 def compute_gradient(model: torch.nn.Module, micro_batches: Sequence[Batch], num_targets: int, loop: Loop) -> Gradient:
@@ -122,7 +122,7 @@ def compute_gradient(model: torch.nn.Module, micro_batches: Sequence[Batch], num
 
 
 def update(model: torch.nn.Module, index: int, loop: Loop) -> None:
-    """Follow the gradient, then forget it."""
+    """Apply the gradient, then clear it."""
     loop.optimizer.step()
     loop.after_step(model, index)
     loop.optimizer.zero_grad(set_to_none=True)

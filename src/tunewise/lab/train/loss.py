@@ -15,8 +15,8 @@ from tunewise.lab.data.batching import Batch
 from tunewise.lab.models.load import inner_model
 from tunewise.lab.train.cross_entropy import target_nll
 
-# Logits that exist at once: 256 MiB in fp32, and a few tensors of this size while their gradient is computed. These are
-# 523 targets with a vocabulary of 128 k, 1,335 with GPT-2's.
+# Logits in memory at once: 256 MiB in fp32, and a few tensors of this size for their gradient. These are 523 targets
+# with a vocabulary of 128 k, 1,335 with GPT-2's.
 MAX_LOGITS = 2**26
 
 
@@ -42,9 +42,9 @@ def example_losses(model: torch.nn.Module, batch: Batch) -> Losses:
 def class_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """(B, C) logits of a classification.
 
-    Of a packed batch the head is given the examples' first tokens as rows of one token: what encoders' heads read of a
-    row is its first token. Which do is not believed but tried (`packing.fit_attention`). Raises AttributeError for a
-    model whose layers cannot be told from its head.
+    The head of a packed batch gets the examples' first tokens as rows of one token: encoders' heads read only the first
+    token of a row. Which do is tested, not assumed (`packing.fit_attention`). Raises AttributeError for a model whose
+    layers cannot be separated from its head.
     """
     if batch.packed_12BL is None:
         logits_BC: torch.Tensor = model(**batch.inputs).logits
@@ -56,7 +56,7 @@ def class_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
     encoder = inner_model(model).base_model
     layers = encoder.encoder if hasattr(encoder, "encoder") else encoder.transformer  # DistilBERT's name for it
-    # RoBERTa and its relatives count positions from the one after their padding's
+    # RoBERTa and similar models count positions from the one after their padding's
     first_position = getattr(encoder.embeddings, "padding_idx", -1) + 1
     assert batch.position_ids_BT is not None, "packed batches have positions"
     hook = layers.register_forward_hook(keep_first_tokens)
@@ -70,8 +70,8 @@ def class_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 def add_gradient(model: torch.nn.Module, batch: Batch, num_targets: int, compute: Compute) -> torch.Tensor:
     """Add the gradient of (summed NLL of the batch) / `num_targets` to the parameters; returns that loss.
 
-    Logits go back to the hidden states part by part, each gone before the next is computed; then these go back through
-    the model. Nothing is computed twice, and nothing is read back from the device.
+    Logits are backpropagated to the hidden states part by part, each released before the next is computed; then the
+    hidden states are backpropagated through the model. Nothing is computed twice or read back from the device.
     """
     if batch.classifies:
         with compute.autocast():
@@ -91,22 +91,22 @@ def add_gradient(model: torch.nn.Module, batch: Batch, num_targets: int, compute
 
 
 class _Forward:
-    """A forward pass that computes logits only of supervised places, a bounded number at a time.
+    """A forward pass that computes logits only of supervised places, a limited number at a time.
 
-    The model's own forward makes the first of them, the input of its head being cut down. For the others it runs again
-    with its decoder left out, so that whatever it does to logits (caps, scales) stays its own affair.
+    The model's own forward computes the first of them, with the input of its head reduced. For the others the forward
+    runs again without the decoder, so that changes of logits (caps, scales) remain the model's own.
     """
 
     # of the hook on the head, while the constructor runs the model
     hidden_ND: torch.Tensor
     head_input_ND: torch.Tensor  # the same, or a copy that takes the gradient of the parts
-    parts: list[slice]  # of the targets, whose logits exist at once
+    parts: list[slice]  # of the targets, whose logits are in memory at once
 
     def __init__(self, model: torch.nn.Module, batch: Batch, in_two_stages: bool = False) -> None:
         self.base = inner_model(model)
         self.batch, self.in_two_stages = batch, in_two_stages
         self.decoder = self.base.get_decoder()
-        self.output_kind: type[ModelOutput] | None = None  # None: the decoder cannot be left out
+        self.output_kind: type[ModelOutput] | None = None  # None: the decoder cannot be skipped
         hooks = [
             self.decoder.register_forward_hook(self._note_output),
             self.base.get_output_embeddings().register_forward_pre_hook(self._keep_first),
@@ -118,13 +118,13 @@ class _Forward:
                 hook.remove()
 
     def nll(self, part: slice) -> torch.Tensor:
-        """(n,) NLL of one of `parts`; ask for each once, in order."""
+        """(n,) NLL of one of `parts`; request each once, in order."""
         logits_1nV = self._others(part) if self.first_1nV is None else self.first_1nV
-        self.first_1nV = None  # or it would stay while the others are computed
+        self.first_1nV = None  # or it would stay in memory while the others are computed
         return target_nll(logits_1nV.squeeze(0), self.batch.targets_N[part])
 
     def end(self) -> None:
-        """Hand the gradient of the hidden states back to the model."""
+        """Pass the gradient of the hidden states back to the model."""
         if self.hidden_ND.requires_grad:
             self.hidden_ND.backward(self.head_input_ND.grad)
 
@@ -143,7 +143,7 @@ class _Forward:
         return self.head_input_ND[self.parts[0]][None], *inputs[1:]
 
     def _others(self, part: slice) -> torch.Tensor:
-        assert self.output_kind is not None, "there is one part where the decoder cannot be left out"
+        assert self.output_kind is not None, "there is one part if the decoder cannot be skipped"
         output = self.output_kind(last_hidden_state=self.head_input_ND[part][None])
         forward = vars(self.decoder).get("forward")
         self.decoder.forward = lambda *args, **options: output

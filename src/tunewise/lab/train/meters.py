@@ -1,4 +1,4 @@
-"""What a run costs: peak memory per phase, and where it runs."""
+"""Cost of a run: peak memory per phase."""
 
 import ctypes
 import sys
@@ -14,18 +14,18 @@ from tunewise.spec import Device
 
 
 class MemoryMeter:
-    """Peak memory of every phase by its name. A run has a process of its own, so nothing else is in it."""
+    """Peak memory of every phase by name. A run has its own process, so nothing else is counted."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.start_bytes = self._current()
         self.peaks: dict[str, int | None] = {}
         self.can_reset = True
-        self.open: list[str] = []  # the phases that have begun and not ended, the innermost last
+        self.open: list[str] = []  # phases that have begun but not ended, the innermost last
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What happens inside counts for phase `name` alone, not for a phase around it; it may come more than once."""
+        """Count the block only for phase `name`, not for an enclosing phase; a phase may occur several times."""
         self._count()
         self.open.append(name)
         self.peaks.setdefault(name, 0)
@@ -36,7 +36,7 @@ class MemoryMeter:
             self.open.pop()
 
     def memory(self, name: str) -> Memory | None:
-        """The largest peak of phase `name`; None if there was none."""
+        """Largest peak of phase `name`; None if there was none."""
         if name not in self.peaks:
             return None
         peak = self.peaks[name]
@@ -44,13 +44,13 @@ class MemoryMeter:
         return Memory(peak_bytes=peak, above_start_bytes=above)
 
     def join(self, peaks: Mapping[str, int | None]) -> None:
-        """Take in what an earlier process of the same run had found."""
+        """Add measurements of an earlier process of the same run."""
         for name, peak in peaks.items():
             own = self.peaks.get(name, 0)
             self.peaks[name] = None if peak is None or own is None else max(peak, own)
 
     def _count(self) -> None:
-        """The peak since the last call belongs to the innermost open phase; from here on it is another's."""
+        """Count the peak since the last call for the innermost open phase, and start a new one."""
         if self.open:
             peak, before = self._peak(), self.peaks[self.open[-1]]
             self.peaks[self.open[-1]] = None if peak is None or before is None else max(peak, before)
@@ -66,7 +66,7 @@ class MemoryMeter:
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
-        give_back()
+        return_freed_memory()
         try:
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to the current size
         except OSError:
@@ -76,15 +76,15 @@ class MemoryMeter:
         if self.device == "cuda":
             return int(torch.cuda.max_memory_allocated())
         if not self.can_reset:
-            return None  # elsewhere the system only knows the peak of the whole process
+            return None  # elsewhere the system only reports the peak of the whole process
         status = Path("/proc/self/status").read_text()
         kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
         return int(kilobytes) * 1024
 
 
-def give_back() -> None:
-    """Let the system have what the C library keeps of freed memory; it would count for whatever comes next."""
+def return_freed_memory() -> None:
+    """Return memory that the C library keeps after it was freed; it would count for whatever comes next."""
     if sys.platform != "linux":
         return
-    with suppress(AttributeError):  # another C library than glibc
+    with suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -11,18 +11,18 @@ from tunewise.spec import TrainSpec
 
 @dataclass(frozen=True)
 class LearningRates:
-    """The peak learning rates of a run."""
+    """Peak learning rates of a run."""
 
-    body: float  # of whatever learns, heads apart
+    body: float  # of everything trained except heads
     head: float | None  # of new heads; None: that of the body
 
 
 def parameter_groups(
     model: torch.nn.Module, heads: Sequence[str], train: TrainSpec, rates: LearningRates
 ) -> list[dict[str, object]]:
-    """AdamW groups of everything that learns: matrices decay, vectors (biases, norms) do not.
+    """AdamW groups of everything that is trained: matrices decay, vectors (biases, norms) do not.
 
-    Modules in `heads` have groups of their own at the rate of heads. Each group carries its name for the record.
+    Modules in `heads` have groups of their own at the learning rate of heads. Each group has a name for the record.
     """
     groups: dict[str, dict[str, object]] = {}
     for name, parameter in model.named_parameters():
@@ -45,7 +45,7 @@ def parameter_groups(
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
-    """One line per group: what it is, how many parameters, rate, decay. Call before training."""
+    """One line per group: name, number of parameters, learning rate, decay. Call before training."""
     return tuple(
         f"{group['name']}: {sum(p.numel() for p in group['params']):,} parameters, "
         f"learning rate {group['lr']:g}, weight decay {group['weight_decay']:g}"
@@ -54,12 +54,12 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
 
 
 def make_optimizer(groups: list[dict[str, object]], train: TrainSpec, device: str) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), fused where torch has it, in every arm alike."""
+    """AdamW (Loshchilov & Hutter 2019), fused if torch supports it, the same in every arm."""
     return torch.optim.AdamW(groups, betas=train.betas, eps=train.epsilon, fused=device in ("cpu", "cuda"))
 
 
 def rate_factors(train: TrainSpec, num_steps: int) -> Iterator[float]:
-    """The factor on the learning rate at every step: warm-up from 1/n, then the schedule, never 0."""
+    """Factor on the learning rate at every step: warm-up from 1/n, then the schedule, never 0."""
     warmup_steps = round(train.warmup * num_steps)
     for step in range(num_steps):
         if step < warmup_steps:

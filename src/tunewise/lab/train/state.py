@@ -1,4 +1,4 @@
-"""Everything that changes while a run trains: what it has noted, its weights, optimizer and random states."""
+"""Everything that changes during a run: its notes, weights, optimizer and random states."""
 
 import random
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from tunewise.lab.methods import Method
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.step_log import StepLog
 from tunewise.lab.train.updates import UpdateWatch
-from tunewise.records import Evaluation, Tuned
+from tunewise.records import Evaluation, TrainableSummary
 
 
 @dataclass
 class Training:
-    """What the training of one run leaves behind; grows while it runs."""
+    """Notes of one run's training, which grow while it runs."""
 
-    tuned: Tuned | None = None
+    tuned: TrainableSummary | None = None
     num_steps: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
     selected_step: int | None = None  # None: the untrained model
@@ -30,8 +30,8 @@ class Training:
     load_seconds: float = 0.0
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
-    num_continued: int = 0  # how often a later process took over
-    micro_batch_tokens: int | None = None  # at a time, once there was no memory for what the study asks for
+    num_continued: int = 0  # how often a later process resumed the run
+    micro_batch_tokens: int | None = None  # at once, after memory ran out for what the study asks for
     warnings: list[str] = field(default_factory=list)
     updates_kept: float | None = None
     rank_patterns: dict[int, dict[str, int]] = field(default_factory=dict)
@@ -39,18 +39,18 @@ class Training:
     diverged: str | None = None
 
     def warn(self, text: str) -> None:
-        """Note something for the report, once."""
+        """Add a remark for the report, once."""
         if text not in self.warnings:
             self.warnings.append(text)
 
     def to_plain(self) -> dict[str, Any]:
-        """JSON-ready. What is found again at the next start (`tuned`) is left out."""
+        """The notes, ready for JSON, without what the next start determines again (`tuned`)."""
         plain = {**asdict(self), "evaluations": [e.model_dump() for e in self.evaluations]}
         del plain["tuned"]
         return plain
 
     def take(self, plain: Mapping[str, Any]) -> None:
-        """Become what `to_plain` said, the time to load apart: that is this process's own."""
+        """Restore the result of `to_plain`, except the time to load, which belongs to this process."""
         for name in self.to_plain().keys() - {"load_seconds"}:
             setattr(self, name, plain[name])
         self.evaluations = [Evaluation.model_validate(e) for e in plain["evaluations"]]
@@ -58,13 +58,13 @@ class Training:
 
 @dataclass
 class TrainingState:
-    """All that a checkpoint holds, and how to go back to it."""
+    """Everything that a checkpoint contains, and how to restore it."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     method: Method
     watch: UpdateWatch
-    forgetting: list[dict[str, Any]]  # the measurements so far, a list that whoever measures adds to
+    forgetting: list[dict[str, Any]]  # the measurements so far, a list that grows during training
     training: Training
     log: StepLog
     meter: MemoryMeter
@@ -74,7 +74,7 @@ class TrainingState:
         self.learned = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights that learn, buffers, the optimizer's moments, the method's own, random states."""
+        """Trained weights, buffers, the optimizer's moments, the method's state, random states."""
         found: dict[str, torch.Tensor] = {f"model.{name}": tensor for name, tensor in self._of_model().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
@@ -85,7 +85,7 @@ class TrainingState:
         return found
 
     def notes(self) -> dict[str, Any]:
-        """The rest, JSON-ready."""
+        """Everything else, ready for JSON."""
         return {
             "training": self.training.to_plain(),
             "forgetting": self.forgetting,
@@ -97,7 +97,7 @@ class TrainingState:
         }
 
     def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
-        """Go back to what `tensors` and `notes` said."""
+        """Restore the results of `tensors` and `notes`."""
         own = _without_prefix(tensors, "model.")
         with torch.no_grad():
             for name, tensor in self._of_model().items():
@@ -107,7 +107,7 @@ class TrainingState:
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _without_prefix(tensors, "optimizer.").items():
             index, _, kind = name.partition(".")
-            moments.setdefault(int(index), {})[kind] = tensor.clone()  # the file that it came from will go
+            moments.setdefault(int(index), {})[kind] = tensor.clone()  # its file will be deleted
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.method.restore(self.model, _without_prefix(tensors, "method."))
         self.training.take(notes["training"])

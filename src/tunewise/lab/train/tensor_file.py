@@ -1,7 +1,7 @@
-"""Tensors in a safetensors file whose name holds its hash, written one tensor at a time.
+"""Tensors in a safetensors file whose name contains its hash, written one tensor at a time.
 
-The library's own writer has everything in the memory of the host at once, which for the optimizer of a model on a GPU
-is twice its weights.
+The library's own writer keeps everything in host memory at once, which for the optimizer of a model on a GPU is twice
+its weights.
 """
 
 import json
@@ -26,12 +26,12 @@ CODES = {
 
 
 def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) -> Path:
-    """`folder/<stem>-<SHA-256>.safetensors`, which `safetensors` reads. Raises StudyError where the disk refuses."""
+    """Path of `folder/<stem>-<SHA-256>.safetensors`, for `safetensors`. Raises StudyError if the disk refuses."""
     return write_hashed(folder, stem, SUFFIX, lambda take: _write(tensors, take))
 
 
 def _write(tensors: Mapping[str, torch.Tensor], take: Take) -> None:
-    # falling sizes, so that every tensor lies at a multiple of its own
+    # descending element sizes, so that every tensor is aligned to its own
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header, end = {}, 0
     for name in names:
@@ -47,5 +47,5 @@ def _write(tensors: Mapping[str, torch.Tensor], take: Take) -> None:
 
 
 def bytes_as_tensor(content: bytes) -> torch.Tensor:
-    """U8[len]: any bytes, to be stored beside tensors."""
+    """U8[len]: any bytes, to be stored with tensors."""
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)

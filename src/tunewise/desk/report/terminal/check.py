@@ -20,7 +20,7 @@ from tunewise.desk.report.terminal.text import print_findings
 from tunewise.desk.report.terminal.times import at_least, study_duration
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
-from tunewise.records import DataLaw, DataSummary, LawCount, Tuned
+from tunewise.records import DataLaw, DataSummary, LawCount, TrainableSummary
 from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS
 from tunewise.spec.resolved import ResolvedStudy
@@ -209,7 +209,7 @@ def _arms(study: ResolvedStudy, data: DataSummary) -> Table:
     return table
 
 
-def _tuned_cells(tuned: Tuned | None) -> tuple[str, ...]:
+def _tuned_cells(tuned: TrainableSummary | None) -> tuple[str, ...]:
     """trainable, %, modules, linear, scale; dashes for the head arm that is added if a new head needs a rate."""
     if tuned is None:
         return ("-",) * 5

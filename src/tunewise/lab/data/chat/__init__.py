@@ -1,1 +1,1 @@
-"""Conversations: turns, tools, and what a chat template makes of them."""
+"""Conversations: turns, tools, and rendering by a chat template."""

@@ -1,4 +1,4 @@
-"""Conversations: a chat template makes them text, and the assistant's turns are trained on."""
+"""Conversations: a chat template turns them into text, and the assistant's turns are trained on."""
 
 import itertools
 from collections.abc import Sequence
@@ -31,20 +31,20 @@ Messages = Sequence[dict[str, Any]]
 
 
 class Joined(NamedTuple):
-    """A text whose parts became tokens separately, as `Encoding` has one that did so as a whole."""
+    """A text whose parts were tokenized separately, with the interface of an `Encoding` of a whole text."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
 
 
 class Chat:
-    """ids = the tokens of the rendered conversation, special tokens as the template writes them.
+    """ids = tokens of the rendered conversation, with special tokens as the template writes them.
 
-    Supervised are the tokens of the assistant's turns, as the template marks them with {% generation %}, apart from
-    turns of weight 0. Without marks the conversation is rendered up to before and after each of these turns, which
-    must be prefixes of the whole; what follows the last end-of-text piece of a turn is then left out. If a token
-    would lie across the beginning of such an answer, what stands before it and the answer become tokens separately,
-    as in use. What is too long loses its end.
+    Supervised are the tokens of the assistant's turns, as the template marks them with {% generation %}, except turns
+    of weight 0. Without marks the conversation is rendered up to before and after each of these turns, which must be
+    prefixes of the whole; what follows the last end-of-text token of a turn is then left out. If a token would span the
+    beginning of such an answer, the text before it and the answer are tokenized separately, as in use. Long examples
+    are truncated at their end.
     """
 
     unit = "conversation"
@@ -59,14 +59,14 @@ class Chat:
         self.template = read_template(data.chat_template, tokenizer.tokenizer)
 
     def render(self, cells: Cells) -> Text | None:
-        """The conversation up to the last answer, and that answer; None where there is none to train on."""
+        """The conversation up to the last answer, and that answer; None if there is none to train on."""
         require_read(cells, "a conversation", ("tools", "functions"))
         _require_whole(cells)
         said, text = self._as_read(read_conversation(cells, self.roles), cells.place)
         answers = [turn for turn in said.answers() if turn > 0]
         if not answers and said.untrained - {0}:
             raise DataError(
-                f"{cells.place}: every answer of the assistant has weight 0, so nothing is trained on. Drop the row."
+                f"{cells.place}: every answer of the assistant has weight 0, so none is trained on. Drop the row."
             )
         if not answers:
             return None
@@ -77,20 +77,20 @@ class Chat:
         return Text(prompt, answer, said.messages, said.tools, said.untrained, read_references(cells))
 
     def _as_read(self, said: Conversation, place: str) -> tuple[Conversation, str]:
-        """The conversation with arguments of calls as the template takes them, an object or JSON; and its text."""
+        """The conversation with call arguments as the template takes them (object or JSON), and its text."""
         if not any("tool_calls" in message for message in said.messages):
             return said, self._written(said.messages, said.tools, place)
         try:
             text = self._write(said.messages, said.tools)
         except TEMPLATE_ERRORS:
-            text = None  # some templates join the arguments to other text
+            text = None  # some templates concatenate the arguments with other text
         if text is not None and not prints_python(said, text):
             return said, text
         as_json = replace(said, messages=with_text_arguments(said.messages))
         return as_json, self._written(as_json.messages, as_json.tools, place)
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
-        """One example per conversation. Raises DataError if the template does not tell which tokens are answers."""
+        """One example per conversation. Raises DataError if the template does not show which tokens are answers."""
         texts = [self._written(row.text.messages, row.text.tools, row.example) for row in rows]
         encodings = self.tokenizer.encode(texts)
         merges = [
@@ -106,24 +106,22 @@ class Chat:
         return [replace(example, merges=across) for example, across in zip(examples, merges, strict=True)]
 
     def read_prompt(self, prompt: str) -> list[int]:
-        """The prompt as what a user says first. Raises DataError."""
+        """The prompt as a first turn of the user. Raises DataError."""
         text = self._written([{"role": "user", "content": prompt}], (), "the prompt", add_generation_prompt=True)
         return self.tokenizer.ids([text])[0]
 
     def _written(self, messages: Messages, tools: Messages, place: str, add_generation_prompt: bool = False) -> str:
-        """The turns in the template. Raises DataError, which begins with `place`, where it does not take them."""
+        """The turns rendered by the template. Raises DataError, which begins with `place`, if it rejects them."""
         try:
             return self._write(messages, tools, add_generation_prompt)
         except jinja2.TemplateSyntaxError as error:
-            raise DataError(
-                f"the chat template, line {error.lineno}, is no Jinja template: {error.message}."
-            ) from error
+            raise DataError(f"the chat template, line {error.lineno}, is not valid Jinja: {error.message}.") from error
         except TEMPLATE_ERRORS as error:
             reason = str(error).rstrip(".") or type(error).__name__
             begins = f" up to turn {len(messages)}" if add_generation_prompt else ""
             roles = ", ".join(str(message["role"]) for message in messages[:8])
             raise DataError(
-                f"{place}: the chat template does not take this conversation{begins}: {reason}. Roles of its turns: "
+                f"{place}: the chat template rejects this conversation{begins}: {reason}. Roles of its turns: "
                 f"{roles}{', ...' if len(messages) > 8 else ''}."
             ) from error
 
@@ -150,12 +148,12 @@ class Chat:
                 tokenizer_kwargs={"verbose": False},
             )
             ids = [encoding.ids for encoding in encodings[len(masks) : len(masks) + len(batch["input_ids"])]]
-            assert batch["input_ids"] == ids, "one way from text to tokens"
+            assert batch["input_ids"] == ids, "both ways from text to tokens agree"
             masks += [[bool(mark) for mark in marks] for marks in batch["assistant_masks"]]
         return [self._trained(*item) for item in zip(rows, encodings, masks, strict=True)]
 
     def _trained(self, row: Row, encoding: Encoding, mask: list[bool]) -> list[bool]:
-        """The mask without the turns that are read alone. Raises DataError where marks and turns do not match."""
+        """The mask without turns that are not trained on. Raises DataError if marks and turns do not match."""
         if not row.text.untrained:
             return mask
         _, (spans,) = render_jinja_template(
@@ -168,10 +166,10 @@ class Chat:
         turns = [turn for turn, message in enumerate(row.text.messages) if message["role"] == "assistant"]
         if len(spans) != len(turns):
             raise DataError(
-                f"{row.example}: the chat template marks {len(spans)} texts as the assistant's, and the conversation "
-                f"has {len(turns)} turns of the assistant, so the tokens of those with weight 0 cannot be told. "
+                f"{row.example}: the chat template marks {len(spans)} texts as the assistant's, but the conversation "
+                f"has {len(turns)} turns of the assistant, so those with weight 0 cannot be identified. "
                 "Put one {% generation %} and {% endgeneration %} around each turn in a copy of the template, and "
-                "name that file in data.chat_template."
+                "give that file in data.chat_template."
             )
         left_out = [span for turn, span in zip(turns, spans, strict=True) if turn in row.text.untrained]
         places = zip(encoding.offsets, mask, strict=True)
@@ -180,16 +178,16 @@ class Chat:
     def _compared(
         self, rows: Sequence[Row], texts: Sequence[str], encodings: Sequence[Encoding]
     ) -> tuple[list[Encoding | Joined], list[list[bool]]]:
-        """Encodings and masks, told by writing each conversation up to before and after each answer.
+        """Encodings and masks, found by rendering each conversation up to before and after each answer.
 
-        The encodings are those given, except where a token lies across the beginning of an answer.
+        The encodings are those given, except if a token spans the beginning of an answer.
         """
         answers = [(item, turn) for item, row in enumerate(rows) for turn in _answers(row)]
         before = [self._up_to(rows[item], turn, add_generation_prompt=True) for item, turn in answers]
         after = [self._up_to(rows[item], turn + 1) for item, turn in answers]
         openings, closings = self.tokenizer.ids(before), self.tokenizer.ids(after)
         masks = [[False] * len(encoding.ids) for encoding in encodings]
-        merged: dict[int, list[tuple[int, int]]] = {}  # where a token lies across: the characters of each answer
+        merged: dict[int, list[tuple[int, int]]] = {}  # rows with a spanning token: the characters of each answer
         for i, (item, turn) in enumerate(answers):
             ids = encodings[item].ids
             is_prefix = ids[: len(openings[i])] == openings[i] and ids[: len(closings[i])] == closings[i]
@@ -207,13 +205,13 @@ class Chat:
         return whole, masks
 
     def _mark(self, mask: list[bool], ids: list[int], start: int, stop: int) -> None:
-        """An answer's tokens, up to its last end-of-text piece."""
+        """Tokens of an answer, up to its last end-of-text token."""
         if self.end in ids[start:stop]:
             stop -= ids[start:stop][::-1].index(self.end)
         mask[start:stop] = [True] * (min(stop, len(ids)) - start)
 
     def _apart(self, row: Row, text: str, answers: Sequence[tuple[int, int]]) -> tuple[Joined, list[bool]]:
-        """Tokens and mask where each answer, with what follows it, becomes tokens separately from what it follows."""
+        """Tokens and mask with each answer, and what follows it, tokenized separately from what precedes it."""
         places = [0, *(start for start, _ in answers), len(text)]
         pieces = self.tokenizer.encode([text[start:stop] for start, stop in itertools.pairwise(places)])
         shifted = [
@@ -238,7 +236,7 @@ class Chat:
                 f"{row.example}: the chat template marks no token of this conversation as the assistant's. "
                 "Put {% generation %} and {% endgeneration %} around what the assistant says, end of turn included."
             )
-        supervised = [False, *supervised[1:]]  # the first token has nothing to be predicted from
+        supervised = [False, *supervised[1:]]  # the first token has no context that could predict it
         kept = supervised[: self.max_length]
         spans = self._spoken(encoding, kept)
         first, last = spans[-1] if spans else (len(text), len(text))
@@ -256,20 +254,20 @@ class Chat:
         )
 
     def _spoken(self, encoding: Encoding | Joined, supervised: list[bool]) -> list[tuple[int, int]]:
-        """Where in the text the supervised tokens stand, special tokens (end of turn) aside."""
+        """Ranges of the text covered by supervised tokens, without special tokens (end of turn)."""
         marks = zip(encoding.ids, supervised, strict=False)
         spoken = [mark and token not in self.special_ids for token, mark in marks]
         return [(encoding.offsets[start][0], encoding.offsets[stop - 1][1]) for start, stop in runs(spoken)]
 
 
 def _require_whole(cells: Cells) -> None:
-    """Raises UnreadError for a row that says by how much it counts: every row counts alike here."""
+    """Raise UnreadError for a row with a weight of its own: here all rows count equally."""
     for name in ("weight", "train"):
         if (weight := cells.row.get(name)) not in (None, 1):
             raise UnreadError(
                 name,
-                f"{cells.place}: the column '{name}' is {weight!r:.40}, but rows count alike. Put '{name}' into the "
-                "turns of the assistant that are not trained on, drop the row, or remove the column.",
+                f"{cells.place}: the column '{name}' is {weight!r:.40}, but all rows count equally. Put '{name}' into "
+                "the assistant's turns that must not be trained on, drop the row, or remove the column.",
             )
 
 
@@ -277,24 +275,24 @@ def _answers(row: Row) -> list[int]:
     turns = Conversation(row.text.messages, untrained=row.text.untrained).answers()
     if turns[0] == 0:
         raise DataError(
-            f"{row.example}: the conversation begins with the assistant, and the chat template has no "
-            "{% generation %} marks to tell this turn's tokens. Mark them in a copy of it (data.chat_template), or "
-            "give the turn weight 0: it is then read and not trained on."
+            f"{row.example}: the conversation begins with the assistant, but the chat template has no "
+            "{% generation %} marks that identify this turn's tokens. Mark them in a copy of it "
+            "(data.chat_template), or give the turn weight 0, so that it is read but not trained on."
         )
     return turns
 
 
 def _not_a_prefix(row: Row, turn: int) -> DataError:
     return DataError(
-        f"{row.example}: the chat template writes turn {turn + 1} differently when the conversation goes on, so which "
-        "tokens are the assistant's cannot be told. Put {% generation %} and {% endgeneration %} around the "
-        "assistant's text in a copy of the template, and name that file in data.chat_template."
+        f"{row.example}: the chat template writes turn {turn + 1} differently when the conversation continues, so the "
+        "assistant's tokens cannot be identified. Put {% generation %} and {% endgeneration %} around the "
+        "assistant's text in a copy of the template, and give that file in data.chat_template."
     )
 
 
 def _runs_on(row: Row, answer: str) -> DataError:
     return DataError(
-        f"{row.example}: the chat template puts nothing between the answer {answer[-40:]!r} and what follows it that "
-        "the tokenizer keeps separate: one token holds the end of the one and the beginning of the other. Write the "
-        "end-of-text token behind each answer in a copy of the template, and name that file in data.chat_template."
+        f"{row.example}: the chat template puts nothing between the answer {answer[-40:]!r} and what follows that "
+        "the tokenizer keeps separate: one token spans the end of one and the beginning of the other. Write the "
+        "end-of-text token after each answer in a copy of the template, and give that file in data.chat_template."
     )

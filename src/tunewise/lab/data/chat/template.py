@@ -1,4 +1,4 @@
-"""Which chat template writes a conversation, and how it tells that it cannot."""
+"""Choice of the chat template for conversations, and errors that explain why there is none."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import jinja2
 from tunewise.errors import DataError
 from tunewise.text.suggest import near_miss
 
-# What a template, which is a program of others, may raise for a conversation that it was not written for.
+# Errors that a template, a program of others, may raise for a conversation that it was not written for.
 TEMPLATE_ERRORS = (
     *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError),
     *(RecursionError, MemoryError),
@@ -18,9 +18,9 @@ GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 def read_template(name: str | None, tokenizer: Any) -> str:
-    """The Jinja template in the file `name`, or the tokenizer's template of this name; None: the tokenizer's own.
+    """Jinja template in the file `name`, or the tokenizer's template of this name; None: the tokenizer's own.
 
-    Raises DataError where there is none, naming those that there are.
+    Raises DataError if there is none, listing those that exist.
     """
     templates = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
     names = ", ".join(sorted(templates))
@@ -30,11 +30,11 @@ def read_template(name: str | None, tokenizer: Any) -> str:
         except ValueError as error:
             if templates:
                 raise DataError(
-                    f"the tokenizer has several chat templates ({names}), and none is called default. Choose one by "
+                    f"the tokenizer has several chat templates ({names}), but none is called default. Choose one by "
                     f"its name: data.chat_template: {min(templates)}."
                 ) from error
             raise DataError(
-                "the data holds conversations, but the tokenizer has no chat template. "
+                "the data contains conversations, but the tokenizer has no chat template. "
                 "Name a Jinja file in data.chat_template, or choose a chat model."
             ) from error
         return own

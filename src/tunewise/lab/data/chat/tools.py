@@ -1,4 +1,4 @@
-"""Tools that an assistant may call, and its calls, as people write them; made one form for the chat template."""
+"""Tools that an assistant may call, and its calls, normalized for the chat template."""
 
 import json
 from typing import Any
@@ -10,13 +10,13 @@ EXAMPLE = '[{"type": "function", "function": {"name": "...", "parameters": {...}
 
 
 def read_tools(cells: Cells) -> tuple[dict[str, Any], ...]:
-    """The tools beside a conversation, each {"type": "function", "function": {...}}; a list, or a list as JSON.
+    """Tools of a conversation, each {"type": "function", "function": {...}}; given as a list or as JSON.
 
     The column is `tools` (or what data.columns names), or OpenAI's older `functions`. Raises DataError.
     """
     name = cells.columns.get("tools", "tools")
     if name not in cells.row and "tools" in cells.columns:
-        cells.value("tools", "data.columns")  # says what is there
+        cells.value("tools", "data.columns")  # the error names the existing columns
     name = name if cells.row.get(name) else "functions"
     value = cells.row.get(name)
     what = f"{cells.place}: '{name}'"
@@ -43,10 +43,10 @@ def _tool(item: Any, what: str) -> dict[str, Any]:
 
 
 def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
-    """The calls of one turn, each {"type": "function", "function": {"name", "arguments"}, perhaps "id"}.
+    """Calls of one turn, each {"type": "function", "function": {"name", "arguments"}, perhaps "id"}.
 
-    `value` is a call, a list of them, or one of these as JSON. Arguments are an object in the end, also where they
-    are given as JSON, as OpenAI does. Raises DataError.
+    `value` is a call, a list of calls, or one of these as JSON. Arguments become an object even if they are given as
+    JSON, as OpenAI does. Raises DataError.
     """
     if isinstance(value, str):
         value = _parsed(value, f"{where}: the call of a tool")
@@ -87,18 +87,18 @@ def _parsed(text: str, what: str) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no value of JSON")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def without_nulls(value: Any) -> Any:
-    """`value` without the keys that hold null, at any depth: tables fill keys that other rows have with it."""
+    """`value` without keys that hold null, at any depth: tables fill in null for keys of other rows."""
     if isinstance(value, dict):
         return {key: without_nulls(part) for key, part in value.items() if part is not None}
     return [without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def with_text_arguments(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    """The messages with the arguments of calls as JSON text, for templates that print them as they are."""
+    """The messages with call arguments as JSON text, for templates that print them unchanged."""
 
     def call(item: dict[str, Any]) -> dict[str, Any]:
         function = item["function"]

@@ -1,8 +1,8 @@
-"""The conversation in a row, in the form that chat templates are written for: roles, contents, tools and their calls.
+"""The conversation in a row, in the form for which chat templates are written: roles, contents, tools and calls.
 
-Read are OpenAI's form (`messages` of role and content), ShareGPT's (`conversations` of from and value), `prompt` and
-`completion` that are lists of turns, as TRL has them, and turns whose keys data.columns names. What a row or turn says
-beyond that is read, refused by its name, or known to mean nothing.
+Accepted are OpenAI's form (`messages` of role and content), ShareGPT's (`conversations` of from and value), `prompt`
+and `completion` as lists of turns, as in TRL, and turns whose keys data.columns names. Any other field of a row or turn
+is read, refused by name, or known to have no meaning.
 """
 
 import itertools
@@ -17,9 +17,9 @@ from tunewise.lab.data.rows import Cells, UnreadError, checked_text
 from tunewise.spec import CHAT_ROLES
 from tunewise.text.suggest import near_miss
 
-ROLES = ("system", "user", "assistant")  # whose misspelt names are told; templates may know others
+ROLES = ("system", "user", "assistant")  # misspelled names of these are reported; templates may know others
 FORMS = (("role", "content"), ("from", "value"))
-CALL = "call"  # ShareGPT: a turn of the assistant that is a call of a tool and nothing else
+CALL = "call"  # ShareGPT: a turn of the assistant that is only a call of a tool
 SHAREGPT_ROLES: Mapping[str, str] = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
@@ -28,12 +28,12 @@ SHAREGPT_ROLES: Mapping[str, str] = {
     **dict.fromkeys(("function_call", "tool_call"), CALL),
 }
 NOT_OPENAI = ("human", "gpt", "chatgpt", "bot")  # roles of ShareGPT that no chat template knows
-WEIGHTS = ("weight", "train")  # OpenAI's and Axolotl's word for whether a turn is trained on
+WEIGHTS = ("weight", "train")  # names of OpenAI and Axolotl for whether a turn is trained on
 REASONING = ("reasoning_content", "reasoning", "thinking")
 # Read by templates that need them; a template that leaves them out does so in use as well.
 REFERENCES = ("name", "tool_call_id")
 READ = ("role", "content", "tool_calls", "function_call", *REFERENCES, *REASONING, *WEIGHTS)
-# What people note of a turn that changes nothing about what was said.
+# Annotations of a turn that do not change what was said.
 NOTES = (
     *("id", "index", "turn", "turn_id", "turn_identifier", "uuid", "timestamp", "date", "created", "created_at"),
     *("updated_at", "model", "source", "language", "lang", "toxic", "redacted", "country", "state", "header"),
@@ -43,35 +43,35 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said, and of it what is trained on."""
+    """A conversation, and which of its turns are trained on."""
 
     messages: tuple[dict[str, Any], ...]  # role, content, tool_calls ..., as chat templates read them
-    tools: tuple[dict[str, Any], ...] = ()  # that the assistant could call
-    untrained: frozenset[int] = frozenset()  # turns of the assistant that are read alone: weight 0, train false
+    tools: tuple[dict[str, Any], ...] = ()  # tools that the assistant could call
+    untrained: frozenset[int] = frozenset()  # turns of the assistant that are only read: weight 0, train false
 
     def answers(self) -> list[int]:
-        """The turns of the assistant that are trained on."""
+        """Turns of the assistant that are trained on."""
         turns = [turn for turn, message in enumerate(self.messages) if message["role"] == "assistant"]
         return [turn for turn in turns if turn not in self.untrained]
 
 
 def read_conversation(cells: Cells, roles: Mapping[str, str]) -> Conversation:
-    """The conversation of a row; `roles` are data.roles. Raises DataError, UnreadError for what nobody would read."""
+    """Conversation of a row; `roles` are data.roles. Raises DataError, or UnreadError for fields that nothing reads."""
     column = turns_column(cells.row, cells.columns)
     if "messages" not in cells.columns and all(cells.row.get(name) for name in CONVERSATIONS):
         raise DataError(
-            f"{cells.place}: there are conversations in two columns, messages and conversations. Write under data the "
-            "one that is meant: columns: {messages: conversations}, or remove a column."
+            f"{cells.place}: two columns contain conversations, messages and conversations. Add under data the "
+            "one to use: columns: {messages: conversations}, or remove a column."
         )
     parts = ("prompt", "completion") if column is None else (column,)
     opening, *rest = (_turns(cells, part) for part in parts)
     value = [*opening, *itertools.chain(*rest)]
-    num_read = len(opening) if rest else 0  # turns of a prompt, of which none is trained on
+    num_read = len(opening) if rest else 0  # turns of a prompt, none of which is trained on
     what = f"{cells.place}: '{cells.columns.get(parts[0], parts[0])}'"
     reader = _Reader(what, cells.columns, {theirs: ours for ours, theirs in roles.items()}, value)
     messages = [reader.message(number, turn) for number, turn in enumerate(value, start=1)]
     if any(isinstance(turn, dict) and turn.get("function_call") for turn in value):
-        # OpenAI's older form, whose calls have become tool_calls, answered by a tool
+        # OpenAI's older form, whose calls became tool_calls, answered by a tool
         messages = [{**message, "role": "tool"} if message["role"] == "function" else message for message in messages]
     system = _system_of(cells, messages)
     untrained = frozenset(
@@ -93,13 +93,13 @@ def _turns(cells: Cells, column: str) -> list[Any]:
 
 
 def _system_of(cells: Cells, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a column beside the turns tells the assistant, as the first turn."""
+    """A system message from a column of its own, as the first turn."""
     text = cells.row.get("system")
     if text is None or text == "":
         return []
     if messages[0]["role"] == "system":
         raise DataError(
-            f"{cells.place}: there is a system message in the column 'system', and another one as the first turn. "
+            f"{cells.place}: there is a system message in the column 'system', and another as the first turn. "
             "Keep one of them."
         )
     return [{"role": "system", "content": checked_text(text, f"{cells.place}: 'system'")}]
@@ -107,12 +107,12 @@ def _system_of(cells: Cells, messages: list[dict[str, Any]]) -> list[dict[str, A
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the turns of one conversation."""
+    """Reader of the turns of one conversation."""
 
-    what: str  # where it stands
-    columns: Mapping[str, str]  # role and content under their names in the turns
+    what: str  # place of the conversation, for messages
+    columns: Mapping[str, str]  # role and content -> their names in the turns
     roles: Mapping[str, str]  # their name -> ours
-    turns: list[Any]  # all of them
+    turns: list[Any]  # all turns of the conversation
 
     def message(self, number: int, turn: Any) -> dict[str, Any]:
         """One turn as chat templates read it. Raises DataError."""
@@ -123,13 +123,13 @@ class _Reader:
                 f"but is {turn!r:.80}.{self._hint(turn)}"
             )
         role = self._role(number, turn[role_key], role_key)
-        # Parquet fills keys that other rows have with null, which templates would print
+        # Parquet fills in null for keys of other rows, which templates would print
         given = {key: part for key, part in turn.items() if part is not None and key not in (role_key, content_key)}
         where = f"{self.what}: turn {number}"
         _require_weight(where, role, given)
         if (role_key, content_key) in FORMS:
             _require_known(where, role, given)
-        else:  # who names the keys knows what else there is; of annotations nothing is read
+        else:  # a user who names the keys knows the others; annotations are not read
             given = {key: part for key, part in given.items() if key in READ}
         content = turn.get(content_key)
         if role == CALL:
@@ -160,7 +160,7 @@ class _Reader:
         return next(is_there, FORMS[0])
 
     def _hint(self, turn: Any) -> str:
-        """How to name the keys of a turn that has two texts under other names."""
+        """Advice how to name the keys of a turn that has two texts under other names."""
         names = [key for key, part in turn.items() if isinstance(part, str)] if isinstance(turn, dict) else []
         if len(names) != 2 or "content" in names:
             return ""
@@ -179,7 +179,8 @@ class _Reader:
         speakers = [turn.get(role_key) for turn in self.turns if isinstance(turn, dict)]
         unknown = [name for name in speakers if isinstance(name, str) and name not in known]
         raise DataError(
-            f"{self.what}: turn {number} has the role '{theirs[:80]}'.{near} Roles are told by their names: say whose "
+            f"{self.what}: turn {number} has the role '{theirs[:80]}'.{near} Roles are recognized "
+            f"by name. Say whose role "
             f"it is under data, for example {roles_line(unknown)}. "
             f"Allowed are {', '.join(CHAT_ROLES)}."
         )
@@ -209,13 +210,11 @@ def _require_weight(where: str, role: str, given: Mapping[str, Any]) -> None:
     for name in WEIGHTS:
         weight = given.get(name)
         if weight not in (None, 0, 1):
-            raise DataError(
-                f"{where}: '{name}' is {weight!r:.40}, but a turn is trained on or it is not: write 1 or 0."
-            )
+            raise DataError(f"{where}: '{name}' is {weight!r:.40}, but must be 1 (trained on) or 0 (not trained on).")
         if weight and role not in ("assistant", CALL):
             raise DataError(
-                f"{where}: '{name}' is {weight!r}, but only turns of the assistant are trained on, and this one "
-                f"is the {role}'s. Remove '{name}' there."
+                f"{where}: '{name}' is {weight!r}, but only turns of the assistant are trained on, and this "
+                f"is the {role}'s turn. Remove '{name}' from it."
             )
 
 
@@ -226,6 +225,6 @@ def _require_known(where: str, role: str, given: Mapping[str, Any]) -> None:
     if unknown:
         raise UnreadError(
             unknown[0],
-            f"{where}: nothing reads '{unknown[0]:.80}' in a turn of the {role}, so what it says would be lost. "
-            f"Read are {', '.join(READ)}. Remove it from the turns, or write it into their content.",
+            f"{where}: '{unknown[0]:.80}' in a turn of the {role} is not read, so its content would be lost. "
+            f"These fields are read: {', '.join(READ)}. Remove it from the turns, or write it into their content.",
         )

@@ -1,6 +1,6 @@
-"""Whether a chat template writes all that a conversation says; what it leaves out would be lost in silence.
+"""Check that a chat template writes everything in a conversation; omitted parts would be lost silently.
 
-It is tried, not looked up: without the part, or with another one in its place, the text must be another.
+The check is made by rendering: without the part, or with another in its place, the text must change.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from tunewise.lab.data.rows import UnreadError
 
 Write = Callable[[Conversation], str]
 
-# What a template may raise for a conversation with a part less, which shows that it looks at the part.
+# Errors of a template when a part is missing, which show that it uses the part.
 LOOKED_AT = (DataError, jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 PARTS = ("tool_calls", *REASONING)
 
 
 def require_written(said: Conversation, text: str, write: Write, place: str) -> None:
-    """Raises UnreadError for the first part of a conversation that `text`, which `write` made of it, does not show."""
-    advice = "Take a model whose template does, write a template of your own (data.chat_template), or remove"
+    """Raise UnreadError for the first part of a conversation that is missing in `text`, which `write` made from it."""
+    advice = "Use a model whose template does, write a template of your own (data.chat_template), or remove"
     if said.tools and _is_same(replace(said, tools=()), text, write):
         raise UnreadError(
             "tools",
@@ -60,7 +60,7 @@ def _without(said: Conversation, name: str) -> Conversation:
 
 
 def _unwritten_turn(said: Conversation, text: str, write: Write) -> int | None:
-    """The first turn that could say something else without a change of the text; None: there is none."""
+    """First turn whose content can change without changing the text; None if there is none."""
     place = 0
     for turn, message in enumerate(said.messages):
         content = message.get("content", "").strip()
@@ -79,7 +79,7 @@ def _with_other_content(said: Conversation, turn: int) -> Conversation:
 
 
 def prints_python(said: Conversation, text: str) -> bool:
-    """Whether the text shows the arguments of a call as Python writes them, which no model reads in use."""
+    """True if the text shows call arguments as Python literals, which models do not see in use."""
     arguments: list[Any] = [
         call["function"]["arguments"] for message in said.messages for call in message.get("tool_calls", ())
     ]

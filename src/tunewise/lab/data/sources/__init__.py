@@ -1,1 +1,1 @@
-"""Rows out of files, folders and hub ids, a bounded part at a time."""
+"""Rows from files, folders and hub ids, read in parts of bounded size."""

@@ -1,7 +1,8 @@
-"""Text that comes with the running Python: examples and documents for which nothing is downloaded.
+"""Text that comes with tunewise or the running Python: examples and documents without a download.
 
 `builtin:stdlib` holds the signatures of the standard library's functions and their docstrings, read from the source
-files (nothing is imported); `builtin:pydoc-topics` the help topics of `pydoc`.
+files (nothing is imported); `builtin:pydoc-topics` holds the help topics of `pydoc`,
+`builtin:tickets` the rows of tickets.py.
 """
 
 import ast
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.errors import DataError
+from tunewise.lab.data.sources.tickets import tickets
 
-# Tests and demonstrations are not the library; lib2to3 holds Python 2; idlelib and turtledemo are programs.
+# Tests and demonstrations are not the library; lib2to3 contains Python 2; idlelib and turtledemo are programs.
 SKIPPED_FOLDERS = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "turtledemo"})
 MAX_CHARACTERS = 300  # of prompt and completion together: short enough to train on within seconds
 
@@ -25,7 +27,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def stdlib_pairs(library: Path | None = None) -> Iterator[dict[str, Any]]:
     """Rows {"prompt": signature, "completion": docstring, "module": dotted name}, each pair once, in a fixed order.
 
-    `library` is the folder of the sources; None: that of the running Python. Raises DataError where it has none.
+    `library` is the folder of the sources; None: that of the running Python. Raises DataError if it has none.
     """
     library = library or Path(sysconfig.get_paths()["stdlib"])
     seen: set[tuple[str, str]] = set()
@@ -38,30 +40,34 @@ def stdlib_pairs(library: Path | None = None) -> Iterator[dict[str, Any]]:
             yield {"prompt": prompt, "completion": completion, "module": module}
     if not seen:
         raise DataError(
-            f"builtin:stdlib: no sources of the standard library in {library}; this Python came without them. "
-            "Use a Python from python.org, your system or conda, or give data.train a file."
+            f"builtin:stdlib: this Python has no sources of the standard library in {library}. "
+            "Use a Python from python.org, your system or conda, or set data.train to a file."
         )
 
 
 def pydoc_topics() -> Iterator[dict[str, Any]]:
-    """Rows {"text": a help topic of pydoc, "topic": its name}. Raises DataError where this Python has none."""
+    """Rows {"text": a help topic of pydoc, "topic": its name}. Raises DataError if this Python has none."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise DataError(
-            "builtin:pydoc-topics: this Python came without pydoc_data. Give forgetting.text a text file, "
+            "builtin:pydoc-topics: this Python has no pydoc_data. Set forgetting.text to a text file, "
             "or set forgetting.tokens: 0."
         ) from error
     for name, text in sorted(topics.items()):
         yield {"text": text, "topic": name}
 
 
-BUILTINS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"stdlib": stdlib_pairs, "pydoc-topics": pydoc_topics}
+BUILTINS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "stdlib": stdlib_pairs,
+    "pydoc-topics": pydoc_topics,
+    "tickets": tickets,
+}
 
 
 def _source_files(library: Path) -> Iterator[Path]:
     for folder, below, names in os.walk(library):
-        below[:] = sorted(set(below) - SKIPPED_FOLDERS)  # not entered: other people's packages may be many
+        below[:] = sorted(set(below) - SKIPPED_FOLDERS)  # not entered: there may be many third-party packages
         yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
 
 
@@ -73,9 +79,9 @@ def _module_name(path: Path) -> str:
 def _documented_functions(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old escapes in the library are not the user's concern
+            warnings.simplefilter("ignore")  # invalid escapes in the library do not concern the user
             tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # templates of the library that are no Python by themselves
+    except (SyntaxError, ValueError):  # templates in the library that are not valid Python
         return
     for node in tree.body:
         for function, owner in _functions(node):
@@ -97,7 +103,7 @@ def _functions(node: ast.stmt) -> Iterator[tuple[Function, str]]:
 
 
 def _signature(function: Function, owner: str) -> str:
-    """'def name(x, y=0) -> int:', with the class before a method's name: 'def Path.exists(self):'."""
+    """Signature such as 'def name(x, y=0) -> int:', with the class before a method's name: 'def Path.exists(self):'."""
     keyword = "async def" if isinstance(function, ast.AsyncFunctionDef) else "def"
     returns = f" -> {ast.unparse(function.returns)}" if function.returns else ""
     return f"{keyword} {owner}{function.name}({ast.unparse(function.args)}){returns}:"

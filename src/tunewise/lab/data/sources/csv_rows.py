@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV: cells between commas, tabs, semicolons or bars, as the header shows or the study says."""
+"""Rows of CSV and TSV with commas, tabs, semicolons or bars, detected from the header or set by the study."""
 
 import csv
 from collections import Counter
@@ -10,12 +10,12 @@ from tunewise.lab.data.sources.limits import MAX_ROW, too_long
 from tunewise.lab.data.sources.lines import Content, NumberedRows, lines
 from tunewise.text.suggest import listed
 
-OTHERS = ("\t", ";", "|")  # told from the header if no comma stands in it
+OTHERS = ("\t", ";", "|")  # detected from the header if it contains no comma
 NAMES = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
 
 
 def csv_rows(path: Path, open_file: Callable[[], Content], delimiter: str | None, is_tsv: bool) -> NumberedRows:
-    """The rows below the header, each with the line it begins in. `delimiter` None: told from the suffix or the header.
+    """Rows below the header, each with its first line. `delimiter` None: detected from the suffix or the header.
 
     Raises DataError.
     """
@@ -41,9 +41,9 @@ def _told_by_header(content: Iterator[str]) -> str:
 
 
 def _quotes_are_text(content: Iterable[str]) -> bool:
-    """Whether quotes of a file with tabs are part of its text: a cell begins with one, and does not end with its pair.
+    """True if quotes in a tab-separated file are text: a cell begins with one but does not end with its pair.
 
-    Programs either put every cell that needs it in quotes, and write quotes inside twice, or write quotes as they are.
+    Programs either quote every cell that needs it, doubling inner quotes, or write quotes unchanged.
     """
     return any('"' in line and any(map(_is_unpaired, line.rstrip("\r\n").split("\t"))) for line in content)
 
@@ -71,7 +71,7 @@ def _rows(path: Path, content: Iterator[str], delimiter: str, plain: bool) -> Nu
         except csv.Error as error:
             if "field limit" in str(error):
                 raise too_long(place) from error
-            raise DataError(f"{place}: broken CSV: {error}. Put cells with quotes in quotes.") from error
+            raise DataError(f"{place}: broken CSV: {error}. Enclose cells that contain quotes in quotes.") from error
         if cells is None:
             break
         if not cells or (not header and not any(cell.strip() for cell in cells)):
@@ -84,7 +84,7 @@ def _rows(path: Path, content: Iterator[str], delimiter: str, plain: bool) -> Nu
         has_rows = True
         yield number, dict(zip(header, cells, strict=True))
     if header and not has_rows:
-        raise DataError(f"{path}: holds no rows, only a header. Give a file with at least one.")
+        raise DataError(f"{path}: contains no rows, only a header. Give a file with at least one row.")
 
 
 def _checked_header(place: str, cells: list[str]) -> list[str]:
@@ -96,8 +96,8 @@ def _checked_header(place: str, cells: list[str]) -> list[str]:
 
 def _other_count(place: str, header: list[str], cells: list[str], delimiter: str, plain: bool) -> DataError:
     between = NAMES.get(delimiter, f"'{delimiter}'")
-    advice = f"Write no {between} or line breaks inside a cell" if plain else f"Put cells with {between} in quotes"
+    advice = f"Remove {between} and line breaks from the cells" if plain else f"Put cells with {between} in quotes"
     return DataError(
         f"{place}: has {len(cells)} cells, but the header has {len(header)} ({listed(header)}). {advice}, or set "
-        "data.delimiter to what stands between the cells."
+        "data.delimiter to the separator of the cells."
     )

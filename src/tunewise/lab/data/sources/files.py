@@ -1,8 +1,8 @@
-"""The rows of one file, as they stream by: jsonl, json, csv, tsv, parquet, arrow, txt, and each with .gz.
+"""Streamed rows of one file: jsonl, json, csv, tsv, parquet, arrow, txt, and each with .gz.
 
-Told by the suffix. Text is UTF-8, with or without a byte order mark. Every mistake is a DataError that names the file
-and the line. But for Parquet in gz, no more of a file is in memory than a row and what was read ahead; what a file may
-cost is in limits.py.
+The suffix determines the format. Text is UTF-8, with or without a byte order mark. Every mistake is a DataError that
+names the file and the line. Except for Parquet in gzip, memory holds no more of a file than a row and a read-ahead
+buffer; limits.py bounds the cost of a file.
 """
 
 import codecs
@@ -30,11 +30,11 @@ FORMATS = {".jsonl": json_lines, ".json": json_array, ".parquet": parquet_rows, 
 
 
 def read_file(path: Path, document_separator: str, delimiter: str | None = None) -> NumberedRows:
-    """The rows of a file and where each one stands, in units of `counted_in`. Raises DataError."""
+    """Rows of a file with their places, in units of `counted_in`. Raises DataError."""
     suffix = kind_of(path)
     if suffix not in KINDS:
         raise DataError(
-            f"{path}: files of kind '{path.suffix}' are not read.{near_miss(suffix, KINDS)} "
+            f"{path}: files of kind '{path.suffix}' are not supported.{near_miss(suffix, KINDS)} "
             f"Known: {', '.join(KINDS)}, and .gz of each."
         )
     found = False
@@ -55,13 +55,13 @@ def _rows(path: Path, suffix: str, document_separator: str, delimiter: str | Non
 
 
 def counted_in(path: Path) -> Unit:
-    """What the numbers of the rows count."""
+    """Unit in which rows are numbered."""
     units: dict[str, Unit] = {".jsonl": "line", ".csv": "line", ".tsv": "line", ".txt": "document"}
     return units.get(kind_of(path), "row")
 
 
 def require_file(path: Path) -> None:
-    """Raises DataError, with the nearest name, where there is no such file."""
+    """Raise DataError with the nearest name if there is no such file."""
     if path.is_file():
         return
     if path.is_dir():
@@ -69,20 +69,22 @@ def require_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise DataError(f"no such file: {path}. Its folder {path.parent} does not exist either.")
     if path.exists():
-        raise DataError(f"{path}: is no regular file (a pipe or a device). Give a file.")
+        raise DataError(f"{path}: is not a regular file (a pipe or a device). Give a file.")
     near = near_miss(path.name, (file.name for file in path.parent.iterdir()))
-    raise DataError(f"no such file: {path}.{near} A dataset of the hub is written owner/name.")
+    raise DataError(f"no such file: {path}.{near} A dataset on the hub is written owner/name.")
 
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """What reading may raise, as a DataError that names the file."""
+    """Turn errors of reading into a DataError that names the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: is not a whole gzip file ({error}). Pack it again, or give it unpacked.") from error
+        raise DataError(
+            f"{path}: is not a complete gzip file ({error}). Compress it again, or give it uncompressed."
+        ) from error
     except UnicodeDecodeError as error:
-        with _told(path):  # a packed file, read once more, may turn out to be broken further on
+        with _told(path):  # a second reading of a compressed file may find an error further on
             raise _not_utf8(path) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
@@ -95,7 +97,7 @@ def _opened(path: Path) -> Content:
 
 
 def _not_utf8(path: Path) -> DataError:
-    """Where the first byte is that is no UTF-8: the file is read once more, since decoding is done in pieces."""
+    """Error that names the first invalid UTF-8 byte; the file is read again, since decoding is done in parts."""
     with _opened(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(4 * MAX_ROW), b""), start=1):
             try:
@@ -112,7 +114,7 @@ def _not_utf8(path: Path) -> DataError:
 
 
 def _documents(path: Path, file: Content, separator: str) -> NumberedRows:
-    """What stands between the separators, white space alone left out."""
+    """Texts between the separators, without those of white space alone."""
     number = blank = 0
     for part in _parts(path, file, separator):
         if part and not part.isspace():
@@ -133,13 +135,13 @@ def _parts(path: Path, file: Content, separator: str) -> Iterator[str]:
             refuse_nul(f"{path}, line {line + read[: read.index(chr(0))].count(chr(10))}", read)
         line += read.count("\n")
         waiting += read
-        end = "\r" if waiting.endswith("\r") else ""  # perhaps the half of a line's end
+        end = "\r" if waiting.endswith("\r") else ""  # possibly half of a line ending
         *parts, waiting = (waiting.removesuffix(end).replace("\r\n", "\n")).split(separator)
         waiting += end
         yield from parts
         if len(waiting) > MAX_ROW:
             raise DataError(
-                f"{path}: a document is longer than {MAX_ROW:,} characters, which is more than one may have. "
-                f"Set data.document_separator to what stands between documents (now {separator!r})."
+                f"{path}: a document is longer than the limit of {MAX_ROW:,} characters. "
+                f"Set data.document_separator to the text between documents (now {separator!r})."
             )
     yield waiting

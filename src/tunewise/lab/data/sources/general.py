@@ -1,4 +1,4 @@
-"""The general text on which forgetting is measured, as windows of many documents."""
+"""General text on which forgetting is measured, as windows of many documents."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from tunewise.lab.data.splits import position
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import StudySpec
 
-# Shorter than most contexts: the same number of tokens then comes from more documents, which are what is drawn
-# independently, and the interval is narrower.
+# Shorter than most contexts: the same number of tokens then comes from more documents, which are the independent units,
+# and the interval is narrower.
 WINDOW_TOKENS = 256
 
 
@@ -20,8 +20,7 @@ def general_examples(study: StudySpec, tokenizer: TextTokenizer, max_length: int
     """Windows with at most `forgetting.tokens` supervised tokens in all, at least one window.
 
     The first windows of all documents come first, in the order of the documents' hashes, then the second ones, and so
-    on; the unit is the document, and a text that comes twice is taken once. Raises DataError where
-    there is nothing to predict.
+    on. The unit is the document; a repeated text counts once. Raises DataError if there is nothing to predict.
     """
     forgetting = study.forgetting
     table = read_source(forgetting.text, "train", study.data.document_separator)
@@ -36,7 +35,8 @@ def general_examples(study: StudySpec, tokenizer: TextTokenizer, max_length: int
     windows = list(_up_to(forgetting.tokens, [documents.encode([row]) for row in in_order]))
     if not windows:
         raise DataError(
-            f"{forgetting.text}: no text to measure forgetting on. Give another, or set forgetting.tokens: 0."
+            f"{forgetting.text}: contains no text to measure forgetting. Give another file, or "
+            f"set forgetting.tokens: 0."
         )
     return windows
 

@@ -1,4 +1,4 @@
-"""Rows of JSON: one object a line, or an array of objects (or of lists), which is read object by object."""
+"""Rows of JSON: one object per line, or an array of objects (or of lists), read one at a time."""
 
 import io
 import json
@@ -18,8 +18,8 @@ BLANKS = re.compile(f"[{SPACE}]*")
 
 
 def json_lines(path: Path, file: Content) -> NumberedRows:
-    """The objects of a .jsonl file. Raises DataError."""
-    # not any other end of line: JSON strings may hold U+2028 and others
+    """Objects of a .jsonl file. Raises DataError."""
+    # no other line ending: JSON strings may contain U+2028 and others
     for number, line in enumerate(lines(path, file, "\n"), start=1):
         if line.strip():
             yield (
@@ -29,9 +29,9 @@ def json_lines(path: Path, file: Content) -> NumberedRows:
 
 
 def json_array(path: Path, file: Content) -> NumberedRows:
-    """The rows of a .json file: of its array, or of its lines if it holds one object a line. Raises DataError.
+    """Rows of a .json file: of its array, or of its lines if it has one object per line. Raises DataError.
 
-    A row that is a list has its cells under their places: "0", "1", ...
+    A row that is a list has its cells under their positions: "0", "1", ...
     """
     stream = io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
     head, line = stream.readline(MAX_ROW + 1), 1
@@ -53,16 +53,15 @@ def _of_line(line: str, place: str, advice: str = "") -> dict[str, Any]:
         value = json.loads(line.rstrip("\r\n"), object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{place}: broken JSON: {error.msg} at column {error.colno}. "
-            "Each line must be one object, complete and alone."
+            f"{place}: broken JSON: {error.msg} at column {error.colno}. Each line must be exactly one complete object."
         ) from error
-    except (ValueError, RecursionError) as error:  # a number of over 4,300 digits; brackets nested too deep
+    except (ValueError, RecursionError) as error:  # a number of over 4,300 digits; brackets nested too deeply
         raise DataError(f"{place}: broken JSON: {_reason(error)}.") from error
     return _object(value, place, advice if isinstance(value, list) else "")
 
 
 def _of_other(path: Path, stream: io.TextIOWrapper, head: str, line: int) -> NumberedRows:
-    """What is no array: one object a line, or a mistake."""
+    """Rows of a file that is not an array: one object per line, or an error."""
     rest = stream.readline(MAX_ROW + 1)
     second = line + 1
     while rest and not rest.strip():
@@ -100,18 +99,18 @@ def _refuse_other(path: Path, text: str, line: int) -> None:
         raise DataError(f"{path}, line {line + error.lineno - 1}: broken JSON: {error.msg}.") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON: {_reason(error)}.") from error
-    raise DataError(f"{path}: must hold an array of objects, but holds {_kind(value)}.")
+    raise DataError(f"{path}: must contain an array of objects, but contains {_kind(value)}.")
 
 
 class _Reader:
-    """A text of which what is still needed is in memory."""
+    """A text of which only the needed part is in memory."""
 
     def __init__(self, path: Path, stream: io.TextIOWrapper, head: str, line: int) -> None:
         self.path, self.stream, self.text, self.place, self.line = path, stream, head, 0, line
         refuse_nul(f"{path}, line {line}", head)
 
     def more(self) -> bool:
-        """Reads on; False at the end of the file."""
+        """Read on; False at the end of the file."""
         self.line += self.text.count("\n", 0, self.place)
         self.text, self.place = self.text[self.place :], 0
         read = self.stream.read(max(READ_AHEAD, len(self.text)))
@@ -122,14 +121,14 @@ class _Reader:
         return bool(read)
 
     def peek(self) -> str:
-        """The next character that is not white space; nothing at the end."""
+        """The next character that is not white space; '' at the end."""
         while True:
             self.place = BLANKS.match(self.text, self.place).end()  # type: ignore[union-attr]  # matches nothing, too
             if self.place < len(self.text) or not self.more():
                 return self.text[self.place : self.place + 1]
 
     def broken(self, message: str, place: int) -> DataError:
-        """For what is not JSON at this place of the text."""
+        """Error for invalid JSON at this place of the text."""
         line = self.line + self.text.count("\n", 0, place)
         return DataError(f"{self.path}, line {line}: broken JSON: {message}.")
 
@@ -176,22 +175,22 @@ def _of_array(reader: _Reader) -> NumberedRows:
     if reader.peek():
         raise reader.broken("Extra data", reader.place)
     if not number:
-        raise DataError(f"{reader.path}: holds no rows. Give a file with at least one.")
+        raise DataError(f"{reader.path}: contains no rows. Give a file with at least one row.")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object. Raises ValueError where a name is given twice: the first value would be lost without a word."""
+    """The object. Raises ValueError for duplicate names: the first value would be lost silently."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
     repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-    raise ValueError(f"an object names '{repeated[:80]}' twice, keep one")
+    raise ValueError(f"an object names '{repeated[:80]}' twice. Keep one")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return "it is nested too deep"
-    return str(error).partition("; use sys.")[0]  # advice for programmers
+        return "it is nested too deeply"
+    return str(error).partition("; use sys.")[0]  # removes advice meant for programmers
 
 
 def _object(value: Any, place: str, advice: str = "") -> dict[str, Any]:

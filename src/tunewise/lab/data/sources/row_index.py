@@ -1,6 +1,6 @@
-"""The rows of a study's sources: all are read to be told apart, then those that are drawn once more, for their text.
+"""Rows of a study's sources: all are read once to identify them, then the sampled ones again, for their text.
 
-Of a row that is not drawn, no text is kept: two numbers of 8 bytes, and a third while splits are made.
+No text is kept of a row that is not sampled: only two numbers of 8 bytes, and a third while splits are made.
 """
 
 from array import array
@@ -23,7 +23,7 @@ Numbers = NDArray[np.uint64]
 class RowIndex:
     """Rows of one split without their text, in the order of their source."""
 
-    source: Split  # whose rows they are: those that were split off are rows of train
+    source: Split  # split of their source: rows that were split off belong to train
     numbers: Numbers  # of each row in its source, from 1
     keys: Numbers  # Row.key of each
 
@@ -31,15 +31,15 @@ class RowIndex:
         return len(self.numbers)
 
     def take(self, chosen: NDArray[np.bool_] | Sequence[int]) -> "RowIndex":
-        """Those that are marked, or stand in these places."""
+        """The marked rows, or those at these positions."""
         return RowIndex(self.source, self.numbers[chosen], self.keys[chosen])
 
     def draw(self, limit: int | None) -> "RowIndex":
-        """At most `limit` of them, as `splits.draw` takes them."""
+        """At most `limit` of them, chosen by `splits.draw`."""
         return self if limit is None or len(self) <= limit else self.take(drawn(self.ids(), limit))
 
     def __iter__(self) -> Iterator[tuple[str, int, int]]:
-        """Row.example, number and key of each."""
+        """Iterate over Row.example, number and key of each."""
         return zip(self.ids(), self.numbers.data, self.keys.data, strict=True)
 
     def ids(self) -> Iterator[str]:
@@ -51,7 +51,7 @@ class RowIndex:
 class Source:
     """One source, its rows as text."""
 
-    split: Split  # that it is given for
+    split: Split  # split that it is given for
     table: Table
     form: Format
     columns: Mapping[str, str]  # our name -> the file's
@@ -60,7 +60,7 @@ class Source:
     def rows(self) -> Iterator[Row | None]:
         """Every row with its id, unit and key; None for one that is left out.
 
-        Raises DataError at the first row that cannot be used, and after the last where all were left out.
+        Raises DataError at the first unusable row, and after the last one if all were left out.
         """
         number = left_out = 0
         for number, cells in enumerate(self.table.cells(self.columns), start=1):
@@ -72,28 +72,29 @@ class Source:
             yield row
         if left_out == number:
             raise DataError(
-                f"{self.table.source}: {self.form.nothing} in all {left_out:,} rows, so there is nothing to train on."
+                f"{self.table.source}: {self.form.nothing} in any of its {left_out:,} rows, so there "
+                f"is nothing to train on."
             )
 
     def _how_many(self, field: str) -> str:
-        """How many rows have a field that nothing reads, in a sentence."""
+        """Number of rows with a field that nothing reads, in a sentence."""
 
         def has_it(number: int, cells: Cells) -> bool:
             try:
                 self._row(number, cells)
             except UnreadError as error:
                 return error.field == field
-            except DataError:  # wrong in another way, which is told once this is repaired
+            except DataError:  # another mistake, which is reported once this one is fixed
                 return False
             return False
 
         found = [has_it(*item) for item in enumerate(self.table.cells(self.columns), start=1)]
-        return f"It is so in {sum(found):,} of {len(found):,} rows."
+        return f"This concerns {sum(found):,} of {len(found):,} rows."
 
     def again(self, wanted: Mapping[int, int]) -> dict[str, Row]:
-        """Rows by their ids, read once more: those of these numbers, with the keys that they had.
+        """Rows by their ids, read again: those with these numbers, with the keys that they had.
 
-        Raises DataError where they are no longer what they were.
+        Raises DataError if they have changed.
         """
         found: dict[str, Row] = {}
         for number, cells in enumerate(self.table.cells(self.columns), start=1):
@@ -105,7 +106,9 @@ class Source:
             found[row.example] = row
             if len(found) == len(wanted):
                 return found
-        raise DataError(f"{self.table.source}: changed while it was read. Leave it as it is, and start again.")
+        raise DataError(
+            f"{self.table.source}: changed while it was read. Run the same command again without changing it."
+        )
 
     def _row(self, number: int, cells: Cells) -> Row | None:
         text = self.form.render(cells)
@@ -118,15 +121,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Indexed:
-    """All rows of a study, each in its split, and what the report says of those left out and split off."""
+    """All rows of a study, each in its split, and remarks on those left out and split off."""
 
     sources: Mapping[Split, Source]
     rows: dict[Split, RowIndex]
-    at_hand: dict[str, Row]  # by their ids, the rows of the splits without a limit, which are all drawn
+    at_hand: dict[str, Row]  # by id: rows of splits without a limit, all of which are used
     notes: tuple[str, ...]
 
     def fetch(self, chosen: Mapping[Split, RowIndex]) -> dict[Split, list[Row]]:
-        """The chosen rows with their text; those not at hand are read once more. Raises DataError if they changed."""
+        """The chosen rows with their text; those not at hand are read again. Raises DataError if they changed."""
         found: dict[str, Row] = {}
         for source in self.sources.values():
             wanted = {
@@ -141,10 +144,9 @@ class Indexed:
 
 
 def index_rows(sources: Mapping[Split, Source], data: DataSpec) -> Indexed:
-    """The rows of all sources, the missing splits split off train: the units whose hash falls into their share.
+    """Rows of all sources, with missing splits taken from train: the units whose hash falls into their share.
 
-    Raises DataError at the first row that cannot be used, where a source has nothing to train on, and where a split
-    would be empty.
+    Raises DataError at the first unusable row, if a source has nothing to train on, and if a split would be empty.
     """
     missing = [split for split in SPLITS if split not in sources]
     all_drawn = [split for split in SPLITS if getattr(data.limit, split) is None]
@@ -180,12 +182,12 @@ def index_rows(sources: Mapping[Split, Source], data: DataSpec) -> Indexed:
 
 
 def _count_distinct(hashes: "array[int]") -> int:
-    """How many there are; they are left sorted, in place, for want of memory for another array of them."""
+    """Number of distinct values; they are sorted in place to avoid another array in memory."""
     values = np.asarray(hashes)
     values.sort()
     return int(np.count_nonzero(values[1:] != values[:-1])) + bool(len(values))
 
 
 def group_column(data: DataSpec) -> str | None:
-    """The column whose equal values are not independent, under its name in the file; None: the input is the unit."""
+    """Column whose equal values are not independent, under its name in the file; None: the input is the unit."""
     return data.group or ("module" if data.train == f"{BUILTIN}stdlib" else None)

@@ -1,6 +1,6 @@
-"""The rows of one source: a file, a folder or hub id of the `datasets` library, or text that comes with Python.
+"""Rows of one source: a file, a folder or hub id of the `datasets` library, or text that comes with Python.
 
-Every mistake is a DataError that names the source, and the line where there is one.
+Every mistake is a DataError that names the source, and the line if there is one.
 """
 
 import copy
@@ -32,33 +32,33 @@ HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?::([\w.-]+))?")  # owner/nam
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one source in its own order, at least one. They stream by, and are read anew each time."""
+    """Rows of one source in its own order, at least one. They are streamed anew for each reading."""
 
     source: str  # as the study names it
     counted: Unit
     read: Callable[[], NumberedRows]  # each row with its place, in units of `counted`; raises DataError
-    parts: tuple["Table", ...] = ()  # the files of a folder, in their order
+    parts: tuple["Table", ...] = ()  # files of a folder, in their order
 
     def first(self) -> dict[str, Any]:
         """The first row. Raises DataError."""
         return next(self.read())[1]
 
     def cells(self, columns: Mapping[str, str]) -> Iterator[Cells]:
-        """Every row with `columns` (our name -> the file's) to look its cells up by. Raises DataError."""
+        """Every row as Cells with `columns` (our name -> the file's). Raises DataError."""
         for part in self.parts or (self,):
             for number, row in part.read():
                 yield Cells(row, f"{part.source}, {part.counted} {number}", columns)
 
 
 def read_source(source: str, split: Split, document_separator: str, delimiter: str | None = None) -> Table:
-    """The rows of `source`, of which none is read yet.
+    """Rows of `source`, none of which is read yet.
 
-    `split` chooses among the splits of a dataset (folder or hub id), `document_separator` cuts a txt file into rows
+    `split` chooses among the splits of a dataset (folder or hub id), `document_separator` splits a txt file into rows
     {"text": document}. Raises DataError, and SpecError for an unknown builtin source.
     """
     if source.startswith(BUILTIN):
         rows = lookup(BUILTINS, source.removeprefix(BUILTIN), "builtin source")()
-        (kept,) = itertools.tee(enumerate(rows, start=1), 1)  # few, and reading the library takes seconds
+        (kept,) = itertools.tee(enumerate(rows, start=1), 1)  # there are few, and reading the library takes seconds
         return Table(source, "row", partial(copy.copy, kept))
     path = Path(source)
     if path.is_dir():
@@ -70,9 +70,9 @@ def read_source(source: str, split: Split, document_separator: str, delimiter: s
 
 
 def source_fingerprint(source: str) -> str:
-    """What tells this source from any other: kind and SHA-256 of the contents, of a hub dataset its id alone.
+    """Identity of a source: kind and SHA-256 of its contents; for a hub dataset only its id.
 
-    So a study keeps the state of a hub dataset that it first loaded. Raises DataError where there is no such file.
+    So a study keeps the version of a hub dataset that it first loaded. Raises DataError if there is no such file.
     """
     if source.startswith(BUILTIN):
         return f"{source} of Python {sys.version}"
@@ -84,7 +84,7 @@ def source_fingerprint(source: str) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """Kind and SHA-256 of one file. Raises DataError where there is none."""
+    """Kind and SHA-256 of one file. Raises DataError if there is none."""
     require_file(path)
     return f"{kind_of(path)} {file_hash(path)}"
 
@@ -93,12 +93,12 @@ def file_fingerprint(path: Path) -> str:
 
 
 def _folder(folder: Path, split: Split, document_separator: str, delimiter: str | None) -> Table:
-    """The rows of one split of a folder, all its shards. Raises DataError."""
+    """Rows of one split of a folder, all its shards. Raises DataError."""
     found = split_files(folder)
     if found.files and split not in found.files:
         raise DataError(
             f"{folder}: has no split for data.{split} ({' or '.join(SPLIT_NAMES[split])}). It has: "
-            f"{', '.join(found.files)}. Leave data.{split} out to have it split off train."
+            f"{', '.join(found.files)}. Remove data.{split} to have it split off train."
         )
     files = found.files.get(split) or whole(folder)
     parts = tuple(_named_classes(path, document_separator, delimiter, found.classes) for path in files)
@@ -108,7 +108,7 @@ def _folder(folder: Path, split: Split, document_separator: str, delimiter: str 
 def _named_classes(
     path: Path, document_separator: str, delimiter: str | None, by_card: Mapping[str, list[str]]
 ) -> Table:
-    """The rows of a file in which classes stored as numbers have their names; None: not labelled (-1)."""
+    """Rows of a file with class numbers replaced by class names; None: not labeled (-1)."""
     require_file(path)
     classes = {**by_card, **class_names(path)}
 
@@ -135,7 +135,7 @@ def _class_name(value: Any, names: list[str]) -> Any:
 
 
 def _is_dataset(source: str) -> bool:
-    """Whether a source that is no folder is the id of a dataset."""
+    """True if a source that is not a folder is the id of a dataset."""
     path = Path(source)
     return not path.exists() and kind_of(path) not in KINDS and HUB_ID.fullmatch(source) is not None
 
@@ -144,7 +144,7 @@ def _load_dataset(source: str, split: Split) -> Any:
     import datasets  # takes seconds, and most studies read files
 
     matched = HUB_ID.fullmatch(source)
-    assert matched, "an id was recognised"
+    assert matched, "an id was recognized"
     go_offline_if_unreachable()
     path, configuration = matched.groups()
     try:
@@ -153,7 +153,7 @@ def _load_dataset(source: str, split: Split) -> Any:
         if name is None:
             raise DataError(
                 f"{source}: has no split for data.{split} ({' or '.join(SPLIT_NAMES[split])}). It has: "
-                f"{', '.join(there)}. Leave data.{split} out to have it split off train."
+                f"{', '.join(there)}. Remove data.{split} to have it split off train."
             )
         builder = datasets.load_dataset_builder(path, configuration)
         _require_own_files(path, builder.config.data_files)
@@ -162,27 +162,27 @@ def _load_dataset(source: str, split: Split) -> Any:
         # RuntimeError: the data set is a program, which the library does not run
         reason = str(error).split("\n", maxsplit=1)[0]
         raise DataError(
-            f"{source}: is no file, and cannot be loaded as a dataset: {reason}. "
+            f"{source}: is not a file and cannot be loaded as a dataset: {reason}. "
             "Check the name (a folder, owner/name or owner/name:configuration) and the network."
         ) from error
     if not len(dataset):
-        raise DataError(f"{source}: holds no rows. Give a source with at least one.")
+        raise DataError(f"{source}: contains no rows. Give a source with at least one row.")
     return dataset
 
 
 def _require_own_files(name: str, data_files: Any) -> None:
-    """Raises DataError where a dataset of the hub has files that are not its own."""
+    """Raise DataError if a dataset of the hub names files that are not its own."""
     for files in (data_files or {}).values():
         for file in files:
             if "://" in str(file) and not str(file).startswith(f"hf://datasets/{name}@"):
                 raise DataError(
                     f"{name}: its card names '{str(file)[:100]}', which is not a file of this dataset. Only its own "
-                    "files are read. Download that file yourself if you trust it, and give it in data.train."
+                    "files are read. If you trust that file, download it yourself and give it in data.train."
                 )
 
 
 def _dataset_rows(dataset: Any) -> NumberedRows:
-    """Rows in which the classes that a dataset stores as numbers have their names; None: not labelled (-1)."""
+    """Rows with the class numbers of a dataset replaced by class names; None: not labeled (-1)."""
     import datasets
 
     classes = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}

@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files. What a column becomes is known or bounded before it is made into text."""
+"""Rows of Parquet and Arrow files. The expanded size of a column is known or bounded before it is converted."""
 
 import io
 import json
@@ -24,19 +24,19 @@ from tunewise.lab.data.sources.limits import (
 from tunewise.lab.data.sources.lines import Content, NumberedRows
 
 BATCH_ROWS = 512
-BATCH_NESTED = 32  # of a file with text inside lists, whose repeated cells are written out
-LISTED_BYTES = 12  # of a number in a list: itself and two levels
-AT_ONCE = 2**25  # bytes of rows that are made into objects of Python together
+BATCH_NESTED = 32  # rows of a file with text inside lists, whose repeated cells are expanded
+LISTED_BYTES = 12  # of a number in a list: the number and two levels
+AT_ONCE = 2**25  # bytes of rows that are converted to Python objects together
 DICTIONARIES = frozenset(("RLE_DICTIONARY", "PLAIN_DICTIONARY"))
 
 
 def parquet_rows(path: Path, file: Content) -> NumberedRows:
-    """The rows of a Parquet file. Raises DataError."""
+    """Rows of a Parquet file. Raises DataError."""
     if not file.peek(1):
         return
     packed = isinstance(file, Unpacked)
     if file.peek(4)[:4] != b"PAR1":
-        raise DataError(f"{path}: is not a whole Parquet file: it does not begin with PAR1. Write it again.")
+        raise DataError(f"{path}: is not a complete Parquet file: it does not begin with PAR1. Write it again.")
     content = io.BytesIO(file.read()) if packed else file
     with Converted(path) as counted:
         metadata = pq.read_metadata(content)
@@ -50,7 +50,7 @@ def parquet_rows(path: Path, file: Content) -> NumberedRows:
 
 
 def arrow_rows(path: Path, file: Content) -> NumberedRows:
-    """The rows of an .arrow file: of a stream, as `save_to_disk` writes it, or of a file in Arrow's format."""
+    """Rows of an .arrow file: a stream, as `save_to_disk` writes it, or a file in Arrow's format."""
     if not file.peek(1):
         return
     with Converted(path) as counted:
@@ -67,7 +67,7 @@ def arrow_rows(path: Path, file: Content) -> NumberedRows:
 
 
 def class_names(path: Path) -> dict[str, list[str]]:
-    """The names of the classes that the `datasets` library stores as numbers, by column; none for other files."""
+    """Names of the classes that the `datasets` library stores as numbers, by column; none for other files."""
     try:
         if path.suffix.lower() == ".arrow":
             with path.open("rb") as file:
@@ -83,11 +83,11 @@ def class_names(path: Path) -> dict[str, list[str]]:
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
         }
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}  # what is wrong with the file is said when its rows are read
+        return {}  # errors of the file are reported when its rows are read
 
 
 class Converted:
-    """Turns what reading a table raises into a DataError; its `rows` are numbered and bounded."""
+    """Turns errors of reading a table into a DataError; its `rows` are numbered and bounded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,24 +100,23 @@ class Converted:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, UnicodeDecodeError | OverflowError):
             raise DataError(
-                f"{self.path}: a cell after row {self.number} cannot be read as its type says: {error}. "
-                "Write the file again."
+                f"{self.path}: a cell after row {self.number} does not fit its type: {error}. Write the file again."
             ) from error
         if isinstance(error, pa.ArrowException | OSError | ValueError) and not isinstance(error, DataError):
             form = "Arrow" if ".arrow" in self.path.name.lower() else "Parquet"
             raise DataError(
-                f"{self.path}: is not a whole {form} file: {str(error).rstrip('.')}. Write it again."
+                f"{self.path}: is not a complete {form} file: {str(error).rstrip('.')}. Write it again."
             ) from error
 
     def rows(self, batches: Iterator[pa.RecordBatch]) -> NumberedRows:
-        """Every row. Raises DataError for one that is too long, and where they become too much for the file."""
+        """Every row. Raises DataError for one that is too long, and if they expand too much for the file."""
         for batch in batches:
             for part in self._parts(batch):
                 for row in part.to_pylist():
                     self.number += 1
                     yield self.number, row
         if not self.number:
-            raise DataError(f"{self.path}: holds no rows. Give a file with at least one.")
+            raise DataError(f"{self.path}: contains no rows. Give a file with at least one row.")
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         if not batch.num_rows:
@@ -146,19 +145,19 @@ def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
 
 
 def _require_small(path: Path, metadata: pq.FileMetaData) -> None:
-    """Raises DataError for a column that unpacks to far more than it takes in the file."""
+    """Raise DataError for a column that expands to far more than its size in the file."""
     for chunk in _chunks(metadata):
         most = allowed(max(0, chunk.total_compressed_size), TIMES_COLUMN)
         if chunk.total_uncompressed_size > min(most, allowed(path.stat().st_size, TIMES_COLUMN)):
             refuse_unpacked(path, most)
-        # a list of numbers is in memory whole, with what says where it begins
+        # a list of numbers is in memory as a whole, with its offsets
         width = LISTED_BYTES if "." in chunk.path_in_schema else 1
         if chunk.num_values * width > allowed(path.stat().st_size, TIMES_TEXT):
             refuse_unpacked(path, ANY_FILE)
 
 
 def _repeated_text(metadata: pq.FileMetaData, schema: pa.Schema) -> tuple[list[str], bool]:
-    """The columns of text that are stored once and repeated by number, to be read so; whether some are in lists."""
+    """Text columns that are stored once and repeated by number, to be read that way; and whether some are in lists."""
     repeated = {
         chunk.path_in_schema
         for chunk in _chunks(metadata)
@@ -179,7 +178,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _longest(column: pa.Array) -> int:
-    """The characters of the longest text in a column, or the values of its longest list."""
+    """Characters of the longest text in a column, or values of its longest list."""
     if pa.types.is_dictionary(column.type):
         return _longest(column.dictionary)
     if _is_text(column.type):
@@ -196,7 +195,7 @@ def _longest(column: pa.Array) -> int:
 
 
 def _written_out(column: pa.Array) -> int:
-    """The bytes of a column's cells, repeated ones each time."""
+    """Bytes of a column's cells, counting repeated ones each time."""
     if pa.types.is_dictionary(column.type):
         if not _is_text(column.type.value_type):
             return int(column.nbytes)
