@@ -22,8 +22,7 @@ def main() -> None:
         print("\n".join(table(report)))
         print()
         for verdict in report.verdicts:
-            outcome = "inconclusive" if verdict.outcome == "undecided" else verdict.outcome
-            print(f"* **{verdict.arm}: {outcome}.** {verdict.sentence} {verdict.needs or ''}".rstrip())
+            print(f"* {verdict.sentence} {verdict.needs or ''}".rstrip())
         print()
 
 
