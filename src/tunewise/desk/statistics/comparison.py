@@ -1,8 +1,8 @@
 """Compare one arm with full fine-tuning on the same rows: from scores to the verdict.
 
 A margin of two parts is the smaller of the two. "As good" requires a quality loss below each part: both tests must
-pass, each at the full level. "Worse" requires a quality loss above only one part. Two chances to pass would double the
-error of "worse", so each of its tests runs at half the level (Bonferroni).
+pass, each at the full level. "Worse" requires a quality loss above at least one part. Two chances to pass would double
+the error of "worse", so each of its tests runs at half the level (Bonferroni).
 """
 
 import math
@@ -63,10 +63,8 @@ def decide(
     learning rate is not bracketed. If the margin is a share of full's gain, it is also inconclusive unless that gain is
     measurably above 0. "Better" and "as good" are withheld if the quality loss is skewed over units.
 
-    Headroom is what a finer learning-rate search may gain. It counts if it exceeds a quarter of the margin: that of
-    full against "better" and "as good", that of the arm against "worse". Such an outcome is given only if it still
-    holds after the headroom is counted against it.
-
+    Headroom, the possible gain from a finer learning-rate search, counts if it exceeds a quarter of the margin. That of
+    full counts against "better" and "as good", that of the arm against "worse". The outcome must hold nevertheless.
     Raises SpecError for an unknown metric, StudyError if the runs were not scored on the same rows.
     """
     return Comparison(arm, runs, metric, margin, search).verdict(levels)
