@@ -45,7 +45,7 @@ def arm_name(name: str, placement: str) -> str:
 def placed(name: str, method: LoraMethod, costs: Costs) -> dict[str, LoraMethod]:
     """Arms of every placement in `costs`, by name. The largest one has the given rank, the others a higher rank.
 
-    Raises SpecError if no whole ranks bring the parameter counts within 5 % of each other.
+    Raises SpecError if no whole ranks bring the parameter counts within 5% of each other.
     """
     assert isinstance(method.rank, int), "checked by the spec"
     ranks = _ranks(method.rank, costs)
@@ -70,7 +70,7 @@ def _match(ranks: Mapping[str, int], costs: Costs) -> bool:
 
 
 def alike(parameters: list[int]) -> bool:
-    """True if the largest of these counts is within 5 % of the smallest."""
+    """True if the largest of these counts is within 5% of the smallest."""
     return max(parameters) <= (1 + TOLERANCE) * min(parameters)
 
 
