@@ -24,9 +24,9 @@ from tunewise.storage.files import read_table
 
 # A quality loss with its interval, relative to the margin on the validation set. open: the interval contains the margin
 State = Literal["within", "beyond", "open"]
-# Why a trained adapter loses more than the margin. optimisation: the adapter extracted at its rank does not lose that
-# much; rank: the extracted one does, but the whole change of its modules does not; targets: even the whole change does;
-# open: the intervals do not tell. None: the trained adapter does not lose more, or that is open.
+# Why a trained adapter loses more than the margin. `optimisation`: the adapter extracted at its rank does not lose
+# that much; `rank`: the extracted one does, but the whole change of its modules does not; `targets`: even the whole
+# change does; `open`: the intervals do not tell. None: the trained adapter does not lose more, or that is open.
 Cause = Literal["rank", "optimisation", "targets", "open"]
 ENERGY_SHARE = 0.9
 Row = dict[str, Any]  # of records.SPECTRUM_SCHEMA
