@@ -72,6 +72,6 @@ def test_two_arms_of_dora_are_not_named() -> None:
 
 
 def test_the_start_is_shown_and_refused_where_it_is_a_part_of_the_weight() -> None:
-    assert LoraMethod(rank=8, init_scale=2).in_words() == "LoRA r=8, alpha=32 (scale 4), A begun × 2, all-linear"
+    assert LoraMethod(rank=8, init_scale=2).in_words() == "LoRA r=8, alpha=32 (scale 4), initial A × 2, all-linear"
     with pytest.raises(ValidationError, match="pissa begins as a part of the weight"):
         LoraMethod(variant="pissa", init_scale=2)
