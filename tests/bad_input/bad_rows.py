@@ -147,7 +147,7 @@ CONVERSATIONS = [
     rows("a turn without a role", [{"messages": [{"content": "hi"}]}], "line 1", "turn 1", "role"),
     rows("a turn without content", [{"messages": [{"role": "user"}]}], "turn 1", "null"),
     rows("a number as a role", [turns((1, "hi"))], "turn 1", "role"),
-    rows("content in parts", [turns(("user", [{"type": "text", "text": "hi"}]))], "turn 1", "must be text", "list"),
+    rows("an image in the content", [turns(("user", [{"type": "image", "url": "x"}]))], "turn 1", "image"),
     rows("an answer of blanks", [turns(("user", "a"), ("assistant", " "))], "turn 2", "assistant's", "empty"),
     rows("a question of blanks", [turns(("user", "\n"), ("assistant", "b"))], "turn 1", "user's", "empty"),
     rows(
