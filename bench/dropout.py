@@ -99,7 +99,7 @@ def main() -> None:
         middle = statistics.median(extra)
         print(
             f"{name}: a mode costs {middle:.2f} ms a micro-batch (median of {pairs}, {low:.2f} to {high:.2f}); the "
-            f"gradient of {sum(USUAL)} tokens takes {step:.0f} ms: {100 * middle / step:.1f} %. Equal gradients: {same}"
+            f"gradient of {sum(USUAL)} tokens takes {step:.0f} ms: {100 * middle / step:.1f}%. Equal gradients: {same}"
         )
 
 

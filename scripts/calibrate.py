@@ -38,7 +38,7 @@ PAGES = {
 # Limits on shares of studies, about 4 Monte Carlo errors from what the method gives.
 COVERAGE = {3: 0.92, 5: 0.935, 10: 0.94}  # at least; 1 point less for data that are not normal
 WIDTH = {3: 1.8, 5: 1.35, 10: 1.15}  # median half-width over 1.96 true standard errors, at most; normal data
-AS_GOOD = {3: 0.045, 5: 0.035, 10: 0.035}  # truth at the margin, at most; 5 % for data that are not normal
+AS_GOOD = {3: 0.045, 5: 0.035, 10: 0.035}  # truth at the margin, at most; 5% for data that are not normal
 POWER = {3: 0.60, 5: 0.80, 10: 0.90}  # quality loss 0, margin 4 true standard errors, at least; normal data
 ANY_LOOK = 0.055  # over both looks: a wrong "as good", of one arm or any of six; a false difference
 BEYOND = 0.005  # "as good" at a quality loss of 3 margins; the margin is at least 2 true standard errors
@@ -84,7 +84,7 @@ class Fit:
         return self.estimate - below, self.estimate + above
 
     def covers(self, truth: float) -> Floats:
-        """True for each 95 % interval that contains the truth."""
+        """True for each 95% interval that contains the truth."""
         low, high = self.ends()
         return (low <= truth) & (truth <= high)
 
@@ -177,7 +177,7 @@ def measure(cell: Cell, rng: np.random.Generator, num_studies: int) -> Iterator[
 def _one_look(cell: Cell, seeds: int, null: Fit, true_error: float) -> Iterator[Row]:
     covers = null.covers(0.0)
     least = COVERAGE[seeds] - (0 if cell.kind == "normal" else 0.01)
-    yield Row(cell.name, f"coverage of 95 %, {seeds} seeds", _share(covers), least, is_least=True)
+    yield Row(cell.name, f"coverage of 95%, {seeds} seeds", _share(covers), least, is_least=True)
     if cell.kind != "normal":
         return
     low, high = null.ends()
@@ -347,7 +347,7 @@ def main() -> None:
 def closest(rows: list[Row]) -> str:
     """Markdown table of the number closest to its limit, for each kind of check."""
     kinds = {
-        "coverage of 95 % intervals": "coverage",
+        "coverage of 95% intervals": "coverage",
         '"as good" although the quality loss is at the margin': "as good at the margin",
         "a difference claimed although there is none": "a false difference",
         "any of six arms at the margin called as good": "any called as good",

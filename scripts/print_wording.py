@@ -52,7 +52,7 @@ MODULES = (
     "adapter/inspect.py",
 )
 TEMPLATES = ("report.html.j2", "capacity.html.j2", "advice.html.j2")
-# placeholder, as it is written in the source -> a sample value; the first pattern that fits the whole of it counts
+# placeholder, as written in the source -> a sample value; the first pattern that matches the whole placeholder counts
 SAMPLES = {
     r"listed\(\[.*\]\)|listed\(list\(.*\)\)|listed\(\w+\)": "lora-r8 and lora-r16",
     r"_were\(\w+\)": "were",

@@ -110,7 +110,7 @@ def of_pool(rng: np.random.Generator, pool: Pool, num_studies: int) -> Iterator[
     drawn = fits(rng, pool, harm_SU, num_studies)
     for seeds in SEEDS:
         covers = float(drawn[seeds].covers(truth).mean())
-        yield Row(name, f"coverage of 95 %, {seeds} seeds", covers, COVERAGE[seeds] - 0.01, is_least=True)
+        yield Row(name, f"coverage of 95%, {seeds} seeds", covers, COVERAGE[seeds] - 0.01, is_least=True)
     at_margin = {seeds: found.moved(margin - truth) for seeds, found in drawn.items()}
     for seeds in SEEDS:
         wrong = float(at_margin[seeds].says(margin)["as good"].mean())

@@ -22,8 +22,7 @@ def main() -> None:
         print("\n".join(table(report)))
         print()
         for verdict in report.verdicts:
-            outcome = "inconclusive" if verdict.outcome == "undecided" else verdict.outcome
-            print(f"* **{verdict.arm}: {outcome}.** {verdict.sentence} {verdict.needs or ''}".rstrip())
+            print(f"* {verdict.sentence} {verdict.needs or ''}".rstrip())
         print()
 
 
@@ -59,7 +58,7 @@ def cells(arm: ArmView, names: list[str]) -> list[str]:
     quality = [f"{m.mean:.4g} ({m.low:.4g} to {m.high:.4g})" for m in (arm.metrics[name] for name in names)]
     if arm.trainable_parameters is None or arm.train_seconds is None or arm.saved_bytes is None:
         return [arm.name, rate, *quality, "–", "–", "–"]
-    trained = f"{arm.trainable_parameters:,} ({arm.trainable_percent:.2f} %)"
+    trained = f"{arm.trainable_parameters:,} ({arm.trainable_percent:.2f}%)"
     return [arm.name, rate, *quality, trained, f"{arm.train_seconds:.1f}", f"{arm.saved_bytes:,}"]
 
 

@@ -103,7 +103,7 @@ def test_no_half_of_a_deleted_folder_keeps_its_name(tmp_path: Path, monkeypatch:
         with pytest.raises(StudyError):
             disk.delete(folder)
     assert not folder.exists()
-    make()  # what the first death left is no obstacle, and the next command removes it
+    make()  # what the first death left does not block the next command, which removes it
     disk.delete(folder)
     disk.sweep(tmp_path.iterdir())
     disk.delete(folder)  # nor is it one that nothing is there

@@ -99,7 +99,7 @@ def test_training_lowers_the_loss(recipe: ModuleType, monkeypatch: pytest.Monkey
     monkeypatch.setattr(recipe, "WARMUP_STEPS", 1)
     small = recipe.Recipe(**SIZES | {"epochs": 1, "rate": 0.03})
     model = recipe.new_model(small)
-    ids_WT = torch.randint(3, (160, 32), generator=torch.Generator().manual_seed(0))  # three pieces of the 300
+    ids_WT = torch.randint(3, (160, 32), generator=torch.Generator().manual_seed(0))  # three parts of the 300
 
     before = recipe.held_out_loss(model, ids_WT, batch=8)
     recipe.pretrain(model, ids_WT, small)

@@ -36,7 +36,7 @@ def gain_kept(section: str, arm: str) -> str:
     losses = {row[0]: mean(row[2]) for row in tables(SECTIONS[section])[0]}
     if arm not in losses:
         return "–"
-    return f"{100 * (losses['base'] - losses[arm]) / (losses['base'] - losses['full']):.0f} %"
+    return f"{100 * (losses['base'] - losses[arm]) / (losses['base'] - losses['full']):.0f}%"
 
 
 def test_the_summary_is_what_its_tables_say() -> None:
@@ -55,14 +55,14 @@ def test_the_shares_of_parameters_and_bytes_are_those_of_the_tables() -> None:
                           for at in (5, 7))  # fmt: skip
         shares |= {round(100 * of["lora-r16-all"] / of["full"]) for of in (trained, saved)}
     assert shares == {6}
-    assert "trains 6 % as many parameters as full fine-tuning and needs 6 % of its bytes" in TEXT
+    assert "trains 6% as many parameters as full fine-tuning and needs 6% of its bytes" in TEXT
 
 
 def test_the_short_searchs_share_of_the_time_and_its_regret_are_those_of_its_table() -> None:
     section = SECTIONS["What the short search saves"]
     (rows,) = tables(section)
     shares = [int(row[-1].rstrip("%")) for row in rows]
-    assert f"all {len(rows)} times, in {min(shares)} to {max(shares)} % of the time" in section
+    assert f"all {len(rows)} times, in {min(shares)} to {max(shares)}% of the time" in section
     assert all(row[3] == row[5] and float(row[6]) == 0 for row in rows)
 
 

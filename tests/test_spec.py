@@ -28,7 +28,7 @@ from tunewise.spec import (
     parse_margin,
 )
 
-# What may differ between two runs that give the same result: names, paths (their contents are hashed), search centres.
+# What may differ between two runs that give the same result: names, paths (their contents are hashed), search centers.
 NOT_IN_THE_ID = {
     ("arm",),
     ("role",),

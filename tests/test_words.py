@@ -39,6 +39,7 @@ def test_no_text_breaks_a_rule_of_the_word_list() -> None:
         "the optimiser behaves",
         "a neighbour of the best rate",
         "an uninitialised head",
+        "a 95 % interval",
     ],
 )
 def test_each_kind_of_fault_is_found(text: str) -> None:

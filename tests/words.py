@@ -120,7 +120,8 @@ def written() -> Iterator[tuple[str, int, str]]:
         for line, text in texts_of_module(path):
             yield str(path.relative_to(ROOT)), line, text
     for path in sorted(PACKAGE.rglob("*.j2")):
-        text = re.sub(r"\{[{%#].*?[}%#]\}", _blank, path.read_text(encoding="utf-8"), flags=re.S)
+        code = r"\{[{%#].*?[}%#]\}|<(style|script)\b.*?</\1>"
+        text = re.sub(code, _blank, path.read_text(encoding="utf-8"), flags=re.S)
         yield str(path.relative_to(ROOT)), 1, prose_of_markdown(text)
     for path in sorted([*(ROOT / "studies").glob("*.yaml"), *PACKAGE.rglob("*.yaml")]):
         comments = (line.partition("#")[2] for line in path.read_text(encoding="utf-8").split("\n"))

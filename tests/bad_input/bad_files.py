@@ -63,7 +63,7 @@ FORMATS = [
         "a delimiter of two characters", "t.csv", csv(LABELS), "data.delimiter", "one character", data__delimiter="::"
     ),
     data("two delimiters in a header", "t.csv", b"text;label|x\na;b|c\n", "text;label|x", "data.columns"),
-    data("a misspelt suffix", "t.jsnl", PAIR, "t.jsnl", "not supported", "Did you mean '.jsonl'", ".parquet"),
+    data("a misspelled suffix", "t.jsnl", PAIR, "t.jsnl", "not supported", "Did you mean '.jsonl'", ".parquet"),
     data("a file without a suffix", "train", PAIR, "train", "not supported", "Known: .jsonl"),
     data("a ZIP archive", "t.zip", b"PK\3\4", "t.zip", "not supported", "Known: .jsonl"),
     data("packed with zstandard", "t.jsonl.zst", b"(\xb5/\xfd", "'.zst'", "not supported", ".gz of each"),

@@ -19,7 +19,7 @@ VALUES = [
     ),
     rows("a row without any column", [{}], "(none)", "data.columns"),
     rows("the columns of two tasks", [{"text": "a", "completion": "b"}], "sft and lm", "task: sft"),
-    rows("a misspelt column", [{"promt": "p", "completion": "c"}], "line 1", "'prompt'", "'promt'", "columns"),
+    rows("a misspelled column", [{"promt": "p", "completion": "c"}], "line 1", "'prompt'", "'promt'", "columns"),
     rows("a row that lacks a column", [pair(), {"prompt": "p"}], "t.jsonl, line 2", "'completion'", "prompt"),
     rows("null", [pair(), pair(completion=None)], "line 2", "'completion'", "null", "drop the row"),
     rows("NaN", ['{"prompt": "p", "completion": NaN}'], "line 1", "'completion'", "null"),
@@ -147,11 +147,15 @@ CONVERSATIONS = [
     rows("a turn without a role", [{"messages": [{"content": "hi"}]}], "line 1", "turn 1", "role"),
     rows("a turn without content", [{"messages": [{"role": "user"}]}], "turn 1", "null"),
     rows("a number as a role", [turns((1, "hi"))], "turn 1", "role"),
-    rows("content in parts", [turns(("user", [{"type": "text", "text": "hi"}]))], "turn 1", "must be text", "list"),
+    rows("an image in the content", [turns(("user", [{"type": "image", "url": "x"}]))], "turn 1", "image"),
     rows("an answer of blanks", [turns(("user", "a"), ("assistant", " "))], "turn 2", "assistant's", "empty"),
     rows("a question of blanks", [turns(("user", "\n"), ("assistant", "b"))], "turn 1", "user's", "empty"),
     rows(
-        "a misspelt role", [turns(("user", "a"), ("asistant", "b"))], "turn 2", "'asistant'", "Did you mean 'assistant'"
+        "a misspelled role",
+        [turns(("user", "a"), ("asistant", "b"))],
+        "turn 2",
+        "'asistant'",
+        "Did you mean 'assistant'",
     ),
     rows("a role in capitals", [turns(("User", "a"), ("Assistant", "b"))], "turn 1", "'User'", "Did you mean 'user'"),
     rows(
@@ -264,7 +268,7 @@ CONVERSATIONS += [
     rows(
         "tools that the template does not write", [{**TALK[0], "tools": [CALLS]}], "tools", "never read", "1 of 1 rows"
     ),
-    rows("tools that are no JSON", [{**TALK[0], "tools": "f"}], "'tools'", "valid JSON", "'f'"),
+    rows("tools that are not JSON", [{**TALK[0], "tools": "f"}], "'tools'", "valid JSON", "'f'"),
     rows("tools that are a number", [{**TALK[0], "tools": 7}], "'tools'", "must be a list", "7"),
     rows("calls that the template does not write", answered(tool_calls=[CALLS]), "'tool_calls' (turn 2)", "never read"),
     rows("a call without a name", answered(tool_calls=[{"function": {}}]), "turn 2", "call of a tool", "name"),
@@ -365,7 +369,7 @@ SPLITS = [
         "duplicates: drop",
         data__duplicates="error",
     ),
-    splits("an empty file for valid", PAIRS, [], "d/valid.jsonl", "is empty"),
+    splits("an empty validation file", PAIRS, [], "d/valid.jsonl", "is empty"),
     splits(
         "valid has other columns", PAIRS, [{"text": "a"}], "d/valid.jsonl, line 1", "'prompt'", "Columns found: text"
     ),

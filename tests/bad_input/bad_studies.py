@@ -62,13 +62,13 @@ YAML = [
 ]
 
 KEYS = [
-    key("a misspelt key", "trian: {epochs: 3}\n", "unknown key 'trian'", "Did you mean 'train'"),
-    key("a misspelt key within", "train: {epoch: 3}\n", "train.epoch", "Did you mean 'epochs'"),
+    key("a misspelled key", "trian: {epochs: 3}\n", "unknown key 'trian'", "Did you mean 'train'"),
+    key("a misspelled key within", "train: {epoch: 3}\n", "train.epoch", "Did you mean 'epochs'"),
     key("a key that is like no other", "zzz: 1\n", "unknown key 'zzz'", "Known: name, model"),
     key("a key with a dot", "train.epochs: 3\n", "unknown key 'train.epochs'"),
     key("300 unknown keys", "".join(f"key{i}: 1\n" for i in range(300)), "'key0'", "and 290 more mistakes"),
     study(
-        "a misspelt key of an arm",
+        "a misspelled key of an arm",
         f"{ARMS}{{lora: {{method: lora, rnak: 8}}}}",
         "arms.lora.rnak",
         "Did you mean 'rank'",
@@ -154,7 +154,7 @@ TEXTS = [
         "Known:",
     ),
     study(
-        "a misspelt column",
+        "a misspelled column",
         "data: {train: t.jsonl, columns: {promt: q}}\narms: {f: {method: full}}",
         "'promt'",
         "Did you mean",

@@ -190,7 +190,7 @@ dataset_info: {features: [{name: label, dtype: {class_label: {names: {"0": a, "1
 # A card
 """
 
-# What each target begins with, and the check of it.
+# What each target begins with, and its check.
 TARGETS: dict[str, tuple[bytes, Callable[[bytes], None]]] = {
     ".jsonl": (JSON_LINES, lambda content: check_file(".jsonl", content)),
     ".json": (json.dumps(ROWS, indent=1).encode(), lambda content: check_file(".json", content)),
@@ -206,7 +206,7 @@ TARGETS: dict[str, tuple[bytes, Callable[[bytes], None]]] = {
     "index": (INDEX, lambda content: check_model("model.safetensors.index.json", content)),
 }
 
-# Pieces that have a meaning to one of the readers.
+# Fragments that have a meaning to one of the readers.
 PIECES = [
     *(b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"\r", b"\n", b"\t", b"\x1b[2J"),
     *(b'"', b"'", b",", b"NaN", b"1e999", b"-0", b"9" * 4400, b"null", b"true", b"yes", b"~", b"]", b"}", b": "),

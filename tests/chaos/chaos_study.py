@@ -102,7 +102,7 @@ def without_measured(value: Any) -> Any:
 
 LITTER = re.compile(r"\.[0-9a-f]{16}\.tmp\b")  # the end of a temporary name, which nobody can foresee
 
-Visit = Callable[[str], None]  # is told which operation, of which file
+Visit = Callable[[str], None]  # receives which operation, of which file
 
 
 @contextmanager

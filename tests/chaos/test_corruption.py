@@ -44,7 +44,7 @@ DAMAGES: tuple[Damage, ...] = (flipped, cut)
 
 @pytest.fixture(scope="module")
 def folder(folder: Path) -> Path:
-    ledger = Ledger(folder)  # without a plan until here, for want of a lab that makes one
+    ledger = Ledger(folder)  # without a plan until here, because no lab makes one
     ledger.store_plan(ledger.data_summary().key, ledger.study(), study_plan(full=arm_plan(), lora=arm_plan()))
     assert write_report_alone(ledger).arm("lora").planned is not None
     return folder

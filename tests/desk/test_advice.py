@@ -151,7 +151,7 @@ def test_one_good_arm_is_named_though_another_is_worse(make_study: StudyWriter) 
 
 
 def test_changed_declarations_leave_nothing_to_recommend(finished: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunewise.desk.report.compose.build.changed", lambda *arguments: ("margin",))
+    monkeypatch.setattr("tunewise.desk.report.compose.build.changed", lambda *asked: ("margin",))
     report = build_report(finished)
     assert advice_of(report).arm is None
     assert "Exploratory" in advice_of(report).items[0].reason

@@ -108,7 +108,7 @@ def test_a_finding_on_the_data_blocks_every_comparison(make_study: Make) -> None
     assert report.warnings[0].severity == "blocks"
 
 
-# --- the mechanism by itself
+# --- the mechanism alone
 
 
 def finding(forbids: tuple[str, ...], arms: tuple[str, ...] = ()) -> Finding:

@@ -73,5 +73,5 @@ def test_two_arms_of_dora_are_not_named() -> None:
 
 def test_the_start_is_shown_and_refused_where_it_is_a_part_of_the_weight() -> None:
     assert LoraMethod(rank=8, init_scale=2).in_words() == "LoRA r=8, alpha=32 (scale 4), initial A × 2, all-linear"
-    with pytest.raises(ValidationError, match="pissa begins as a part of the weight"):
+    with pytest.raises(ValidationError, match="pissa is initialized from the weight"):
         LoraMethod(variant="pissa", init_scale=2)

@@ -46,7 +46,7 @@ def test_the_interval_covers_the_true_ratio_in_about_95_of_100_searches() -> Non
         curves(1e-3, (0.0, 0.1)),  # two search seeds
         curves(1e-3, (0.0, 0.1, 0.2), RATES[:4]),  # four rates
         curves(1e-3, (0.0, 0.1, 0.2), [0.05, 1.0, 3.0, 9.0, 27.0]),  # five, but three of them near the best
-        curves(1e-3, (0.0, 0.1, 2.0)),  # a seed whose lowest point lies beyond the rates tried
+        curves(1e-3, (0.0, 0.1, 2.0)),  # a seed whose lowest point is beyond the rates tried
         {seed: dict.fromkeys(RATES, 2.0) for seed in range(3)},  # flat
         {},
     ],

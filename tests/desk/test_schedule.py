@@ -11,7 +11,7 @@ from tunewise.errors import SpecError
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, RunSpec
 
-# --- centres
+# --- centers
 
 
 def test_the_centre_of_full_comes_from_the_family_or_from_the_width() -> None:

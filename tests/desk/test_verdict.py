@@ -155,7 +155,7 @@ def test_swapping_the_arms_flips_the_interval_and_turns_better_into_worse(metric
     assert (back.difference, back.low, back.high) == pytest.approx((-there.difference, -there.high, -there.low))
 
 
-# --- what forbids a word
+# --- what withholds a verdict
 
 
 def test_fewer_than_three_seeds_only_lean():
@@ -254,7 +254,7 @@ def test_headroom_up_to_a_quarter_of_the_margin_counts_against_nothing():
 
 
 def test_headroom_is_held_against_the_smaller_part_of_the_margin():
-    runs = text_study(7, 0.0, gain=0.2)  # 5 % of it is 0.01
+    runs = text_study(7, 0.0, gain=0.2)  # 5% of the gain is 0.01
     assert decide("lora", runs, "nll", Margin(absolute=0.02), RateSearch(headroom_of_full=0.0095)).outcome == "as good"
     assert decide("lora", runs, "nll", TWO_PARTS, RateSearch(headroom_of_full=0.0095)).reason == "headroom"
 
@@ -281,7 +281,7 @@ def test_a_tail_of_units_towards_benefit_caps_nothing():
 
 @pytest.mark.parametrize(
     ("gain", "outcome"),
-    [(4.0, "as good"), (0.4, "undecided"), (0.1, "worse")],  # 5 % of it: 0.2, 0.02 and 0.005, of a harm of 0.02
+    [(4.0, "as good"), (0.4, "undecided"), (0.1, "worse")],  # 5% are 0.2, 0.02 and 0.005; the loss is 0.02
 )
 def test_a_share_of_the_gain_is_held_against_the_harm(gain: float, outcome: str):
     assert decide("lora", text_study(10, 0.02, gain), "nll", Margin(share_of_gain=0.05)).outcome == outcome
@@ -327,7 +327,7 @@ def test_at_the_edge_of_both_parts_each_word_is_wrong_in_few_studies():
         outcome = decide("lora", text_study(seed, 0.02, gain=0.4, num_units=60, noise=0.05), "nll", TWO_PARTS).outcome
         if outcome in wrong:
             wrong[outcome] += 1
-    # 2.5 % of 300 and three Monte Carlo errors
+    # 2.5% of 300 and three Monte Carlo errors
     assert wrong["as good"] <= 15
     assert wrong["worse"] <= 15
 
@@ -384,7 +384,7 @@ def test_what_would_decide_is_said_where_more_data_is_what_is_missing_and_nowher
 
 
 def test_the_more_demanding_part_of_a_margin_says_what_would_decide():
-    runs = text_study(2, 0.0, gain=0.2, noise=0.1)  # 5 % of the gain is 0.01, half of the absolute part
+    runs = text_study(2, 0.0, gain=0.2, noise=0.1)  # 5% of the gain is 0.01, half of the absolute part
     alone = decide("lora", runs, "nll", Margin(absolute=0.02)).would_decide
     both = decide("lora", runs, "nll", TWO_PARTS).would_decide
     assert (both.kind, alone.kind) == ("seeds", "seeds")

@@ -17,7 +17,7 @@ def tunewise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_a_well_known_model_is_planned_by_its_name_and_nothing_is_left_behind(tmp_path: Path) -> None:
     done = tunewise(*GPT2, *SMALL, "--gpu", "l4", "--svg", "memory.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("294,912", "0.2364 %", "checked", "on L4"):
+    for words in ("294,912", "0.2364%", "checked", "on L4"):
         assert words in done.stdout, words
     assert "<svg" in (tmp_path / "memory.svg").read_text(encoding="utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["memory.svg"]

@@ -30,7 +30,7 @@ def test_values_and_gradients_are_those_of_torch(
     assert plain.grad is not None
     assert ours.grad is not None
     assert ours.grad.dtype == dtype
-    # in bf16 both are rounded once, so they may differ by one step where fp32 lies between two
+    # in bf16 both are rounded once, so they may differ by one step where the fp32 value is between two
     torch.testing.assert_close(ours.grad, plain.grad, rtol=2**-8 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
 
 

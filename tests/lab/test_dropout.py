@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tunewise.lab.train.dropout import TORCH_DROPOUT, dropout, quick_dropout
 
-SIDE = 301  # its square is no multiple of four
+SIDE = 301  # its square is not a multiple of four
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

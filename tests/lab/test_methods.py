@@ -84,7 +84,7 @@ def test_full_fine_tuning_of_gpt2_small_trains_every_parameter_tied_weights_once
     assert (tuned.scale, tuned.num_target_modules, tuned.linear_share) == (None, None, None)
 
 
-# --- what learns
+# --- trainable parameters
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])

@@ -87,7 +87,7 @@ def test_a_step_that_would_take_too_long_is_done_in_part_and_says_nothing_of_the
     monkeypatch.setattr(timing, "compute_gradient", gradient)
     plan = planned[1].arms["lora"]
     longest = planned[1].work.longest
-    # two of the longest in the limit, of eight in a step; a part takes a third of it
+    # two of the longest in the limit, of eight in a step; a part takes a third of that
     rate = plan.flops_per_token * longest * 2 / timing.LIMIT_SECONDS
     monkeypatch.setattr(timing, "product_rates", lambda *of: timing.Rates(rate, rate))
     speed = speed_of(planned)

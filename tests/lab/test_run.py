@@ -215,7 +215,7 @@ def test_a_confirmed_run_is_complete_and_its_weights_give_the_recorded_scores(
     weights = lab.weights(record)
     assert record.weights
     assert usage.saved_bytes is not None
-    # what lies on the disk of it: weights and configuration; not the tokenizer, nor the card that ours replaces
+    # what is on disk: weights and configuration; not the tokenizer, nor the card that ours replaces
     own = [
         p
         for p in weights.rglob("*")

@@ -137,7 +137,7 @@ def test_a_row_of_a_classification_holds_its_class_probabilities(
 
 
 def test_a_text_that_holds_the_padding_piece_is_still_read_to_its_end(classifier: Load, examples_of: Examples) -> None:
-    # GPT-2 has no padding piece: batches are filled with its end-of-text piece, which texts may hold as well
+    # GPT-2 has no padding token: batches are padded with its end-of-text token, which texts may also contain
     base = classifier("gpt2")
     base.model.config.pad_token_id = 2
     short, long = examples_of([6, 14], classify=True)

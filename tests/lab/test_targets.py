@@ -197,7 +197,7 @@ def test_a_model_without_linear_modules_is_refused() -> None:
 
 
 def test_cross_checks_use_models_that_the_library_builds(config_of: Callable[[str], PreTrainedConfig]) -> None:
-    # the folder fixtures save and load; the names must be those of a model straight from its configuration, too
+    # the folder fixtures save and load; the names must also be those of a model straight from its configuration
     base = Base(AutoModelForCausalLM.from_config(config_of("llama")), (), ())
     assert chosen(base, "qkv") == full_names("llama", ENDINGS["llama"][0])
 

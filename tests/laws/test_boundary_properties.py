@@ -12,7 +12,7 @@ from tunewise.lab.data.sft import Pairs
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.spec import DataSpec
 
-# letters of the awkward tokenizer's merges, blanks of every kind, a combining accent, pieces of several bytes
+# letters of the awkward tokenizer's merges, blanks of every kind, a combining accent, letters of several bytes
 AWKWARD_TEXTS = st.text("ab QA:.\n\t\u00a0\u0301é雪\U0001f600", min_size=1, max_size=16)
 TEXTS = (AWKWARD_TEXTS | st.text(min_size=1, max_size=40)).filter(str.strip)
 PLAIN_TEXTS = st.text("ab QA:\n", min_size=1, max_size=16).filter(str.strip)

@@ -30,7 +30,7 @@ COMMON = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.5,  # far from uniform, so that positions and neighbours decide what comes next
+    "initializer_range": 0.5,  # far from uniform, so that positions and neighbors decide what comes next
 }
 RANDOM: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen2": lambda: Qwen2Config(**COMMON, num_key_value_heads=2),

@@ -55,7 +55,7 @@ class Row:
 ALL = {"data": {"train": "@all.jsonl"}}
 CLASSES = {"task": "classify", "model": "@bert", "data": {"train": "@classes.jsonl"}}
 SEARCH = {"tuning": {"rates": 3, "cap": 7}, "arms.arm.learning_rate": 0.05}
-# learns to write two words again and again, which makes its loss on valid worse
+# learns to write two words again and again, which makes its validation loss worse
 WORDY = {"data.train": "@wordy.jsonl", "train.max_steps": 8, "arms.arm.learning_rate": 0.02}
 WRITTEN = {**WORDY, "samples": {"count": 1, "max_new_tokens": 2}}
 FORGETS = {"forgetting": {"text": "@general.txt", "tokens": 60, "points": 2}}

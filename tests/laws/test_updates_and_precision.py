@@ -118,7 +118,7 @@ def test_law_14_after_the_first_step_everything_that_learns_has_learned(
         seen.update({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
 
     step = next(iter(train_steps(model, folder, 100, after_step=keep)))
-    assert step.learning_rate == pytest.approx(1e-3 / 5)  # 5 % of 100 steps warm up: a fifth at the first
+    assert step.learning_rate == pytest.approx(1e-3 / 5)  # 5% of 100 steps warm up: a fifth at the first
     assert seen.keys() == began.keys()
     assert all(torch.isfinite(gradient).all() for gradient in seen.values())
     now = dict(model.named_parameters())

@@ -21,7 +21,7 @@ from tunewise.spec import LoraMethod, PeftMethod
 Load = Callable[..., Base]
 Examples = Callable[..., list[Example]]
 PADDING = 0
-# Each as an arm says it, and the initialisations that only `method: peft` reaches.
+# Each as an arm says it, and the initializations that only `method: peft` reaches.
 VARIANTS = {name: LoraMethod(rank=4, variant=name) for name in ("plain", "rslora", "dora", "pissa", "olora")}
 STARTS = {
     name: PeftMethod(type="LORA", options={"r": 4, "lora_alpha": 6, "init_lora_weights": name, "use_rslora": rslora})

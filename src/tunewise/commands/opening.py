@@ -28,7 +28,7 @@ def begin(study: StudySpec, out: Path | str | None) -> Ledger:
 
 
 def require_no_stale(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> None:
-    """Raise StudyError if finished runs would be repeated without being asked to."""
+    """Raise StudyError if finished runs would be repeated; only `--again` allows that."""
     # micro-batches of `auto` keep their size: the plan that determines it takes time
     for tokens in {record.spec.train.micro_batch_tokens for record in records}:
         if stale := find_stale(settled_with(study, tokens), data, records):

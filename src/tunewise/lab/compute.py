@@ -11,8 +11,8 @@ from tunewise.spec import Device, Precision
 class Compute:
     """Device and precision of training or scoring.
 
-    Whatever runs a model receives this one object. A mesh of devices for sharded models would become a field of it, so
-    that loop, loss and scores need no further argument.
+    All code that runs a model receives this one object. A mesh of devices for sharded models would become one of its
+    fields, so that loop, loss and scores need no further argument.
     """
 
     device: Device

@@ -95,7 +95,7 @@ class StudyPlan(Frozen):
     device: Device
     precision: Precision
     threads: int
-    memory_bytes: int  # of the machine; the largest micro-batch is fitted into 90 % of it
+    memory_bytes: int  # of the machine; the largest micro-batch is fitted into 90% of it
     micro_batch_tokens: int  # as in the study, or the resolved value of `auto`
     work: Work
     arms: dict[str, ArmPlan]

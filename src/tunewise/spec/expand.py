@@ -47,7 +47,7 @@ def placed(name: str, method: LoraMethod, costs: Costs) -> dict[str, LoraMethod]
 
     All have the same alpha: a higher rank has more parameters only where it adapts fewer modules.
 
-    Raises SpecError if no whole ranks bring the parameter counts within 5 % of each other.
+    Raises SpecError if no whole ranks bring the parameter counts within 5% of each other.
     """
     assert isinstance(method.rank, int), "checked by the spec"
     ranks = _ranks(method.rank, costs)
@@ -73,7 +73,7 @@ def _match(ranks: Mapping[str, int], costs: Costs) -> bool:
 
 
 def alike(parameters: list[int]) -> bool:
-    """True if the largest of these counts is within 5 % of the smallest."""
+    """True if the largest of these counts is within 5% of the smallest."""
     return max(parameters) <= (1 + TOLERANCE) * min(parameters)
 
 

@@ -48,7 +48,7 @@ class TuningSpec(Frozen):
     )
     search: Literal["full-length", "short"] = Field(
         "full-length",
-        description="short: every rate on 15 % of the steps, then the best and its neighbors at full length",
+        description="short: every rate on 15% of the steps, then the best and its neighbors at full length",
     )
 
     @model_validator(mode="after")

@@ -176,7 +176,7 @@ class Ledger:
             raise StudyError(f"{path} was changed after tunewise wrote it. {again}")
         try:
             return parse_study(load_yaml(text), str(path))
-        except YamlError as error:  # whoever wrote it can also make a seal
+        except YamlError as error:  # the author of a broken file can also make its seal
             raise StudyError(f"{path}: not readable as YAML: {error}. {again}") from error
 
     # --- prepared data

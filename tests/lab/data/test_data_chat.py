@@ -18,7 +18,7 @@ from tunewise.spec import DataSpec
 
 Conversation = list[dict[str, Any]]
 
-# every turn ends with the end-of-text piece and a new line, which is not the assistant's
+# every turn ends with the end-of-text token and a new line, which is not the assistant's
 TURNS = (
     "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}"
     "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}{{ '\n' }}"

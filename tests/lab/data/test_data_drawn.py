@@ -109,7 +109,7 @@ def plainly_separated(rows: Rows, data: DataSpec) -> tuple[dict[Split, int], dic
     for split, others in (("train", "valid or test"), ("valid", "test")):
         same = [row for row in rows[split] if row.key in held_out]
         found[split] = [row.example for row in same]
-        finding = f"{len(same)} of {len(rows[split])} rows of {split} have an input of {others}"
+        finding = f"{len(same)} of {len(rows[split])} rows of {split} have an input that {others} also contains"
         if same and data.duplicates == "error":
             prompt = same[0].text.prompt.strip()
             raise DataError(f"{finding}: {', '.join(found[split][:3])}; the first is {prompt!r}")

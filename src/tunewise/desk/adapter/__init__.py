@@ -1,1 +1,1 @@
-"""What is said of an adapter on disk."""
+"""Views and terminal output of adapters on disk."""

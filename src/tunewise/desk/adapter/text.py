@@ -23,7 +23,7 @@ def print_adapter(view: AdapterView, console: Console) -> None:
     console.print(Text(f"base: {view.base or MISSING}, task: {view.task or MISSING}", style="dim"))
     for name, parameters in view.saved_beside.items():
         console.print(Text(f"fully trained: {name} ({parameters:,} parameters)"))
-    columns = ("module", "modules", "norm", "effective rank", *(f"rank, {share} %" for share in SHOWN_SHARES))
+    columns = ("module", "modules", "norm", "effective rank", *(f"rank, {share}%" for share in SHOWN_SHARES))
     rows = [_kind_cells(kind, of_kind) for kind, of_kind in _by_kind(view).items()]
     print_rows(console, "modules by kind", columns, rows, "range over the layers")
     if view.dead:

@@ -22,9 +22,11 @@ from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen
 from tunewise.storage.files import read_table
 
-State = Literal["within", "beyond", "open"]  # of a harm and its interval relative to the margin on `valid`
-# why a trained adapter falls short of full: what it can hold does too; what it can hold does not; not even the whole
-# change of its modules comes near; or the intervals do not tell. None: it does not fall short, or that is open.
+# A quality loss with its interval, relative to the margin on the validation set. open: the interval contains the margin
+State = Literal["within", "beyond", "open"]
+# Why a trained adapter loses more than the margin. `optimisation`: the adapter extracted at its rank does not lose
+# that much; `rank`: the extracted one does, but the whole change of its modules does not; `targets`: even the whole
+# change does; `open`: the intervals do not tell. None: the trained adapter does not lose more, or that is open.
 Cause = Literal["rank", "optimisation", "targets", "open"]
 ENERGY_SHARE = 0.9
 Row = dict[str, Any]  # of records.SPECTRUM_SCHEMA
@@ -38,7 +40,7 @@ class ModuleChange(Frozen):
     num_inputs: int
     relative_size: float | None  # Frobenius norm of the change over that of the base's weight; None: that is 0
     energies: dict[int, float | None]  # rank -> share of the squared norm that the rank holds; None: nothing changed
-    energy_rank: float  # the smallest rank that holds 90% of it
+    energy_rank: float  # the smallest rank that holds 90% of the squared norm
     effective_rank: float | None  # exp of the entropy of the singular values (Roy & Vetterli 2007)
     stable_rank: float | None  # squared norm over the largest squared singular value
     intruders: float  # of the tuned weight's 10 leading directions, those that the base does not have

@@ -39,8 +39,9 @@ def quantized(arm: ArmPlan) -> PeakMemory | None:
 def least_epoch_seconds(arm: ArmPlan, plan: StudyPlan, card: Gpu) -> float | None:
     """Seconds that no epoch on this card can be faster than. Derived; None: not known.
 
-    The FLOPs at the card's dense rate, or the traffic of weights and optimizer at its bandwidth: a step reads the
-    weights twice, writes and reads the gradient, and reads and writes what learns with its state.
+    The larger of two bounds: the FLOPs at the card's dense rate, and the traffic of weights and optimizer at its
+    bandwidth. A step reads the weights twice, writes and reads the gradient, and reads and writes the trainable
+    parameters with their optimizer state.
     """
     rows = plan.work.num_rows
     if arm.step is None or arm.flops_per_token is None or card.bf16_teraflops is None or rows is None:

@@ -59,7 +59,7 @@ def asked_for(study: ResolvedStudy, records: Sequence[RunRecord], undecided: Col
 
 
 def going_on(study: ResolvedStudy, undecided: Collection[str]) -> list[str]:
-    """Arms that continue to the second look: those undecided at the first, full, and the reference of gain."""
+    """Arms that continue to the second look: those inconclusive at the first, full, and the reference of gain."""
     if not undecided:
         return []
     return [arm for arm in study.arms if arm in {*undecided, study.full_arm, study.reference_arm}]

@@ -3,9 +3,9 @@
 Base first; for a new classification head its learning rate next (on the `head` arm, shared by every arm);
 then the learning-rate search of every arm by one rule; then confirmation with fresh seeds, in blocks of one
 seed with the order of the arms rotated, so that machine drift does not become a difference between arms.
-All arms are confirmed up to the first look; up to a second one only those still undecided at the first, with the arms
-they are compared with. A run that was lost is repeated once. An arm that does not fit in memory is excluded, and the
-study continues without it.
+All arms are confirmed up to the first look. Only arms that are inconclusive at the first look continue to the second,
+with the arms they are compared with. A run that was lost is repeated once. An arm that does not fit in memory is
+excluded, and the study continues without it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -54,10 +54,10 @@ def _searched(study: ResolvedStudy, data: DataSummary, records: Sequence[RunReco
 def next_runs(
     study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str]
 ) -> list[RunSpec]:
-    """Runs that can start now; empty if the study is complete, or its first look is and nothing is undecided.
+    """Runs that can start now; empty if the study is complete, or its first look is and no arm is inconclusive.
 
-    `records` are `current`. `undecided` are the arms whose verdict at the first look was open; before that look is
-    complete they are not known and not used.
+    `records` are those that `current` returns. `undecided` are the arms that were inconclusive at the first look;
+    before that look is complete they are not known and not used.
     """
     ended = [record for record in records if record.status != "failed" or record.attempts >= MAX_ATTEMPTS]
     draft = Drafts(study, data)

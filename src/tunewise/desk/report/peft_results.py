@@ -47,7 +47,7 @@ def peft_result(path: Path) -> tuple[Row, str]:
         result = _PeftResult.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise StudyError(
-            f"{path} is not a result of peft's method_comparison suite. Give the JSON file that a run of it wrote."
+            f"{path} is not a result of peft's method_comparison suite. Give the JSON file that one of its runs wrote."
         ) from error
     info, config = result.train_info, result.run_info.train_config
     tested = [m["test accuracy"] for m in info.metrics if m.get("test accuracy") is not None]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from tunewise.desk.report.views.capacity_view import LowRankView, RankView
 from tunewise.desk.report.views.view import Report
-from tunewise.desk.report.wording import figure, signed_interval
+from tunewise.desk.report.wording import STATES, figure, signed_interval
 from tunewise.text.numbers import MISSING, count, duration, ratio, size
 
 
@@ -107,11 +107,11 @@ def extracted_rows(view: LowRankView) -> list[ExtractedRow]:
             adapter=f"{one.targets}, {'whole change' if one.rank is None else f'rank {one.rank}'}",
             cut=figure(view.metric, one.cut.value),
             cut_difference=signed_interval(view.metric, one.cut.difference),
-            cut_state=one.cut.state,
+            cut_state=STATES[one.cut.state],
             trained=figure(view.metric, one.trained.value if one.trained else None),
             arm=one.arm or "",
             trained_difference=signed_interval(view.metric, one.trained.difference if one.trained else None),
-            trained_state=one.trained.state if one.trained else "",
+            trained_state=STATES[one.trained.state] if one.trained else "",
         )
         for one in view.extracted
     ]

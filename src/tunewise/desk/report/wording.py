@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality
+from tunewise.desk.analysis.low_rank import State
 from tunewise.desk.analysis.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
 from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.intervals import Estimate
@@ -85,6 +86,7 @@ REASONS: dict[Reason, str] = {
     "declarations changed": "exploratory",
     "blocked": "verdict withheld",
 }
+STATES: dict[State, str] = {"within": "within", "beyond": "beyond", "open": "inconclusive"}
 REMARKS: dict[Remark, str] = {
     "equivalent": "equivalent: neither a loss nor a gain exceeds the margin",
     "measurably worse, within the margin": "measurably worse, but within the margin",
@@ -107,7 +109,7 @@ def side(metric: str, value: float) -> str | None:
 
 
 def has_direction(verdict: Verdict) -> bool:
-    """Whether a text may call this difference better or worse; False where a rule or the protocol forbids the word."""
+    """Whether a text may call this difference better or worse; False if a rule or the protocol withholds that."""
     if verdict.outcome != "undecided":
         return True
     if verdict.reason != "interval" or verdict.low is None or verdict.high is None:

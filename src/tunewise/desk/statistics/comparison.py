@@ -1,8 +1,8 @@
 """Compare one arm with full fine-tuning on the same rows: from scores to the verdict.
 
-A margin of two parts is the smaller of both. To be below it, harm must be below each part, so both tests must pass,
-each at the full level. To be above it, harm above one part is enough. Two chances to pass would double the error of
-"worse", so each test runs at half the level (Bonferroni), which keeps "worse" at its level.
+A margin of two parts is the smaller of the two. "As good" requires a quality loss below each part: both tests must
+pass, each at the full level. "Worse" requires a quality loss above at least one part. Two chances to pass would double
+the error of "worse", so each of its tests runs at half the level (Bonferroni).
 """
 
 import math
@@ -35,7 +35,7 @@ from tunewise.spec import Margin
 
 NUM_HARMFUL_UNITS = 10
 HEADROOM_SHARE = 0.25  # of the margin; a larger gain from a better learning rate counts against an outcome
-# Reasons for being undecided that a larger study would resolve.
+# Reasons for an inconclusive verdict that a larger study would resolve.
 DECIDED_BY_MORE = ("seeds", "interval")
 
 
@@ -59,18 +59,20 @@ def decide(
 ) -> Verdict:
     """The verdict on a single arm; several are decided together by multiplicity.decide_together.
 
-    The outcome is undecided with fewer than 3 seeds or 10 units, if all differences are equal, if the optimum is not
-    bracketed, and, for a margin that is a share of full's gain, if that gain is not measurably above 0. "Better" and
-    "as good" are not given if the harm is skewed over units. Headroom above a quarter of the margin, of full for these
-    two and of the arm for "worse", prevents an outcome unless it also holds with the headroom subtracted.
-    Raises SpecError for an unknown metric, StudyError if rows differ.
+    The verdict is inconclusive with fewer than 3 seeds or 10 units, if all differences are equal, or if the best
+    learning rate is not bracketed. If the margin is a share of full's gain, it is also inconclusive unless that gain is
+    measurably above 0. "Better" and "as good" are withheld if the quality loss is skewed over units.
+
+    Headroom, the possible gain from a finer learning-rate search, counts if it exceeds a quarter of the margin. That of
+    full counts against "better" and "as good", that of the arm against "worse". The outcome must hold nevertheless.
+    Raises SpecError for an unknown metric, StudyError if the runs were not scored on the same rows.
     """
     return Comparison(arm, runs, metric, margin, search).verdict(levels)
 
 
 class _MarginPart(NamedTuple):
-    excess: Contrast  # harm - margin
-    slack: Contrast  # harm + margin
+    excess: Contrast  # quality loss - margin
+    slack: Contrast  # quality loss + margin
 
 
 class _Ruling(NamedTuple):
@@ -96,9 +98,9 @@ class Comparison:
         self._forbidden = {} if self._blocked else self._what_is_forbidden()
 
     def p_values(self) -> dict[Word, float]:
-        """Smallest one-sided level of every outcome at which it would be given; 1 if it is not allowed.
+        """The smallest one-sided level at which each outcome would be given; 1 if the outcome is not allowed.
 
-        The possible gain from finer tuning counts against the outcome: full's adds harm, the arm's removes it.
+        Headroom counts against the outcome: that of full adds to the quality loss, that of the arm is subtracted.
         """
         of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
         excesses = [part.excess for part in self._parts]
@@ -111,7 +113,7 @@ class Comparison:
         return {word: 1.0 if self._blocked or word in self._forbidden else p for word, p in found.items()}
 
     def _held_against(self, headroom: float | None) -> float:
-        """The part of an arm's headroom that counts: all of it if above a quarter of the margin, else nothing."""
+        """The headroom that counts: all if above a quarter of the margin, else 0."""
         return headroom if headroom is not None and headroom > HEADROOM_SHARE * min(self._margins()) else 0.0
 
     def verdict(self, levels: Levels, num_compared: int = 1) -> Verdict:
@@ -163,7 +165,7 @@ class Comparison:
         return gain_kept(self._paired.contrast({"arm": 1, "base": -1}), self._difference, confidence)
 
     def _margins(self) -> list[float]:
-        """The parts of the margin in units of the metric, as `_parts`; a share of the gain as it was estimated."""
+        """The parts of the margin in units of the metric, in the order of `_parts`; the share of the estimated gain."""
         absolute, share = self._margin.absolute, self._margin.share_of_gain
         parts = [absolute, None if share is None else share * self._gain.estimate]
         return [part for part in parts if part is not None]
@@ -186,7 +188,7 @@ class Comparison:
     def _what_is_forbidden(self) -> Mapping[Outcome, Reason]:
         """Outcomes that are not allowed although the interval may support them, each with the reason."""
         forbidden: dict[Outcome, Reason] = {}
-        # Both use the upper end of harm, which a tail toward harm makes too low.
+        # Both use the upper end of the quality loss, which a tail of units with large losses makes too low.
         if _is_skewed(self._harm):
             forbidden |= {"better": "skew", "as good": "skew"}
         elif any(_is_skewed(part.excess) for part in self._parts):
@@ -224,7 +226,7 @@ class Comparison:
 
 
 def _margin_test(part: _MarginPart, num_parts: int, levels: Levels) -> MarginTest:
-    """Ends of the intervals of one part; a missing end supports nothing."""
+    """Ends of the intervals for one part of the margin; a missing end supports no outcome."""
     for_worse = part.excess.interval(1 - 2 * levels.worse / num_parts).low
     for_as_good = part.excess.interval(1 - 2 * levels.as_good).high
     for_equivalent = part.slack.interval(1 - 2 * levels.as_good).low
@@ -236,7 +238,7 @@ def _margin_test(part: _MarginPart, num_parts: int, levels: Levels) -> MarginTes
 
 
 def _margin_parts(paired: PairedRuns, harm: Contrast, margin: Margin, sign: float) -> list[_MarginPart]:
-    """Every part of the margin as contrasts of the same records; the share of the gain comes last.
+    """Contrasts for every part of the margin; the share of the gain comes last.
 
     k times the gain is not a constant: it is estimated from the same runs, and its error is included.
     """
@@ -277,7 +279,7 @@ def _lean(harm: Contrast, confidence: float) -> Lean:
 
 
 def _perplexity_ratio(difference: Interval) -> Estimate | None:
-    """exp of a difference of NLL and of its ends: the ratio of the perplexities."""
+    """The ratio of the perplexities: exp of a difference of NLL and of its ends."""
     ratio = finite_exp(difference.estimate)
     if ratio is None:
         return None

@@ -11,24 +11,24 @@ from tunewise.desk.statistics.scores import Scores
 
 
 class Harm(NamedTuple):
-    """How much worse one of two arms is on `valid`, in units of the metric."""
+    """Quality loss of one arm relative to another, in units of the metric."""
 
-    difference: Estimate  # of the metric, with its interval; over units alone where there is one seed
-    least: float | None  # ends of the interval of the harm, which is positive; None: no interval
+    difference: Estimate  # of the metric, with its interval; over units alone if there is one seed
+    least: float | None  # ends of the interval of the quality loss, positive if `worse` is worse; None: no interval
     most: float | None
     is_equal: bool  # to rounding, in every unit
 
     def within(self, margin: float) -> bool:
-        """Whether the harm is below the margin, including its interval."""
+        """Whether the quality loss, including its interval, is below the margin."""
         return self.is_equal or (self.most is not None and self.most < margin)
 
     def beyond(self, margin: float) -> bool:
-        """Whether the harm is above the margin, including its interval."""
+        """Whether the quality loss, including its interval, is above the margin."""
         return self.least is not None and self.least > margin
 
 
 def harm(metric: Metric, worse: Sequence[Scores], than: Sequence[Scores], confidence: float = 0.95) -> Harm:
-    """Loss of `worse` relative to `than`, run by run on the same rows."""
+    """Quality loss of `worse` relative to `than`, run by run on the same rows."""
     contrast = PairedRuns(metric, {"worse": worse, "than": than}).contrast({"worse": 1, "than": -1})
     is_one_seed = len(worse) == 1
     interval = unit_interval(contrast.values_SN, confidence) if is_one_seed else contrast.interval(confidence)

@@ -1,10 +1,10 @@
 """Intervals of a mean over new seeds and new units, from a two-way table.
 
-All seeds of all arms are scored on the same units, so seeds and units are crossed. Both are samples: of possible
-trainings, and of rows that the model will see. An interval over seeds alone holds only for this test set, and one over
-units alone only for these trainings.
+All seeds of all arms are scored on the same units, so seeds and units are crossed. Both are samples: seeds of possible
+training runs, units of rows that the model will see. An interval over seeds alone holds only for this test set, and one
+over units alone only for these training runs.
 
-Shapes: S seeds, N columns of a table (units, and for proportions the pseudo-units); `...` many studies at once.
+Shapes: S seeds; N columns of a table (units, plus the pseudo-units of a proportion); `...` any number of tables.
 """
 
 import math
@@ -20,8 +20,8 @@ from tunewise.spec import Frozen
 
 # Spread due to rounding only: far above the 1e-16 of float64, far below any real difference.
 ROUNDING = 1e-12
-# A few seeds may agree by chance: with 3, a seed component of half the variance is estimated as zero in one study of
-# six. The degrees of freedom are then at most 4 (S - 1), which Satterthwaite gives for seeds with half of the variance.
+# A few seeds may agree by chance: with 3 seeds, a seed component of half the variance is estimated as zero in one study
+# of six. The degrees of freedom are then at most 4 (S - 1), Satterthwaite's value for seeds with half of the variance.
 FREEDOM_PER_SEED = 4
 CURVATURE = (special.ndtri(0.975) ** 2 - 1) / 6  # of the skewness of a t statistic, at its two-sided 95% points
 # One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
@@ -70,15 +70,20 @@ class Interval:
 def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
     """Interval of the mean of x[seed, unit] = mean + seed + unit + rest, for new seeds and new units.
 
-    With the mean squares of the two-way table, a = max(MS_seed - MS_rest, 0), b = max(MS_unit - MS_rest, 0): the
-    variance of the mean is (a + b + MS_rest) / (S N); a t quantile with Satterthwaite's degrees of freedom where a
-    and b are positive, else S - 1 (b = 0), N - 1 (a = 0) or (S - 1)(N - 1) (both 0), the last two at most 4 (S - 1)
-    unless all seeds are equal, as where nothing was trained. The end on the side of a longer tail reaches further
-    (`third_moment`). Sources: Satterthwaite 1946 (Biometrics 2); Searle, Casella & McCulloch 1992, Variance Components,
-    chapter 4.
+    Let a = max(MS_seed - MS_rest, 0) and b = max(MS_unit - MS_rest, 0), with the mean squares of the two-way table.
+    The variance of the mean is (a + b + MS_rest) / (S N). The ends use a t quantile, with these degrees of freedom:
 
-    The ends are None with one seed or one unit, whose part of the variance cannot be estimated, and where all
-    differences are equal, which is not evidence of certainty.
+    - a and b positive: Satterthwaite's;
+    - b = 0 and a positive: S - 1;
+    - a = 0 and b positive: N - 1;
+    - both 0: (S - 1)(N - 1).
+
+    The last two are at most 4 (S - 1), unless all seeds are equal because nothing was trained. The end on the side of
+    a longer tail is further out (`third_moment`). Sources: Satterthwaite 1946 (Biometrics 2); Searle, Casella &
+    McCulloch 1992, Variance Components, chapter 4.
+
+    The ends are None with one seed or one unit, because that part of the variance cannot be estimated. They are also
+    None if all differences are equal, because that is not evidence of certainty.
     """
     num_seeds, num_units = differences_SN.shape
     assert np.isfinite(differences_SN).all(), "scores are finite"
@@ -117,10 +122,10 @@ def probability_of_negative(differences_SN: Floats) -> float:
 
 
 def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
-    """Interval of the mean for new units and these runs: a t interval over the units' means, N - 1 degrees.
+    """Interval of the mean for new units and these runs: a t interval over the units' means, N - 1 degrees of freedom.
 
-    For what has no seeds (the base, an adapter from elsewhere), and for what one or two seeds lean to.
-    The ends are None with one unit and where all units are equal.
+    Used for models without seeds (the base, an adapter from elsewhere), and for the lean of one or two seeds.
+    The ends are None with one unit, and if all units are equal.
     """
     num_seeds, num_units = differences_SN.shape
     by_unit = differences_SN.mean(axis=0)
@@ -141,7 +146,7 @@ def _all_equal(values: Floats) -> bool:
 
 
 class MeanSquares(NamedTuple):
-    """Of a two-way table, or of many."""
+    """Mean squares of one two-way table, or of many."""
 
     seed: Floats
     unit: Floats
@@ -154,7 +159,7 @@ class Spread:
 
     variance: Floats  # of the mean
     freedom: Floats
-    tail: Floats  # standard errors by which the upper end reaches further than a t quantile; negative: the lower end
+    tail: Floats  # standard errors by which the upper end is beyond its t quantile; negative: the lower end
 
     def reach(self, confidence: float | Floats) -> tuple[Floats, Floats]:
         """Distance of the ends of the interval below and above the mean."""
@@ -168,7 +173,7 @@ class Spread:
 
 
 def mean_squares(x_SN: Floats, y_SN: Floats) -> MeanSquares:
-    """Mean squares of tables (..., S, N) where x is y, else mean cross products (so that squares are bilinear)."""
+    """Mean squares of tables (..., S, N) if x is y, else mean cross products, which makes mean squares bilinear."""
     num_seeds, num_units = x_SN.shape[-2:]
     of_x = _parts(x_SN)
     of_y = of_x if y_SN is x_SN else _parts(y_SN)
@@ -181,16 +186,20 @@ def mean_squares(x_SN: Floats, y_SN: Floats) -> MeanSquares:
 
 
 def third_moment(x_SN: Floats, y_SN: Floats, z_SN: Floats) -> Floats:
-    """What makes a t interval of the mean of x (= y = z) lopsided: over the cubed standard error, the shift of an end.
+    """The asymmetry of a t interval of the mean of x (= y = z), for tables (..., S, N).
 
-    A mean correlated with its own variance misses long tails. If few units carry most of it, or if worse seeds are
-    worse in proportion to the difficulty of a unit, a mean that is too low has an interval that is too short. With
-    the third cumulant k of the mean and its covariance c with the estimate of its variance, both in standard errors,
-    the quantiles of the t statistic move by c / 2 + (3 c - k) (z^2 - 1) / 6: the first Cornish-Fisher term, Hall 1992,
-    The Bootstrap and Edgeworth Expansion, sections 2.3 to 2.6. Units give c = k = their third moment / N^2. Seeds by
-    units give k = 6 and c = 4 times the mean of seed x unit x rest / (S N), the term of Tukey 1949 (Biometrics 5). The
-    contribution of seeds alone cannot be estimated from so few. Trilinear, as mean squares are bilinear; for tables
-    (..., S, N).
+    Divided by the cubed standard error, it is the shift of one end in standard errors. It is trilinear, as mean squares
+    are bilinear.
+
+    Without it, the interval misses long tails, because the mean is correlated with its own estimated variance. Suppose
+    that few units carry most of the mean, or that worse seeds are worse in proportion to the difficulty of a unit. Then
+    a mean that is too low has an interval that is too short.
+
+    Let k be the third cumulant of the mean, and c its covariance with the estimate of its variance, both in standard
+    errors. The quantiles of the t statistic move by c / 2 + (3 c - k) (z^2 - 1) / 6. This is the first Cornish-Fisher
+    term (Hall 1992, The Bootstrap and Edgeworth Expansion, sections 2.3 to 2.6). Units contribute c = k = their third
+    moment / N^2. Seeds by units contribute k = 6 and c = 4 times the mean of seed x unit x rest / (S N), the term of
+    Tukey 1949 (Biometrics 5). The contribution of seeds alone cannot be estimated from so few seeds.
     """
     num_seeds, num_units = x_SN.shape[-2:]
     seed, unit_x, _ = of_x = _parts(x_SN)
@@ -205,14 +214,14 @@ def third_moment(x_SN: Floats, y_SN: Floats, z_SN: Floats) -> Floats:
 
 
 def _parts(table_SN: Floats) -> tuple[Floats, Floats, Floats]:
-    """What of each cell is the seed's (..., S, 1), the unit's (..., 1, N) and neither's, the mean taken away."""
+    """Effects of seeds (..., S, 1) and units (..., 1, N), and the rest (..., S, N), all without the overall mean."""
     by_seed, by_unit = table_SN.mean(axis=-1, keepdims=True), table_SN.mean(axis=-2, keepdims=True)
     mean = by_seed.mean(axis=-2, keepdims=True)
     return by_seed - mean, by_unit - mean, table_SN - by_seed - by_unit + mean
 
 
 def table_spread(x_SN: Floats, squares: MeanSquares | None = None) -> Spread:
-    """Uncertainty of the means of tables (..., S, N); `squares`: their mean squares, if known."""
+    """Uncertainty of the means of tables (..., S, N). `squares`: their mean squares; None: compute them."""
     num_seeds, num_units = x_SN.shape[-2:]
     return spread_of(squares or mean_squares(x_SN, x_SN), num_seeds, num_units, third_moment(x_SN, x_SN, x_SN))
 
@@ -241,7 +250,7 @@ def spread_of(
 
 
 def has_harmful_tail(harm_SN: Floats, num_units: int) -> npt.NDArray[np.bool_]:
-    """Whether a tail of units toward harm makes the upper end too low; for tables (..., S, N)."""
+    """Whether a tail of units with large quality losses makes the upper end too low; for tables (..., S, N)."""
     by_unit = harm_SN.mean(axis=-2)
     deviations = by_unit - by_unit.mean(axis=-1, keepdims=True)
     spread = np.sqrt((deviations**2).mean(axis=-1))

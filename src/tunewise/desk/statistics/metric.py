@@ -44,7 +44,7 @@ class Metric:
     difference_unit: str = ""
     scale: float = 1  # a value times this is what a reader sees, in `unit`
     decimals: int = 4  # of what a reader sees
-    lowest: float = 0.0  # where the ends of an interval are cut off
+    lowest: float = 0.0  # the ends of an interval are clipped here
     highest: float = math.inf
 
 

@@ -1,6 +1,6 @@
-"""Paired differences of arms per seed and test unit: from scores to the tables that intervals are made of.
+"""Paired differences of arms per seed and test unit: from scores to the tables from which intervals are computed.
 
-Shapes: S seeds, U units, N columns of a table (U, and for proportions the pseudo-units).
+Shapes: S seeds; U units; N columns of a table (the U units, plus the pseudo-units of a proportion).
 """
 
 import math
@@ -32,22 +32,22 @@ from tunewise.desk.statistics.scores import Scores
 from tunewise.errors import StudyError
 from tunewise.spec import Frozen
 
-CELLS = 2**20  # of sums at a time: 8 MiB
-MANY_SUMS = 64  # of a metric; with fewer, the sums of all units are made at once
+CELLS = 2**20  # sums held at a time: 8 MiB
+MANY_SUMS = 64  # of a metric; with no more than these, the sums of all units are computed at once
 
 # --- from scores to x[seed, unit]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A weighted sum of arms, per seed and unit: the table that intervals are made of."""
+    """A weighted sum of arms per seed and unit: the table from which intervals are computed."""
 
-    estimate: float  # of the metric itself, as a reader recomputes it
+    estimate: float  # of the metric itself, as a reader would recompute it
     values_SN: Floats  # the first U columns are `units`, the others pseudo-units
     units: Texts  # U
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """The two-way interval, around the metric's own estimate. Pseudo-units are not counted as units."""
+        """The two-way interval with the metric's own estimate. Pseudo-units do not count as units."""
         found = two_way_interval(self.values_SN, confidence)
         return replace(found, estimate=self.estimate, num_units=len(self.units))
 
@@ -60,7 +60,7 @@ class Contrast:
         return probability_of_negative(-self.values_SN)
 
     def unit_means(self) -> Floats:
-        """The mean over seeds of every real unit, U long."""
+        """The mean over seeds of every real unit, shape (U,)."""
         means: Floats = self.values_SN[:, : len(self.units)].mean(axis=0)
         return means
 
@@ -68,8 +68,8 @@ class Contrast:
 class PairedRuns:
     """The runs of several arms on the same rows, collapsed to units once, for any contrast.
 
-    `runs` maps an arm to its scores by seed, the same seeds in the same order in every arm; an arm with one
-    record among arms with several is deterministic (the base) and counts for every seed.
+    `runs` maps each arm to its scores by seed, with the same seeds in the same order in every arm. An arm with a single
+    record among arms with several is deterministic (the base), and its record counts for every seed.
     Raises StudyError if the runs were not scored on the same rows.
     """
 
@@ -92,17 +92,17 @@ class PairedRuns:
             self._denominators_U = np.concatenate([part[:, 1] for part in _by_unit(metric.sums(first), unit_of_row)])
 
     def contrast(self, weights: Mapping[str, float]) -> Contrast:
-        """A comparison of arms: weights that sum to 0, such as {arm: 1, full: -1}.
+        """A comparison of arms by weights that sum to 0, such as {arm: 1, full: -1}.
 
-        For a proportion, two pseudo-units are added, +1 and -1 in every seed, so that few disagreeing rows, or none,
-        do not look like certainty. This follows Agresti & Min 2005 (Statistics in Medicine 24), who add half a row to
-        each cell of the table of pairs; here these are two whole units.
+        For a proportion, two pseudo-units are added, +1 and -1 in every seed. Without them, a comparison with few or no
+        disagreeing rows would look certain. This follows Agresti & Min 2005 (Statistics in Medicine 24), who add half a
+        row to each cell of the table of pairs; here two whole units are added.
         """
         assert abs(sum(weights.values())) < ROUNDING, "a comparison's weights sum to 0"
         return self._combine(weights, (1.0, -1.0))
 
     def mean(self, arm: str) -> Contrast:
-        """A single arm. For a proportion, four pseudo-units are added, two right and two wrong in every seed.
+        """The contrast of a single arm. For a proportion, four pseudo-units are added: two right, two wrong per seed.
 
         Source of the four: Agresti & Coull 1998 (The American Statistician 52).
         """
@@ -122,10 +122,10 @@ class PairedRuns:
 
 
 def linearise(numerators_SN: Floats, denominators_N: Floats) -> Floats:
-    """x[s, i] = R + (d[s, i] - R t[i]) / mean t, R = sum d / sum t: rows whose mean over i is the seed's ratio.
+    """Linearized ratios x[s, i] of numerators d and denominators t; the mean of a seed's row is that seed's ratio.
 
-    The variance of x is that of the ratio by the delta method (Cochran 1977, Sampling Techniques, section 6.3).
-    Of many tables at once: (..., S, N) and (..., N).
+    x[s, i] = R + (d[s, i] - R t[i]) / mean t, with R = mean d / mean t over all seeds. The variance of x is that of the
+    ratio by the delta method (Cochran 1977, Sampling Techniques, section 6.3). Shapes: (..., S, N) and (..., N).
     """
     sizes = denominators_N[..., None, :]
     ratio = numerators_SN.mean(axis=(-2, -1), keepdims=True) / sizes.mean(axis=-1, keepdims=True)
@@ -136,16 +136,17 @@ def linearise(numerators_SN: Floats, denominators_N: Floats) -> Floats:
 def _with_pseudo_units(
     numerators_SN: Floats, denominators_N: Floats, values: tuple[float, ...]
 ) -> tuple[Floats, Floats]:
-    """Units with these values in every seed, each as large as the mean unit."""
+    """The table with units added that have these values in every seed, each as large as the mean unit."""
     size = denominators_N.mean()
     added = np.tile(np.array(values) * size, (len(numerators_SN), 1))
     return np.concatenate([numerators_SN, added], axis=1), np.append(denominators_N, [size] * len(values))
 
 
 def _of_run(metric: Metric, scores: Scores, unit_of_row: Integers) -> tuple[Floats, Floats]:
-    """The K sums of one run over all units, and its row of the table, U long: numerators, or pseudo-values.
+    """The K sums of one run over all units, and its row of the table, shape (U,): numerators or pseudo-values.
 
-    A pseudo-value is N T - (N - 1) T_(-i) of unit i: the jackknife (Efron & Tibshirani 1993, section 11.5).
+    The pseudo-value of unit i is U T - (U - 1) T_(-i), with T the metric and T_(-i) the metric without unit i: the
+    jackknife (Efron & Tibshirani 1993, section 11.5).
     """
     sums_NK = metric.sums(scores)
     if metric.form != "nonlinear":
@@ -160,7 +161,7 @@ def _of_run(metric: Metric, scores: Scores, unit_of_row: Integers) -> tuple[Floa
 
 
 def _sum_of(parts: Iterable[Floats]) -> Floats:
-    """The column sums of tables (some units, K)."""
+    """The column sums of several tables, each of shape (some units, K)."""
     return cast("Floats", sum(part.sum(axis=0) for part in parts))
 
 
@@ -168,7 +169,7 @@ _SORTED: dict[int, tuple[weakref.ref[Texts], Texts, Integers]] = {}  # by the id
 
 
 def _units_and_rows(units_N: Texts) -> tuple[Texts, Integers]:
-    """The units, sorted, and which of them each row belongs to; sorted once for an array that many runs share."""
+    """The sorted units, and the index of each row's unit. Computed once for an array that many runs share."""
     found = _SORTED.get(id(units_N))
     if found is None or found[0]() is not units_N:
         key = id(units_N)
@@ -179,7 +180,7 @@ def _units_and_rows(units_N: Texts) -> tuple[Texts, Integers]:
 
 
 def _by_unit(sums_NK: Sums, unit_of_row: Integers) -> Iterator[Floats]:
-    """The sums of units, as tables (some units, K) one after the other: of 1,000 classes all would take gigabytes."""
+    """Sums by unit, in tables of shape (some units, K): with 1,000 classes, one table would take gigabytes."""
     num_units, num_sums = int(unit_of_row.max()) + 1, sums_NK.shape[1]
     rows, columns = np.nonzero(sums_NK)
     values, units = sums_NK[rows, columns], unit_of_row[rows]
@@ -209,9 +210,9 @@ def _check_same_rows(runs: Mapping[str, Sequence[Scores]]) -> None:
 
 
 class MetricSummary(Frozen):
-    """One metric of one arm: over all seeds with a 95% interval for new seeds and units, and by seed.
+    """One metric of one arm: its mean over seeds, a 95% interval for new seeds and units, and its values by seed.
 
-    None: cannot be given (an interval from one seed; a perplexity too large to write).
+    None: not available (an interval from one seed, or a perplexity too large to write).
     """
 
     mean: float | None
@@ -223,10 +224,12 @@ class MetricSummary(Frozen):
 def mean_interval(
     name: str, runs: Sequence[Scores], seeds: Literal["drawn", "fixed"] = "drawn", confidence: float = 0.95
 ) -> MetricSummary:
-    """One arm's metric with its interval by the two-way method; ends are clipped to the metric's range.
+    """One arm's metric with its two-way interval; ends are clipped to the metric's range.
 
-    `seeds="fixed"` is for what was not trained from a seed (the base, an adapter from elsewhere): the interval is
-    over units only. Perplexity is exp of the NLL, of its mean and of its ends. Raises SpecError, StudyError.
+    `seeds="fixed"` is for a model that was not trained from a seed (the base, an adapter from elsewhere); its interval
+    is over units only. Perplexity and its ends are exp of the mean NLL and of its ends.
+
+    Raises SpecError for an unknown metric, StudyError if rows differ.
     """
     metric = measured_metric(name, runs[0])
     if metric.form == "exponential":
@@ -244,7 +247,7 @@ def mean_interval(
 
 
 def finite_exp(value: float | None) -> float | None:
-    """exp(value); None for None, and if it overflows float64."""
+    """exp(value); None if `value` is None or the result overflows float64."""
     if value is None or value > math.log(np.finfo(np.float64).max):
         return None
     return math.exp(value)
@@ -254,10 +257,11 @@ def finite_exp(value: float | None) -> float | None:
 
 
 def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: float = 0.95) -> Estimate:
-    """(arm - base) / (full - base) with its Fieller set (Fieller 1954, J. Royal Statistical Society B 16).
+    """The share of full's gain that an arm keeps, (arm - base) / (full - base), with its Fieller set.
 
-    The set of all rho for which the two-way interval of arm - rho full - (1 - rho) base contains 0; its smallest
-    and largest member. Meaningful only where full's gain is measurable; an end is None where the set has none.
+    The Fieller set holds every rho for which the two-way interval of arm - rho full - (1 - rho) base contains 0. `low`
+    and `high` are its smallest and largest member; an end is None if the set has none. Meaningful only if full's gain
+    is measurable. Source: Fieller 1954 (J. Royal Statistical Society B 16).
     """
     at_none, at_full = arm_minus_base.values_SN, arm_minus_full.values_SN
     gain_SN = at_none - at_full  # full - base; the contrast is affine in rho: at_none - rho gain
@@ -268,7 +272,7 @@ def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: fl
         cubic[sum(picked)] += (-1) ** sum(picked) * third_moment(*((at_none, gain_SN)[which] for which in picked))
 
     def outside(rho: Floats) -> Floats:
-        """Above 0 if the interval of the contrast at rho does not contain 0."""
+        """A number above 0 if the interval of the contrast at rho does not contain 0."""
         quadratic = (np.maximum(a - 2 * rho * b + rho**2 * c, 0) for a, b, c in zip(*squares, strict=True))
         third = np.asarray(np.polynomial.polynomial.polyval(rho, cubic), dtype=np.float64)
         below, above = spread_of(MeanSquares(*quadratic), num_seeds, num_columns, third).reach(confidence)
@@ -277,12 +281,12 @@ def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: fl
 
     centre = at_none.mean() / gain_SN.mean()
     width = -float(outside(np.array(centre))) / abs(gain_SN.mean()) or 1.0
-    # Equal angles reach from the center to both infinities; the degrees of freedom jump where a component vanishes,
-    # so that the set is not exactly quadratic and is searched for everywhere.
+    # Equal angles cover the range from the center to both infinities. The degrees of freedom jump where a component
+    # vanishes, so the set is not exactly quadratic and has to be searched for everywhere.
     grid = centre + width * np.tan(np.linspace(-1, 1, 4001) * (math.pi / 2 - 1e-6))
     members = np.flatnonzero(outside(grid) <= 0)
     estimate = arm_minus_base.estimate / (arm_minus_base.estimate - arm_minus_full.estimate)
-    if len(members) == 0:  # no spread at all but rounding
+    if len(members) == 0:  # the only spread is rounding
         return Estimate(estimate=estimate, low=None, high=None)
 
     def end(inner: int, outer: int) -> float | None:

@@ -11,31 +11,34 @@ from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.intervals import Components, MeanSquares, spread_of
 from tunewise.spec import Frozen
 
-MIN_SEEDS = 3  # below it no outcome
+MIN_SEEDS = 3  # with fewer, no verdict
 MIN_UNITS = 10
 MOST_SEEDS = 50  # largest number suggested for a new study
 MOST_UNITS = 10**9
 POWER = 0.8
 ONE_SIDED_ERROR = 0.025  # of each outcome at the last look
-# At an interim look. Two looks at 2.5% each add up: with a margin far below the standard error they called equal arms
-# better or worse in 7 to 8% of studies, although both outcomes together may err in 5%. An interim look with a small
-# error leaves the final one its plain 95% interval (Peto et al. 1976, British Journal of Cancer 34).
+# At an interim look. The errors of two looks at 2.5% each add up: with a margin far below the standard error, they
+# called equal arms better or worse in 7 to 8% of studies, although both outcomes together may err in 5%. With a small
+# error at the interim look, the final look keeps its plain 95% interval (Peto et al. 1976, Br. J. Cancer 34).
 EARLY_ERROR = 0.005
 # Quantiles of the range: each mean square varies as its chi-squared distribution does in 8 of 10 studies.
 RANGE = (0.1, 0.9)
-# Of arm - full over units, before any run. Accuracy: the square root of 2.5%, the share of rows on which two good
-# classifiers disagree. NLL: typical of arms that nearly agree on short texts.
+# Standard deviation of arm - full over units, assumed before any run. Accuracy: the square root of 2.5%, the share of
+# rows on which two good classifiers disagree. NLL: typical of arms that nearly agree on short texts.
 ASSUMED_UNIT_SD = {"nll": 0.1, "accuracy": 0.16}
 
 
 def smallest_margin(num_units: int, num_seeds: int, unit_sd: float, seed_sd: float = 0.0) -> float:
-    """The smallest margin at which an arm that truly equals full is called as good in 80% of studies.
+    """The smallest margin at which an arm that truly equals full is found as good in 80% of studies.
 
-    In units of the metric. `unit_sd`: standard deviation over units of arm - full, `seed_sd` over seeds; 0, as
-    before any run, is the best case. With v = unit_sd^2 / N + seed_sd^2 / S it is about sqrt(7.85 v), where
-    7.85 = (1.96 + 0.84)^2; exactly delta sqrt(v), delta the noncentrality at which a noncentral t exceeds the
-    one-sided 2.5% point with probability 0.8 (Julious 2004, Statistics in Medicine 23, section 5; degrees of
-    freedom after Satterthwaite). Infinite with fewer than 3 seeds or 10 units: no margin is resolved then.
+    The margin is in units of the metric. `unit_sd` is the standard deviation of arm - full over units, `seed_sd` that
+    over seeds. `seed_sd` is not known before any run; 0 is the best case.
+
+    With v = unit_sd^2 / N + seed_sd^2 / S, the margin is about sqrt(7.85 v), where 7.85 = (1.96 + 0.84)^2. Exactly, it
+    is delta sqrt(v): at the noncentrality delta, a noncentral t exceeds the one-sided 2.5% point with probability 0.8
+    (Julious 2004, Statistics in Medicine 23, section 5). The degrees of freedom are Satterthwaite's.
+
+    Infinite with fewer than 3 seeds or 10 units, because no margin is resolved then.
     """
     if num_seeds < MIN_SEEDS or num_units < MIN_UNITS:
         return math.inf
@@ -49,7 +52,7 @@ def smallest_margin(num_units: int, num_seeds: int, unit_sd: float, seed_sd: flo
 
 
 def chance_of_as_good(num_units: int, num_seeds: int, unit_sd: float, margin: float) -> float:
-    """P("as good") of a study with truly equal arms that differ by units only, as `smallest_margin` assumes."""
+    """P("as good") of a study whose arms are truly equal and differ by units only (no spread over seeds)."""
     if num_seeds < MIN_SEEDS or num_units < MIN_UNITS:
         return 0.0
     parts = Components(seed=0.0, unit=unit_sd**2 / num_units, rest=0.0)
@@ -59,23 +62,23 @@ def chance_of_as_good(num_units: int, num_seeds: int, unit_sd: float, margin: fl
 class Needed(Frozen):
     """Size of a new study that finds truly equal arms "as good" with 80% probability.
 
-    Seeds on as many units as now; or units, if up to 50 seeds on these units are not enough.
-    None: more than 50 seeds, or no number of units.
+    Counted in seeds, on as many units as now; or in units, if 50 seeds on these units are not enough.
+    None: more than 50 seeds would be needed, or no number of units is enough.
     """
 
     kind: Literal["seeds", "units"]
     likely: int | None
-    fewest: int | None  # the range from the uncertainty of the variance components (80%)
+    fewest: int | None  # the 80% range, from the uncertainty of the variance components
     most: int | None
-    beside: int  # the number of units for kind "seeds", of seeds for kind "units"
+    beside: int  # the number of units if the kind is "seeds", of seeds if it is "units"
 
 
 def needed(found: Components, num_seeds: int, num_units: int, margin: float, level: float = ONE_SIDED_ERROR) -> Needed:
     """Size of a new study, from the variance components that this one (S seeds, N units) found.
 
-    The smallest S in 3..50 with P(U < margin) >= 0.8 on the same units. There may be none: the unit component b'/N may
-    be too large (7.85 b'/N > margin^2, so that no number of seeds is enough), or the seeds too many. Then the smallest
-    N, with as many seeds as now if possible, else with 50.
+    It is the smallest S in 3..50 with P(U < margin) >= 0.8 on the same units, U being the upper end. There may be none:
+    more than 50 seeds would be needed, or the unit component b'/N is so large (7.85 b'/N > margin^2) that no number of
+    seeds is enough. Then it is the smallest N, with as many seeds as now if possible, else with 50.
     """
     scenarios = (found, *(_scenario(found, num_seeds, num_units, quantile) for quantile in reversed(RANGE)))
     seeds = [_seeds_needed(parts, num_seeds, num_units, margin, level) for parts in scenarios]
@@ -92,10 +95,10 @@ def needed(found: Components, num_seeds: int, num_units: int, margin: float, lev
 def power(
     parts: Components, num_seeds: Floats | int, num_units: Floats | int, margin: float, level: float = ONE_SIDED_ERROR
 ) -> Floats:
-    """P(U < margin) of a study whose mean has this variance and whose arms are truly equal; elementwise.
+    """P(U < margin) of a study with these variance components whose arms are truly equal; elementwise.
 
-    The upper end U is below the margin if a noncentral t with noncentrality margin / standard error exceeds
-    the t quantile (Julious 2004, Statistics in Medicine 23, section 5).
+    The upper end U is below the margin if a noncentral t, with noncentrality margin / standard error, exceeds the t
+    quantile (Julious 2004, Statistics in Medicine 23, section 5).
     """
     cells = np.asarray(num_seeds * num_units, dtype=np.float64)
     squares = MeanSquares(
@@ -107,14 +110,14 @@ def power(
 
 
 def _at(parts: Components, seed_factor: float, unit_factor: float) -> Components:
-    """The components of a mean over other numbers: factors are old number / new number."""
+    """The components of a mean over other numbers of seeds and units; each factor is old number / new number."""
     return Components(
         seed=parts.seed * seed_factor, unit=parts.unit * unit_factor, rest=parts.rest * seed_factor * unit_factor
     )
 
 
 def _scenario(found: Components, num_seeds: int, num_units: int, quantile: float) -> Components:
-    """The components if each mean square had come out at this quantile of its chi-squared (0.1: truth is larger)."""
+    """The components if each mean square is at this chi-squared quantile (0.1: the truth is larger)."""
     freedoms = (num_seeds - 1, num_units - 1, (num_seeds - 1) * (num_units - 1))
     squares = (found.seed + found.rest, found.unit + found.rest, found.rest)
     seed, unit, rest = (float(s * f / special.chdtri(f, 1 - quantile)) for s, f in zip(squares, freedoms, strict=True))
@@ -136,7 +139,7 @@ def _units_needed(parts: Components, num_seeds: int, num_units: int, margin: flo
 
 
 def _smallest(suffices: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The smallest sufficient number, by bisection (`suffices` is monotone); None: not even the largest is."""
+    """The smallest sufficient number, by bisection (`suffices` is monotone); None: not even `high` is sufficient."""
     if not suffices(high):
         return None
     while low < high:

@@ -12,7 +12,7 @@ class RankPoint(Frozen):
     parameters: int | None  # trainable, at this rank; None: not recorded
     value: float  # of the metric on `valid`, mean over the search's seeds
     difference: Estimate | None  # from the untruncated adapter, not adjusted for many ranks; None: that one itself
-    within: bool  # the harm is below the margin, including its interval
+    within: bool  # the quality loss, including its interval, is below the margin
     rank_pattern: dict[str, int] | None  # where spread: module -> rank, as peft takes it; of the first search seed
 
 

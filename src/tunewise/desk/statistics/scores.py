@@ -126,7 +126,7 @@ def read_scores(path: Path, split: str, known: dict[str, Rows] | None = None) ->
     if not np.isfinite(scores.nll).all():
         row = scores.examples[~np.isfinite(scores.nll)][0]
         raise StudyError(
-            f"{path}: the nll of example '{row}' is not a finite number, so nothing can be compared with it. If the "
+            f"{path}: the nll of example '{row}' is not a finite number, so these scores cannot be compared. If the "
             f"base itself gives no finite loss, as `tunewise check` says, take another checkpoint. Otherwise: {advice}"
         )
     return scores

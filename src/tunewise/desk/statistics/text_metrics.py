@@ -1,7 +1,7 @@
 """Metrics of generated text, from the statistics that the lab counted (lab/evaluate/text_scores.py).
 
-The lab stores what is summed, not what comes out, so that the desk needs no library for a corpus metric, its
-jackknife or its interval.
+The lab stores the terms of the sums, not the metric's value. The desk therefore needs no metric library to compute a
+corpus metric, its jackknife or its interval.
 
 Shapes: N examples, K sums of a metric.
 """
@@ -57,8 +57,8 @@ def _lengths(scores: Scores) -> Floats:
 def _bleu(sums: Floats) -> Floats:
     """Corpus BLEU in [0, 1] from hypothesis and reference lengths, matches and totals of 1- to 4-grams.
 
-    Papineni et al. 2002; an order without matches counts 1 / 2^k of a match, k the how-manieth such order, and a
-    corpus without any match is 0: the exponential smoothing that is sacrebleu's default.
+    Source: Papineni et al. 2002, with the exponential smoothing that is sacrebleu's default. The k-th order without a
+    match counts as 1 / 2^k of a match. A corpus without any match scores 0.
     """
     written, wanted = sums[..., 0], sums[..., 1]
     matches, totals = sums[..., 2 : 2 + BLEU_ORDER], sums[..., 2 + BLEU_ORDER :]
@@ -72,9 +72,9 @@ def _bleu(sums: Floats) -> Floats:
 
 
 def _chrf(sums: Floats) -> Floats:
-    """Corpus chrF in [0, 1] from (hypothesis, reference, match) counts of character 1- to 6-grams (Popovic 2015).
+    """Corpus chrF in [0, 1] from (hypothesis, reference, match) counts of character 1- to 6-grams.
 
-    Precision and recall are means over the orders that both sides have.
+    Precision and recall are means over the orders in which both texts have n-grams. Source: Popovic 2015.
     """
     written, wanted, matches = (sums[..., i::3] for i in range(3))
     both = (written > 0) & (wanted > 0)
@@ -87,7 +87,7 @@ def _chrf(sums: Floats) -> Floats:
 
 
 def own_share(name: str) -> Metric:
-    """A share of texts that a study counts under a name of its own."""
+    """The metric for a share of texts that the study itself defines."""
     return _share(name, name.replace("_", " "), _mean_of(name))
 
 

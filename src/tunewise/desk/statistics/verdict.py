@@ -1,8 +1,12 @@
-"""The verdict on an arm vs. full fine-tuning: better, as good within the margin, worse, or undecided (inconclusive).
+"""The verdict on an arm vs. full fine-tuning: better, as good within the margin, worse, or inconclusive.
 
-*Harm*, the quality loss, is arm - full for losses and full - arm for scores, so that positive is worse. Each outcome is
-a test on the printed interval, with a one-sided error of (1 - confidence) / 2: better if harm < 0 is shown, as good if
-harm < margin is shown, worse if harm > margin is shown. Otherwise the outcome is undecided.
+The quality loss (`harm` in code) is arm - full for losses and full - arm for scores, so that positive is worse. Each
+outcome is a test on the printed interval, with a one-sided error of (1 - confidence) / 2:
+
+- better: the interval shows that the quality loss is below 0;
+- as good: it shows that the quality loss is below the margin;
+- worse: it shows that the quality loss is above the margin;
+- inconclusive (the value `undecided`): it shows none of these.
 """
 
 from collections.abc import Sequence
@@ -26,8 +30,8 @@ Reason = Literal[
     "identical",  # all differences are equal, as if one run had two names
     "optimum not bracketed",
     "headroom",  # another learning rate may gain more than a quarter of the margin, enough to reverse the verdict
-    "full gains nothing measurable here",  # so that a share of its gain is meaningless
-    "skew",  # the harm is in too few units for the interval to be reliable
+    "full gains nothing measurable here",  # which makes a share of its gain meaningless
+    "skew",  # the quality loss is in too few units for the interval to be reliable
     "interval",  # it contains what it would have to exclude
     "declarations changed",  # after the first test score: the report is exploratory
     "blocked",  # a fairness rule withholds the verdict
@@ -53,7 +57,7 @@ class Levels:
     worse: float = ONE_SIDED_ERROR
 
     def of(self, outcome: "Outcome") -> float:
-        """The level of an outcome; for undecided the strictest one, whose interval is widest."""
+        """The level of an outcome; if it is inconclusive, the strictest level, whose interval is widest."""
         strictest = min(self.better, self.as_good, self.worse)
         return {"better": self.better, "as good": self.as_good, "worse": self.worse}.get(outcome, strictest)
 
@@ -63,7 +67,7 @@ ONE_ARM = Levels()
 
 
 class Verdict(Frozen):
-    """The verdict on one arm, in units of the metric. `difference`, `low` and `high` are arm - full, never harm."""
+    """The verdict on one arm, in units of the metric. `difference`, `low` and `high` are arm - full in every metric."""
 
     arm: str
     against: str
@@ -79,18 +83,18 @@ class Verdict(Frozen):
     margin: str  # as text
     margin_absolute: float | None  # in units of the metric; None: not part of the margin
     margin_share_of_gain: float | None
-    share_excess: Estimate | None  # harm minus that share of the gain: within it where high < 0
+    share_excess: Estimate | None  # quality loss minus that share of the gain: within the margin if high < 0
     gain: Estimate  # of full over the base with its 95% interval, positive: full is better
-    gain_kept: Estimate | None  # share of it that the arm keeps; None: the gain is not measurable
+    gain_kept: Estimate | None  # share of the gain that the arm keeps; None: the gain is not measurable
     perplexity_ratio: Estimate | None  # arm / full; None: the metric is not nll, or too large to write
     outcome: Outcome
     remark: Remark | None
-    reason: Reason | None  # why the outcome is undecided; None: it is not
+    reason: Reason | None  # why the verdict is inconclusive; None: it is not
     lean: Lean | None  # of these runs alone, if there are too few seeds for a verdict
     unbracketed: tuple[str, ...]  # arms whose best learning rate was the lowest or highest one tried
     headroom_of_arm: float | None  # what another learning rate may gain, in units of the metric; None: not estimated
     headroom_of_full: float | None
-    harmful_units: tuple[str, ...]  # if skew prevents a verdict: the units with the most harm, worst first
+    harmful_units: tuple[str, ...]  # if skew prevents a verdict: the units with the largest quality loss, worst first
     num_seeds: int
     num_units: int
     num_rows: int
@@ -101,22 +105,22 @@ class Verdict(Frozen):
 
 
 class MarginTest(NamedTuple):
-    """Ends of the harm relative to one part of the margin."""
+    """Ends of the quality loss relative to one part of the margin."""
 
-    excess_low: float  # lower end of harm - margin, at the level of "worse"
-    excess_high: float  # upper end of harm - margin
-    slack_low: float  # lower end of harm + margin
+    excess_low: float  # lower end of quality loss - margin, at the level of "worse"
+    excess_high: float  # upper end of quality loss - margin
+    slack_low: float  # lower end of quality loss + margin
 
 
 class Judgement(NamedTuple):
-    """The outcome that an interval of harm allows, with a remark."""
+    """The outcome that an interval of the quality loss allows, with a remark."""
 
     outcome: Outcome
     remark: Remark | None
 
 
 def judge(low: float, high: float, tests: Sequence[MarginTest]) -> Judgement:
-    """The outcome for the interval [low, high] of harm and the parts of the margin, in the protocol's order."""
+    """The outcome for an interval of the quality loss and the parts of the margin, in the protocol's order."""
     within = all(test.excess_high < 0 for test in tests)
     if high < 0:
         outcome: Outcome = "better"

@@ -1,1 +1,1 @@
-"""What may be said of a study today: its state, declarations, looks and verdicts."""
+"""The current standing of a study: its state, declarations, looks and verdicts."""

@@ -22,7 +22,7 @@ class Reading:
     """The part of a study that may be evaluated today."""
 
     state: StudyState  # with the records that the protocol asked for, and no others
-    undecided: tuple[str, ...]  # arms that go on to the second look; empty where there is none, or it is not known yet
+    undecided: tuple[str, ...]  # arms that continue to the second look; empty if there is none, or not known yet
     is_complete: bool  # the last look that the study needs is complete
     verdicts: tuple[Verdict, ...]  # empty unless it is
     read_in: dict[str, StudyState]  # arm -> the state with the runs that its verdict was read in

@@ -17,7 +17,7 @@ from tunewise.spec.resolved import ResolvedStudy
 
 
 def undecided(state: StudyState) -> tuple[str, ...]:
-    """Arms that continue to the second look; empty if the first is not complete or leaves nothing open."""
+    """Arms that continue to the second look; empty if the first is not complete or no arm is inconclusive."""
     return read_looks(state, words_at).undecided
 
 
@@ -63,7 +63,7 @@ def why_no_verdict(state: StudyState) -> str | None:
     if state.full is None:
         return "No verdict: this study has no full fine-tuning arm to compare with. Add one (`method: full`)."
     if len(state.study.arms) == 1:
-        return "No verdict: full fine-tuning is the only arm. Add an arm to compare with it."
+        return "No verdict: full fine-tuning is the only arm. Add an arm to compare with full fine-tuning."
     if not trials.fits(state.records, state.full):
         return (
             f"No verdict: {state.full} ran out of memory on this machine, so no arm can be compared with full "

@@ -1,1 +1,1 @@
-"""Adapters from any folder: loaded onto their base, merged into it, and compared with it."""
+"""Adapters from any folder: loaded onto a base, merged into the base, and compared with the merged model."""

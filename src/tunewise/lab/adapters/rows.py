@@ -76,7 +76,7 @@ def _require_tokens(adapter: AdapterFolder, examples: Sequence[EncodedRow]) -> N
     if not all(example.input_ids for example in examples):
         owner = adapter.path if adapter.has_own_tokenizer else adapter.base
         raise DataError(
-            f"the tokenizer of {owner} makes no tokens from a row. Check that the base was trained with it."
+            f"the tokenizer of {owner} makes no tokens from a row. Check that the base was trained with this tokenizer."
         )
 
 

@@ -23,7 +23,7 @@ GUARDED: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "tes
 
 @dataclass(frozen=True)
 class Separated:
-    """The rows that remain, and those that have an input of another split."""
+    """The rows that remain, and those whose input another split also contains."""
 
     rows: dict[Split, RowIndex]
     dropped: dict[Split, int]
@@ -45,7 +45,8 @@ def drop_duplicates(indexed: Indexed, data: DataSpec) -> Separated:
         found[split] = same = rows[split].take(is_same)
         if not len(same):
             continue
-        finding = f"{len(same):,} of {len(rows[split]):,} rows of {split} have an input of {' or '.join(others)}"
+        held = " or ".join(others)
+        finding = f"{len(same):,} of {len(rows[split]):,} rows of {split} have an input that {held} also contains"
         if data.duplicates == "error":
             prompt = indexed.fetch({split: same.take([0])})[split][0].text.prompt
             raise DataError(

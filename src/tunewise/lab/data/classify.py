@@ -89,9 +89,8 @@ def number_labels(examples: Mapping[Split, list[EncodedRow]]) -> tuple[tuple[str
         unseen = [example for example in members if example.reference not in numbers]
         if unseen:
             raise DataError(
-                f"{unseen[0].example}: the label '{unseen[0].reference}' of {split} does not occur "
-                f"in train; this concerns "
-                f"{len(unseen):,} of {len(members):,} rows. Classes in train: {', '.join(names)[:200]}. "
+                f"{unseen[0].example}: the label '{unseen[0].reference}' does not occur in train. This concerns "
+                f"{len(unseen):,} of {len(members):,} {split} rows. Classes in train: {', '.join(names)[:200]}. "
                 "Correct the label, drop the rows, or raise data.limit.train."
             )
     numbered = {

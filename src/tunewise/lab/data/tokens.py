@@ -170,5 +170,5 @@ class TextTokenizer:
         return all(PROBE.find(" ", start + 1, stop) < 0 or not PROBE[start:stop].strip() for _, (start, stop) in pieces)
 
     def begin(self, ids: list[int]) -> list[int]:
-        """`ids` with the prefix before them, unless the text already begins with it: never two BOS."""
+        """`ids` with the prefix before them, unless the text already begins with that prefix: never two BOS tokens."""
         return ids if ids[: len(self.prefix)] == self.prefix else self.prefix + ids

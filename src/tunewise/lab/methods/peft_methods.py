@@ -133,7 +133,7 @@ def _store_as_plain_lora(folder: Path, start: dict[str, torch.Tensor]) -> None:
 
 
 class Lora(_Adapter):
-    """LoRA on fully named target modules; heads are trained and saved with it."""
+    """LoRA on fully named target modules; heads are trained and saved with the adapter."""
 
     def __init__(self, spec: LoraMethod, task: Task) -> None:
         super().__init__()

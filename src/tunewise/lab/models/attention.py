@@ -41,7 +41,7 @@ def register_kernels() -> None:
 
 
 def common_size(size: int) -> int:
-    """`size` rounded up, to one of 32 numbers per power of two: by 1.6 % on average.
+    """`size` rounded up, to one of 32 numbers per power of two: by 1.6% on average.
 
     On CPU the first product of a shape compiles a kernel, which took 0.2 to 0.6 ms when the product itself took 0.03 to
     2, and stays in memory. If no two steps had the same size, every step would pay for its own kernels.

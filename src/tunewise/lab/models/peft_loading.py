@@ -49,7 +49,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: str) -> PeftModel:
 
 
 def require_known_kind(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise ModelError for a kind of adapter, or an option of it, that the installed peft does not know."""
+    """Raise ModelError for an adapter's kind or option that the installed peft does not know."""
     known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     kind = str(config["peft_type"])
     if kind not in known:

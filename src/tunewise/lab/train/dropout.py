@@ -21,7 +21,7 @@ TORCH_DROPOUT = F.dropout
 def quick_dropout() -> Iterator[None]:
     """Inside the block, callers of `torch.nn.functional.dropout`, such as `torch.nn.Dropout`, use the one below.
 
-    A TorchFunctionMode would replace nothing, but torch consults it before every call: 2.3 % of a LoRA step with the
+    A TorchFunctionMode would replace nothing, but torch consults it before every call: 2.3% of a LoRA step with the
     bundled base (`bench/dropout.py`).
     """
     with replaced(F, "dropout", dropout):

@@ -71,7 +71,7 @@ def advise(state: StudyState, report: Report) -> Advice:
 
 
 def recommended_arm(report: Report) -> str | None:
-    """The recommended arm; full if every arm in question is worse; None if that is open."""
+    """The recommended arm; full if every arm in question is worse; None if that is inconclusive."""
     if report.no_verdict or not report.verdicts:
         return None
     if report.recommended_arm:

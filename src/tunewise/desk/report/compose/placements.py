@@ -1,6 +1,7 @@
 """Comparison of LoRA arms that train equally many parameters in different modules.
 
-The best one is chosen on `valid`, so that `test`, on which the others are compared with it, has no part in that.
+The best arm is chosen on the validation set. The others are compared with the best one on the test set, which has no
+part in that choice.
 """
 
 from collections import defaultdict

@@ -33,7 +33,7 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 # Read by templates that need them; a template that leaves them out does so in use as well.
 REFERENCES = ("name", "tool_call_id")
 READ = ("role", "content", "tool_calls", "function_call", *REFERENCES, *REASONING, *WEIGHTS)
-# Annotations of a turn that do not change what was said.
+# Annotations of a turn that do not change its content.
 NOTES = (
     *("id", "index", "turn", "turn_id", "turn_identifier", "uuid", "timestamp", "date", "created", "created_at"),
     *("updated_at", "model", "source", "language", "lang", "toxic", "redacted", "country", "state", "header"),

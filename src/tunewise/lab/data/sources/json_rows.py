@@ -123,7 +123,7 @@ class _Reader:
     def peek(self) -> str:
         """The next character that is not white space; '' at the end."""
         while True:
-            self.place = BLANKS.match(self.text, self.place).end()  # type: ignore[union-attr]  # matches nothing, too
+            self.place = BLANKS.match(self.text, self.place).end()  # type: ignore[union-attr]  # the pattern also matches an empty text
             if self.place < len(self.text) or not self.more():
                 return self.text[self.place : self.place + 1]
 
