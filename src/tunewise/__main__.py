@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 from tunewise.inputs.import_path import leave_out_current_folder
 
 INTERRUPTED = 130  # exit status after a Ctrl-C
+INTERRUPTION = b"interrupted\n"
 
 
 def main() -> None:
@@ -13,11 +15,14 @@ def main() -> None:
     try:
         leave_out_current_folder()
         _open_standard_descriptors()
+        restore = _end_at_interrupt()
         _silence_libraries()
         from tunewise.cli.app import main as command
 
+        restore()
         command()
     except KeyboardInterrupt:
+        os.write(2, INTERRUPTION)
         sys.exit(INTERRUPTED)
     except Exception as error:
         from tunewise.errors import refusal  # imports nothing that may fail to load
@@ -27,6 +32,25 @@ def main() -> None:
             os.write(2, f"error: {shown}\n".encode("ascii", "backslashreplace"))
             sys.exit(2)
         raise
+
+
+def _end_at_interrupt() -> Callable[[], object]:
+    """End the process at a Ctrl-C from now on, until the result is called.
+
+    There is nothing to clean up yet, and Python drops a KeyboardInterrupt in some places of an import.
+    """
+    import signal  # only after the import path is safe
+
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler:  # for example ignored, as in a background job
+        return lambda: None
+    signal.signal(signal.SIGINT, _end_interrupted)
+    return lambda: signal.signal(signal.SIGINT, usual)
+
+
+def _end_interrupted(*_: object) -> None:
+    os.write(2, INTERRUPTION)
+    os._exit(INTERRUPTED)
 
 
 def _open_standard_descriptors() -> None:

@@ -45,6 +45,11 @@ class MachineError(UserError):
     """A refusal by the system, or a process of ours that the system ended."""
 
 
+def clause(error: BaseException | str) -> str:
+    """The text of an error for the middle of a sentence: without a period at its end. Its name, if it has no text."""
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
 USER_ERRORS = {kind.__name__: kind for kind in (UserError, SpecError, DataError, ModelError, StudyError, MachineError)}
 
 AGAIN = "Finished runs are kept. Run the same command again; it resumes."

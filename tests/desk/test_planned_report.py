@@ -15,6 +15,7 @@ from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.pages.html import to_html
+from tunewise.desk.report.terminal.check import expected
 from tunewise.desk.report.terminal.text import print_report
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors.base import Job, ProbeJob
@@ -51,6 +52,13 @@ def test_every_planned_arm_has_its_figures_and_the_study_its_seconds(make_study:
     assert report.study.planned_seconds is None, "the speed of an arm is not known"
     plan = plan_of(ledger)
     assert build_report(ledger).study.planned_seconds == estimates.study_seconds(ledger.study(), plan) is not None
+
+
+def test_the_reason_why_an_arm_has_no_plan_ends_with_one_period(make_study: Callable[..., Ledger]) -> None:
+    ledger = make_study()
+    note = "this step cannot be traced: expected BF16, but got mat_b.dtype=torch.float32."
+    plan = plan_of(ledger, full=arm_plan(step=None, note=note))
+    assert next(iter(expected(ledger.study(), plan))) == f"Planned, full: {note}"
 
 
 def test_the_search_before_a_rank_was_told_is_in_the_planned_seconds(make_study: Callable[..., Ledger]) -> None:

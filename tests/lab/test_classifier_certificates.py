@@ -69,11 +69,17 @@ def test_a_certificates_classes_are_compared_by_name(
     base = classifier("bert", seed=0)
     options = {"target_modules": ["query"], "modules_to_save": list(base.head_modules)}
     folder = saved(base, model_folder("bert"), LoraConfig(task_type="SEQ_CLS", r=2, **options), tmp_path / "adapter")
-    before = verify(folder, data=rows).forms[0]
+    unnamed = verify(folder, data=rows)
+    assert unnamed.note is not None
+    assert "does not name its classes. NLL and accuracy assume that they are in this order: a, b, c." in unnamed.note
+    assert merge(folder, tmp_path / "merged", data=rows).note == unnamed.note
+    before = unnamed.forms[0]
     (folder / "config.json").write_text(json.dumps({"id2label": {0: "c", 1: "b", 2: "a"}}))
     text = Path(rows.train).read_text()
     Path(rows.train).write_text(text.replace('"a"', '"x"').replace('"c"', '"a"').replace('"x"', '"c"'))
-    after = verify(folder, data=rows).forms[0]
+    named = verify(folder, data=rows)
+    assert named.note is None, "nothing is assumed"
+    after = named.forms[0]
     assert (after.nll, after.accuracy) == (before.nll, before.accuracy)
 
 

@@ -1,6 +1,7 @@
 """Law 48: exit status 0 means that everything asked for was done, and a job that fails ends where it failed."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,10 +213,29 @@ def test_law_48_a_study_whose_reader_is_gone_goes_on(monkeypatch: pytest.MonkeyP
     assert progress.console.quiet
 
 
+def test_law_48_an_interruption_while_the_command_is_loaded_is_one_line() -> None:
+    """Law 48: Python drops a KeyboardInterrupt in some places of an import, and printed tracebacks in others."""
+    load = (
+        "import signal, sys\n"
+        "from tunewise import __main__ as entry\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tunewise.cli.app':\n"
+        "            try:\n"
+        "                signal.raise_signal(signal.SIGINT)\n"
+        "            except KeyboardInterrupt:\n"
+        "                pass\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "entry.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(24, "Too many open files"), 2, "ulimit -n"),
         (RuntimeError("can't start new thread"), 2, "ulimit -u"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), 2, "TMPDIR"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import save_file
 from small_models import language_model, save_small_model
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from tunewise.adapter.config import CONFIG, WEIGHTS, LoraOptions, read_config
 from tunewise.adapter.file import read_adapter
+from tunewise.adapter.refusals import OTHER_KINDS
 from tunewise.errors import ModelError
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.models.load import load_tuned
@@ -77,6 +78,17 @@ def test_law_46_an_unknown_kind_of_adapter_is_refused_by_name(folder: Path, tmp_
     for take in taken_by(folder, adapter):
         with pytest.raises(ModelError, match="SPARSELORA9"):
             take()
+
+
+def test_law_46_nothing_is_claimed_of_an_unknown_kind_and_every_kind_of_peft_is_known(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Law 46: a newer peft may bring a kind; then this turns red, and somebody decides what it means here."""
+    adapter = configured(folder, tmp_path / "adapter", peft_type="ADAMSS2")
+    with pytest.raises(ModelError, match=r"'ADAMSS2', which is not a known type.* Did you mean 'ADAMSS'\?") as error:
+        read_adapter(adapter)
+    assert "factors" not in str(error.value)
+    assert {kind.value for kind in PeftType} <= {"LORA", *OTHER_KINDS.split()}
 
 
 def test_law_46_every_option_of_pefts_lora_is_read_or_refused() -> None:

@@ -21,7 +21,7 @@ from tunewise.adapter.config import CONFIG, MAX_PATTERNS, WEIGHTS, LoraOptions, 
 from tunewise.adapter.lowrank import Thin, thin_svd
 from tunewise.adapter.patterns import NamePattern, deadline, name_ends
 from tunewise.adapter.refusals import PREFIX, refuse_other_kinds, require_factor, require_plain_names, require_targeted
-from tunewise.errors import ModelError
+from tunewise.errors import ModelError, clause
 from tunewise.spec.mistakes import shown
 from tunewise.storage.disk import new_folder
 from tunewise.storage.files import reraise_as_study_error
@@ -215,7 +215,7 @@ def _read_tensors(path: Path) -> dict[str, Matrix]:
     try:
         found = {name: _array(name, content) for name, content in deserialize(stored)}  # type: ignore[no-untyped-call]
     except (ValueError, SafetensorError) as error:
-        raise ModelError(f"{path} is damaged: {error}. Download or save it again.") from error
+        raise ModelError(f"{path} is damaged: {clause(error)}. Download or save it again.") from error
     if broken := [name for name, tensor in found.items() if not np.isfinite(tensor).all()]:
         raise ModelError(
             f"{path}: {len(broken)} of {len(found)} tensors contain NaN or infinite numbers, for "

@@ -34,6 +34,7 @@ class Certificate(Frozen):
     num_rows: int
     forms: tuple[Agreement, ...]  # adapter, read back, merged in fp32, merged in bf16
     checks: tuple[Check, ...]
+    note: str | None = None  # what the scores assume; None: nothing
 
     @property
     def holds(self) -> bool:
@@ -52,3 +53,4 @@ class Merging(Frozen):
     scored_on: str  # the data, in words
     files: tuple[str, ...]
     forms: tuple[Agreement, ...]  # adapter, merged in fp32, read back as stored
+    note: str | None = None  # what the scores assume; None: nothing

@@ -9,6 +9,7 @@ from tunewise.adapter.config import CONFIG, LoraOptions
 from tunewise.adapter.patterns import NamePattern
 from tunewise.errors import ModelError
 from tunewise.spec.mistakes import shown
+from tunewise.text.suggest import near_miss
 
 PREFIX = "base_model.model."
 # Wrappers of a compiled or sharded model, which appear in names.
@@ -27,12 +28,23 @@ OTHER_UPDATES = {
     "velora_config": "VeLoRA",
     "monteclora_config": "MonteCLoRA",
 }
+# Kinds of peft 0.21 other than LORA. For none of them is the update scale * B A.
+OTHER_KINDS = (
+    "ADALORA ADAMSS ADAPTION_PROMPT BEFT BOFT C3A CARTRIDGE CPT DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 "
+    "LILY LN_TUNING LOHA LOKR MISS MULTITASK_PROMPT_TUNING OFT OSF PEANUT POLY PREFIX_TUNING PROMPT_TUNING PSOFT PVERA "
+    "P_TUNING RANDLORA ROAD SHADOW SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT XLORA"
+)
 SPLIT_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 def refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise ModelError for a kind whose update is not scale * B A on the base's own weight."""
     kind = str(config.get("peft_type"))
+    if kind not in {"LORA", *OTHER_KINDS.split()}:
+        raise ModelError(
+            f"{folder}: {CONFIG} sets peft_type to {shown(kind)}, which is not a known type, so its tensors cannot be "
+            f"interpreted.{near_miss(kind, OTHER_KINDS.split())} Correct it, or use a newer tunewise."
+        )
     what = None if kind == "LORA" else kind
     for option, name in OTHER_UPDATES.items():
         if config.get(option):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, clause
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def reraise_as_study_error(path: Path, doing: Literal["read", "write"] = "write"
     except (OSError, SafetensorError) as error:  # safetensors wraps system errors in its own
         reason = getattr(error, "strerror", None) or error
         raise StudyError(
-            f"cannot {doing} {path}: {reason}. Fix this and run the same command again; it resumes."
+            f"cannot {doing} {path}: {clause(reason)}. Fix this and run the same command again; it resumes."
         ) from error
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, clause
 from tunewise.records import LOST, DataSummary, RunRecord
 from tunewise.records.plan import StudyPlan, plan_key
 from tunewise.spec import ARM_NAME, RunSpec, StudySpec, canonical_json
@@ -177,7 +177,7 @@ class Ledger:
         try:
             return parse_study(load_yaml(text), str(path))
         except YamlError as error:  # the author of a broken file can also make its seal
-            raise StudyError(f"{path}: not readable as YAML: {error}. {again}") from error
+            raise StudyError(f"{path}: not readable as YAML: {clause(error)}. {again}") from error
 
     # --- prepared data
 

@@ -125,12 +125,16 @@ def print_merging(merging: Merging, out: str, console: Console) -> None:
             Text(f"It was trained on {merging.trained_on} weights, so the merged model differs from it slightly.")
         )
     print_forms(merging.forms, merging.scored_on, console)
+    if merging.note:
+        console.print(Text(f"- {merging.note}"))
 
 
 def print_certificate(certificate: Certificate, console: Console) -> None:
     """Print every form, every check, and whether all passed."""
     console.print(Text(f"{certificate.adapter} on {certificate.base}, {certificate.num_rows} rows"))
     print_forms(certificate.forms, certificate.scored_on, console)
+    if certificate.note:
+        console.print(Text(f"- {certificate.note}"))
     for check in certificate.checks:
         word, style = ("ok", "green") if check.passed else ("FAILED", "bold red")
         console.print(Text.assemble((f"{word:<7}", style), f"{check.name}: {check.sentence}"))

@@ -17,7 +17,7 @@ from tunewise.desk.statistics.harm import Harm, harm
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metric import Metric
 from tunewise.desk.statistics.scores import Scores
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, clause
 from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen
 from tunewise.storage.files import read_table
@@ -85,7 +85,7 @@ def read_spectrum(path: Path) -> list[Row]:
         rows: list[Row] = read_table(path).cast(SPECTRUM_SCHEMA).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StudyError(
-            f"cannot read the singular values in {path}: {error}. Delete {path.parent} and run the study again."
+            f"cannot read the singular values in {path}: {clause(error)}. Delete {path.parent} and run the study again."
         ) from error
     return rows
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tunewise.desk.arrays import Floats, Integers, Texts
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, clause
 from tunewise.records.tables import SCORES_SCHEMA, WRITTEN_COLUMNS
 from tunewise.storage.files import read_table
 
@@ -105,7 +105,7 @@ def read_scores(path: Path, split: str, known: dict[str, Rows] | None = None) ->
     try:
         table = read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise StudyError(f"cannot read the scores in {path}: {error}. {advice}") from error
+        raise StudyError(f"cannot read the scores in {path}: {clause(error)}. {advice}") from error
     required = [name for name in SCORES_SCHEMA.names if name not in WRITTEN_COLUMNS]
     if lacking := [name for name in SCORES_SCHEMA.names if name not in table.column_names]:
         raise StudyError(f"{path} lacks the columns {', '.join(lacking)}. {advice}")

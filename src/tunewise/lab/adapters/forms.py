@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tunewise.adapter.records import Agreement
-from tunewise.errors import ModelError
+from tunewise.errors import ModelError, clause
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, cut, make_batch
 from tunewise.lab.evaluate.score import score, summarise
@@ -32,7 +32,7 @@ class Forms:
             raise
         except (IndexError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"the model cannot read the rows as '{form}': {str(error).strip()[:300]}. Check that rows, tokenizer "
+                f"the model cannot read the rows as '{form}': {clause(error)[:300]}. Check that rows, tokenizer "
                 "and the model's context length fit together. Try --set data.max_length=64."
             ) from error
         if not all(bool(torch.isfinite(of_rows).all()) for of_rows in logits):

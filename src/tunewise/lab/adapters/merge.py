@@ -59,6 +59,7 @@ def merge(plan: MergePlan, rows: ScoredRows) -> Merging:
         scored_on=rows.source,
         files=tuple(str(path.relative_to(plan.out)) for path in files_below(plan.out)),
         forms=tuple(forms.found),
+        note=rows.note,
     )
 
 

@@ -18,6 +18,7 @@ from tunewise.lab.data.sources.sources import read_source
 from tunewise.lab.data.tokens import TextTokenizer
 from tunewise.lab.models.class_order import names_beside, require_order
 from tunewise.spec import TASKS, DataSpec, Task
+from tunewise.text.suggest import listed
 
 PYTHON_TEXT = DataSpec(train="builtin:pydoc-topics", max_length=256)
 NUM_PYTHON_ROWS = 8  # up to 2,000 tokens: enough to see a difference, scored in seconds
@@ -33,6 +34,7 @@ class ScoredRows:
     task: Task
     num_endless: int = 0  # complete answers without an end-of-text token
     template_agrees: bool | None = None  # ids equal those of `apply_chat_template` in use; None: not conversations
+    note: str | None = None  # what the scores assume; None: nothing
 
 
 def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
@@ -65,11 +67,12 @@ def rows_of(adapter: AdapterFolder, data: DataSpec | None) -> ScoredRows:
         )
     examples = keep_fitting("test", encoded, task, chosen, max_length).examples
     _require_tokens(adapter, examples)
+    note = None
     if TASKS[task].has_classes:
-        examples = _numbered(examples, adapter, chosen.train)
+        examples, note = _numbered(examples, adapter, chosen.train)
     endless_rows = len(endless(encoded, adapter.stops)) if task == "sft" else 0
     template_agrees = _template_agrees(adapter.tokenizer, rendered, encoded)
-    return ScoredRows(_plain(examples), chosen.train, True, task, endless_rows, template_agrees)
+    return ScoredRows(_plain(examples), chosen.train, True, task, endless_rows, template_agrees, note)
 
 
 def _require_tokens(adapter: AdapterFolder, examples: Sequence[EncodedRow]) -> None:
@@ -98,7 +101,8 @@ def _template_agrees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], en
     return True
 
 
-def _numbered(examples: list[EncodedRow], adapter: AdapterFolder, source: str) -> list[EncodedRow]:
+def _numbered(examples: list[EncodedRow], adapter: AdapterFolder, source: str) -> tuple[list[EncodedRow], str | None]:
+    """The rows with the numbers of their classes, and what these numbers assume."""
     names, by_split = number_labels({"train": examples})
     if len(names) != len(adapter.labels):
         raise DataError(
@@ -107,9 +111,12 @@ def _numbered(examples: list[EncodedRow], adapter: AdapterFolder, source: str) -
         )
     examples, own = by_split["train"], names_beside(adapter.path)
     if own is None:  # most adapters do not name their classes
-        return examples
+        return examples, (
+            f"{adapter.path} does not name its classes. NLL and accuracy assume that they are in this order: "
+            f"{listed(names)}."
+        )
     order = require_order(str(adapter.path), own, names)
-    return [replace(example, label=order[example.label]) for example in examples]
+    return [replace(example, label=order[example.label]) for example in examples], None
 
 
 def _plain(examples: Sequence[EncodedRow]) -> tuple[Example, ...]:

@@ -51,6 +51,7 @@ def verify(adapter: AdapterFolder, rows: ScoredRows, tolerances: Tolerances) -> 
             *_agreement(forms.found, tolerances),
             *_text_checks(adapter, rows, stops_at),
         ),
+        note=rows.note,
     )
 
 

@@ -4,7 +4,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunewise.errors import DataError, SpecError
+from tunewise.errors import DataError, SpecError, clause
 from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, UnreadError, read_references, require_read
 from tunewise.lab.data.tokens import Encoding, TextTokenizer
 from tunewise.spec import DataSpec
@@ -23,7 +23,7 @@ def parse_template(template: str) -> tuple[Part, ...]:
     try:
         fields = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise SpecError(f"data.template {template!r}: {error}. For a literal brace write two: {{{{.") from error
+        raise SpecError(f"data.template {template!r}: {clause(error)}. For a literal brace write two: {{{{.") from error
     for _, column, form, conversion in fields:
         if column == "" or form or conversion:
             raise SpecError(f"data.template {template!r}: a placeholder is a column in braces, such as {{prompt}}.")

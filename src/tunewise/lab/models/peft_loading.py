@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tunewise.adapter.config import CONFIG, WEIGHTS, name_patterns, require_known_options, require_safe
 from tunewise.adapter.patterns import deadline
 from tunewise.adapter.refusals import PREFIX, require_plain_names
-from tunewise.errors import ModelError
+from tunewise.errors import ModelError, clause
 from tunewise.lab.private import address_of, renamed_in_checkpoints
 from tunewise.spec.mistakes import shown
 from tunewise.text.suggest import near_miss
@@ -74,7 +74,7 @@ def _readable_file(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{folder / WEIGHTS} is damaged: {error}. Download or save it again.") from error
+        raise ModelError(f"{folder / WEIGHTS} is damaged: {clause(error)}. Download or save it again.") from error
 
 
 def require_complete(folder: Path, base: str, new_parameters: Iterable[str]) -> None:

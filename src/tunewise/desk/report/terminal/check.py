@@ -20,6 +20,7 @@ from tunewise.desk.report.terminal.text import print_findings
 from tunewise.desk.report.terminal.times import at_least, study_duration
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
+from tunewise.errors import clause
 from tunewise.records import DataLaw, DataSummary, LawCount, TrainableSummary
 from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS
@@ -104,7 +105,7 @@ def expected(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
     """A line for every planned arm and one for the study: memory of a step, whether it fits, time."""
     for name, arm in plan.arms.items():
         if arm.step is None:
-            yield f"Planned, {name}: {arm.note}."
+            yield f"Planned, {name}: {clause(str(arm.note))}."
             continue
         room = f"{estimates.fit(arm.step, plan.memory_bytes)} in {numbers.size(plan.memory_bytes)}"
         seconds = at_least(numbers.duration(arm.speed.step_seconds if arm.speed else None), arm)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunewise.errors import DataError
+from tunewise.errors import DataError, clause
 from tunewise.inputs.data_folder import KINDS, kind_of, split_files, whole
 from tunewise.lab.data.rows import Cells
 from tunewise.lab.data.sources.builtin import BUILTINS
@@ -162,7 +162,7 @@ def _load_dataset(source: str, split: Split) -> Any:
         # RuntimeError: the data set is a program, which the library does not run
         reason = str(error).split("\n", maxsplit=1)[0]
         raise DataError(
-            f"{source}: is not a file and cannot be loaded as a dataset: {reason}. "
+            f"{source}: is not a file and cannot be loaded as a dataset: {clause(reason)}. "
             "Check the name (a folder, owner/name or owner/name:configuration) and the network."
         ) from error
     if not len(dataset):

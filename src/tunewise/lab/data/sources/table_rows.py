@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tunewise.errors import DataError
+from tunewise.errors import DataError, clause
 from tunewise.lab.data.sources.limits import (
     ANY_FILE,
     MAX_ROW,
@@ -100,13 +100,12 @@ class Converted:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, UnicodeDecodeError | OverflowError):
             raise DataError(
-                f"{self.path}: a cell after row {self.number} does not fit its type: {error}. Write the file again."
+                f"{self.path}: a cell after row {self.number} does not fit its type: {clause(error)}. "
+                "Write the file again."
             ) from error
         if isinstance(error, pa.ArrowException | OSError | ValueError) and not isinstance(error, DataError):
             form = "Arrow" if ".arrow" in self.path.name.lower() else "Parquet"
-            raise DataError(
-                f"{self.path}: is not a complete {form} file: {str(error).rstrip('.')}. Write it again."
-            ) from error
+            raise DataError(f"{self.path}: is not a complete {form} file: {clause(error)}. Write it again.") from error
 
     def rows(self, batches: Iterator[pa.RecordBatch]) -> NumberedRows:
         """Every row. Raises DataError for one that is too long, and if they expand too much for the file."""
