@@ -127,14 +127,12 @@ class LoraMethod(TrainedMethod):
     alpha: float | None = Field(
         None,
         gt=0,
-        description="the scale is alpha / rank, or alpha / sqrt(rank) with rslora; None: 32, or twice the rank above "
-        "rank 16 (rslora: 32 at every rank)",
+        description="scale times rank; None: 32, or twice the rank above rank 16 (rslora: 32 at every rank)",
     )
     init_scale: float = Field(1.0, gt=0, description="factor on the initial values of A")
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = Field(
-        "all-linear",
-        description="modules to adapt; auto: one arm per placement, at ranks that train equally many parameters",
+        "all-linear", description="modules to adapt; auto: one arm per placement, at equal parameter counts"
     )
     variant: Literal["plain", "rslora", "dora", "pissa", "olora"] = Field(
         "plain",
@@ -224,15 +222,9 @@ class LoraMethod(TrainedMethod):
 
     @property
     def trained_alpha(self) -> float:
-        """Alpha as given, or its default for the rank that is trained.
-
-        32 at every rank keeps the best learning rate nearly independent of the rank (Schulman et al. 2025, "LoRA
-        Without Regret"), but starts high ranks at a small scale, where twice the rank was better (Biderman et al. 2024,
-        arXiv 2405.09673, section 4.7; measured in docs/explanation/how-lora-works.md#contested-alpha).
-        """
-        if self.alpha is not None:
-            return self.alpha
-        return DEFAULT_ALPHA if self.variant == "rslora" else max(DEFAULT_ALPHA, 2.0 * self.top_rank)
+        """Alpha as given, or its default, whose sources are in docs/explanation/how-lora-works.md#contested-alpha."""
+        default = DEFAULT_ALPHA if self.variant == "rslora" else max(DEFAULT_ALPHA, 2.0 * self.top_rank)
+        return default if self.alpha is None else self.alpha
 
     @property
     def scale(self) -> float:
