@@ -213,6 +213,25 @@ def test_law_48_a_study_whose_reader_is_gone_goes_on(monkeypatch: pytest.MonkeyP
     assert progress.console.quiet
 
 
+def test_law_48_a_library_that_interrupts_without_threads_is_not_taken_for_the_user(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Law 48: OpenBLAS raises SIGINT in its own process if it cannot start a thread."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def interrupt(**_: object) -> None:
+        raise SystemExit(130)
+
+    monkeypatch.setattr(app, "app", interrupt)
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    told = capsys.readouterr().err
+    assert (ended.value.code, "interrupted" in told, "ulimit -u" in told) == (2, False, True)
+
+
 def test_law_48_an_interruption_while_the_command_is_loaded_is_one_line() -> None:
     """Law 48: Python drops a KeyboardInterrupt in some places of an import, and printed tracebacks in others."""
     load = (

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -293,10 +294,21 @@ def _call() -> None:
         app(prog_name="tunewise")  # also with python -m
     except SystemExit as ended:  # typer turns a KeyboardInterrupt into one and prints nothing
         if ended.code == INTERRUPTED:
+            _require_threads()
             say("interrupted. Finished runs are kept. To resume, run the same command again:", error=True)
             say(f"next: {shlex.join(['tunewise', *sys.argv[1:]])}", error=True)
         if ended.code:
             raise
+
+
+def _require_threads() -> None:
+    """Raise MachineError if no thread can be started: then OpenBLAS interrupts its own process, like a Ctrl-C."""
+    from tunewise.errors import MachineError, refusal
+
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError as error:
+        raise MachineError(str(refusal(error))) from error
 
 
 def _study(
