@@ -26,5 +26,5 @@ def test_rows_that_are_not_drawn_take_40_bytes_each_at_most() -> None:
 def test_a_line_of_200_mb_is_refused_before_it_is_read_whole() -> None:
     memory, rows, said = LARGE["measure"](LARGE["one_line"], LARGE["LINE"])
     assert rows == 0
-    assert "large.jsonl, line 1: is longer than 16,777,216 characters" in said
+    assert "large.jsonl, line 1: is longer than the limit of 16,777,216 characters" in said
     assert memory < 2**27, "under 128 MiB for a line of 200 MB"

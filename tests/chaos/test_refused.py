@@ -76,7 +76,7 @@ def test_the_report_of_what_may_not_be_read_is_the_same_or_names_it(folder: Path
     assert {str(path) for record in records for path in (record, record.parent)} <= told.keys(), "no run is passed over"
     for path, instead in told.items():
         assert instead.startswith(f"cannot read {path}"), f"{path}: {instead[:300]}"
-        assert "Permission denied. Mend that" in instead
+        assert "Permission denied. Fix this" in instead
 
 
 def test_a_folder_that_may_not_be_written_is_named_and_what_is_finished_stays(
@@ -90,7 +90,7 @@ def test_a_folder_that_may_not_be_written_is_named_and_what_is_finished_stays(
             == f"error: cannot write the study folder {folder}: Permission denied. Choose another folder with --out."
         )
         line = refused("report", str(folder))
-        assert line.startswith(f"error: cannot write {folder / '.report-lock'}: Permission denied. Mend that")
+        assert line.startswith(f"error: cannot write {folder / '.report-lock'}: Permission denied. Fix this")
     assert digest(folder) == before
     finish(study, folder, write_report_alone)
     assert outcome(folder) == whole
@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_is_said_so_and_with_room_the_study_ends_as_on_any_o
     assert [one["is_kept"] and one["is_same"] for one in found] == [True] * len(SIZES)
     for kilobytes, one in zip(SIZES, found, strict=True):
         place = tmp_path / f"{kilobytes}" / "study"
-        told = rf"cannot write {place}\S*: No space left on device\. Mend|not enough disk space for {place}: "
+        told = rf"cannot write {place}\S*: No space left on device\. Fix|not enough disk space for {place}: "
         assert one["said"] is None or re.match(told, one["said"]), one["said"]
     assert any("No space left on device" in (one["said"] or "") for one in found)
 
@@ -142,7 +142,7 @@ def test_data_that_may_not_be_read_is_named(study: StudySpec, tmp_path: Path) ->
         line = refused("check", file, "--out", str(tmp_path / "new"))
     finally:
         path.chmod(0o644)
-    assert line.startswith(f"error: cannot read {path}: Permission denied. Mend that")
+    assert line.startswith(f"error: cannot read {path}: Permission denied. Fix this")
 
 
 @pytest.mark.slow

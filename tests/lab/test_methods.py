@@ -308,12 +308,12 @@ def test_a_package_that_a_method_needs_and_that_is_missing_is_named(
     language_model: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(SpecError, match="peft refuses ADAMSS .*scikit-learn"):
+    with pytest.raises(SpecError, match="peft rejects ADAMSS .*scikit-learn"):
         prepared(PeftMethod(type="ADAMSS"), language_model("llama"))
 
 
 def test_adalora_whose_schedule_does_not_fit_the_steps_is_refused(language_model: Load) -> None:
-    with pytest.raises(SpecError, match="peft refuses ADALORA .*budgeting phase"):
+    with pytest.raises(SpecError, match="peft rejects ADALORA .*budgeting phase"):
         prepared(PeftMethod(type="ADALORA", options={"tinit": 9, "tfinal": 9}), language_model("gpt2"))
 
 
@@ -346,14 +346,14 @@ def test_virtual_tokens_before_a_classification_head_are_refused(classifier: Loa
             PeftMethod(type="IA3", options={"feedforward_module": []}),
             "'feedforward_module'. Did you mean 'feedforward_modules'",
         ),
-        (PeftMethod(type="LORA", options={"r": 0}), "peft refuses LORA with {'r': 0}"),
+        (PeftMethod(type="LORA", options={"r": 0}), "peft rejects LORA with {'r': 0}"),
         (
             PeftMethod(type="LORA", options={"layers_to_transform": [0]}),
             "'layers_to_transform': use target_modules",
         ),
         (PeftMethod(type="LORA", options={"target_modules": "qvk"}), "Did you mean 'qkv'"),
-        (PeftMethod(type="LORA", options={"task_type": "CAUSAL_LM"}), "peft refuses LORA"),
-        (PeftMethod(type="C3A", options={"block_size": 7}), "peft refuses C3A"),
+        (PeftMethod(type="LORA", options={"task_type": "CAUSAL_LM"}), "peft rejects LORA"),
+        (PeftMethod(type="C3A", options={"block_size": 7}), "peft rejects C3A"),
     ],
 )
 def test_what_peft_would_refuse_or_ignore_is_refused_by_name(

@@ -51,7 +51,7 @@ def test_a_model_with_one_placement_is_refused(language_model: Load, monkeypatch
     from tunewise.lab.methods import targets
 
     monkeypatch.setattr(targets, "_matches", lambda target, names: names if target == "all-linear" else [])
-    with pytest.raises(SpecError, match="this model has all-linear alone"):
+    with pytest.raises(SpecError, match="this model has only all-linear\\. Set the targets"):
         expand_placements(study_of(ARMS), language_model("llama"))
 
 

@@ -218,9 +218,9 @@ def _read_tensors(path: Path) -> dict[str, Matrix]:
         raise ModelError(f"{path} is damaged: {clause(error)}. Download or save it again.") from error
     if broken := [name for name, tensor in found.items() if not np.isfinite(tensor).all()]:
         raise ModelError(
-            f"{path}: {len(broken)} of {len(found)} tensors contain NaN or infinite numbers, for "
-            f"example {shown(broken[0])}. "
-            "The training diverged, or the file is damaged. Train again, or take an earlier checkpoint."
+            f"{path}: {len(broken)} of {len(found)} tensors contain NaN or infinite numbers, "
+            f"such as {shown(broken[0])}. "
+            "The training diverged, or the file is damaged. Train again, or use an earlier checkpoint."
         )
     return found
 

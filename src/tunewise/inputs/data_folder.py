@@ -177,9 +177,10 @@ def _shard(path: Path) -> Shard | None:
 
 def _refuse(paths: Sequence[Path], split: Split | None) -> NoReturn:
     key = f"data.{split or 'train'}"
+    of_train = f"--data {paths[0]} or " if key == "data.train" else ""
     raise DataError(
         f"{paths[0].parent}: {key} is ambiguous, because several files match: {_named(paths)}. "
-        f"Name one (--data {paths[0]} or --set {key}={paths[0]}), or move the others away."
+        f"Name one ({of_train}--set {key}={paths[0]}), or move the others away."
     )
 
 

@@ -27,7 +27,7 @@ def placement_costs(base: Base) -> Costs:
     if len(costs) < 2:
         raise SpecError(
             f"targets: auto compares the placements {', '.join(PLACEMENTS)}, but this model has only "
-            f"{', '.join(costs) or 'none'} . Set the targets; its modules include {', '.join(sorted(linear)[:4])}."
+            f"{', '.join(costs) or 'none'}. Set the targets; its modules include {', '.join(sorted(linear)[:4])}."
         )
     return costs
 
