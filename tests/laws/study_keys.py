@@ -261,7 +261,7 @@ def reused(bench: Bench, study: StudySpec) -> Any:
     return len(schedule.current(resolved, data, made))
 
 
-def reraise_as_study_error(bench: Bench, study: StudySpec) -> Any:
+def reported(bench: Bench, study: StudySpec) -> Any:
     """What a report says of quality, and what it recommends, its figures made up."""
     changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})
     report = build_report(fake.write_study(bench.new(), study=changes))

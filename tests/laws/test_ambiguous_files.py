@@ -68,7 +68,9 @@ def test_law_46_the_other_splits_are_not_guessed_either(tmp_path: Path, split: s
     other = {"valid": "dev", "test": "test.old"}[split]
     for name in ("train", split, other):
         write(tmp_path / f"{name}.jsonl", name)
-    with pytest.raises(SpecError, match=rf"data\.{split} is ambiguous, .*{other}\.jsonl.* Name one \(--set data\.{split}="):
+    with pytest.raises(
+        SpecError, match=rf"data\.{split} is ambiguous, .*{other}\.jsonl.* Name one \(--set data\.{split}="
+    ):
         data_sources(str(tmp_path))
 
 

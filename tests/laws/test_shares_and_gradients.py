@@ -144,7 +144,9 @@ def beside_the_data() -> torch.nn.Module:
 
 def test_law_45_a_run_ends_at_its_first_step_if_an_adapted_tensor_is_never_reached() -> None:
     seen = []
-    with pytest.raises(SpecError, match=r"2 of \d+ tensors .* no gradient in the first step, such as .*unused.*lora_A"):
+    with pytest.raises(
+        SpecError, match=r"2 of \d+ trainable tensors got no gradient in the first step, such as .*unused.*lora_A"
+    ):
         seen += steps(beside_the_data(), Adapted(), 3)  # type: ignore[arg-type]
     assert seen == [], "before the second step, and before anything is scored"
 
