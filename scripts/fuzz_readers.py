@@ -9,8 +9,10 @@ are printed and added to tests/bad_input/found_by_fuzzing.json, which the tests 
 
 import argparse
 import base64
+import contextlib
 import importlib.util
 import json
+import os
 import random
 import re
 import subprocess
@@ -19,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests" / "bad_input"
@@ -62,6 +65,8 @@ def _batch(target: str, seed: int) -> int:
 
     def holds(content: bytes) -> None:
         given.append(content)
+        if target == ".parquet" and aborts(TARGETS[target][1], content):
+            return
         try:
             TARGETS[target][1](content)
         except Exception as error:
@@ -78,6 +83,16 @@ def _batch(target: str, seed: int) -> int:
             raise
         keep(target, *failed[-1])
     return len(given)
+
+
+def aborts(check: Callable[[bytes], None], content: bytes) -> bool:
+    """True if Arrow ends the process on these bytes, tried in a child. In a study only the worker ends (law 48)."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            check(content)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def with_atheris(seconds: float, seed: int) -> None:

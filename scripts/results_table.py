@@ -6,9 +6,10 @@ python scripts/results_table.py runs/quickstart runs/e2e-tiny ...
 import argparse
 from pathlib import Path
 
+from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.metrics import METRICS
-from tunewise.records import RunRecord
+from tunewise.storage.ledger import Ledger
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     for folder in parser.parse_args().folders:
-        report = Report.model_validate_json((folder / "report.json").read_text(encoding="utf-8"))
+        report = Report.model_validate(read_report(folder / "report.json"))
         print(f"## {report.study.name}\n")
         print(caption(folder) + "\n")
         print("\n".join(table(report)))
@@ -28,8 +29,7 @@ def main() -> None:
 
 def caption(folder: Path) -> str:
     """The caption that tests/test_results.py wants above a table: when the last run ended, and its numerics."""
-    paths = sorted((folder / "runs").glob("*/record.json"))
-    records = [RunRecord.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
+    records = Ledger(folder).records()
     ended = [record.usage.ended for record in records if record.usage and record.usage.ended]
     numerics = sorted({record.spec.numerics for record in records})
     day = f"{max(ended):%Y-%m-%d}" if ended else "on an unknown day"

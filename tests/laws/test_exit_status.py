@@ -1,6 +1,7 @@
 """Law 48: exit status 0 means that everything asked for was done, and a job that fails ends where it failed."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,14 @@ def test_law_48_a_job_that_fails_is_read_to_its_end(lab: LocalExecutor, tmp_path
     assert ask.prepare(lab, study, tmp_path / "good") == "k"
     with pytest.raises(TunewiseError, match="this job is broken"):
         ask.prepare(lab, study, tmp_path / "crash")
+
+
+@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV"])
+def test_law_48_a_library_that_crashes_is_one_message(name: str) -> None:
+    """Law 48: Arrow aborts on some damaged Parquet files, and nothing can catch that within the process."""
+    executor = FakeExecutor(lambda job: iter([events.End(code=-getattr(signal, name))]))
+    with pytest.raises(MachineError, match=rf"preparing the data ended because a library crashed \({name}\)"):
+        ask.prepare(executor, study_spec(), Path("nowhere"))
 
 
 def test_law_48_a_server_that_is_killed_alone_ends_the_command_with_its_run(

@@ -1,9 +1,10 @@
 """Jobs with one answer: prepare the data, plan a study, measure a speed."""
 
+import signal
 from pathlib import Path
 from typing import TypeVar
 
-from tunewise.errors import USER_ERRORS, TunewiseError
+from tunewise.errors import USER_ERRORS, MachineError, TunewiseError
 from tunewise.executors.base import Executor, Job, PlanJob, PrepareJob, ProbeJob
 from tunewise.records import events
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
@@ -32,6 +33,7 @@ def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Ans
     """The answer of that kind. Events are read to the end even after a failure, or the next job would get them."""
     answer: Answer | None = None
     failure: TunewiseError | None = None
+    code = 0
     for event in executor.submit([job]):
         match event:
             case events.Refused():
@@ -40,10 +42,17 @@ def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Ans
                 failure = TunewiseError(f"{doing} failed: {event.message} (full log: {event.log})")
             case kind():
                 answer = event
+            case events.End():
+                code = event.code
             case _:
                 pass
     if failure:
         raise failure
+    if answer is None and code < 0 and -code != signal.SIGKILL:
+        raise MachineError(
+            f"{doing} ended because a library crashed ({signal.Signals(-code).name}), as some do on a damaged file. "
+            "Check the files of the data and the model, and write or download them again."
+        )
     if answer is None:
         raise TunewiseError(f"{doing} ended without a result: the process was killed, probably because memory ran out.")
     return answer

@@ -59,6 +59,8 @@ def _meaning(verdict: Verdict) -> str:
     if verdict.outcome == "as good":
         return f"A loss beyond {margin} is ruled out"
     if verdict.remark == "worse than full, by how much is open":
+        if _is_beyond(verdict):
+            return f'The interval is beyond {margin}, but "worse" needs a stricter level for a margin of two parts'
         is_short = margin.endswith(verdict.margin)  # without a parenthesis of its own
         return f"{'and w' if is_short else 'W'}e cannot tell whether that exceeds {margin}"
     lean = LEANS[verdict.lean] if verdict.lean else LEANS["no lean"]
@@ -79,6 +81,16 @@ def _meaning(verdict: Verdict) -> str:
         "interval": f"A loss beyond {margin} cannot be ruled out",
         None: "",
     }[verdict.reason]
+
+
+def _is_beyond(verdict: Verdict) -> bool:
+    """True if the interval is beyond a part of the margin; "worse" tests each part at half of its level."""
+    if verdict.low is None or verdict.high is None:
+        return False
+    least = -verdict.high if metric_named(verdict.metric).higher_is_better else verdict.low
+    is_beyond_absolute = verdict.margin_absolute is not None and least > verdict.margin_absolute
+    excess = verdict.share_excess
+    return is_beyond_absolute or (excess is not None and excess.low is not None and excess.low > 0)
 
 
 def _your_margin(verdict: Verdict) -> str:
