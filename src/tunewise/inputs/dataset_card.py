@@ -43,7 +43,7 @@ def read_card(folder: Path) -> Card:
     files: dict[Split, tuple[Path, ...]] = {}
     for split, pattern in _patterns(folder, name, config.get("data_files", content.get("data_files"))):
         files[split] = (*files.get(split, ()), *_matching(folder, base, pattern, name))
-    return Card(files, base, _classes(content.get("dataset_info"), config.get("config_name")))
+    return Card(files, base, _classes(folder, name, content.get("dataset_info"), config.get("config_name")))
 
 
 def _content(folder: Path) -> tuple[str, Mapping[str, Any]]:
@@ -124,17 +124,27 @@ def _matching(folder: Path, base: Path, pattern: str, name: str) -> list[Path]:
     return [require_below(folder, path) for path in found]
 
 
-def _classes(info: Any, config_name: Any) -> dict[str, list[str]]:
-    """Class names that the card lists under dataset_info, by column."""
+def _classes(folder: Path, name: str, info: Any, config_name: Any) -> dict[str, list[str]]:
+    """Class names that the card lists under dataset_info, by column. Raises DataError for those it cannot read."""
     infos = [item for item in (info if isinstance(info, list) else [info]) if isinstance(item, Mapping)]
     own = [item for item in infos if item.get("config_name") == config_name] or infos[:1]
     features = own[0].get("features") if own else None
     found: dict[str, list[str]] = {}
     for feature in features if isinstance(features, list) else []:
         kind = feature.get("dtype") if isinstance(feature, Mapping) else None
-        names = kind.get("class_label", {}).get("names") if isinstance(kind, Mapping) else None
-        if isinstance(names, Mapping):  # {'0': neg, '1': pos}
-            names = [value for _, value in sorted(names.items(), key=lambda item: int(item[0]))]
-        if isinstance(names, list):
+        label = kind.get("class_label") if isinstance(kind, Mapping) else None
+        names = label.get("names") if isinstance(label, Mapping) else None
+        if names is None:
+            continue
+        try:
+            if isinstance(names, Mapping):  # {'0': neg, '1': pos}
+                names = [names[key] for key in sorted(names, key=int)]
+            if not isinstance(names, list):
+                raise TypeError("not a list of names")
             found[str(feature["name"])] = [str(label) for label in names]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{folder}: {name} lists class names that cannot be read: {str(feature)[:200]}. Give each such "
+                f"column a name, and its classes as a list or numbered from 0, or remove dataset_info from {name}."
+            ) from error
     return found
