@@ -24,11 +24,10 @@ def test_the_centre_of_full_comes_from_the_family_or_from_the_width() -> None:
 def test_the_centre_of_lora_is_10_times_fulls_or_15_in_short_runs_and_falls_with_its_effective_alpha() -> None:
     long, short = study(SFT, train={"max_steps": 100}), study(SFT, train={"max_steps": 99})
     full = centres.centre(long, SFT, FullMethod())
-    for rank in (1, 8, 16):
+    for rank in (1, 8, 64):
         assert centres.centre(long, SFT, LoraMethod(rank=rank)) == pytest.approx(10 * full)
         assert centres.centre(short, SFT, LoraMethod(rank=rank)) == pytest.approx(15 * full)
     assert centres.centre(long, SFT, LoraMethod(alpha=128)) == pytest.approx(5 * full)
-    assert centres.centre(long, SFT, LoraMethod(rank=64)) == pytest.approx(5 * full), "its default alpha is 128"
     assert centres.centre(long, SFT, LoraMethod(rank=16, alpha=32, variant="rslora")) == pytest.approx(5 * full)
 
 

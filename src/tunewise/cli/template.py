@@ -21,7 +21,7 @@ data:
   # max_length: 512                                   # tokens; longer examples are truncated and counted
 arms:
   full: {{method: full}}
-  lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha: 32, or 2 x rank above 16
+  lora-r8: {{method: lora, rank: 8, targets: qkv}}          # alpha is 32 by default
   lora-r16-all: {{method: lora, rank: 16, targets: all-linear}}
   # lora: {{method: lora, rank: auto, max_rank: 64}}  # smallest rank within the margin on the validation set
 train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step

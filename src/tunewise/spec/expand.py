@@ -45,8 +45,6 @@ def arm_name(name: str, placement: str) -> str:
 def placed(name: str, method: LoraMethod, costs: Costs) -> dict[str, LoraMethod]:
     """Arms of every placement in `costs`, by name. The largest one has the given rank, the others a higher rank.
 
-    All have the same alpha: a higher rank has more parameters only where it adapts fewer modules.
-
     Raises SpecError if no whole ranks bring the parameter counts within 5% of each other.
     """
     assert isinstance(method.rank, int), "checked by the spec"
@@ -59,8 +57,7 @@ def placed(name: str, method: LoraMethod, costs: Costs) -> dict[str, LoraMethod]
             f"arm '{name}': with targets: auto and rank {method.rank} no whole ranks bring the placements' parameters "
             f"within {TOLERANCE:.0%} of each other ({told}). Try rank {', '.join(map(str, nearest))}."
         )
-    filled = method.with_defaults()
-    return {arm_name(name, p): filled.replace(targets=p, rank=rank) for p, rank in ranks.items()}
+    return {arm_name(name, p): method.replace(targets=p, rank=rank) for p, rank in ranks.items()}
 
 
 def _ranks(rank: int, costs: Costs) -> dict[str, int]:

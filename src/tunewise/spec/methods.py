@@ -11,7 +11,6 @@ from tunewise.spec.frozen import Frozen
 from tunewise.spec.words import Source
 
 DEFAULT_MAX_RANK = 64
-DEFAULT_ALPHA = 32.0
 LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 Rank = Annotated[int, Field(ge=1)]
 Ranks = Annotated[tuple[Rank, ...], Field(min_length=1)]
@@ -47,10 +46,6 @@ class AnyMethod(Frozen):
     def num_extracted(self) -> int:
         """Number of scorings of adapters extracted from a confirmed run."""
         return 0
-
-    def with_defaults(self) -> Self:
-        """The method with every value filled in that follows from its other values."""
-        return self
 
     def as_trained(self, *, is_confirmed: bool) -> Self:
         """The method as one run trains it: with a definite rank, extracting only from a confirmed run."""
@@ -124,11 +119,9 @@ class LoraMethod(TrainedMethod):
     max_rank: int | None = Field(
         None, ge=2, le=HIGHEST_RANK, description="with rank: auto, the rank that is trained first; None: 64"
     )
-    alpha: float | None = Field(
-        None,
-        gt=0,
-        description="scale times rank; None: 32, or twice the rank above rank 16 (rslora: 32 at every rank)",
-    )
+    # With scale = alpha / rank a fixed alpha makes the best learning rate nearly independent of the rank
+    # (Schulman et al. 2025, "LoRA Without Regret", which uses 32).
+    alpha: float = Field(32.0, gt=0)
     init_scale: float = Field(1.0, gt=0, description="factor on the initial values of A")
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = Field(
@@ -199,13 +192,8 @@ class LoraMethod(TrainedMethod):
         return tuple(rank for rank in ranks if rank < self.top_rank) if self.rank == "auto" else ()
 
     def at(self, rank: int) -> Self:
-        """The same arm with a definite rank, and alpha if none was given."""
-        fixed = self.replace(rank=rank, max_rank=None)
-        return fixed.replace(alpha=fixed.trained_alpha)
-
-    def with_defaults(self) -> Self:
-        """The arm with its alpha, if its rank is known."""
-        return self if self.rank == "auto" else self.at(self.rank)
+        """The same arm with a definite rank."""
+        return self.replace(rank=rank, max_rank=None)
 
     def as_trained(self, *, is_confirmed: bool) -> Self:
         """The arm at the rank that is trained."""
@@ -218,18 +206,12 @@ class LoraMethod(TrainedMethod):
         rank = f"auto up to {self.top_rank}" if self.rank == "auto" else self.rank
         start = f", initial A × {self.init_scale:g}" if self.init_scale != 1 else ""
         kind = LORA_NAMES[self.variant]
-        return f"{kind} r={rank}, alpha={self.trained_alpha:g} (scale {self.scale:.4g}){start}{dropout}, {targets}"
-
-    @property
-    def trained_alpha(self) -> float:
-        """Alpha as given, or its default, whose sources are in docs/explanation/how-lora-works.md#contested-alpha."""
-        default = DEFAULT_ALPHA if self.variant == "rslora" else max(DEFAULT_ALPHA, 2.0 * self.top_rank)
-        return default if self.alpha is None else self.alpha
+        return f"{kind} r={rank}, alpha={self.alpha:g} (scale {self.scale:.4g}){start}{dropout}, {targets}"
 
     @property
     def scale(self) -> float:
         """Factor on B A: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
-        return self.trained_alpha / (math.sqrt(self.top_rank) if self.variant == "rslora" else self.top_rank)
+        return self.alpha / (math.sqrt(self.top_rank) if self.variant == "rslora" else self.top_rank)
 
 
 class HeadMethod(TrainedMethod):

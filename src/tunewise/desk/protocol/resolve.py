@@ -66,7 +66,6 @@ def completed(study: StudySpec, task: Task, arms: Mapping[str, TrainableSummary]
             f"{steps}. Remove it, or train longer (train.epochs)."
         )
     study = with_head_arm(study, task)
-    study = study.replace(arms={name: method.with_defaults() for name, method in study.arms.items()})
     return ResolvedStudy.model_validate({**study.model_dump(), "task": task})
 
 

@@ -146,7 +146,7 @@ class Lora(_Adapter):
         config = LoraConfig(
             task_type=TASK_TYPES[self.task],
             r=self.spec.top_rank,
-            lora_alpha=self.spec.trained_alpha,
+            lora_alpha=self.spec.alpha,
             lora_dropout=self.spec.dropout,
             target_modules=list(names),
             fan_in_fan_out=isinstance(base.model.get_submodule(names[0]), Conv1D),

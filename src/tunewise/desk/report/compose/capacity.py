@@ -38,9 +38,7 @@ def _rank_view(state: StudyState, curve: RankCurve) -> RankView:
 
 
 def _fixed(method: LoraMethod) -> dict[str, object]:
-    default = method.replace(alpha=None)
-    follows_rank = method.trained_alpha == default.trained_alpha
-    return (default if follows_rank else method).model_dump(exclude=SEARCHED)
+    return method.model_dump(exclude=SEARCHED)
 
 
 def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
@@ -50,7 +48,7 @@ def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
         return None
     options = {
         "r": spread.rank,
-        "lora_alpha": method.trained_alpha,
+        "lora_alpha": method.alpha,
         "lora_dropout": method.dropout,
         "use_rslora": method.variant == "rslora",
         "target_modules": method.targets if isinstance(method.targets, str) else list(method.targets),
