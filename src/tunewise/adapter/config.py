@@ -149,8 +149,7 @@ def _conversion(name: str) -> str:
     return (
         ' Convert it in its folder without running its code: python -c "import torch; from safetensors.torch import '
         f"save_file; save_file(torch.load('{name}', weights_only=True), '{WEIGHTS}')\". Or load it on a "
-        f"machine where you trust it "
-        "and call save_pretrained(folder)."
+        "machine where you trust it and call save_pretrained(folder)."
     )
 
 
@@ -166,6 +165,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         stored = place.read_bytes()
     try:
         config = json.loads(stored.decode("utf-8"), parse_constant=_refuse_constant)
+        json.dumps(config, ensure_ascii=False).encode()  # fails for half of a character, which no text may contain
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder} is damaged: {CONFIG} is not JSON: {error}. Download or save it again.") from error
     if not isinstance(config, dict) or config.get("peft_type") is None:
