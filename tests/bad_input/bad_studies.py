@@ -176,7 +176,7 @@ TEXTS = [
         "2,000 brackets as one",
         f"metrics: [{{name: x, extract: '{'(' * 2000}'}}]\n",
         "not a regular expression",
-        "recursion",
+        "nested too deeply",
     ),
     key(
         "a metric's name in capitals",

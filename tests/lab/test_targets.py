@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, FalconH1Config, PreTrainedConfig
 
-from tunewise.errors import SpecError
+from tunewise.errors import ModelError, SpecError
 from tunewise.lab.methods.targets import linear_modules, resolve_targets
 from tunewise.lab.models.load import Base
 
@@ -151,8 +151,12 @@ def test_a_regex_is_matched_against_the_whole_name(language_model: Load) -> None
     }
     with pytest.raises(SpecError, match="matches no linear module"):
         resolve_targets(base, r"self_attn\.[qv]_proj")
-    with pytest.raises(SpecError, match="not a valid regular expression"):
+    with pytest.raises(ModelError, match="not a valid regular expression"):
         resolve_targets(base, "([")
+    with pytest.raises(ModelError, match="nested too deeply"):
+        resolve_targets(base, "(" * 2_000)
+    with pytest.raises(ModelError, match="could take hours"):
+        resolve_targets(base, r"((\w+\.?)+)+!")
 
 
 @pytest.mark.parametrize(

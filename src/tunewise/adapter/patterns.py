@@ -5,7 +5,6 @@ match. So a pattern whose worst case is too long is refused before it is tried, 
 limit.
 """
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from math import comb, inf
@@ -16,6 +15,7 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 from tunewise.errors import ModelError
+from tunewise.text.regex import compiled
 
 MAX_PATTERN = 20_000  # characters; one pattern listing every module of a large model has about 10,000
 MAX_STEPS = 10**8  # of the worst case for one name: a few seconds
@@ -33,13 +33,13 @@ class NamePattern:
                 f"{where}: the pattern has {len(pattern):,} characters; at most {MAX_PATTERN:,} are allowed."
             )
         try:
-            repeats, choices = _freedom(parser.parse(pattern))
-            self._compiled = re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
+            self._compiled = compiled(pattern)
+        except ValueError as error:
             raise ModelError(
                 f"{where}: {pattern[:80]!r} is not a valid regular expression: {error}. Correct it, or list the names "
                 "of the modules."
             ) from error
+        repeats, choices = _freedom(parser.parse(pattern))
         if repeats > longest or comb(longest + int(repeats), int(repeats)) * choices > MAX_STEPS:
             raise ModelError(
                 f"{where}: the regular expression {pattern[:80]!r} could take hours to match, because a repeated "

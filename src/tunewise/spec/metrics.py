@@ -1,11 +1,11 @@
 """Text that models write, and the metrics that a study computes from it."""
 
-import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunewise.spec.frozen import Frozen
+from tunewise.text.regex import compiled
 from tunewise.text.suggest import near_miss
 
 # Metrics that are shares of texts; a study may define several of its own.
@@ -69,7 +69,7 @@ class MetricSpec(Frozen):
         if self.counted_as not in SHARES:
             raise ValueError(f"{self.name} takes no `extract`: only exact_match, matches and metrics of your own do")
         try:
-            re.compile(self.extract)
-        except (re.error, RecursionError, OverflowError) as error:
+            compiled(self.extract)
+        except ValueError as error:
             raise ValueError(f"extract '{self.extract:.80}' is not a regular expression: {error}") from error
         return self

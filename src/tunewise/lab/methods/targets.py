@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tunewise.adapter.patterns import NamePattern
 from tunewise.errors import SpecError
 from tunewise.lab.models.load import LINEAR, Base
 from tunewise.text.suggest import near_miss
@@ -103,10 +104,7 @@ def _matches(target: str, names: list[str]) -> list[str]:
         return [n for n in attention if n.rpartition(".")[2] in QKV_NAMES]
     if re.fullmatch(r"[\w.]+", target):
         return [n for n in names if n == target or n.endswith("." + target)]
-    try:
-        return [n for n in names if re.fullmatch(target, n)]
-    except re.error as error:
-        raise SpecError(f"targets '{target}' is not a valid regular expression: {error}.") from error
+    return NamePattern(target, "targets", max(map(len, names), default=0)).matching(names)
 
 
 def _no_match(target: str, names: list[str]) -> str:
