@@ -1,5 +1,6 @@
 """What becomes of a run whose process ends before its time."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,14 @@ def test_a_run_without_memory_is_tried_twice_before_it_is_said_not_to_fit(tmp_pa
     assert (second.status, second.attempts) == ("out-of-memory", 2)
     assert second.message
     assert "OutOfMemory" in second.message
+
+
+def test_a_run_in_which_a_library_crashes_says_so(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    assert run(ledger, events.End(code=-signal.SIGSEGV)).message == "a library crashed (SIGSEGV)"
+    ended = run(ledger, events.End(code=-signal.SIGTERM)).message  # somebody else's signal
+    assert ended == "the process ended without a message"
 
 
 def test_a_run_that_the_system_kills_for_memory_is_tried_with_half_the_tokens_down_to_an_eighth(

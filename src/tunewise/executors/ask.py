@@ -1,6 +1,5 @@
 """Jobs with one answer: prepare the data, plan a study, measure a speed."""
 
-import signal
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +32,7 @@ def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Ans
     """The answer of that kind. Events are read to the end even after a failure, or the next job would get them."""
     answer: Answer | None = None
     failure: TunewiseError | None = None
-    code = 0
+    crash: str | None = None
     for event in executor.submit([job]):
         match event:
             case events.Refused():
@@ -43,14 +42,14 @@ def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Ans
             case kind():
                 answer = event
             case events.End():
-                code = event.code
+                crash = event.crash
             case _:
                 pass
     if failure:
         raise failure
-    if answer is None and code < 0 and -code != signal.SIGKILL:
+    if answer is None and crash:
         raise MachineError(
-            f"{doing} ended because a library crashed ({signal.Signals(-code).name}), as some do on a damaged file. "
+            f"{doing} ended because a library crashed ({crash}), as some do on a damaged file. "
             "Check the files of the data and the model, and write or download them again."
         )
     if answer is None:

@@ -106,6 +106,8 @@ class _End:
                 self.message = "the process was killed" + (
                     ", probably because memory ran out" if self.is_killed_for_memory else ""
                 )
+            case events.End(crash=str() as crash):
+                self.message = f"a library crashed ({crash})"
             case _:
                 pass
 

@@ -3,6 +3,7 @@
 A job of an executor reports its events in the order in which they happen; `End` is the last one.
 """
 
+import signal
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,9 @@ from tunewise.records.data import DataSummary
 from tunewise.records.plan import Speed, StudyPlan
 from tunewise.spec import Frozen, RunSpec
 from tunewise.spec.resolved import ResolvedStudy
+
+# The signals that a process raises on itself: a failed assertion, an invalid address or instruction.
+CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
 
 
 class OfRun(Frozen):
@@ -188,6 +192,11 @@ class End(OfRun):
 
     event: Literal["end"] = "end"
     code: int
+
+    @property
+    def crash(self) -> str | None:
+        """The signal by which a library ended the process; None: it ended otherwise, or was ended from outside."""
+        return next((known.name for known in CRASHES if known == -self.code), None)
 
 
 OfDriver = Preparing | Planning | Findings | Unplanned | Checked | Begin | Halved
