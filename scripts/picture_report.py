@@ -8,8 +8,8 @@ the charts' code and of the wording. A test fails as soon as these are no longer
 
 import argparse
 import hashlib
-import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from tunewise.desk.report.pages.html import write_report
 from tunewise.storage.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
 REPORT = ROOT / "src" / "tunewise" / "desk" / "report"
 PICTURE = ROOT / "docs" / "report.png"
 NOTE = PICTURE.with_suffix(".png.sha256")
 # what the upper part of the page is drawn from
 DRAWN_FROM = ("pages/*.j2", "pages/html.py", "charts/*.py", "sentences.py", "wording.py", "rows.py")
 SIZE = (1280, 1680)  # pixels: verdicts, their chart, and the first rows of the table of arms
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def drawing_hash() -> str:
@@ -36,13 +36,14 @@ def drawing_hash() -> str:
 
 def photograph(page: Path, picture: Path) -> None:
     """A picture of the top of the page. Raises FileNotFoundError without a Chromium."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        raise FileNotFoundError(f"no browser found, tried: {', '.join(BROWSERS)}")
+    from browser import BROWSER, FLAGS
+
+    if BROWSER is None:
+        raise FileNotFoundError("no Chromium found. Install one")
     with tempfile.TemporaryDirectory() as profile:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
+        flags = [*FLAGS, "--hide-scrollbars", f"--user-data-dir={profile}"]
         window = f"--window-size={SIZE[0]},{SIZE[1]}"
-        command = [browser, *flags, window, f"--screenshot={picture}", page.resolve().as_uri()]
+        command = [BROWSER, *flags, window, f"--screenshot={picture}", page.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NEEDS_BROWSER = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu")
 RUN = "document.documentElement.setAttribute('data-owned','1')"  # in a page that owns itself
 
 
@@ -16,7 +17,7 @@ def dom(page: str, folder: Path) -> str:
     """The page as a browser has it after all that could run has run."""
     path = folder / "page.html"
     path.write_text(page, encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", f"--user-data-dir={folder}/p"]
+    flags = [*FLAGS, "--virtual-time-budget=2000", f"--user-data-dir={folder}/p"]
     assert BROWSER is not None
     done = subprocess.run(
         [BROWSER, *flags, "--dump-dom", path.as_uri()], capture_output=True, text=True, check=False, timeout=120

@@ -58,8 +58,7 @@ def refuse_other_kinds(folder: Path, config: Mapping[str, Any]) -> None:
     if start.startswith(SPLIT_STARTS):
         raise ModelError(
             f"{folder} is in the format of {start}, in which B A also contains part of the base's "
-            f"weight. Convert it with "
-            "peft: save_pretrained(..., path_initial_model_for_weight_conversion=...)."
+            "weight. Convert it with peft: save_pretrained(..., path_initial_model_for_weight_conversion=...)."
         )
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.text import Text
 
+from tunewise.errors import clause
 from tunewise.records import events
 from tunewise.records.events import Event
 from tunewise.spec import RunSpec
@@ -83,7 +84,7 @@ class StudyProgress:
                 for finding in event.findings:
                     self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
             case events.Unplanned():
-                self._say(f"note: {event.message.rstrip('.')}. The study continues without it.")
+                self._say(f"note: {clause(event.message)}. The study continues without it.")
             case events.Begin():
                 self._begin(event.spec, event.done, event.expected)
             case events.Step():

@@ -41,7 +41,7 @@ def require_declarations(ledger: Ledger, records: Sequence[RunRecord]) -> None:
     if scored and ledger.declared() is None:
         raise StudyError(
             f"{ledger.folder / DECLARATIONS} is missing, although {len(scored)} runs were scored "
-            f"on test data. What the "
+            "on test data. What the "
             "study declared before is not known. Restore the file, or start in another folder with --out."
         )
 

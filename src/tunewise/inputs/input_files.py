@@ -68,7 +68,7 @@ class InputFiles:
             more = f" and {len(changed) - 1} more files" if changed[1:] else ""
             raise StudyError(
                 f"{changed[0]}{more} changed while the study was running. The study stopped, "
-                f"because further runs would "
+                "because further runs would "
                 "not be comparable with the earlier ones. Finished runs are kept. To resume, restore the old file and "
                 "run the same command. To repeat all runs with the new file, add --again."
             )

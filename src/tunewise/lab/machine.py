@@ -53,7 +53,7 @@ def require_device(device: Device) -> None:
         found = ", ".join(name for name in is_there if is_there[name])
         raise SpecError(
             f"machine.device: torch finds no {device} here, only {found}. Remove the key, or "
-            f"install a torch build for it."
+            "install a torch build for it."
         )
 
 

@@ -30,8 +30,7 @@ def expand(study: StudySpec, costs: Mapping[str, Costs]) -> StudySpec:
             if placement in study.arms or placement in arms:
                 raise SpecError(
                     f"arm '{name}' with targets: auto becomes an arm '{placement}', but the study already "
-                    f"has one. Rename one of "
-                    "them."
+                    "has one. Rename one of them."
                 )
             arms[placement] = of_placement
     return study.replace(arms=arms)
@@ -87,7 +86,6 @@ def with_head_arm(study: StudySpec, task: Task) -> StudySpec:
     if HEAD_ARM in study.arms:
         raise SpecError(
             f"arm '{HEAD_ARM}' is {study.arms[HEAD_ARM].method}, but a classification study needs "
-            f"this name for the arm that "
-            "trains only the head. Rename this arm."
+            "this name for the arm that trains only the head. Rename this arm."
         )
     return study.replace(arms={**study.arms, HEAD_ARM: HeadMethod()})

@@ -61,8 +61,7 @@ class Forms:
         if (highest := max(max(example.input_ids) for example in self.examples)) >= size:
             raise ModelError(
                 f"the tokenizer gives the id {highest}, but the base has {size} token embeddings. Use "
-                f"the base's tokenizer, "
-                "or the base with the embeddings that the adapter was trained on."
+                "the base's tokenizer, or the base with the embeddings that the adapter was trained on."
             )
 
     @torch.no_grad()

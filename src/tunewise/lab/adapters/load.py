@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -59,9 +60,14 @@ class AdapterFolder:
         return require_safe(self.path)
 
     @cached_property
+    def base_config(self) -> PreTrainedConfig:
+        """Configuration of the base, checked. Raises ModelError for a base that cannot do the task."""
+        return load_config(self.base, self.task, False)
+
+    @cached_property
     def stops(self) -> tuple[int, ...]:
         """Tokens at which the base ends a text."""
-        return stops_of_base(self.base, load_config(self.base, self.task, False), self.tokenizer)
+        return stops_of_base(self.base, self.base_config, self.tokenizer)
 
     @cached_property
     def task(self) -> Task:
@@ -78,7 +84,7 @@ class AdapterFolder:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Tokenizer saved with the adapter, else the base's."""
         name = str(self.path) if self.has_own_tokenizer else self.base
-        return load_tokenizer(name, load_config(self.base, self.task, False), False)
+        return load_tokenizer(name, self.base_config, False)
 
     @property
     def has_own_tokenizer(self) -> bool:
@@ -88,14 +94,14 @@ class AdapterFolder:
     @property
     def stored(self) -> Stored:
         """Dtype in which the base's weights are stored; fp32 if it is missing or unknown."""
-        dtype = str(load_config(self.base, self.task, False).dtype).removeprefix("torch.")
+        dtype = str(self.base_config.dtype).removeprefix("torch.")
         names: dict[str, Stored] = {"bfloat16": "bf16", "float16": "fp16"}
         return names.get(dtype, "fp32")
 
     @property
     def context_length(self) -> int:
         """Most tokens that the base can read."""
-        return context_length(load_config(self.base, self.task, False))
+        return context_length(self.base_config)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -103,7 +109,7 @@ class AdapterFolder:
         if not TASKS[self.task].has_classes:
             return ()
         # the base's own architecture shows which weight has one row per class
-        config = load_config(self.base, self.task, False)
+        config = self.base_config
         blank = blank_base(config, self.task, MANY_CLASSES, None).model
         heads = [name for name, weight in blank.named_parameters() if weight.shape[:1] == (MANY_CLASSES,)]
         rows = {self.shapes[name][0] for name in heads if name in self.shapes}
@@ -112,7 +118,7 @@ class AdapterFolder:
         if len(rows) != 1:
             raise ModelError(
                 f"{self.path} is for classification, but contains no head ({', '.join(heads)}). Train "
-                f"it with modules_to_save."
+                "it with modules_to_save."
             )
         return tuple(f"LABEL_{i}" for i in range(rows.pop()))
 
@@ -123,7 +129,7 @@ class AdapterFolder:
 
     def load_base(self, rounding: Rounding) -> PreTrainedModel:
         """A fresh base in fp32. Unless it is 'whole', bitsandbytes quantized and dequantized its linear weights."""
-        config = load_config(self.base, self.task, False)
+        config = self.base_config
         stored = getattr(config, "quantization_config", None)
         if rounding == "whole" and stored is None:
             torch.manual_seed(0)  # for a new head, which the adapter's head replaces
@@ -133,7 +139,7 @@ class AdapterFolder:
         if rounding == "whole":
             raise ModelError(
                 f"the weights of '{self.base}' are stored quantized. Use --trained-on nf4, or name "
-                f"the unquantized base."
+                "the unquantized base."
             )
         return self._load_rounded(rounding, is_stored=stored is not None)
 

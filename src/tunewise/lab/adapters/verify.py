@@ -10,7 +10,7 @@ from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store
 from tunewise.lab.adapters.rows import ScoredRows
-from tunewise.lab.models.load import load_config, load_tokenizer, padding_id, quiet_transformers
+from tunewise.lab.models.load import load_tokenizer, padding_id, quiet_transformers
 from tunewise.storage.files import reraise_as_study_error
 from tunewise.storage.scratch import scratch_folder
 
@@ -80,7 +80,7 @@ def _change(value: float | None, before: float | None) -> float | None:
 def _text_checks(adapter: AdapterFolder, rows: ScoredRows, stops_at: int | list[int] | None) -> Iterator[Check]:
     """Checks that text becomes the same ids in use, and that an answer ends with a token at which the model stops."""
     if adapter.has_own_tokenizer:
-        base = load_tokenizer(adapter.base, load_config(adapter.base, adapter.task, False), False)
+        base = load_tokenizer(adapter.base, adapter.base_config, False)
         agrees = _same_ids(adapter.tokenizer, base, rows)
         yield Check(
             name="tokenizer",

@@ -35,7 +35,7 @@ class Alpaca:
                 raise UnreadError(
                     name,
                     f"{cells.place}: '{name}' would be lost: in Alpaca's form only instruction, input "
-                    f"and output are read. "
+                    "and output are read. "
                     f'Read it with data.template, for example template: "{{{name}}}\\n\\n{{prompt}}", or remove it.',
                 )
         instruction = cells.filled("instruction", "Alpaca's form")

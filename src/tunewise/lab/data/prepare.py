@@ -208,8 +208,7 @@ def _long_notes(drawn: Mapping[Split, Sequence[Row]]) -> list[str]:
         return []
     return [
         f"{count:,} texts have more than {LONG_TEXT:,} characters. For answers and texts to "
-        f"classify of this length, only "
-        "the beginning is tokenized, so more tokens are truncated than counted."
+        "classify of this length, only the beginning is tokenized, so more tokens are truncated than counted."
     ]
 
 

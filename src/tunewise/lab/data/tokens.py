@@ -79,7 +79,7 @@ class TextTokenizer:
                 return cls(tokenizer, framed[:start], framed[start + len(bare) :])
         raise ModelError(
             f"the tokenizer {type(tokenizer).__name__} tokenizes a text differently with special "
-            f"tokens. Choose another model."
+            "tokens. Choose another model."
         )
 
     @property

@@ -46,7 +46,7 @@ def require_finite(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]
         raise ModelError(
             f"the loss of {len(bad):,} of {len(rows):,} examples is not finite (NaN or infinity), for example that of "
             f"{bad[0]}. Use another checkpoint than '{name}' if the base itself does this; otherwise "
-            f"use a lower learning rate."
+            "use a lower learning rate."
         )
     return rows
 

@@ -89,8 +89,7 @@ def _check_start(config: Any, base: Base) -> None:
     if start in NEED_MORE:
         raise SpecError(
             f"init_lora_weights '{start}' needs {NEED_MORE[start]}, which tunewise does not "
-            f"collect. Use pissa or olora, "
-            "or remove the option."
+            "collect. Use pissa or olora, or remove the option."
         )
     if not _takes_over(config):
         return

@@ -80,8 +80,7 @@ def unused_parts(name: str, names: Names) -> tuple[str, ...]:
     parts = sorted({key.partition(".")[0] for key in names.unexpected})
     return (
         f"The weights of model '{name}' contain {len(names.unexpected)} tensors that a text "
-        f"model does not use, such as "
-        f"{min(names.unexpected)} (parts: {', '.join(parts)[:100]}).",
+        f"model does not use, such as {min(names.unexpected)} (parts: {', '.join(parts)[:100]}).",
     )
 
 

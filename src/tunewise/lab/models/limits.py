@@ -37,8 +37,7 @@ def require_possible(name: str, config: PreTrainedConfig) -> None:
         if not isinstance(value, int) or not 1 <= value <= most:
             raise ModelError(
                 f"config.json of model '{name}' sets {key} to {str(value)[:60]}, but it must be a "
-                f"whole number from 1 to "
-                f"{most:,}. Download the model again."
+                f"whole number from 1 to {most:,}. Download the model again."
             )
 
 

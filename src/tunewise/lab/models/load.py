@@ -112,7 +112,7 @@ def check_config(name: str, config: PreTrainedConfig, task: Task | None, trust_r
     if config.is_encoder_decoder:
         raise ModelError(
             f"model '{name}' ({config.model_type}) is an encoder-decoder, which is not supported. Supported "
-            f"are decoders (GPT-2, Llama, "
+            "are decoders (GPT-2, Llama, "
             "Qwen, Mistral, Gemma, ...) and, for classification, encoders (BERT, RoBERTa, ...)."
         )
     is_remote = trust_remote_code and getattr(config, "auto_map", None)
@@ -171,7 +171,7 @@ def load_base(
         if model.get_output_embeddings() is None:
             raise ModelError(
                 f"model '{name}' does not name its output embeddings (get_output_embeddings), so it cannot be "
-                f"used. Choose another model."
+                "used. Choose another model."
             )
         return Base(model.eval(), (), (), unused_parts(name, names))
     require_whole_body(name, names, model)

@@ -127,8 +127,7 @@ def _other_shapes(folder: Path, base: str, found: list[tuple[str, str, str]], mo
             f"The adapter was trained with a vocabulary of {vocabulary:,} tokens, but the base has "
             f"{size:,}. Save the base "
             f"with as many: model.resize_token_embeddings({vocabulary}), "
-            f"model.save_pretrained(folder). Put the tokenizer "
-            "of the adapter into that folder, and use it as the base."
+            "model.save_pretrained(folder). Put the tokenizer of the adapter into that folder, and use it as the base."
         )
     return f"{folder} does not fit '{base}': {len(found)} tensors have other shapes: {examples}. {advice}"
 

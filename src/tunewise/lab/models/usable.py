@@ -95,6 +95,5 @@ def enough_memory(name: str) -> Iterator[None]:
             raise
         raise ModelError(
             f"this machine does not have enough memory to load model '{name}' in fp32. Use a "
-            f"smaller model, or a machine "
-            "with more memory. `tunewise plan` estimates the memory of each arm."
+            "smaller model, or a machine with more memory. `tunewise plan` estimates the memory of each arm."
         ) from error

@@ -55,8 +55,7 @@ class GradientWatch:
             raise SpecError(
                 f"{len(lost)} of {len(self._learning())} trainable tensors got no gradient in the first step, "
                 f"such as {_listed(lost)}: this data does not pass through them. Choose targets "
-                f"that it passes through, "
-                "for example with a regular expression such as '(?!.*cross_attn).*_proj'."
+                "that it passes through, for example with a regular expression such as '(?!.*cross_attn).*_proj'."
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tunewise.errors import DataError
+from tunewise.errors import DataError, clause
 from tunewise.lab.data.chat.template import GENERATION_MARK, TEMPLATE_ERRORS, read_template
 from tunewise.lab.data.chat.tools import with_text_arguments
 from tunewise.lab.data.chat.turns import Conversation, read_conversation
@@ -117,7 +117,7 @@ class Chat:
         except jinja2.TemplateSyntaxError as error:
             raise DataError(f"the chat template, line {error.lineno}, is not valid Jinja: {error.message}.") from error
         except TEMPLATE_ERRORS as error:
-            reason = str(error).rstrip(".") or type(error).__name__
+            reason = clause(error)
             begins = f" up to turn {len(messages)}" if add_generation_prompt else ""
             roles = ", ".join(str(message["role"]) for message in messages[:8])
             raise DataError(

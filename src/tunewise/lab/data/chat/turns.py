@@ -180,8 +180,7 @@ class _Reader:
         unknown = [name for name in speakers if isinstance(name, str) and name not in known]
         raise DataError(
             f"{self.what}: turn {number} has the role '{theirs[:80]}'.{near} Roles are recognized "
-            f"by name. Say whose role "
-            f"it is under data, for example {roles_line(unknown)}. "
+            f"by name. Say whose role it is under data, for example {roles_line(unknown)}. "
             f"Allowed are {', '.join(CHAT_ROLES)}."
         )
 

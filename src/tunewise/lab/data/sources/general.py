@@ -36,7 +36,7 @@ def general_examples(study: StudySpec, tokenizer: TextTokenizer, max_length: int
     if not windows:
         raise DataError(
             f"{forgetting.text}: contains no text to measure forgetting. Give another file, or "
-            f"set forgetting.tokens: 0."
+            "set forgetting.tokens: 0."
         )
     return windows
 

@@ -73,7 +73,7 @@ class Source:
         if left_out == number:
             raise DataError(
                 f"{self.table.source}: {self.form.nothing} in any of its {left_out:,} rows, so there "
-                f"is nothing to train on."
+                "is nothing to train on."
             )
 
     def _how_many(self, field: str) -> str:

@@ -145,13 +145,14 @@ def _chunks(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
 
 def _require_small(path: Path, metadata: pq.FileMetaData) -> None:
     """Raise DataError for a column that expands to far more than its size in the file."""
+    size = path.stat().st_size
     for chunk in _chunks(metadata):
         most = allowed(max(0, chunk.total_compressed_size), TIMES_COLUMN)
-        if chunk.total_uncompressed_size > min(most, allowed(path.stat().st_size, TIMES_COLUMN)):
+        if chunk.total_uncompressed_size > min(most, allowed(size, TIMES_COLUMN)):
             refuse_unpacked(path, most)
         # a list of numbers is in memory as a whole, with its offsets
         width = LISTED_BYTES if "." in chunk.path_in_schema else 1
-        if chunk.num_values * width > allowed(path.stat().st_size, TIMES_TEXT):
+        if chunk.num_values * width > allowed(size, TIMES_TEXT):
             refuse_unpacked(path, ANY_FILE)
 
 
