@@ -111,6 +111,8 @@ def verdict(**changes: Any) -> Verdict:
         "headroom_of_full": 0.004,
         "harmful_units": ("json", "email.parser", "socket", "ssl"),
         "num_seeds": 3,
+        "beneficial_units": (),
+        "effective_units": 53.0,
         "num_units": 53,
         "num_rows": 300,
         "blocked_by": (),

@@ -201,7 +201,7 @@ class FakeLab:
                 self._add_row(columns, split, row, float(mean_nll[row]))
             for rank, spread in itertools.product(spec.ranks if split == "valid" else (), (False, True)):
                 # what is lost halves with every rank, and is less where the ranks are spread
-                lost = (0.9 if spread else 1.0) * gain * 0.5 * 2.0**-rank * rng.uniform(0.8, 1.2, ROWS[split])
+                lost = (0.9 if spread else 1.0) * gain * 0.25 * 2.0**-rank * rng.uniform(0.8, 1.2, ROWS[split])
                 for row in range(ROWS[split]):
                     name = truncated_split(split, rank, spread)
                     self._add_row(columns, split, row, float(mean_nll[row] + lost[row]), name)

@@ -40,7 +40,7 @@ def test_of_six_arms_at_the_margin_and_in_the_whole_schedule_wrong_words_are_rar
 def test_the_fast_way_over_many_studies_is_the_products_own_interval():
     for cell in cells.cells():
         tables = cell.draw(np.random.default_rng(9), 3, 5, 5, 0.0)
-        found = calibrate.fit(tables, cell.num_units)
+        found = calibrate.fit(tables)
         for study in range(3):
             expected = two_way_interval(tables[study])
             if expected.standard_error is None:

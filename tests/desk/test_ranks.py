@@ -75,9 +75,9 @@ def test_the_curve_says_what_every_truncation_scored(ledger: Ledger) -> None:
     for point in even[:-1]:
         assert point.difference is not None
         assert point.difference.estimate == pytest.approx(point.value - top.value)
-        assert point.difference.estimate == pytest.approx(0.5 * 0.5 * 2.0**-point.rank, rel=0.1)
+        assert point.difference.estimate == pytest.approx(0.5 * 0.25 * 2.0**-point.rank, rel=0.1)
     assert [point.within for point in even] == [False, False, True, True, True, True]
-    assert curve.margin == pytest.approx(0.02), "the smaller of 0.02 nats and 5 % of a gain of 0.5"
+    assert curve.margin == pytest.approx(0.01), "half of the smaller of 0.02 nats and 5 % of a gain of 0.5"
     assert [point.rank for point in curve.points if point.spread] == [1, 2, 4, 8, 16]
     assert (curve.num_seeds, curve.num_units) == (1, 30)
 
@@ -158,9 +158,9 @@ def test_a_truncation_is_within_the_margin_only_with_its_interval(ledger: Ledger
 
     points = {p.rank: p for p in curve_of(ledger, widen).points if not p.spread}
     assert points[4].difference is not None
-    assert points[4].difference.estimate < 0.02, "the mean is within it"
+    assert points[4].difference.estimate < 0.01, "the mean is within it"
     assert points[4].difference.high is not None
-    assert points[4].difference.high > 0.02
+    assert points[4].difference.high > 0.01
     assert not points[4].within
     assert curve_of(ledger, widen).candidate == 8
 
@@ -229,7 +229,7 @@ def test_the_report_shows_truncated_and_directly_trained_points_together(make_st
     (pattern,) = (point.rank_pattern for point in view.points if point.spread and point.rank == 4)
     assert spread.options["rank_pattern"] == pattern == {"h.0.c_attn": 7, "h.1.c_attn": 1}
     assert (spread.options["r"], spread.options["lora_alpha"], spread.options["target_modules"]) == (4, 32, "qkv")
-    assert "Rank 4 is the lowest that stays within the margin (0.02 nats" in view.words
+    assert "Rank 4 is the lowest that stays within half of the margin (0.01 nats" in view.words
     assert "not adjusted" in view.words
     page = (found.folder / "report.html").read_text(encoding="utf-8")
     assert "<h2>Which rank</h2>" in page

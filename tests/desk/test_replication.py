@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tunewise.desk.statistics.intervals import Spread
+
 SLACK = 0.015
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -33,7 +35,7 @@ def test_no_test_finds_more_than_one_that_knows_the_true_standard_error():
     for harm, about in ((1.0, 0.025), (1 + 1.96, 0.5), (1 + 1.96 + 1.2816, 0.9)):
         estimates = rng.normal(harm, 1.0, 40_000)
         ones, zeros = np.ones(40_000), np.zeros(40_000)
-        drawn = calibrate.Fit(estimates, ones, ones, zeros, zeros.astype(bool))
+        drawn = calibrate.Fit(estimates, Spread(ones, ones, zeros, zeros, ones, ones))
         assert replicate.best_power(drawn, 1.0) == pytest.approx(about, abs=0.01)
 
 

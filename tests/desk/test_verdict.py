@@ -194,29 +194,68 @@ def test_a_share_of_nothing_is_no_margin_but_an_absolute_margin_still_is():
     assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome == "as good"
 
 
-def test_harm_that_sits_in_a_few_units_caps_as_good_and_those_units_are_named():
-    runs = text_study(9, -0.001, num_units=400)
-    by_token = np.zeros(400)
+def with_tail(runs: ArmScores, sign: float) -> ArmScores:
+    """The runs with a quality loss (or gain) in three units of the arm."""
+    by_token = np.zeros(len(runs.full[0].units))
     by_token[[7, 77, 277]] = 0.5, 0.7, 0.6
-    tail = tuple(replace(run, nll=run.nll + by_token * run.num_tokens) for run in runs.arm)
-    assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome == "as good"
-    found = decide("lora", replace(runs, arm=tail), "nll", Margin(absolute=0.02))
+    return replace(runs, arm=tuple(replace(run, nll=run.nll + sign * by_token * run.num_tokens) for run in runs.arm))
+
+
+def test_harm_that_sits_in_a_few_units_withholds_as_good_and_those_units_are_named():
+    runs = text_study(9, -0.001, num_units=400)
+    margin = Margin(absolute=0.012)
+    assert decide("lora", runs, "nll", margin).outcome == "as good"
+    found = decide("lora", with_tail(runs, 1), "nll", margin)
     assert (found.outcome, found.reason, found.remark) == ("undecided", "skew", None)
-    assert found.high < 0.02
+    assert found.high > 0.012, "the printed interval is the one that decides"
     assert found.harmful_units[:3] == ("row-00077", "row-00277", "row-00007")
     assert len(found.harmful_units) == 10
+    assert not found.beneficial_units
+    assert "comes from too few test groups (row-00077" in sentence(found)
+    assert decide("lora", with_tail(runs, 1), "nll", Margin(absolute=0.02)).outcome == "as good", "a wider one holds"
 
 
-def test_the_same_tail_caps_better_too_because_it_rests_on_the_same_end():
-    runs = text_study(9, -0.02, num_units=400)
-    by_token = np.zeros(400)
-    by_token[[7, 77, 277]] = 0.5, 0.7, 0.6
-    tail = tuple(replace(run, nll=run.nll + by_token * run.num_tokens) for run in runs.arm)
-    assert decide("lora", runs, "nll", Margin(absolute=0.02)).outcome == "better"
-    found = decide("lora", replace(runs, arm=tail), "nll", Margin(absolute=0.02))
-    assert (found.outcome, found.reason, found.remark) == ("undecided", "skew", None)
-    assert found.high < 0
+def test_the_same_tail_withholds_better_too_because_it_rests_on_the_same_end():
+    runs = text_study(9, -0.018, num_units=400)
+    assert decide("lora", runs, "nll", Margin(absolute=0.0001)).outcome == "better"
+    found = decide("lora", with_tail(runs, 1), "nll", Margin(absolute=0.0001))
+    assert (found.outcome, found.reason) == ("undecided", "skew")
     assert found.harmful_units[0] == "row-00077"
+
+
+def test_gains_that_sit_in_a_few_units_withhold_worse_and_those_units_are_named():
+    runs = text_study(9, 0.018, num_units=400)
+    margin = Margin(absolute=0.005)
+    assert decide("lora", runs, "nll", margin).outcome == "worse"
+    found = decide("lora", with_tail(runs, -1), "nll", margin)
+    assert (found.outcome, found.reason) == ("undecided", "skew")
+    assert found.beneficial_units[0] == "row-00077"
+    assert not found.harmful_units
+    assert "gain too much" in sentence(found)
+
+
+def test_the_same_runs_under_two_names_are_not_as_good_however_many_rows_agree():
+    """Pseudo-units make a table of equal accuracies unequal, so the rows themselves are asked."""
+    runs = class_study(1, 0.9, 0.9, num_units=3000)
+    found = decide("lora", replace(runs, arm=runs.full), "accuracy", Margin(absolute=0.01))
+    assert (found.outcome, found.reason) == ("undecided", "identical")
+    nlls = tuple(replace(run, nll=run.nll * (1 + 1e-3)) for run in runs.full)  # others that answer alike
+    assert decide("lora", replace(runs, arm=nlls), "accuracy", Margin(absolute=0.01)).outcome == "as good"
+
+
+def test_units_of_unequal_size_count_as_the_fewer_equal_ones_that_weigh_as_much():
+    runs = text_study(9, -0.001, num_units=60)
+    tokens = np.where(np.arange(60) < 6, 800, 8)
+
+    def longer(run: Scores) -> Scores:
+        return replace(run, nll=run.nll / run.num_tokens * tokens, num_tokens=tokens)
+
+    long = ArmScores(*(tuple(longer(run) for run in of) for of in (runs.arm, runs.full, runs.base)))
+    found = decide("lora", long, "nll", Margin(absolute=0.1))
+    assert found.num_units == 60
+    assert found.effective_units == pytest.approx((6 * 800 + 54 * 8) ** 2 / (6 * 800**2 + 54 * 8**2))
+    assert (found.outcome, found.reason) == ("undecided", "units")
+    assert decide("lora", runs, "nll", Margin(absolute=0.1)).effective_units == pytest.approx(60)
 
 
 @pytest.mark.parametrize(

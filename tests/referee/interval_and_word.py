@@ -36,21 +36,22 @@ def interval(x):
     rest = sum((x[s][i] - of_seed[s] - of_unit[i] + mean) ** 2 for s in range(seeds) for i in range(units))
     freedom = (seeds - 1) * (units - 1)
     ms_rest = rest / freedom
-    a, b = max(ms_seed - ms_rest, 0), max(ms_unit - ms_rest, 0)
-    if a and b:
-        parts = ms_seed**2 / (seeds - 1) + ms_unit**2 / (units - 1) + ms_rest**2 / freedom
-        freedom = (ms_seed + ms_unit - ms_rest) ** 2 / parts
-    elif a or b:
-        freedom = seeds - 1 if a else units - 1
-    freedom = freedom if a else min(freedom, 4 * (seeds - 1))
-    error, t = math.sqrt((a + b + ms_rest) / (seeds * units)), t_quantile(0.975, freedom)
+    a, b = max(ms_seed, ms_rest), max(ms_unit, ms_rest)
+    parts = a**2 / (seeds - 1) + b**2 / (units - 1) + ms_rest**2 / freedom
+    freedom = min((a + b - ms_rest) ** 2 / parts, 4 * (seeds - 1) * (a / ms_rest) ** 2)
+    error, t = math.sqrt((a + b - ms_rest) / (seeds * units)), t_quantile(0.975, freedom)
     bend = (1.959963984540054**2 - 1) / 6
-    skew = sum((m - mean) ** 3 for m in of_unit) / (units * (units - 1) * (units - 2)) * (0.5 + 2 * bend)
+    third = sum((m - mean) ** 3 for m in of_unit)
+    skew = third / (units * (units - 1) * (units - 2)) * (0.5 + 2 * bend)
     for s, i in ((s, i) for s in range(seeds) for i in range(units)):
         residual = x[s][i] - of_seed[s] - of_unit[i] + mean
         tukey = (of_seed[s] - mean) * (of_unit[i] - mean) * residual / ((seeds - 1) * (units - 1) * seeds * units)
         skew += tukey * (2 + 6 * bend)
-    return mean, mean - error * (t + max(-skew / error**3, 0)), mean + error * (t + max(skew / error**3, 0))
+    skewness = third / units / (sum((m - mean) ** 2 for m in of_unit) / units) ** 1.5
+    below, above = error * (t + max(-skew / error**3, 0)), error * (t + max(skew / error**3, 0))
+    stretch = min(max(70 * skewness**2 / units, 1), 2)  # a tail too long for the correction: that end reaches further
+    below, above = (below, stretch * above) if skewness > 0 else (stretch * below, above)
+    return mean, mean - below, mean + above
 
 
 def main(path, margin):

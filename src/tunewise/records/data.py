@@ -22,6 +22,7 @@ class SplitSummary(Frozen):
     rows_read: int
     rows: int
     units: int
+    effective_units: float | None = None  # equal units that would weigh as much by supervised tokens; None: not counted
     tokens: int
     supervised_tokens: int
     truncated_rows: int

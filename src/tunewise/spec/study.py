@@ -259,6 +259,12 @@ class StudySpec(Frozen):
         """Name of the arm over which gain is measured: the base, or for classification the head alone."""
         return (self.head_arm if self.task and TASKS[self.task].has_classes else None) or "base"
 
+    @property
+    def compared_arms(self) -> tuple[str, ...]:
+        """The arms in question: all except full, and except the reference of gain unless it is the only one."""
+        others = tuple(name for name in self.arms if name != self.full_arm)
+        return tuple(name for name in others if name != self.reference_arm) or others
+
     def margin_in(self, metric: str) -> Margin:
         """Margin of a verdict on `metric`: the declared one, else the default of that metric.
 

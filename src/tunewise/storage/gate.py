@@ -95,6 +95,6 @@ def require_key(path: Path, said: str) -> None:
     name = path.parent.name
     if not KEY.fullmatch(name) or said != name:
         raise StudyError(
-            f"{path} belongs to {said!r}, and its folder is named {name!r}. Both must be the same 16 hex digits. "
-            f"Move {path.parent} out of the study folder, or delete it."
+            f"{path} belongs to {said!r}, but its folder is named {name!r}. Runs and their data are kept in folders "
+            f"named by their 16 hex digits. Move {path.parent} out of the study folder, or delete it."
         )

@@ -1,5 +1,7 @@
 """Validation loss during training: the level that every arm reaches, and the step at which a run reaches it."""
 
+import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,12 +32,15 @@ class Crossing(NamedTuple):
 
 
 class ToQuality(Frozen):
-    """Time that the runs of an arm take to the level that all arms reach, over the runs that reach it."""
+    """Time that the runs of an arm take to the level that most runs of every arm reach.
+
+    Medians over all runs, in which a run that never reaches the level comes last.
+    """
 
     level: float  # validation loss, nats per supervised token (classify: per example)
-    steps: float | None  # median, interpolated between measurements; None: no run reaches it
-    seconds: float | None  # median, of optimizer steps only
-    reached: int  # runs that reach the level; of the arm that sets it about half may not
+    steps: float  # median, interpolated between measurements
+    seconds: float | None  # median, of optimizer steps only; None: their length is not known
+    reached: int  # runs that reach the level
     runs: int
 
 
@@ -60,8 +65,8 @@ def step_at(curve: Sequence[LossPoint], level: float) -> float | None:
 
 
 def common_level(losses: Mapping[str, Iterable[Sequence[float]]]) -> float:
-    """The loss that every arm reaches on average: the maximum over arms of the mean best loss over runs."""
-    return max(float(np.mean([min(of_run) for of_run in runs])) for runs in losses.values())
+    """The loss that most runs of every arm reach: the maximum over arms of the (upper) median best loss of its runs."""
+    return max(statistics.median_high(map(min, runs)) for runs in losses.values())
 
 
 def mean_losses(runs: Sequence[Sequence[LossPoint]]) -> tuple[LossPoint, ...]:
@@ -89,13 +94,13 @@ def to_quality(arms: Mapping[str, Sequence[TimedCurve]]) -> dict[str, ToQuality]
     level = common_level({arm: [[p.loss for p in run.points] for run in runs] for arm, runs in measured.items()})
     found = {}
     for arm, runs in measured.items():
-        at = {index: step for index, run in enumerate(runs) if (step := step_at(run.points, level)) is not None}
-        seconds = [step * each for index, step in at.items() if (each := runs[index].step_seconds) is not None]
+        steps = [math.inf if (step := step_at(run.points, level)) is None else step for run in runs]
+        seconds = [step * run.step_seconds for step, run in zip(steps, runs, strict=True) if run.step_seconds]
         found[arm] = ToQuality(
             level=level,
-            steps=float(np.median(list(at.values()))) if at else None,
-            seconds=float(np.median(seconds)) if seconds else None,
-            reached=len(at),
+            steps=statistics.median(steps),
+            seconds=statistics.median(seconds) if len(seconds) == len(steps) else None,
+            reached=sum(map(math.isfinite, steps)),
             runs=len(arms[arm]),
         )
     return found

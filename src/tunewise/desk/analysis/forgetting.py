@@ -1,7 +1,8 @@
 """Learning vs. forgetting: what an arm loses on general text by the time it is as good as the others.
 
 At its own checkpoint, an arm that learned more has usually also forgotten more. At equal quality, each run is read
-where its validation loss first reaches a level that every arm reaches.
+where its validation loss first reaches a level that every run reaches. A level that only some runs reach would compare
+the better runs of one arm with all runs of another.
 
 Shapes: S seeds, U documents of the general text.
 """
@@ -9,12 +10,13 @@ Shapes: S seeds, U documents of the general text.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tunewise.desk.analysis.curves import common_level, first_crossing
+from tunewise.desk.analysis.curves import first_crossing
 from tunewise.desk.arrays import Floats
-from tunewise.desk.statistics.intervals import two_way_interval
+from tunewise.desk.statistics.intervals import Estimate, two_way_interval
 from tunewise.desk.statistics.paired import linearise
 from tunewise.spec import Frozen
 from tunewise.storage.files import read_table
@@ -39,19 +41,14 @@ class CurvePoint(Frozen):
 
 
 class AtEqualQuality(Frozen):
-    """Forgetting where each run first reaches the level, over the runs that reach it.
+    """Forgetting where each run first reaches the level. Intervals are for new seeds and new documents."""
 
-    About half of the runs of the arm that sets the level may not reach it, so their number is given. The interval is
-    for new seeds and new documents.
-    """
-
-    level: float  # validation loss, nats per supervised token
-    change: float | None  # nats per token of general text
+    level: float  # validation loss, nats per supervised token; every run reaches it
+    change: float  # nats per token of general text
     low: float | None
     high: float | None
-    steps: float | None  # mean over runs, interpolated
-    reached: int  # runs that reach the level
-    runs: int
+    steps: float  # mean over runs, interpolated
+    against_full: Estimate | None  # change minus that of full, paired by seed and document; None: no such pairs
 
 
 def read_curve(path: Path) -> list[Point]:
@@ -90,30 +87,40 @@ def mean_curve(runs: Sequence[Sequence[Point]]) -> tuple[CurvePoint, ...]:
     )
 
 
-def equal_quality(arms: Mapping[str, Sequence[Sequence[Point]]]) -> dict[str, AtEqualQuality]:
-    """Forgetting of every arm at the validation loss that every arm reaches on average."""
+def equal_quality(arms: Mapping[str, Sequence[Sequence[Point]]], full: str | None) -> dict[str, AtEqualQuality]:
+    """Forgetting of every arm at the validation loss that every run reaches. The runs of all arms share their seeds."""
     measured = {arm: runs for arm, runs in arms.items() if runs and all(runs)}
     if not measured:
         return {}
-    level = common_level({arm: [[p.valid_nll for p in run] for run in runs] for arm, runs in measured.items()})
-    return {arm: _at_level(runs, level) for arm, runs in measured.items()}
+    level = max(min(point.valid_nll for point in run) for runs in measured.values() for run in runs)
+    changes = {arm: _changes_at(runs, level) for arm, runs in measured.items()}
+    of_full = changes.get(full) if full else None
+    return {arm: _at_level(found, of_full if arm != full else None, level) for arm, found in changes.items()}
 
 
-def _at_level(runs: Sequence[Sequence[Point]], level: float) -> AtEqualQuality:
+class _Changes(NamedTuple):
+    steps: list[float]
+    changes_SU: Floats
+    tokens_U: Floats
+
+
+def _changes_at(runs: Sequence[Sequence[Point]], level: float) -> _Changes:
     found = [crossing for run in runs if (crossing := at_first_crossing(run, level))]
-    if not found:
-        return AtEqualQuality(level=level, change=None, low=None, high=None, steps=None, reached=0, runs=len(runs))
-    changes_SU = np.stack([change_U for _, change_U in found])
-    tokens_U = runs[0][0].tokens_U
-    interval = two_way_interval(linearise(changes_SU, tokens_U))
+    assert len(found) == len(runs), "every run reaches the level"
+    return _Changes([step for step, _ in found], np.stack([change_U for _, change_U in found]), runs[0][0].tokens_U)
+
+
+def _at_level(arm: _Changes, full: _Changes | None, level: float) -> AtEqualQuality:
+    interval, paired = two_way_interval(linearise(arm.changes_SU, arm.tokens_U)), None
+    if full is not None and full.changes_SU.shape == arm.changes_SU.shape:
+        paired = two_way_interval(linearise(arm.changes_SU - full.changes_SU, arm.tokens_U)).as_estimate()
     return AtEqualQuality(
         level=level,
-        change=float(changes_SU.sum() / (len(found) * tokens_U.sum())),
+        change=interval.estimate,
         low=interval.low,
         high=interval.high,
-        steps=float(np.mean([step for step, _ in found])),
-        reached=len(found),
-        runs=len(runs),
+        steps=float(np.mean(arm.steps)),
+        against_full=paired,
     )
 
 

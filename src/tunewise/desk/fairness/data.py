@@ -10,11 +10,15 @@ WANTED_UNITS = 30  # independent test units below which the intervals cover too 
 
 
 def few_units(case: Case) -> Iterator[Finding]:
-    """Few independent test units: below 30 intervals are unreliable, below 10 no verdict is given."""
+    """Few independent test units: below 30 intervals are unreliable, below 10 no verdict is given.
+
+    Units of unequal size weigh as fewer equal ones.
+    """
     test = case.data.split("test")
-    if test.units >= WANTED_UNITS:
+    weighing = test.units if test.effective_units is None else test.effective_units
+    if weighing >= WANTED_UNITS:
         return
-    few = test.units < MIN_UNITS
+    few = weighing < MIN_UNITS
     yield Finding(
         id="few-units",
         severity="blocks" if few else "warns",
@@ -24,7 +28,9 @@ def few_units(case: Case) -> Iterator[Finding]:
             if few
             else "for its intervals to be fully reliable. Add test data if you can."
         ),
-        evidence=f"{count(test.units, 'group')} in {count(test.rows, 'row')}; recommended: {WANTED_UNITS} or more",
+        evidence=f"{count(test.units, 'group')} in {count(test.rows, 'row')}"
+        + (f", of unequal size, weighing as {weighing:.1f} equal ones" if weighing < test.units - 0.5 else "")
+        + f"; recommended: {WANTED_UNITS} or more",
         forbids=WORDS if few else (),
     )
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from tunewise.desk.planning.expected import Length, expected_runs, second_look
 from tunewise.desk.protocol import schedule
 from tunewise.desk.statistics.metrics import primary_metric
-from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, MIN_SEEDS, smallest_margin
+from tunewise.desk.statistics.power import MIN_SEEDS, assumed_unit_sd, smallest_margin, strictest_level
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import parse_budget
+from tunewise.spec import TASKS, parse_budget
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.numbers import duration
 
@@ -97,9 +97,11 @@ def _sentence(declared: ResolvedStudy, chosen: ResolvedStudy, data: DataSummary,
     if chosen == declared:
         return fits if needed > seconds else f"{fits} Nothing was reduced."
     metric = primary_metric(data.task)
-    units, spread = data.split("test").units, ASSUMED_UNIT_SD[metric]
+    units, spread = data.split("test").units, assumed_unit_sd(metric, TASKS[data.task].has_classes)
+    assert spread is not None, "known for the metrics that select"
     before, after = (
-        smallest_margin(units, study.looks[-1], spread, spread / units**0.5) for study in (declared, chosen)
+        smallest_margin(units, study.looks[-1], spread, spread / units**0.5, strictest_level(len(study.compared_arms)))
+        for study in (declared, chosen)
     )
     looks, former = (" and ".join(map(str, study.looks)) for study in (chosen, declared))
     return (

@@ -7,7 +7,7 @@ from typing import Literal
 from tunewise.desk.planning.expected import Length, Runs, confirmations, expected_runs, second_look
 from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.statistics.metrics import primary_metric
-from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, smallest_margin
+from tunewise.desk.statistics.power import assumed_unit_sd, smallest_margin, strictest_level
 from tunewise.records.plan import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
 from tunewise.spec import TASKS
 from tunewise.spec.resolved import ResolvedStudy
@@ -114,7 +114,8 @@ def resolvable_margin(study: ResolvedStudy, plan: StudyPlan) -> tuple[float, str
     """The smallest margin that the test set and the seeds can resolve, and its metric; None: not known, or none."""
     units = next((split.units for split in plan.work.splits if split.split == "test"), None)
     metric = primary_metric(plan.task, study.primary)
-    if units is None or metric not in ASSUMED_UNIT_SD:
+    spread = assumed_unit_sd(metric, TASKS[plan.task].has_classes)
+    if units is None or spread is None:
         return None
-    margin = smallest_margin(units, study.looks[-1], ASSUMED_UNIT_SD[metric])
+    margin = smallest_margin(units, study.looks[-1], spread, level=strictest_level(len(study.compared_arms)))
     return (margin, metric) if math.isfinite(margin) else None

@@ -17,6 +17,10 @@ from tunewise.records import DataSummary, RunRecord, TrainableSummary, truncated
 from tunewise.spec import DEFAULT_MARGINS, LoraMethod
 from tunewise.spec.resolved import ResolvedStudy
 
+# Of the margin: the most that the candidate may lose to the top rank. With a whole margin, where the top rank equals
+# full, the candidate would be a margin worse than full, and no study could call it as good.
+RANK_SHARE = 0.5
+
 ReadScores = Callable[[Iterable[RunRecord], str], list[Scores]]
 
 
@@ -58,7 +62,7 @@ def _curve(
     assert spec.learning_rate is not None, "a trial has a rate"
     metric = metric_named(primary_metric(spec.task))  # the metric that selects rates and checkpoints
     whole = scores(trials, "valid")
-    margin = margin_on_valid(study, metric.name, whole, scores(reference, "valid"))
+    margin = RANK_SHARE * margin_on_valid(study, metric.name, whole, scores(reference, "valid"))
 
     def point(rank: int, spread: bool, cut: Sequence[Scores]) -> RankPoint:
         found = harm(metric, cut, whole) if cut is not whole else None

@@ -74,13 +74,19 @@ def _meaning(verdict: Verdict) -> str:
         "headroom": f"A finer learning-rate search could gain enough to reverse the verdict: {_headroom(verdict)}",
         "full gains nothing measurable here": f"{_full(verdict.against).capitalize()} gains nothing measurable here, "
         f"so {margin} cannot be applied",
-        "skew": f"The quality loss comes from too few test groups ({', '.join(verdict.harmful_units[:SHOWN_UNITS])}, "
-        f"...) to rule out a loss beyond {margin}",
+        "skew": _skew(verdict, margin),
         "declarations changed": f"The declarations were changed after the first test score, so {margin} is not judged",
         "blocked": f"The comparison is not fair ({', '.join(verdict.blocked_by)}), so {margin} is not judged",
         "interval": f"A loss beyond {margin} cannot be ruled out",
         None: "",
     }[verdict.reason]
+
+
+def _skew(verdict: Verdict, margin: str) -> str:
+    names = ", ".join((verdict.harmful_units or verdict.beneficial_units)[:SHOWN_UNITS])
+    if verdict.beneficial_units:
+        return f"A few test groups ({names}, ...) gain too much to show a loss beyond {margin} in all"
+    return f"The quality loss comes from too few test groups ({names}, ...) to rule out a loss beyond {margin}"
 
 
 def _is_beyond(verdict: Verdict) -> bool:

@@ -241,6 +241,8 @@ def rate_ratios(report: Report) -> str:
     begin = f"Best learning rate as a multiple of {report.study.full_arm}'s: " + (
         "; ".join(estimated) or "not estimated"
     )
+    if estimated:
+        begin += " (if the best rate of every search seed is between those tried)"
     if not missing:
         return f"{begin}."
     of = "" if not estimated else f"; not estimated: {', '.join(missing)}"
@@ -260,7 +262,7 @@ def _small(metric: str, value: float) -> str:
 
 def reached(found: ToQuality | None) -> str:
     """'step 61, 5 of 5 runs'."""
-    if found is None or found.steps is None:
+    if found is None:
         return ""
     return f"step {found.steps:.0f}, {found.reached} of {found.runs} runs"
 

@@ -6,13 +6,12 @@ the error of "worse", so each of its tests runs at half the level (Bonferroni).
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from tunewise.desk.statistics.intervals import Estimate, Interval, has_harmful_tail, unit_interval
+from tunewise.desk.statistics.intervals import ROUNDING, Estimate, Interval, unit_interval
 from tunewise.desk.statistics.metrics import Metric, measured_metric
 from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, Needed, needed
@@ -20,6 +19,7 @@ from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.verdict import (
     NOTHING_LEFT_OPEN,
     ONE_ARM,
+    Judgement,
     Lean,
     Levels,
     MarginTest,
@@ -33,7 +33,7 @@ from tunewise.desk.statistics.verdict import (
 )
 from tunewise.spec import Margin
 
-NUM_HARMFUL_UNITS = 10
+NUM_EXTREME_UNITS = 10
 HEADROOM_SHARE = 0.25  # of the margin; a larger gain from a better learning rate counts against an outcome
 # Reasons for an inconclusive verdict that a larger study would resolve.
 DECIDED_BY_MORE = ("seeds", "interval")
@@ -59,9 +59,9 @@ def decide(
 ) -> Verdict:
     """The verdict on a single arm; several are decided together by multiplicity.decide_together.
 
-    The verdict is inconclusive with fewer than 3 seeds or 10 units, if all differences are equal, or if the best
-    learning rate is not bracketed. If the margin is a share of full's gain, it is also inconclusive unless that gain is
-    measurably above 0. "Better" and "as good" are withheld if the quality loss is skewed over units.
+    The verdict is inconclusive with fewer than 3 seeds, with units that weigh as fewer than 10 equal ones, if all
+    differences are equal, or if the best learning rate is not bracketed. If the margin is a share of full's gain, it is
+    also inconclusive unless that gain is measurably above 0.
 
     Headroom, the possible gain from a finer learning-rate search, counts if it exceeds a quarter of the margin. That of
     full counts against "better" and "as good", that of the arm against "worse". The outcome must hold nevertheless.
@@ -79,26 +79,34 @@ class _Ruling(NamedTuple):
     outcome: Outcome
     remark: Remark | None
     reason: Reason | None
+    threatened: Outcome | None = None  # the outcome that a long tail of units withholds
 
 
 class Comparison:
     """One arm and full on the same rows: the contrasts of the verdict, and what prevents each outcome."""
 
-    def __init__(self, arm: str, runs: ArmScores, metric: str, margin: Margin, search: RateSearch) -> None:
+    def __init__(  # noqa: PLR0913 - the parts of one question
+        self,
+        arm: str,
+        runs: ArmScores,
+        metric: str,
+        margin: Margin,
+        search: RateSearch,
+        most_freedom: float = math.inf,
+    ) -> None:
         assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
         self.arm, self._runs, self._margin, self._search = arm, runs, margin, search
         self._metric = measured_metric(metric, runs.full[0])
         sign = -1.0 if self._metric.higher_is_better else 1.0
-        self._paired = PairedRuns(self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base})
+        self._paired = PairedRuns(self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base}, most_freedom)
         self._difference = self._paired.contrast({"arm": 1, "full": -1})
         self._harm = self._paired.contrast({"arm": sign, "full": -sign})
         self._gain = self._paired.contrast({"base": sign, "full": -sign}).interval()
         self._parts = _margin_parts(self._paired, self._harm, margin, sign)
         self._blocked = self._what_blocks()
-        self._forbidden = {} if self._blocked else self._what_is_forbidden()
 
     def p_values(self) -> dict[Word, float]:
-        """The smallest one-sided level at which each outcome would be given; 1 if the outcome is not allowed.
+        """The smallest one-sided level at which each outcome would be given; 1 if no outcome is allowed.
 
         Headroom counts against the outcome: that of full adds to the quality loss, that of the arm is subtracted.
         """
@@ -110,7 +118,7 @@ class Comparison:
             "as good": max(_moved(excess, of_full).probability_of_negative() for excess in excesses),
             "worse": min(1.0, len(excesses) * exceeded),
         }
-        return {word: 1.0 if self._blocked or word in self._forbidden else p for word, p in found.items()}
+        return {word: 1.0 if self._blocked else p for word, p in found.items()}
 
     def _held_against(self, headroom: float | None) -> float:
         """The headroom that counts: all if above a quarter of the margin, else 0."""
@@ -149,9 +157,11 @@ class Comparison:
             unbracketed=self._search.unbracketed,
             headroom_of_arm=self._search.headroom_of_arm,
             headroom_of_full=self._search.headroom_of_full,
-            harmful_units=_harmful_units(self._harm) if ruling.reason == "skew" else (),
+            harmful_units=_extreme_units(self._harm, 1.0) if ruling.threatened in ("better", "as good") else (),
+            beneficial_units=_extreme_units(self._harm, -1.0) if ruling.threatened == "worse" else (),
             num_seeds=interval.num_seeds,
             num_units=interval.num_units,
+            effective_units=self._paired.effective_units,
             num_rows=len(self._runs.arm[0].examples),
             would_decide=self._would_decide((1 - confidence) / 2) if ruling.reason in DECIDED_BY_MORE else None,
         )
@@ -175,9 +185,9 @@ class Comparison:
         interval = self._harm.interval()
         if interval.num_seeds < MIN_SEEDS:
             return "seeds"
-        if interval.num_units < MIN_UNITS:
+        if self._paired.effective_units < MIN_UNITS:
             return "units"
-        if interval.low is None:
+        if interval.low is None or self._are_same_runs():
             return "identical"
         if self._search.unbracketed:
             return "optimum not bracketed"
@@ -185,34 +195,37 @@ class Comparison:
             return "full gains nothing measurable here"
         return None
 
-    def _what_is_forbidden(self) -> Mapping[Outcome, Reason]:
-        """Outcomes that are not allowed although the interval may support them, each with the reason."""
-        forbidden: dict[Outcome, Reason] = {}
-        # Both use the upper end of the quality loss, which a tail of units with large losses makes too low.
-        if _is_skewed(self._harm):
-            forbidden |= {"better": "skew", "as good": "skew"}
-        elif any(_is_skewed(part.excess) for part in self._parts):
-            forbidden |= {"as good": "skew"}
-        return forbidden
+    def _are_same_runs(self) -> bool:
+        """Whether arm and full are the same runs under two names: an accuracy alone may agree by chance."""
+        pairs = zip(self._runs.arm, self._runs.full, strict=True)
+        return not np.abs(self._harm.unit_means()).max() > ROUNDING and all(
+            np.array_equal(arm.predictions, full.predictions) and np.allclose(arm.nll, full.nll, rtol=ROUNDING, atol=0)
+            for arm, full in pairs
+        )
 
     def _rule(self, levels: Levels) -> _Ruling:
-        """The outcome that the interval supports, unless it is not allowed."""
+        """The outcome that the interval supports, unless something blocks it."""
         if self._blocked:
             return _Ruling("undecided", None, self._blocked)
-        tests = [_margin_test(part, len(self._parts), levels) for part in self._parts]
-        is_within = all(test.excess_high < 0 for test in tests)
-        high = self._harm.interval(1 - 2 * levels.better).high
-        low = self._harm.interval(1 - 2 * levels.of("as good" if is_within else "undecided")).low
-        assert low is not None, "no interval blocks"
-        assert high is not None, "no interval blocks"
-        judgement = judge(low, high, tests)
+        judgement = self._judgement(levels)
         if judgement.outcome == "undecided":
-            return _Ruling(*judgement, "interval")
-        if reason := self._forbidden.get(judgement.outcome):
-            return _Ruling("undecided", None, reason)
+            threatened = self._judgement(levels, guarded=False).outcome
+            if threatened == "undecided":
+                return _Ruling(*judgement, "interval")
+            return _Ruling(*judgement, "skew", threatened)
         if self.p_values()[judgement.outcome] > levels.of(judgement.outcome):
             return _Ruling("undecided", None, "headroom")
         return _Ruling(*judgement, None)
+
+    def _judgement(self, levels: Levels, guarded: bool = True) -> Judgement:
+        """What the intervals say; unguarded: as if no tail of units were too long."""
+        tests = [_margin_test(part, len(self._parts), levels, guarded) for part in self._parts]
+        is_within = all(test.excess_high < 0 for test in tests)
+        high = self._harm.interval(1 - 2 * levels.better, guarded).high
+        low = self._harm.interval(1 - 2 * levels.of("as good" if is_within else "undecided"), guarded).low
+        assert low is not None, "no interval blocks"
+        assert high is not None, "no interval blocks"
+        return judge(low, high, tests)
 
     def _would_decide(self, level: float) -> Needed | None:
         """Size of a new study for the most demanding part of the margin."""
@@ -225,11 +238,11 @@ class Comparison:
         return max(found, key=lambda need: (need.kind == "units", need.likely or math.inf))
 
 
-def _margin_test(part: _MarginPart, num_parts: int, levels: Levels) -> MarginTest:
+def _margin_test(part: _MarginPart, num_parts: int, levels: Levels, guarded: bool) -> MarginTest:
     """Ends of the intervals for one part of the margin; a missing end supports no outcome."""
-    for_worse = part.excess.interval(1 - 2 * levels.worse / num_parts).low
-    for_as_good = part.excess.interval(1 - 2 * levels.as_good).high
-    for_equivalent = part.slack.interval(1 - 2 * levels.as_good).low
+    for_worse = part.excess.interval(1 - 2 * levels.worse / num_parts, guarded).low
+    for_as_good = part.excess.interval(1 - 2 * levels.as_good, guarded).high
+    for_equivalent = part.slack.interval(1 - 2 * levels.as_good, guarded).low
     return MarginTest(
         excess_low=-math.inf if for_worse is None else for_worse,
         excess_high=math.inf if for_as_good is None else for_as_good,
@@ -258,14 +271,11 @@ def _moved(contrast: Contrast, by: float) -> Contrast:
     return replace(contrast, values_SN=contrast.values_SN + by, estimate=contrast.estimate + by)
 
 
-def _is_skewed(harm: Contrast) -> bool:
-    return bool(has_harmful_tail(harm.values_SN, len(harm.units)))
-
-
-def _harmful_units(harm: Contrast) -> tuple[str, ...]:
-    by_unit = harm.unit_means()
-    worst = np.argsort(-by_unit, kind="stable")[:NUM_HARMFUL_UNITS]
-    return tuple(str(harm.units[i]) for i in worst if by_unit[i] > 0)
+def _extreme_units(harm: Contrast, sign: float) -> tuple[str, ...]:
+    """The units with the largest quality loss (sign 1) or gain (sign -1), largest first."""
+    by_unit = sign * harm.unit_means()
+    largest = np.argsort(-by_unit, kind="stable")[:NUM_EXTREME_UNITS]
+    return tuple(str(harm.units[i]) for i in largest if by_unit[i] > 0)
 
 
 def _lean(harm: Contrast, confidence: float) -> Lean:

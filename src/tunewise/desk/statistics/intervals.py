@@ -8,11 +8,10 @@ Shapes: S seeds; N columns of a table (units, plus the pseudo-units of a proport
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
 from tunewise.desk.arrays import Floats
@@ -23,10 +22,12 @@ ROUNDING = 1e-12
 # A few seeds may agree by chance: with 3 seeds, a seed component of half the variance is estimated as zero in one study
 # of six. The degrees of freedom are then at most 4 (S - 1), Satterthwaite's value for seeds with half of the variance.
 FREEDOM_PER_SEED = 4
-CURVATURE = (special.ndtri(0.975) ** 2 - 1) / 6  # of the skewness of a t statistic, at its two-sided 95% points
 # One-sided t tests err by about (2 z^2 + 1) phi(z) / 6 * g / sqrt(N) more than they should (first Edgeworth term,
 # Hall 1992, The Bootstrap and Edgeworth Expansion, section 2.6): at N = 70 g^2 that is 1 point on top of 2.5%.
 UNITS_PER_SQUARED_SKEWNESS = 70
+MOST_STRETCH = 2.0  # of the end on the side of a longer tail of units
+NEWTON_STEPS = 12
+MOST_NORMAL = 37.0  # the largest z whose tail float64 can hold
 
 
 class Estimate(Frozen):
@@ -67,20 +68,19 @@ class Interval:
 # --- the two-way interval
 
 
-def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
+def two_way_interval(
+    differences_SN: Floats, confidence: float = 0.95, most_freedom: float = math.inf, guarded: bool = True
+) -> Interval:
     """Interval of the mean of x[seed, unit] = mean + seed + unit + rest, for new seeds and new units.
 
-    Let a = max(MS_seed - MS_rest, 0) and b = max(MS_unit - MS_rest, 0), with the mean squares of the two-way table.
-    The variance of the mean is (a + b + MS_rest) / (S N). The ends use a t quantile, with these degrees of freedom:
+    With the mean squares of the two-way table, let a = max(MS_seed, MS_rest) and b = max(MS_unit, MS_rest). The
+    variance of the mean is (a + b - MS_rest) / (S N). The ends use a t quantile with Satterthwaite's degrees of freedom
+    for a, b and MS_rest. They are at least the smaller of S - 1 and N - 1, and at most 4 (S - 1) (a / MS_rest)^2: with
+    few seeds, a small seed component is not known to be small. Sources: Satterthwaite 1946 (Biometrics 2); Searle,
+    Casella & McCulloch 1992, Variance Components, chapter 4.
 
-    - a and b positive: Satterthwaite's;
-    - b = 0 and a positive: S - 1;
-    - a = 0 and b positive: N - 1;
-    - both 0: (S - 1)(N - 1).
-
-    The last two are at most 4 (S - 1), unless all seeds are equal because nothing was trained. The end on the side of
-    a longer tail is further out (`third_moment`). Sources: Satterthwaite 1946 (Biometrics 2); Searle, Casella &
-    McCulloch 1992, Variance Components, chapter 4.
+    The end on the side of a longer tail is further out (`third_moments`). If so few units carry the mean that this is
+    not enough, it reaches up to twice as far (not if `guarded` is false). `most_freedom` limits the degrees of freedom.
 
     The ends are None with one seed or one unit, because that part of the variance cannot be estimated. They are also
     None if all differences are equal, because that is not evidence of certainty.
@@ -91,7 +91,9 @@ def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interv
     if not _has_interval(differences_SN):
         return Interval(mean, None, None, None, None, None, num_seeds, num_units)
     squares = mean_squares(differences_SN, differences_SN)
-    spread = table_spread(differences_SN, squares)
+    spread = table_spread(differences_SN, squares).at_most(most_freedom)
+    if not guarded:
+        spread = replace(spread, stretch_below=np.ones(()), stretch_above=np.ones(()))
     below, above = spread.reach(confidence)
     cells = num_seeds * num_units
     return Interval(
@@ -110,7 +112,7 @@ def two_way_interval(differences_SN: Floats, confidence: float = 0.95) -> Interv
     )
 
 
-def probability_of_negative(differences_SN: Floats) -> float:
+def probability_of_negative(differences_SN: Floats, most_freedom: float = math.inf) -> float:
     """The one-sided p-value of "the mean is below 0": the smallest level at which the upper end is below 0.
 
     1 if the table has no interval. For "above 0", negate the table.
@@ -118,7 +120,8 @@ def probability_of_negative(differences_SN: Floats) -> float:
     assert np.isfinite(differences_SN).all(), "scores are finite"
     if not _has_interval(differences_SN):
         return 1.0
-    return float(table_spread(differences_SN).probability_of_negative(differences_SN.mean()))
+    spread = table_spread(differences_SN).at_most(most_freedom)
+    return float(spread.probability_of_negative(differences_SN.mean()))
 
 
 def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
@@ -153,23 +156,74 @@ class MeanSquares(NamedTuple):
     rest: Floats
 
 
+class ThirdMoments(NamedTuple):
+    """Third moments of the mean of one two-way table, or of many."""
+
+    units: Floats  # of the units' effects
+    both: Floats  # of seed x unit x rest
+
+
 @dataclass(frozen=True)
 class Spread:
     """Uncertainty of a mean, elementwise over tables."""
 
     variance: Floats  # of the mean
     freedom: Floats
-    tail: Floats  # standard errors by which the upper end is beyond its t quantile; negative: the lower end
+    # The upper end is shift + bend (z^2 - 1) / 6 standard errors beyond its t quantile, z the normal quantile of its
+    # level; if that is negative, the lower end is.
+    shift: Floats
+    bend: Floats
+    stretch_below: Floats  # factors of the reach
+    stretch_above: Floats
 
     def reach(self, confidence: float | Floats) -> tuple[Floats, Floats]:
         """Distance of the ends of the interval below and above the mean."""
         quantile: Floats = np.asarray(special.stdtrit(self.freedom, (1 + confidence) / 2), dtype=np.float64)
+        z = special.ndtri((1 + np.asarray(confidence)) / 2)
         error = np.sqrt(self.variance)
-        return (quantile + np.maximum(-self.tail, 0)) * error, (quantile + np.maximum(self.tail, 0)) * error
+        below = self.stretch_below * (quantile + _beyond(z, -self.shift, -self.bend)) * error
+        return below, self.stretch_above * (quantile + _beyond(z, self.shift, self.bend)) * error
 
     def probability_of_negative(self, mean: float | Floats) -> Floats:
         """The smallest one-sided level at which the upper end around this mean is below 0."""
-        return np.asarray(special.stdtr(self.freedom, mean / np.sqrt(self.variance) + np.maximum(self.tail, 0)))
+        wanted = -np.asarray(mean) / (np.sqrt(self.variance) * self.stretch_above)
+        # Below the median the correction is constant. Above it, quantile and correction are convex in z, so that
+        # Newton's method, begun where the quantile alone is enough, falls to the solution.
+        constant = _beyond(np.zeros(()), self.shift, self.bend)
+        z = np.maximum(-special.ndtri(special.stdtr(self.freedom, -np.maximum(wanted, 0))), 0)
+        z = np.minimum(z, MOST_NORMAL)
+        for _ in range(NEWTON_STEPS if np.any(constant + np.abs(self.shift) + np.abs(self.bend) > 0) else 0):
+            quantile = -special.stdtrit(self.freedom, special.ndtr(-z))
+            slope = _slope_of_t(z, quantile, self.freedom) + _slope_beyond(z, self.shift, self.bend)
+            z = np.clip(z - (quantile + _beyond(z, self.shift, self.bend) - wanted) / slope, 0, MOST_NORMAL)
+        beyond = np.where(wanted <= constant, constant, _beyond(z, self.shift, self.bend))
+        return np.asarray(special.stdtr(self.freedom, beyond - wanted))
+
+    def at_most(self, freedom: float) -> "Spread":
+        """The spread with no more than these degrees of freedom."""
+        return replace(self, freedom=np.minimum(self.freedom, freedom))
+
+    def mirrored(self) -> "Spread":
+        """The spread of the negated tables."""
+        sides = {"stretch_below": self.stretch_above, "stretch_above": self.stretch_below}
+        return replace(self, shift=-self.shift, bend=-self.bend, **sides)
+
+
+def _beyond(z: Floats, shift: Floats, bend: Floats) -> Floats:
+    """Standard errors beyond the t quantile: never negative, and never less at a stricter level."""
+    bend = np.where((shift > 0) & (bend < 0), 0, bend)
+    return np.asarray(np.maximum(shift + bend * (np.maximum(z, 0) ** 2 - 1) / 6, 0))
+
+
+def _slope_beyond(z: Floats, shift: Floats, bend: Floats) -> Floats:
+    return np.asarray(np.where(_beyond(z, shift, bend) > 0, np.maximum(bend, 0) * z / 3, 0))
+
+
+def _slope_of_t(z: Floats, quantile: Floats, freedom: Floats) -> Floats:
+    """The derivative of the t quantile by the normal quantile z of the same level: the ratio of the densities."""
+    log_t = special.gammaln((freedom + 1) / 2) - special.gammaln(freedom / 2) - np.log(freedom * np.pi) / 2
+    log_t = log_t - (freedom + 1) / 2 * np.log1p(quantile**2 / freedom)
+    return np.asarray(np.exp(-(z**2) / 2 - np.log(2 * np.pi) / 2 - log_t))
 
 
 def mean_squares(x_SN: Floats, y_SN: Floats) -> MeanSquares:
@@ -185,21 +239,15 @@ def mean_squares(x_SN: Floats, y_SN: Floats) -> MeanSquares:
     )
 
 
-def third_moment(x_SN: Floats, y_SN: Floats, z_SN: Floats) -> Floats:
-    """The asymmetry of a t interval of the mean of x (= y = z), for tables (..., S, N).
+def third_moments(x_SN: Floats, y_SN: Floats, z_SN: Floats) -> ThirdMoments:
+    """The asymmetry of the mean of x (= y = z), for tables (..., S, N).
 
-    Divided by the cubed standard error, it is the shift of one end in standard errors. It is trilinear, as mean squares
-    are bilinear.
+    They are trilinear, as mean squares are bilinear. Without them, the interval misses long tails, because the mean is
+    correlated with its own estimated variance. Suppose that few units carry most of the mean, or that worse seeds are
+    worse in proportion to the difficulty of a unit. Then a mean that is too low has an interval that is too short.
 
-    Without it, the interval misses long tails, because the mean is correlated with its own estimated variance. Suppose
-    that few units carry most of the mean, or that worse seeds are worse in proportion to the difficulty of a unit. Then
-    a mean that is too low has an interval that is too short.
-
-    Let k be the third cumulant of the mean, and c its covariance with the estimate of its variance, both in standard
-    errors. The quantiles of the t statistic move by c / 2 + (3 c - k) (z^2 - 1) / 6. This is the first Cornish-Fisher
-    term (Hall 1992, The Bootstrap and Edgeworth Expansion, sections 2.3 to 2.6). Units contribute c = k = their third
-    moment / N^2. Seeds by units contribute k = 6 and c = 4 times the mean of seed x unit x rest / (S N), the term of
-    Tukey 1949 (Biometrics 5). The contribution of seeds alone cannot be estimated from so few seeds.
+    Units contribute their third moment / N^2; seeds by units the mean of seed x unit x rest / (S N), the term of Tukey
+    1949 (Biometrics 5). The contribution of seeds alone cannot be estimated from so few seeds.
     """
     num_seeds, num_units = x_SN.shape[-2:]
     seed, unit_x, _ = of_x = _parts(x_SN)
@@ -208,9 +256,7 @@ def third_moment(x_SN: Floats, y_SN: Floats, z_SN: Floats) -> Floats:
     freedom_unit = max((num_units - 1) * (num_units - 2), 1)
     units = (unit_x * unit_y * unit_z).sum(axis=(-2, -1)) / (num_units * freedom_unit)
     both = (np.swapaxes(seed, -1, -2) @ rest * unit_y).sum(axis=(-2, -1))
-    both = both / ((num_seeds - 1) * (num_units - 1) * num_seeds * num_units)
-    shift: Floats = (1 / 2 + 2 * CURVATURE) * units + (4 / 2 + 6 * CURVATURE) * both
-    return shift
+    return ThirdMoments(units, both / ((num_seeds - 1) * (num_units - 1) * num_seeds * num_units))
 
 
 def _parts(table_SN: Floats) -> tuple[Floats, Floats, Floats]:
@@ -223,37 +269,53 @@ def _parts(table_SN: Floats) -> tuple[Floats, Floats, Floats]:
 def table_spread(x_SN: Floats, squares: MeanSquares | None = None) -> Spread:
     """Uncertainty of the means of tables (..., S, N). `squares`: their mean squares; None: compute them."""
     num_seeds, num_units = x_SN.shape[-2:]
-    return spread_of(squares or mean_squares(x_SN, x_SN), num_seeds, num_units, third_moment(x_SN, x_SN, x_SN))
+    return spread_of(squares or mean_squares(x_SN, x_SN), num_seeds, num_units, third_moments(x_SN, x_SN, x_SN))
+
+
+NO_ASYMMETRY = ThirdMoments(np.zeros(()), np.zeros(()))
 
 
 def spread_of(
-    squares: MeanSquares, num_seeds: int | Floats, num_units: int | Floats, third: float | Floats = 0.0
+    squares: MeanSquares, num_seeds: int | Floats, num_units: int | Floats, third: ThirdMoments = NO_ASYMMETRY
 ) -> Spread:
-    """Variance of the mean, its degrees of freedom and its tail, elementwise over arrays of mean squares."""
-    seed, unit = np.maximum(squares.seed - squares.rest, 0), np.maximum(squares.unit - squares.rest, 0)
+    """Variance of the mean, its degrees of freedom and its asymmetry, elementwise over arrays of moments.
+
+    Let k be the third cumulant of the mean, and c its covariance with the estimate of its variance, both in standard
+    errors. The quantiles of the t statistic move by c / 2 + (3 c - k) (z^2 - 1) / 6. This is the first Cornish-Fisher
+    term (Hall 1992, The Bootstrap and Edgeworth Expansion, sections 2.3 to 2.6). Units contribute c = k = their third
+    moment, seeds by units k = 6 and c = 4 times theirs.
+    """
+    rest = squares.rest
+    seed, unit = np.maximum(squares.seed, rest), np.maximum(squares.unit, rest)
     freedom_seed, freedom_unit = num_seeds - 1, num_units - 1
-    freedom_rest = freedom_seed * freedom_unit
-    is_drawn = squares.seed > ROUNDING * (squares.seed + squares.unit)
-    most = np.where(is_drawn, FREEDOM_PER_SEED * freedom_seed, np.inf)
-    total = squares.seed + squares.unit - squares.rest
-    error = squares.seed**2 / freedom_seed + squares.unit**2 / freedom_unit + squares.rest**2 / freedom_rest
-    both = (seed > 0) & (unit > 0)
-    satterthwaite = total**2 / np.where(both, error, 1)
-    freedom = np.select(
-        [both, seed > 0, unit > 0],
-        [satterthwaite, freedom_seed, np.minimum(freedom_unit, most)],
-        np.minimum(freedom_rest, most),
+    total = seed + unit - rest
+    error = seed**2 / freedom_seed + unit**2 / freedom_unit + rest**2 / (freedom_seed * freedom_unit)
+    smallest = ROUNDING * total
+    is_known = seed > rest + smallest  # else a / MS_rest is 1, or a quotient of rounding errors
+    apart = np.where(is_known, seed / np.where(rest > 0, rest, np.inf), 1)
+    most = np.where(is_known & (rest <= smallest), np.inf, FREEDOM_PER_SEED * freedom_seed * apart**2)
+    least = np.minimum(freedom_seed, freedom_unit)  # what Satterthwaite's formula gives for any sum, but not for - rest
+    freedom = np.clip(total**2 / np.where(error > 0, error, 1), least, most)
+    variance = np.asarray(total / (num_seeds * num_units))
+    cubed = np.where(variance > 0, variance, 1) ** 1.5
+    units, both = third.units / cubed, third.both / cubed
+    stretch = _stretch(squares, num_seeds, num_units, third)
+    return Spread(
+        variance=variance,
+        freedom=np.asarray(freedom, dtype=np.float64),
+        shift=np.asarray(units / 2 + 2 * both, dtype=np.float64),
+        bend=np.asarray(2 * units + 6 * both, dtype=np.float64),
+        stretch_below=np.where(third.units < 0, stretch, 1.0),
+        stretch_above=np.where(third.units > 0, stretch, 1.0),
     )
-    variance = np.asarray((seed + unit + squares.rest) / (num_seeds * num_units))
-    tail = third / np.where(variance > 0, variance, 1) ** 1.5
-    return Spread(variance, np.asarray(freedom, dtype=np.float64), np.asarray(tail, dtype=np.float64))
 
 
-def has_harmful_tail(harm_SN: Floats, num_units: int) -> npt.NDArray[np.bool_]:
-    """Whether a tail of units with large quality losses makes the upper end too low; for tables (..., S, N)."""
-    by_unit = harm_SN.mean(axis=-2)
-    deviations = by_unit - by_unit.mean(axis=-1, keepdims=True)
-    spread = np.sqrt((deviations**2).mean(axis=-1))
-    skewness = (deviations**3).mean(axis=-1) / np.where(spread > 0, spread, 1) ** 3
-    found: npt.NDArray[np.bool_] = (skewness > 0) & (num_units < UNITS_PER_SQUARED_SKEWNESS * skewness**2)
-    return found
+def _stretch(squares: MeanSquares, num_seeds: int | Floats, num_units: int | Floats, third: ThirdMoments) -> Floats:
+    """Factor of the reach towards the longer tail: 1 with 70 units per squared skewness of their effects, 2 with 35.
+
+    Continuous, so that no interval doubles on nothing. Below 35 it stays at 2.
+    """
+    is_spread = squares.unit > ROUNDING * (squares.seed + squares.rest)  # more than rounding
+    deviation = np.sqrt(np.where(is_spread, squares.unit, 1) * (num_units - 1) / (num_seeds * num_units))
+    skewness = np.where(is_spread, third.units, 0) * (num_units - 1) * (num_units - 2) / deviation**3
+    return np.asarray(np.clip(UNITS_PER_SQUARED_SKEWNESS * skewness**2 / num_units, 1, MOST_STRETCH))

@@ -19,10 +19,11 @@ from tunewise.desk.statistics.intervals import (
     Estimate,
     Interval,
     MeanSquares,
+    ThirdMoments,
     mean_squares,
     probability_of_negative,
     spread_of,
-    third_moment,
+    third_moments,
     two_way_interval,
     unit_interval,
 )
@@ -45,19 +46,20 @@ class Contrast:
     estimate: float  # of the metric itself, as a reader would recompute it
     values_SN: Floats  # the first U columns are `units`, the others pseudo-units
     units: Texts  # U
+    most_freedom: float = math.inf  # an upper limit of the degrees of freedom
 
-    def interval(self, confidence: float = 0.95) -> Interval:
+    def interval(self, confidence: float = 0.95, guarded: bool = True) -> Interval:
         """The two-way interval with the metric's own estimate. Pseudo-units do not count as units."""
-        found = two_way_interval(self.values_SN, confidence)
+        found = two_way_interval(self.values_SN, confidence, self.most_freedom, guarded)
         return replace(found, estimate=self.estimate, num_units=len(self.units))
 
     def probability_of_negative(self) -> float:
         """The one-sided p-value of "the mean is below 0"."""
-        return probability_of_negative(self.values_SN)
+        return probability_of_negative(self.values_SN, self.most_freedom)
 
     def probability_of_positive(self) -> float:
         """The one-sided p-value of "the mean is above 0"."""
-        return probability_of_negative(-self.values_SN)
+        return probability_of_negative(-self.values_SN, self.most_freedom)
 
     def unit_means(self) -> Floats:
         """The mean over seeds of every real unit, shape (U,)."""
@@ -70,26 +72,33 @@ class PairedRuns:
 
     `runs` maps each arm to its scores by seed, with the same seeds in the same order in every arm. An arm with a single
     record among arms with several is deterministic (the base), and its record counts for every seed.
-    Raises StudyError if the runs were not scored on the same rows.
+    `most_freedom` limits the degrees of freedom of all intervals. Raises StudyError if the runs were not scored on the
+    same rows.
     """
 
-    def __init__(self, metric: Metric, runs: Mapping[str, Sequence[Scores]]) -> None:
+    def __init__(self, metric: Metric, runs: Mapping[str, Sequence[Scores]], most_freedom: float = math.inf) -> None:
         assert metric.form != "exponential", "perplexities are compared through nll"
         _check_same_rows(runs)
         first = next(iter(runs.values()))[0]
         self.num_seeds = max(len(of_arm) for of_arm in runs.values())
         assert all(len(of_arm) in (1, self.num_seeds) for of_arm in runs.values()), "arms share their seeds"
         self.units, unit_of_row = _units_and_rows(first.units)
-        self._form = metric.form
+        self._form, self._most_freedom = metric.form, most_freedom
         self._values: dict[str, float] = {}  # the metric itself, mean over seeds
         self._tables: dict[str, Floats] = {}  # (seeds of the arm, U): numerators, or pseudo-values
         for arm, of_arm in runs.items():
             of_runs = [_of_run(metric, scores, unit_of_row) for scores in of_arm]
             self._values[arm] = float(metric.value(np.stack([total_K for total_K, _ in of_runs])).mean())
             self._tables[arm] = np.stack([table_U for _, table_U in of_runs])
-        self._denominators_U = np.ones(0)
+        self._denominators_U = np.ones(len(self.units))
         if metric.form != "nonlinear":
             self._denominators_U = np.concatenate([part[:, 1] for part in _by_unit(metric.sums(first), unit_of_row)])
+
+    @property
+    def effective_units(self) -> float:
+        """The number of equal units that weigh as much: (sum of sizes)^2 / sum of squares (Kish 1965, section 8.2)."""
+        sizes_U = self._denominators_U
+        return float(sizes_U.sum() ** 2 / (sizes_U**2).sum())
 
     def contrast(self, weights: Mapping[str, float]) -> Contrast:
         """A comparison of arms by weights that sum to 0, such as {arm: 1, full: -1}.
@@ -114,11 +123,11 @@ class PairedRuns:
         for arm, weight in weights.items():
             table_SU = table_SU + weight * self._tables[arm]
         if self._form == "nonlinear":
-            return Contrast(estimate, table_SU, self.units)
+            return Contrast(estimate, table_SU, self.units, self._most_freedom)
         denominators_U = self._denominators_U
         if self._form == "proportion":
             table_SU, denominators_U = _with_pseudo_units(table_SU, denominators_U, pseudo_units)
-        return Contrast(estimate, linearise(table_SU, denominators_U), self.units)
+        return Contrast(estimate, linearise(table_SU, denominators_U), self.units, self._most_freedom)
 
 
 def linearise(numerators_SN: Floats, denominators_N: Floats) -> Floats:
@@ -267,22 +276,24 @@ def gain_kept(arm_minus_base: Contrast, arm_minus_full: Contrast, confidence: fl
     gain_SN = at_none - at_full  # full - base; the contrast is affine in rho: at_none - rho gain
     num_seeds, num_columns = gain_SN.shape
     squares = [mean_squares(x, y) for x, y in ((at_none, at_none), (at_none, gain_SN), (gain_SN, gain_SN))]
-    cubic = np.zeros(4)  # the third moment of the contrast, by powers of rho
+    cubics = np.zeros((4, 2))  # the third moments of the contrast, by powers of rho
     for picked in product((0, 1), repeat=3):
-        cubic[sum(picked)] += (-1) ** sum(picked) * third_moment(*((at_none, gain_SN)[which] for which in picked))
+        cubics[sum(picked)] += (-1) ** sum(picked) * np.array(
+            third_moments(*((at_none, gain_SN)[which] for which in picked))
+        )
 
     def outside(rho: Floats) -> Floats:
         """A number above 0 if the interval of the contrast at rho does not contain 0."""
         quadratic = (np.maximum(a - 2 * rho * b + rho**2 * c, 0) for a, b, c in zip(*squares, strict=True))
-        third = np.asarray(np.polynomial.polynomial.polyval(rho, cubic), dtype=np.float64)
+        third = ThirdMoments(*np.polynomial.polynomial.polyval(rho, cubics))
         below, above = spread_of(MeanSquares(*quadratic), num_seeds, num_columns, third).reach(confidence)
         mean = at_none.mean() - rho * gain_SN.mean()
         return np.asarray(np.maximum(mean - below, -mean - above))
 
     centre = at_none.mean() / gain_SN.mean()
     width = -float(outside(np.array(centre))) / abs(gain_SN.mean()) or 1.0
-    # Equal angles cover the range from the center to both infinities. The degrees of freedom jump where a component
-    # vanishes, so the set is not exactly quadratic and has to be searched for everywhere.
+    # Equal angles cover the range from the center to both infinities. The degrees of freedom and the skewness change
+    # with rho, so the set is not exactly quadratic and has to be searched for everywhere.
     grid = centre + width * np.tan(np.linspace(-1, 1, 4001) * (math.pi / 2 - 1e-6))
     members = np.flatnonzero(outside(grid) <= 0)
     estimate = arm_minus_base.estimate / (arm_minus_base.estimate - arm_minus_full.estimate)

@@ -31,7 +31,7 @@ Reason = Literal[
     "optimum not bracketed",
     "headroom",  # another learning rate may gain more than a quarter of the margin, enough to reverse the verdict
     "full gains nothing measurable here",  # which makes a share of its gain meaningless
-    "skew",  # the quality loss is in too few units for the interval to be reliable
+    "skew",  # too few units carry the quality loss or gain: an end reaches further, and now too far
     "interval",  # it contains what it would have to exclude
     "declarations changed",  # after the first test score: the report is exploratory
     "blocked",  # a fairness rule withholds the verdict
@@ -94,9 +94,11 @@ class Verdict(Frozen):
     unbracketed: tuple[str, ...]  # arms whose best learning rate was the lowest or highest one tried
     headroom_of_arm: float | None  # what another learning rate may gain, in units of the metric; None: not estimated
     headroom_of_full: float | None
-    harmful_units: tuple[str, ...]  # if skew prevents a verdict: the units with the largest quality loss, worst first
+    harmful_units: tuple[str, ...]  # if skew withholds "better" or "as good": the units with the largest quality loss
+    beneficial_units: tuple[str, ...]  # if skew withholds "worse": the units with the largest quality gain
     num_seeds: int
     num_units: int
+    effective_units: float  # number of equal units that weigh as much; as many as `num_units` if all are equal
     num_rows: int
     would_decide: Needed | None  # what a new study needs; None: decided, or more data is not what is missing
     blocked_by: tuple[str, ...] = ()  # fairness rules that withhold the verdict

@@ -12,7 +12,7 @@ from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.state import StudyState
 
 # Reasons that more seeds cannot resolve: such an arm does not continue.
-SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "headroom", "blocked"})
+SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "blocked"})
 
 Decide = Callable[[StudyState, float], Sequence[Verdict]]  # the verdicts of a look, its one-sided error given
 

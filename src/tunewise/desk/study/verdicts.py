@@ -13,7 +13,6 @@ from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.state import StudyState
 from tunewise.records import LOST_SEED
 from tunewise.spec import TASKS
-from tunewise.spec.resolved import ResolvedStudy
 
 
 def undecided(state: StudyState) -> tuple[str, ...]:
@@ -52,12 +51,6 @@ def case_of(state: StudyState) -> Case:
     return Case(state.study, state.data, state.records, state.stale, _reference_loss(state), curve)
 
 
-def asked(study: ResolvedStudy, full: str | None) -> list[str]:
-    """The arms in question: all except full, and except the reference of gain unless it is the only one."""
-    others = [name for name in study.arms if name != full]
-    return [name for name in others if name != study.reference_arm] or others
-
-
 def why_no_verdict(state: StudyState) -> str | None:
     """A sentence on why a complete look has no verdict; None: it has one."""
     if state.full is None:
@@ -69,7 +62,7 @@ def why_no_verdict(state: StudyState) -> str | None:
             f"No verdict: {state.full} ran out of memory on this machine, so no arm can be compared with full "
             "fine-tuning."
         )
-    candidates = asked(state.study, state.full)
+    candidates = state.study.compared_arms
     if not any(trials.fits(state.records, arm) for arm in candidates):
         return f"No verdict for {listed(candidates)}: out of memory on this machine."
     if state.base is None or not state.confirmed.get(state.full) or len(state.confirmed) < 2:
@@ -108,7 +101,7 @@ def _verdicts(state: StudyState, level: float) -> tuple[Verdict, ...]:
         return Comparison(arm, runs, metric, margin, search)
 
     # The reference of gain is not a candidate, so it takes no share of the error.
-    candidates = [arm for arm in asked(study, full) if arm in state.confirmed]
+    candidates = [arm for arm in study.compared_arms if arm in state.confirmed]
     others = [arm for arm in state.confirmed if arm not in (full, *candidates)]
     families = (candidates, *([arm] for arm in others))
     found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family], level)}

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -137,14 +138,18 @@ def summarize(split: Split, source: str, rows_read: int, dropped: int, fitted: F
     `rows_read` counts rows or documents with something to train on; `rows` counts the windows of documents.
     """
     examples = fitted.examples
+    sizes: Counter[str] = Counter()
+    for example in examples:
+        sizes[example.unit] += 1 if TASKS[task].has_classes else sum(example.supervised)
     return SplitSummary(
         split=split,
         source=source,
         rows_read=rows_read,
         rows=len(examples),
-        units=len({example.unit for example in examples}),
+        units=len(sizes),
+        effective_units=sizes.total() ** 2 / sum(size**2 for size in sizes.values()),
         tokens=sum(len(example.input_ids) for example in examples),
-        supervised_tokens=sum(1 if TASKS[task].has_classes else sum(example.supervised) for example in examples),
+        supervised_tokens=sizes.total(),
         truncated_rows=fitted.rows,
         truncated_tokens=fitted.tokens,
         duplicates_dropped=dropped,

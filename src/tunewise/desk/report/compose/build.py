@@ -25,7 +25,7 @@ from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.declarations import GONE, as_exploratory, changed, changed_finding
 from tunewise.desk.study.looks import Reading, read_looks
 from tunewise.desk.study.state import StudyState
-from tunewise.desk.study.verdicts import asked, case_of, findings_of, why_no_verdict, words_at
+from tunewise.desk.study.verdicts import case_of, findings_of, why_no_verdict, words_at
 from tunewise.records.plan import StudyPlan
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
@@ -44,7 +44,7 @@ def build_report(ledger: Ledger) -> Report:
     for finding in exploratory:
         verdicts = tuple(as_exploratory(verdict, finding) for verdict in verdicts)
     no_verdict = _why_not_yet(reading) or why_no_verdict(state)
-    candidates = asked(state.study, state.full)
+    candidates = state.study.compared_arms
     unfit = [arm for arm in candidates if not trials.fits(state.records, arm)]
     answer = no_verdict or headline([v for v in verdicts if v.arm in candidates], unfit)
     if moved:
@@ -113,7 +113,7 @@ def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
 
 
 def _question(study: ResolvedStudy, full: str | None) -> str:
-    others = asked(study, full)
+    others = study.compared_arms
     model, data = short_path(study.model), short_path(study.data.train)
     if full is None or not others:
         verb = "does" if len(study.arms) == 1 else "do"
@@ -156,7 +156,7 @@ def _by_seed(state: StudyState, verdict: Verdict) -> tuple[float, ...]:
 
 def _recommendation(evidence: Evidence, verdicts: Sequence[Verdict]) -> str | None:
     state = evidence.state
-    candidates = [verdict for verdict in verdicts if verdict.arm in asked(state.study, state.full)]
+    candidates = [verdict for verdict in verdicts if verdict.arm in state.study.compared_arms]
     return recommended(candidates, {v.arm: getattr(arm_cost(evidence, v.arm), state.study.cost) for v in candidates})
 
 

@@ -87,12 +87,13 @@ def _words(curve: RankCurve) -> str:
     )
     if curve.candidate == curve.top_rank:
         found = (
-            f"No lower rank stays within the margin ({margin}, interval included), so rank {curve.top_rank} is kept. "
+            f"No lower rank stays within half of the margin ({margin}, interval included), so rank {curve.top_rank} is "
+            "kept. "
         )
     else:
         as_arm = "It was then" if curve.trained_as == curve.arm else f"As {curve.trained_as} it is"
         found = (
-            f"Rank {curve.candidate} is the lowest that stays within the margin ({margin}, interval included). "
+            f"Rank {curve.candidate} is the lowest that stays within half of the margin ({margin}, interval included). "
             f"{as_arm} trained directly, and the verdict is about that arm. "
         )
     return (

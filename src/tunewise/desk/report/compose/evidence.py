@@ -27,7 +27,7 @@ class Evidence:
     @cached_property
     def equal_quality(self) -> dict[str, AtEqualQuality]:
         """Forgetting at equal quality, for the arms in which it was measured during training."""
-        return equal_quality(self.state.curves)
+        return equal_quality(self.state.curves, self.state.full)
 
     @cached_property
     def to_quality(self) -> dict[str, ToQuality]:

@@ -1,5 +1,6 @@
 """Terminal output of `tunewise check`: data, trained-on text, arms, and the smallest margin the study resolves."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -19,7 +20,14 @@ from tunewise.desk.report.terminal.tables import print_table
 from tunewise.desk.report.terminal.text import print_findings
 from tunewise.desk.report.terminal.times import at_least, study_duration
 from tunewise.desk.statistics.metrics import primary_metric
-from tunewise.desk.statistics.power import ASSUMED_UNIT_SD, chance_of_as_good, smallest_margin
+from tunewise.desk.statistics.power import (
+    MIN_SEEDS,
+    MIN_UNITS,
+    assumed_unit_sd,
+    chance_of_as_good,
+    smallest_margin,
+    strictest_level,
+)
 from tunewise.errors import clause
 from tunewise.records import DataLaw, DataSummary, LawCount, TrainableSummary
 from tunewise.records.plan import StudyPlan
@@ -226,11 +234,16 @@ def _tuned_cells(tuned: TrainableSummary | None) -> tuple[str, ...]:
 def resolution(study: ResolvedStudy, data: DataSummary) -> str:
     """The smallest margin that this test set and these seeds can resolve, compared with the declared one."""
     metric = primary_metric(data.task, study.primary)
-    if metric not in ASSUMED_UNIT_SD:
+    spread = assumed_unit_sd(metric, TASKS[data.task].has_classes)
+    if spread is None:
         return f"The smallest margin in {metric} that this test set resolves is not known before the runs."
-    units, seeds = data.split("test").units, study.looks[-1]
-    spread = ASSUMED_UNIT_SD[metric]
-    smallest = smallest_margin(units, seeds, spread)
+    units, seeds, level = data.split("test").units, study.looks[-1], strictest_level(len(study.compared_arms))
+    smallest = smallest_margin(units, seeds, spread, level=level)
+    if math.isinf(smallest):
+        return (
+            f"{units:,} test units and {seeds} seeds resolve no margin: a verdict needs at least {MIN_UNITS} units and "
+            f"{MIN_SEEDS} seeds."
+        )
     declared = study.margin_in(metric)
     sentence = (
         f"Smallest margin that {units:,} test units and {seeds} seeds can resolve: {smallest:.3g} in {metric}. This "
@@ -240,7 +253,7 @@ def resolution(study: ResolvedStudy, data: DataSummary) -> str:
         return f"{sentence} Your margin is a share of full's gain, which is not known before the runs."
     if smallest <= declared.absolute:
         return f"{sentence} Your margin is {declared.absolute:g}."
-    chance = chance_of_as_good(units, seeds, spread, declared.absolute)
+    chance = chance_of_as_good(units, seeds, spread, declared.absolute, level)
     another = (
         ", or judge by NLL (primary: nll), which uses more information per row" if TASKS[data.task].has_classes else ""
     )
