@@ -26,6 +26,7 @@ class Cell:
     draw: Callable[[np.random.Generator, int, int, int, float], Floats]
     margin: float | None = None  # None: 2 true standard errors at 5 seeds, and quality loss is added afterward
     harms: tuple[float, ...] = (0.0,)  # quality losses that are drawn rather than added afterward
+    hides: bool = False  # few seeds cannot show the tail of the seeds: the limits are wider, and the report warns
 
 
 def normal(shares: tuple[float, float, float], num_units: int = 300) -> Cell:
@@ -122,7 +123,57 @@ def real_records(num_units: int = 100) -> Cell:
     return Cell("real records (53 units of the quickstart), resampled", "other", num_units, draw)
 
 
+def few_units(num_units: int) -> Cell:
+    """Cell of few units whose effects are skewed to benefit (exponential)."""
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        x = 0.7 * rng.standard_normal((studies, seeds, num_units)) + 0.09 * rng.standard_normal((studies, seeds, 1))
+        return x - (rng.standard_exponential((studies, 1, num_units)) - 1) + harm
+
+    return Cell(f"{num_units} units, exponential to benefit", "other", num_units, draw)
+
+
+def lengths_and_harm(correlation: float, num_units: int = 300) -> Cell:
+    """Cell of NLL per token whose lengths (lognormal, sigma 1.5) are correlated with the quality loss per token."""
+    sigma = 1.5
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        logs = sigma * rng.standard_normal((studies, num_units))
+        tokens = np.ceil(np.exp(3 + logs))
+        noise = math.sqrt(1 - correlation**2) * rng.standard_normal((studies, num_units))
+        # weighted by length, the mean of `logs` is sigma squared: the quality loss per token is 0 in truth
+        per_token = 0.05 * (correlation * (logs - sigma**2) / sigma + noise)[:, None]
+        per_token = per_token + 0.004 * rng.standard_normal((studies, seeds, 1))
+        per_token = per_token + 0.05 * rng.standard_normal((studies, seeds, num_units))
+        return linearise((per_token + harm) * tokens[:, None], tokens)
+
+    name = f"NLL per token, sigma 1.5, correlation of length and loss {correlation:+g}"
+    return Cell(name, "other", num_units, draw)
+
+
+def uneven_seeds(share: float, failing: float | None = None, num_units: int = 100) -> Cell:
+    """Cell in which seeds have this share of the variance and a tail to harm: lognormal, or a share of failing runs."""
+    unit, rest = math.sqrt((1 - share) * 0.6), math.sqrt((1 - share) * 0.4)
+
+    def effects(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        if failing is not None:
+            return ((rng.random(shape) < failing) - failing) / math.sqrt(failing * (1 - failing))
+        return (np.exp(rng.standard_normal(shape)) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
+
+    def draw(rng: np.random.Generator, studies: int, seeds: int, of_seeds: int, harm: float) -> Floats:
+        x = rest * math.sqrt(of_seeds * num_units) * rng.standard_normal((studies, seeds, num_units))
+        x += math.sqrt(share * of_seeds) * effects(rng, (studies, seeds, 1))
+        x += unit * math.sqrt(num_units) * rng.standard_normal((studies, 1, num_units))
+        return x + harm
+
+    kind = "lognormal(1)" if failing is None else f"1 run in {1 / failing:.0f} fails"
+    return Cell(f"seeds {kind}, share {share:g} of the variance", "other", num_units, draw, hides=share > 0.5)
+
+
 def cells() -> list[Cell]:
     """All kinds of study that are simulated."""
     other = [accuracy(rows, share) for rows in (200, 500, 2000) for share in (0.01, 0.04)]
-    return [*(normal(shares) for shares in SHARES), token_weighted(), *other, groups(), share_of_gain(), real_records()]
+    odd = [*map(few_units, (10, 12)), *map(lengths_and_harm, (-0.7, 0.7)), *map(uneven_seeds, (0.3, 0.7))]
+    failing = [uneven_seeds(share, failing) for share in (0.3, 0.7) for failing in (0.1, 0.2)]
+    common = [token_weighted(), *other, groups(), share_of_gain(), real_records()]
+    return [*(normal(shares) for shares in SHARES), *common, *odd, *failing]

@@ -108,7 +108,8 @@ NUMBERS = [
     key("a list as a number", "seed: [1]\n", "'seed'", "a whole number", "[1]"),
     key("one number for two", "train: {betas: [0.9]}\n", "'train.betas.1' is missing"),
     key("looks that do not rise", "looks: [5, 5]\n", "looks must increase", "[5, 5]"),
-    key("three looks", "looks: [1, 2, 3]\n", "'looks'", "at most 2", "[1, 2, 3]"),
+    key("six looks", "looks: [1, 2, 3, 4, 5, 6]\n", "'looks'", "at most 5", "[1, 2, 3, 4, 5, 6]"),
+    key("an unknown protocol", "protocol: bold\n", "protocol", "adaptive", "fixed", "bold"),
     key("a look of 100,000 seeds", "looks: [100000]\n", "'looks.0'", "999", "100000"),
     key("looks that are not a list", "looks: 5\n", "'looks'", "a list", "5"),
     key(

@@ -92,7 +92,7 @@ def next_runs(
     asked: StudySpec, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str] = ()
 ) -> list[RunSpec]:
     """What the driver asks, the way the driver asks it."""
-    return schedule.next_runs(asked, data, schedule.current(asked, data, records), undecided)
+    return schedule.next_runs(asked, data, schedule.current(asked, data, records), [undecided])
 
 
 def drive(

@@ -15,6 +15,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 calibrate = importlib.import_module("calibrate")
 cells = importlib.import_module("calibrate_cells")
+calibrate_looks = importlib.import_module("calibrate_looks")
 SMALL = [cell for cell in cells.cells() if cell.num_units <= 300 and "500" not in cell.name]
 
 
@@ -35,6 +36,17 @@ def test_of_six_arms_at_the_margin_and_in_the_whole_schedule_wrong_words_are_rar
     assert not misses(rows)
     uncorrected = next(row for row in rows if row.what.startswith("without Holm"))
     assert uncorrected.measured > 0.06  # so that the test would see it if Holm did nothing
+
+
+def test_looks_that_stop_early_save_runs_and_err_as_seldom_unless_ended_arms_give_up_their_level():
+    fixed, _, adaptive, broken = calibrate_looks.designs(np.random.default_rng(2), 600)
+    assert adaptive.resolved.runs < 0.87 * fixed.resolved.runs
+    assert adaptive.unresolved.runs < 0.8 * fixed.unresolved.runs
+    assert adaptive.resolved.decided > fixed.resolved.decided - 0.02
+    assert adaptive.unresolved.decided > fixed.unresolved.decided - 0.02
+    assert not misses(list(calibrate.of_designs([fixed, adaptive])))
+    assert max(adaptive.wrong.values()) < max(fixed.wrong.values()) + 0.005
+    assert max(broken.wrong.values()) > max(adaptive.wrong.values()) + 0.005, "the test would see it"
 
 
 def test_the_fast_way_over_many_studies_is_the_products_own_interval():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from simulated_study import ARMS, CLASSIFY, EXISTING, ROWS, SFT, bowl, drive, record, study
 
-from tunewise.desk.planning.expected import Extent, Length, Runs, expected_runs, second_look, trials_of
+from tunewise.desk.planning.expected import Extent, Length, Runs, expected_runs, later_looks, trials_of
 from tunewise.desk.protocol import schedule
 from tunewise.desk.protocol.drafts import Drafts
 from tunewise.records import DataSummary, RunRecord, TrainableSummary
@@ -85,13 +85,13 @@ def test_a_study_whose_first_rates_are_right_takes_the_least_and_one_whose_rates
 def test_a_second_look_adds_no_more_than_every_arm_going_on_to_it() -> None:
     asked = study(SFT, looks=[2, 4], arms={**ARMS, **EXISTING})
     length = Length(schedule.num_steps(asked, SFT), has_general=True)
-    first, more = expected(asked, SFT, "least"), as_counted(second_look(asked, length))
+    first, more = expected(asked, SFT, "least"), as_counted(later_looks(asked, length))
     lab = bowl(asked, SFT)
     assert counted(drive(asked, SFT, lab)) == first
     assert counted(drive(asked, SFT, lab, undecided=lambda records: list(asked.arms))) == first + more
     some = counted(drive(asked, SFT, lab, undecided=lambda records: ["lora-r8"]))
     assert first < some < first + more
-    assert not list(second_look(study(SFT, looks=[4]), length))
+    assert not list(later_looks(study(SFT, looks=[4]), length))
 
 
 def test_a_rank_to_be_found_is_searched_twice_and_full_that_is_cut_down_trains_no_more(

@@ -15,11 +15,12 @@ from simulated_study import ARMS, CLASSIFY, EXISTING, SFT, Lab, bowl, drive, ids
 from tunewise.desk.protocol import centres, schedule, trials
 from tunewise.desk.protocol import confirmations as confirmations_module
 from tunewise.desk.report.compose.build import build_report
-from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
+from tunewise.desk.statistics.look import EARLY_ERROR, FEW_SEEDS_ERROR, Look, looks_of
+from tunewise.desk.statistics.power import ONE_SIDED_ERROR
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.state import StudyState
-from tunewise.desk.study.verdicts import undecided as undecided_today
+from tunewise.desk.study.verdicts import going_on
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import RunSpec, StudySpec, TuningSpec
 from tunewise.storage.ledger import Ledger
@@ -75,7 +76,7 @@ def test_nobody_goes_on_before_the_first_look_is_complete_whoever_is_called_unde
     late = asked.confirmation_seeds()[2:]
     for missing in range(len(done)):
         some = done[:missing] + done[missing + 1 :]
-        waiting = schedule.next_runs(asked, SFT, schedule.current(asked, SFT, some), list(ARMS))
+        waiting = schedule.next_runs(asked, SFT, schedule.current(asked, SFT, some), [list(ARMS)])
         assert waiting
         assert not [s for s in waiting if s.seed in late]
 
@@ -91,7 +92,7 @@ def test_an_existing_model_goes_on_without_a_run_of_its_own() -> None:
     done = drive(asked, SFT, bowl(asked, SFT), undecided=lambda records: ["theirs"])
     late = [s for s in confirmations(done) if s.seed == asked.confirmation_seeds()[2]]
     assert [s.arm for s in late] == ["full"]
-    found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, done, ["theirs"]))
+    found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, done, [["theirs"]]))
     assert {arm: len(runs) for arm, runs in found.items()} == {"full": 3, "lora-r8": 2, "lora-r16": 2, "theirs": 3}
 
 
@@ -100,9 +101,9 @@ def test_second_look_runs_left_over_from_other_looks_are_not_read_unless_the_arm
     old = drive(before, SFT, bowl(before, SFT), undecided=lambda records: ())
     partly = [r for r in old if (r.spec.arm, r.spec.seed) != ("lora-r8", before.confirmation_seeds()[3])]
     for undecided, lengths in (((), (2, 2, 2)), (("lora-r16",), (4, 2, 4))):
-        found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, partly, undecided))
+        found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, partly, [undecided]))
         assert tuple(len(runs) for runs in found.values()) == lengths
-        assert not schedule.next_runs(asked, SFT, partly, undecided)
+        assert not schedule.next_runs(asked, SFT, partly, [undecided])
 
 
 def test_a_seed_of_the_second_look_that_an_arm_lost_is_left_out_of_the_arms_that_went_on() -> None:
@@ -113,21 +114,53 @@ def test_a_seed_of_the_second_look_that_an_arm_lost_is_left_out_of_the_arms_that
     done = [
         r.replace(status="failed", attempts=2) if (r.spec.arm, r.spec.seed) == ("lora-r8", lost) else r for r in done
     ]
-    found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, done, undecided))
+    found = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, done, [undecided]))
     seeds = {arm: [r.spec.seed for r in runs] for arm, runs in found.items()}
     kept = [s for s in asked.confirmation_seeds() if s != lost]
     assert seeds == {"full": kept, "lora-r8": kept, "lora-r16": kept[:2]}
 
 
-@pytest.mark.parametrize("looks", [[10, 5], [5, 5], [1, 2, 3]])
-def test_looks_are_one_or_two_rising_numbers(looks: list[int]) -> None:
+@pytest.mark.parametrize("looks", [[10, 5], [5, 5], [], [1, 2, 3, 4, 5, 6]])
+def test_looks_are_a_few_rising_numbers(looks: list[int]) -> None:
     with pytest.raises(ValidationError, match="looks"):
         study(SFT, looks=looks)
 
 
-def test_two_looks_are_the_default() -> None:
+def test_three_looks_are_the_default_and_two_of_the_fixed_protocol() -> None:
     content: dict[str, Any] = {"name": "s", "data": {"train": "t"}, "arms": ARMS}
-    assert StudySpec.model_validate(content).looks == (5, 10)
+    assert StudySpec.model_validate(content).looks == (3, 5, 10)
+    assert StudySpec.model_validate({**content, "protocol": "fixed"}).looks == (5, 10)
+    assert StudySpec.model_validate({**content, "protocol": "fixed", "looks": [3]}).looks == (3,)
+
+
+def test_interim_looks_spend_three_quarters_of_a_percent_at_most_and_the_last_what_a_single_one_would() -> None:
+    assert [look.error for look in looks_of((3, 5, 10), can_stop=True)] == [
+        FEW_SEEDS_ERROR,
+        EARLY_ERROR,
+        ONE_SIDED_ERROR,
+    ]
+    assert [look.error for look in looks_of((5, 10), can_stop=True)] == [EARLY_ERROR, ONE_SIDED_ERROR]
+    assert [look.error for look in looks_of((3,), can_stop=True)] == [ONE_SIDED_ERROR]
+    many = looks_of((3, 5, 6, 8, 10), can_stop=True)
+    assert sum(look.error for look in many[:-1]) == pytest.approx(0.0075)
+    assert [look.most_freedom for look in looks_of((3, 4, 10), can_stop=True)] == [2, 3, math.inf]
+    assert looks_of((3,), can_stop=True)[0].most_freedom == math.inf
+    assert [look.least_chance for look in looks_of((3, 5, 10), can_stop=True)] == [0.05, 0.2, 0.0]
+    assert not any(look.least_chance for look in looks_of((3, 5, 10), can_stop=False))
+
+
+def test_who_goes_on_to_a_third_look_has_been_at_the_second() -> None:
+    asked = study(SFT, looks=[2, 3, 5])
+    lab = bowl(asked, SFT)
+    going = [["lora-r8", "lora-r16"], ["lora-r8"]]
+    done: dict[str, RunRecord] = {}
+    while runs := schedule.next_runs(asked, SFT, schedule.current(asked, SFT, list(done.values())), going):
+        for spec in runs:
+            done[spec.run_id] = lab(spec)
+    found = confirmations_module.confirmed(asked, list(done.values()))
+    assert {arm: len(runs) for arm, runs in found.items()} == {"full": 5, "lora-r8": 5, "lora-r16": 3}
+    few = confirmations_module.confirmed(asked, confirmations_module.asked_for(asked, list(done.values()), going[:1]))
+    assert {arm: len(runs) for arm, runs in few.items()} == {"full": 3, "lora-r8": 3, "lora-r16": 3}
 
 
 # --- any study, walked from its beginning to its end
@@ -195,7 +228,7 @@ def follows_the_protocol(asked: StudySpec, whole: Sequence[RunRecord], undecided
     assert stages == sorted(stages), "nothing is confirmed before base and search are over"
     rates = trials.selected_rates(asked, whole)
     seeds = asked.confirmation_seeds()
-    goes_on = confirmations_module.going_on(asked, undecided)
+    goes_on = confirmations_module.taking_part(asked, [undecided], 1)
     for arm, method in asked.arms.items():
         if method.method == "existing":
             continue
@@ -214,14 +247,14 @@ def follows_the_protocol(asked: StudySpec, whole: Sequence[RunRecord], undecided
 
 
 def test_the_report_reads_decided_arms_at_the_first_look_and_the_others_at_the_second(make_study: Any) -> None:
-    ledger = make_study(study={"looks": [3, 5], "margin": "0.015"})
+    ledger = make_study(study={"looks": [3, 5], "margin": "0.05"})
     report = build_report(ledger)
     looks = {verdict.arm: (verdict.look, verdict.num_seeds) for verdict in report.verdicts}
     assert set(looks.values()) == {(3, 3), (5, 5)}, "the margin is chosen so that one arm is decided at once"
-    assert report.study.second_look == tuple(arm for arm, (look, _) in looks.items() if look == 5)
+    assert report.study.went_on == (tuple(arm for arm, (look, _) in looks.items() if look == 5),)
     assert report.is_complete
     for verdict in report.verdicts:
-        assert (verdict.look == 3) == (verdict.arm not in report.study.second_look)
+        assert (verdict.look == 3) == (verdict.arm not in report.study.went_on[0])
     runs = {r.spec.seed for r in ledger.records() if r.spec.role == "confirm" and r.spec.arm == "full"}
     assert len(runs) == 5
 
@@ -233,10 +266,10 @@ def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any
         order.append(made.run_id)
         return made
 
-    ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.006"}, change=note)
+    ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.05"}, change=note)
     asked_at = set()
 
-    def decide(folder: StudyState, level: float) -> list[Any]:
+    def decide(folder: StudyState, look: Look) -> list[Any]:
         asked_at.add(tuple(len(runs) for runs in folder.confirmed.values()))
         return []
 
@@ -251,12 +284,27 @@ def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any
     assert asked_at == {(3, 3, 3)}
 
 
+def test_an_arm_that_the_last_look_would_hardly_decide_ends_before_and_says_so(make_study: Any) -> None:
+    settings: dict[str, Any] = {"looks": [3, 5], "margin": "0.006"}
+    report = build_report(make_study(study=settings))
+    assert report.is_complete
+    assert report.study.went_on == ()
+    for verdict in report.verdicts:
+        assert (verdict.outcome, verdict.reason, verdict.look) == ("undecided", "interval", 3)
+        assert verdict.chance_at_last is not None
+        assert verdict.chance_at_last < 0.05
+        assert "would have decided with a probability of" in verdict.sentence
+    fixed = build_report(make_study(study={**settings, "protocol": "fixed"}))
+    assert fixed.study.went_on == (("lora-r8", "lora-r16-all"),)
+    assert {verdict.look for verdict in fixed.verdicts} == {5}
+
+
 def test_what_seeds_cannot_cure_goes_to_no_second_look(make_study: Any) -> None:
     ledger: Ledger = make_study(study={"looks": [3, 5], "tuning": {"rates": 1}})
     report = build_report(ledger)
     assert {verdict.reason for verdict in report.verdicts} == {"optimum not bracketed"}
     assert report.is_complete
-    assert undecided_today(StudyState.read(ledger)) == ()
+    assert going_on(StudyState.read(ledger)) == ()
     assert {verdict.look for verdict in report.verdicts} == {3}
 
 
@@ -268,12 +316,13 @@ def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_f
 
     asked_at: list[float] = []
 
-    def decide(folder: StudyState, level: float) -> list[Verdict]:
-        asked_at.append(level)
+    def decide(folder: StudyState, look: Look) -> list[Verdict]:
+        asked_at.append(look.error)
         return [
             Verdict.model_validate(
                 {k: v for k, v in dict(patterns[arm]).items() if k in Verdict.model_fields}
                 | {"outcome": words[arm][0], "reason": words[arm][1], "num_seeds": len(folder.confirmed[arm])}
+                | {"chance_at_last": None}
             )
             for arm in folder.confirmed
             if arm != "full"
@@ -281,7 +330,7 @@ def test_an_arm_that_goes_on_only_to_be_compared_with_keeps_the_verdict_of_the_f
 
     reading = read_looks(StudyState.read(ledger), decide)
     assert reading.is_complete
-    assert reading.undecided == ("lora-r8",)
-    assert asked_at == [EARLY_ERROR, ONE_SIDED_ERROR], "an early look spends little of the error"
+    assert reading.going == (("lora-r8",),)
+    assert asked_at == [FEW_SEEDS_ERROR, ONE_SIDED_ERROR], "an early look spends little of the error"
     found = {verdict.arm: (verdict.num_seeds, reading.looks[verdict.arm]) for verdict in reading.verdicts}
     assert found == {"lora-r8": (5, 5), "lora-r16-all": (3, 3), "head": (3, 3)}

@@ -8,8 +8,8 @@ from test_verdict import text_study
 
 from tunewise.desk.report.sentences import sentence
 from tunewise.desk.statistics.comparison import ArmScores, Comparison, decide
+from tunewise.desk.statistics.look import EARLY_ERROR
 from tunewise.desk.statistics.multiplicity import decide_together, holm_levels, recommended
-from tunewise.desk.statistics.power import EARLY_ERROR
 from tunewise.desk.statistics.verdict import RateSearch, Verdict
 from tunewise.spec import Margin
 

@@ -177,8 +177,8 @@ def test_what_is_in_the_time_of_a_study_and_what_is_not_is_said() -> None:
     seconds = StudySeconds(least=60, most=120, second_look=30)
     text = printed(plan.replace(seconds=seconds), width=400, asked=asked)
     for words in (
-        "1 min 00 s, or 2 min 00 s if every search reaches its cap; a second look adds up to 30.0 s",
-        "16 to 22 runs up to the interim look at 3 seeds, and up to 4 more for 5 seeds",
+        "1 min 00 s, or 2 min 00 s if every search reaches its cap; later looks add up to 30.0 s",
+        "16 to 22 runs up to the first look at 3 seeds, and up to 4 more for 5 seeds",
         "loading, saving, process starts, generated text and the singular values for extract are not",
         "lora: an estimate",
         "The budget of 2h may reduce the study",

@@ -580,7 +580,7 @@ def test_a_rate_far_off_is_an_arrow_and_does_not_flatten_the_curves_of_the_other
 
 def test_every_verdict_shows_the_seeds_that_it_was_read_in(make_study: Any) -> None:
     """One arm is decided at three seeds, one goes on to five, as full does: each has its own differences by seed."""
-    report = build_report(make_study(study={"looks": [3, 5]}))
+    report = build_report(make_study(study={"looks": [3, 5], "margin": "0.05"}))
     assert {verdict.num_seeds for verdict in report.verdicts} == {3, 5}
     for verdict in report.verdicts:
         assert len(verdict.seed_differences) == verdict.num_seeds == verdict.look

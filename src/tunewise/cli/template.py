@@ -26,7 +26,7 @@ arms:
   # lora: {{method: lora, rank: auto, max_rank: 64}}  # smallest rank within the margin on the validation set
 train: {{epochs: 2, batch_size: 16}}   # the same in every arm; batch_size = examples per optimizer step
 tuning: {{rates: 3, cap: 7}}           # learning rates tried per arm; more if the best is at an edge
-looks: [5, 10]                       # seeds at which the verdict is read; 10 for arms inconclusive at 5
+looks: [3, 5, 10]                    # seeds at which the verdict is read; later ones if inconclusive
 # margin: 5% of gain                 # quality loss that you accept; or 0.02 (in the metric), or 1pp
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tunewise.commands.deliver import deliver, disk_needed, tidy, undelivered
-from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale
+from tunewise.commands.opening import begin, load_data, of_its_time, require_declarations, require_no_stale
 from tunewise.commands.planning import planned
 from tunewise.commands.report import StudyResult, written
 from tunewise.desk.fairness import check_before
@@ -16,7 +16,7 @@ from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.statistics.metrics import check_asked
 from tunewise.desk.study.declarations import declarations
 from tunewise.desk.study.state import StudyState
-from tunewise.desk.study.verdicts import undecided
+from tunewise.desk.study.verdicts import going_on
 from tunewise.errors import StudyError
 from tunewise.executors import ask
 from tunewise.executors.attempts import Attempts
@@ -41,6 +41,7 @@ def compare(
     """
     check_asked(study)
     ledger = begin(study, out)
+    study = of_its_time(study, ledger)
     with exclusive(ledger.folder) as lock:
         ledger.sweep()
         inputs = InputFiles.of(study, ledger.folder)
@@ -127,15 +128,15 @@ def declare(ledger: Ledger, state: StudyState, records: Iterable[RunRecord]) -> 
 
 
 def next_runs(state: StudyState) -> list[RunSpec]:
-    """The next runs; those of the second look only once the verdicts of the first are known."""
+    """The next runs; those of a later look only once the verdicts of the one before are known."""
     runs = schedule.next_runs(state.study, state.data, state.records, ())
     if runs or len(state.study.looks) == 1:
         return runs
-    return schedule.next_runs(state.study, state.data, state.records, undecided(state))
+    return schedule.next_runs(state.study, state.data, state.records, going_on(state))
 
 
 def begins(spec: RunSpec, state: StudyState, records: Sequence[RunRecord], waiting: int) -> events.Begin:
-    """Start of a run: number of runs done, and expected if no search is extended and no arm needs the second look."""
+    """Start of a run: number of runs done, and expected if no search is extended and no arm needs a later look."""
     study, first = state.study, len(state.first_searches)
     trained = study.trained_arms
     trials = sum(sum(trials_of(study, arm, "least")) for arm in trained.values())

@@ -7,7 +7,7 @@ from tunewise.desk.protocol.resolve import settled_with
 from tunewise.desk.study.stale import find_stale, stale_sentence
 from tunewise.errors import StudyError
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import StudySpec
+from tunewise.spec import DEFAULT_LOOKS, StudySpec
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.files import read_text
 from tunewise.storage.ledger import DECLARATIONS, DEFAULT_ROOT, Ledger
@@ -25,6 +25,18 @@ def begin(study: StudySpec, out: Path | str | None) -> Ledger:
     named = (study.data.train, study.data.valid, study.data.test, study.forgetting.text)
     ledger.create([source for source in named if source])
     return ledger
+
+
+def of_its_time(study: StudySpec, ledger: Ledger) -> StudySpec:
+    """The study with the protocol that its folder declared, which stays what it was when a default changes.
+
+    Raises StudyError if the declaration was altered.
+    """
+    declared = ledger.declared()
+    if declared is None or "protocol" in declared or study.protocol == "fixed":
+        return study
+    looks = declared["looks"] if study.looks == DEFAULT_LOOKS["adaptive"] else study.looks
+    return study.replace(protocol="fixed", looks=looks)
 
 
 def require_no_stale(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> None:

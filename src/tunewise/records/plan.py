@@ -77,7 +77,7 @@ class StudySeconds(Frozen):
 
     least: float  # up to the first look, if no search is extended
     most: float  # up to the first look, if every search reaches its cap
-    second_look: float | None = None  # added if every arm goes on to the second look; None: there is one look
+    second_look: float | None = None  # added if every arm goes on to the last look; None: there is one look
 
 
 # Share of the memory that is planned for; the driver and unused allocations take the rest.

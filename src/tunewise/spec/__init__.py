@@ -16,7 +16,16 @@ from tunewise.spec.methods import (
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
 from tunewise.spec.run import Inputs, RunSpec, forgetting_steps
-from tunewise.spec.study import ARM_NAME, MAX_SEEDS, ForgettingSpec, MachineSpec, StudySpec, TuningSpec, same_arm
+from tunewise.spec.study import (
+    ARM_NAME,
+    DEFAULT_LOOKS,
+    MAX_SEEDS,
+    ForgettingSpec,
+    MachineSpec,
+    StudySpec,
+    TuningSpec,
+    same_arm,
+)
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec
 from tunewise.spec.words import NO_DATA, NUMERICS, SPLIT_NAMES, Attention, CostName, Device, Precision, Role, Split
@@ -27,6 +36,7 @@ __all__ = [
     "BaseMethod",
     "CHAT_ROLES",
     "CostName",
+    "DEFAULT_LOOKS",
     "DEFAULT_MARGINS",
     "DataSpec",
     "Device",

@@ -4,7 +4,7 @@ Nothing here imports torch. Every default of the product is defined here or in t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -124,6 +124,10 @@ def check_primary(primary: str | None, metrics: Sequence[MetricSpec], margin: st
         raise ValueError(f"primary: {primary} needs a margin, the loss that you accept, such as '1pp'")
 
 
+Protocol = Literal["adaptive", "fixed"]
+DEFAULT_LOOKS: Mapping[str, tuple[int, ...]] = {"adaptive": (3, 5, 10), "fixed": (5, 10)}
+
+
 class StudySpec(Frozen):
     """One question: a base model, data, arms and a protocol."""
 
@@ -135,12 +139,17 @@ class StudySpec(Frozen):
     arms: dict[str, ArmMethod] = Field(min_length=1)
     train: TrainSpec = TrainSpec()
     tuning: TuningSpec = TuningSpec()
+    protocol: Protocol = Field(
+        "adaptive",
+        description="adaptive: an arm that the last look would hardly decide ends at an interim look; "
+        "fixed: looks 5 and 10 by default, and every inconclusive arm goes on",
+    )
     looks: tuple[Annotated[int, Field(ge=1, le=MAX_SEEDS)], ...] = Field(
-        (5, 10),
+        DEFAULT_LOOKS["adaptive"],
         min_length=1,
-        max_length=2,
-        description="numbers of seeds at which the verdict is read; a second look covers arms "
-        "inconclusive at the first",
+        max_length=5,
+        description="numbers of seeds at which the verdict is read; a later look covers arms inconclusive at the "
+        "one before",
     )
     seed: int = Field(0, ge=0, le=1_000_000, description="another number gives other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
@@ -201,11 +210,18 @@ class StudySpec(Frozen):
             seen[content] = name
         return arms
 
+    @model_validator(mode="before")
+    @classmethod
+    def _looks_of_protocol(cls, content: object) -> object:
+        if isinstance(content, dict) and content.get("protocol") == "fixed" and "looks" not in content:
+            return {**content, "looks": DEFAULT_LOOKS["fixed"]}
+        return content
+
     @field_validator("looks")
     @classmethod
     def _rising_looks(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
         if looks != tuple(sorted(set(looks))):
-            raise ValueError(f"looks must increase, such as [5, 10], but got {list(looks)}")
+            raise ValueError(f"looks must increase, such as [3, 5, 10], but got {list(looks)}")
         return looks
 
     @field_validator("margin", mode="before")

@@ -175,7 +175,10 @@ class Ledger:
         if seal.strip() != text_hash(text):
             raise StudyError(f"{path} was changed after tunewise wrote it. {again}")
         try:
-            return parse_study(load_yaml(text), str(path))
+            content = load_yaml(text)
+            if isinstance(content, dict):  # a folder from before there was another protocol
+                content.setdefault("protocol", "fixed")
+            return parse_study(content, str(path))
         except YamlError as error:  # the author of a broken file can also make its seal
             raise StudyError(f"{path}: not readable as YAML: {clause(error)}. {again}") from error
 

@@ -24,5 +24,5 @@ def hold_back(verdict: Verdict, findings: Iterable[Finding]) -> Verdict:
     said = verdict.reason is not None and ids == (SAID_BY_THE_VERDICT.get(verdict.reason),)
     reason = verdict.reason if said else "blocked"
     # more seeds would not remove the block, so no number of seeds is suggested
-    held = {"outcome": "undecided", "remark": None, "lean": None, "would_decide": None}
+    held = {"outcome": "undecided", "remark": None, "lean": None, "would_decide": None, "chance_at_last": None}
     return verdict.replace(**held, reason=reason, blocked_by=ids)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tunewise.desk.planning.expected import Length, expected_runs, second_look
+from tunewise.desk.planning.expected import Length, expected_runs, later_looks
 from tunewise.desk.protocol import schedule
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import MIN_SEEDS, assumed_unit_sd, smallest_margin, strictest_level
@@ -23,8 +23,8 @@ class Plan(NamedTuple):
 def fit(study: ResolvedStudy, data: DataSummary, first: RunRecord, seconds: float) -> Plan:
     """The largest version of `study` expected to finish within `seconds`, or the smallest if none does.
 
-    `first` is the study's first learning-rate trial; the time of every other run is estimated from it. The second look
-    is dropped first, then trials beyond 5, seeds beyond 3, and trials beyond the first rates. A missing seed costs
+    `first` is the study's first learning-rate trial; the time of every other run is estimated from it. Later looks
+    are dropped first, then trials beyond 5, seeds beyond 3, and trials beyond the first rates. A missing seed costs
     resolution; an edge that was not extended may cost the verdict.
     """
     versions = list(_versions(study))
@@ -37,8 +37,7 @@ def _versions(study: ResolvedStudy) -> Iterator[ResolvedStudy]:
     """Versions from the declared study down to the smallest one that can still give a verdict."""
     least_cap = 3 if study.tuning.search == "short" else study.tuning.rates
     steps: Sequence[tuple[int, int, int]] = (  # looks, seeds of the last look, cap; all at most
-        (2, study.looks[-1], study.tuning.cap),
-        (1, study.looks[0], study.tuning.cap),
+        *((number, study.looks[number - 1], study.tuning.cap) for number in range(len(study.looks), 0, -1)),
         (1, study.looks[0], 5),
         (1, MIN_SEEDS, 5),
         (1, MIN_SEEDS, least_cap),
@@ -63,7 +62,7 @@ def expected_seconds(study: ResolvedStudy, data: DataSummary, first: RunRecord) 
     tokens = {name: data.split(name).tokens for name in ("valid", "test")} | {"general": study.forgetting.tokens}
     num_steps = schedule.num_steps(study, data)
     length = Length(num_steps, has_general=data.inputs.general is not None)
-    expected = [*expected_runs(study, length, "cap"), *second_look(study, length)]
+    expected = [*expected_runs(study, length, "cap"), *later_looks(study, length)]
     own = next(runs for runs in expected if (runs.arm, runs.role) == (first.spec.arm, "tune"))
     per_token = usage.evaluate_seconds / max(1, sum(own.scored_tokens(tokens)))
     per_step = (usage.train_seconds or 0.0) / num_steps

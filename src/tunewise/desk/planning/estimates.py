@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tunewise.desk.planning.expected import Length, Runs, confirmations, expected_runs, second_look
+from tunewise.desk.planning.expected import Length, Runs, confirmations, expected_runs, later_looks
 from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import assumed_unit_sd, smallest_margin, strictest_level
@@ -84,7 +84,7 @@ def study_seconds(study: ResolvedStudy, plan: StudyPlan) -> StudySeconds | None:
     def seconds(runs: Iterable[Runs]) -> float:
         return sum(_seconds(of, known.get(of.arm, slowest), tokens) for of in runs)
 
-    more = seconds(second_look(study, known_length))
+    more = seconds(later_looks(study, known_length))
     return StudySeconds(
         least=seconds(expected_runs(study, known_length, "least")),
         most=seconds(expected_runs(study, known_length, "cap")),

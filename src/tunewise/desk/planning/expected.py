@@ -98,8 +98,8 @@ def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Itera
         yield confirmations(study, name, length, study.looks[0])
 
 
-def second_look(study: ResolvedStudy, length: Length) -> Iterator[Runs]:
-    """Runs that a second look adds if every arm continues to it; none if there is only one look."""
+def later_looks(study: ResolvedStudy, length: Length) -> Iterator[Runs]:
+    """Runs that later looks add if every arm continues to the last; none if there is only one look."""
     for name in study.trained_arms if study.looks[1:] else ():
         yield confirmations(study, name, length, study.looks[-1] - study.looks[0])
 

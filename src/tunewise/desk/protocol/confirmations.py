@@ -7,11 +7,14 @@ from tunewise.desk.protocol.trials import selected_rates
 from tunewise.records import LOST, RunRecord
 from tunewise.spec.resolved import ResolvedStudy
 
+# After each interim look, the arms that go on to the next; shorter than the looks if some are not complete yet.
+GoingOn = Sequence[Collection[str]]
+
 
 def confirmed(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Confirmation runs per arm in order of seed, from the `records` that `asked_for` keeps.
 
-    A seed lost in one arm is left out of all arms that ran it: all arms, or at the second look those that continued to
+    A seed lost in one arm is left out of all arms that ran it: all arms, or at a later look those that continued to
     it. An `existing` arm has one deterministic record, which counts for every seed.
     """
     runs = _confirmations_by_seed(study, records)
@@ -48,18 +51,22 @@ def seeds_by_look(study: ResolvedStudy) -> list[tuple[int, ...]]:
     return [seeds[begin:end] for begin, end in pairwise((0, *study.looks))]
 
 
-def asked_for(study: ResolvedStudy, records: Sequence[RunRecord], undecided: Collection[str]) -> list[RunRecord]:
-    """The records without second-look runs of arms that do not continue to it; if none do, those of the first look.
+def asked_for(study: ResolvedStudy, records: Sequence[RunRecord], going: GoingOn) -> list[RunRecord]:
+    """The records without runs of later looks of arms that do not continue to them.
 
     Such runs are left over from another margin or other looks; reading them would be an undeclared look.
     """
-    first = seeds_by_look(study)[0]
-    arms = going_on(study, undecided)
-    return [r for r in records if r.spec.role != "confirm" or r.spec.seed in first or r.spec.arm in arms]
+    look_of = {seed: look for look, seeds in enumerate(seeds_by_look(study)) for seed in seeds}
+
+    def is_asked_for(record: RunRecord) -> bool:
+        look = look_of.get(record.spec.seed, len(study.looks))
+        return record.spec.role != "confirm" or look == 0 or record.spec.arm in taking_part(study, going, look)
+
+    return [record for record in records if is_asked_for(record)]
 
 
-def going_on(study: ResolvedStudy, undecided: Collection[str]) -> list[str]:
-    """Arms that continue to the second look: those inconclusive at the first, full, and the reference of gain."""
-    if not undecided:
+def taking_part(study: ResolvedStudy, going: GoingOn, look: int) -> list[str]:
+    """Arms with runs at a look after the first: those that go on to it, full, and the reference of gain."""
+    if look > len(going) or not going[look - 1]:
         return []
-    return [arm for arm in study.arms if arm in {*undecided, study.full_arm, study.reference_arm}]
+    return [arm for arm in study.arms if arm in {*going[look - 1], study.full_arm, study.reference_arm}]

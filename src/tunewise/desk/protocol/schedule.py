@@ -3,14 +3,14 @@
 Base first; for a new classification head its learning rate next (on the `head` arm, shared by every arm);
 then the learning-rate search of every arm by one rule; then confirmation with fresh seeds, in blocks of one
 seed with the order of the arms rotated, so that machine drift does not become a difference between arms.
-All arms are confirmed up to the first look. Only arms that are inconclusive at the first look continue to the second,
-with the arms they are compared with. A run that was lost is repeated once. An arm that does not fit in memory is
-excluded, and the study continues without it.
+All arms are confirmed up to the first look. Only arms that are inconclusive there, and that a later look may still
+decide, continue to the next, with the arms they are compared with. A run that was lost is repeated once. An arm that
+does not fit in memory is excluded, and the study continues without it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from tunewise.desk.protocol.confirmations import going_on, seeds_by_look
+from tunewise.desk.protocol.confirmations import GoingOn, seeds_by_look, taking_part
 from tunewise.desk.protocol.drafts import Drafts
 from tunewise.desk.protocol.drafts import short_schedule as short_schedule
 from tunewise.desk.protocol.trials import arm_search, fits, selected_rates, shared_head_rate
@@ -51,13 +51,11 @@ def _searched(study: ResolvedStudy, data: DataSummary, records: Sequence[RunReco
     ]
 
 
-def next_runs(
-    study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], undecided: Collection[str]
-) -> list[RunSpec]:
-    """Runs that can start now; empty if the study is complete, or its first look is and no arm is inconclusive.
+def next_runs(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord], going: GoingOn) -> list[RunSpec]:
+    """Runs that can start now; empty if the study is complete, or a look is and it is not known who goes on.
 
-    `records` are those that `current` returns. `undecided` are the arms that were inconclusive at the first look;
-    before that look is complete they are not known and not used.
+    `records` are those that `current` returns. `going` are the arms that go on after each interim look; before that
+    look is complete they are not known and not used.
     """
     ended = [record for record in records if record.status != "failed" or record.attempts >= MAX_ATTEMPTS]
     draft = Drafts(study, data)
@@ -78,10 +76,10 @@ def next_runs(
     assert not any(study.arms[arm].has_open_rank for arm in rates), "a searched rank: auto is settled first"
     arms = [arm for arm, method in study.arms.items() if arm in rates or not method.is_trained]
     arms = [arm for arm in arms if fits(ended, arm)]
-    for seeds in seeds_by_look(study):
+    for look, seeds in enumerate(seeds_by_look(study)):
+        arms = [arm for arm in arms if look == 0 or arm in taking_part(study, going, look)]
         if waiting := missing(_confirmations(draft, {arm: rates.get(arm) for arm in arms}, head_rate, seeds)):
             return waiting
-        arms = [arm for arm in arms if arm in going_on(study, undecided)]
     return []
 
 

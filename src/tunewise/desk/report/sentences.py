@@ -1,6 +1,6 @@
 """Sentences for a verdict: the answer, its size and interval, what it means for the margin, then the evidence."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tunewise.desk.fairness.finding import count, listed
 from tunewise.desk.report import wording
@@ -22,7 +22,17 @@ def sentence(verdict: Verdict) -> str:
     head = "Verdict withheld" if verdict.blocked_by else HEADS[verdict.outcome]
     meaning = _meaning(verdict)
     joint = ", " if meaning.startswith("and ") else ". "
-    return " ".join((f"{head}: {_finding(verdict)}{joint}{meaning}.", _evidence(verdict), *_lost_runs(verdict)))
+    first = f"{head}: {_finding(verdict)}{joint}{meaning}."
+    return " ".join((first, _evidence(verdict), *_ended_early(verdict), *_lost_runs(verdict)))
+
+
+def _ended_early(verdict: Verdict) -> Iterator[str]:
+    """Why an inconclusive arm did not go on to the last look."""
+    if verdict.chance_at_last is not None:
+        chance = "less than 1%" if verdict.chance_at_last < 0.01 else f"{verdict.chance_at_last:.0%}"
+        yield (
+            f"It ended at {verdict.num_seeds} seeds: the last look would have decided with a probability of {chance}."
+        )
 
 
 def _finding(verdict: Verdict) -> str:

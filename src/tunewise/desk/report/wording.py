@@ -188,10 +188,11 @@ def centre(name: str) -> str | None:
 
 
 def looks(seeds: Sequence[int]) -> str:
-    """When verdicts are given: 'verdict at 5', 'interim look at 5, final look at 10 if inconclusive'."""
+    """When verdicts are given: 'verdict at 5', 'interim looks at 3 and 5, final look at 10 if inconclusive'."""
     if len(seeds) == 1:
         return f"verdict at {seeds[0]}"
-    return f"interim look at {seeds[0]}, final look at {seeds[1]} if inconclusive"
+    interim = f"interim look{'s' if len(seeds) > 2 else ''} at {' and '.join(map(str, seeds[:-1]))}"
+    return f"{interim}, final look at {seeds[-1]} if inconclusive"
 
 
 def share_interval(found: Estimate | None) -> str:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tunewise.desk.statistics.intervals import ROUNDING, Estimate, Interval, unit_interval
+from tunewise.desk.statistics.look import LAST, Look
 from tunewise.desk.statistics.metrics import Metric, measured_metric
 from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
-from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, Needed, needed
+from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, ONE_SIDED_ERROR, Needed, needed
 from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.verdict import (
     NOTHING_LEFT_OPEN,
@@ -92,13 +93,16 @@ class Comparison:
         metric: str,
         margin: Margin,
         search: RateSearch,
-        most_freedom: float = math.inf,
+        look: Look = LAST,
     ) -> None:
         assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
         self.arm, self._runs, self._margin, self._search = arm, runs, margin, search
+        self.look = look
         self._metric = measured_metric(metric, runs.full[0])
         sign = -1.0 if self._metric.higher_is_better else 1.0
-        self._paired = PairedRuns(self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base}, most_freedom)
+        self._paired = PairedRuns(
+            self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base}, look.most_freedom
+        )
         self._difference = self._paired.contrast({"arm": 1, "full": -1})
         self._harm = self._paired.contrast({"arm": sign, "full": -sign})
         self._gain = self._paired.contrast({"base": sign, "full": -sign}).interval()
@@ -119,6 +123,17 @@ class Comparison:
             "worse": min(1.0, len(excesses) * exceeded),
         }
         return {word: 1.0 if self._blocked else p for word, p in found.items()}
+
+    def chance_of_word(self) -> float:
+        """The predictive chance that the last look gives any outcome; 0 if not only the interval prevents one."""
+        if self._blocked:
+            return 0.0
+        of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
+        seeds, excesses = self.look.last, [part.excess for part in self._parts]
+        good = min(_moved(excess, of_full).chance_of_negative(seeds, ONE_SIDED_ERROR) for excess in excesses)
+        half = ONE_SIDED_ERROR / len(excesses)
+        worse = max(_moved(excess, -of_arm).chance_of_positive(seeds, half) for excess in excesses)
+        return min(1.0, good + worse)
 
     def _held_against(self, headroom: float | None) -> float:
         """The headroom that counts: all if above a quarter of the margin, else 0."""
@@ -163,8 +178,13 @@ class Comparison:
             num_units=interval.num_units,
             effective_units=self._paired.effective_units,
             num_rows=len(self._runs.arm[0].examples),
+            chance_at_last=self._chance_at_last(ruling),
             would_decide=self._would_decide((1 - confidence) / 2) if ruling.reason in DECIDED_BY_MORE else None,
         )
+
+    def _chance_at_last(self, ruling: _Ruling) -> float | None:
+        is_open = ruling.outcome == "undecided" and not self._blocked
+        return self.chance_of_word() if is_open and not self.look.is_last else None
 
     def _gain_is_measurable(self) -> bool:
         return self._gain.low is not None and self._gain.low > 0

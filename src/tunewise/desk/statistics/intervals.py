@@ -88,7 +88,7 @@ def two_way_interval(
     num_seeds, num_units = differences_SN.shape
     assert np.isfinite(differences_SN).all(), "scores are finite"
     mean = float(differences_SN.mean())
-    if not _has_interval(differences_SN):
+    if not has_interval(differences_SN):
         return Interval(mean, None, None, None, None, None, num_seeds, num_units)
     squares = mean_squares(differences_SN, differences_SN)
     spread = table_spread(differences_SN, squares).at_most(most_freedom)
@@ -118,7 +118,7 @@ def probability_of_negative(differences_SN: Floats, most_freedom: float = math.i
     1 if the table has no interval. For "above 0", negate the table.
     """
     assert np.isfinite(differences_SN).all(), "scores are finite"
-    if not _has_interval(differences_SN):
+    if not has_interval(differences_SN):
         return 1.0
     spread = table_spread(differences_SN).at_most(most_freedom)
     return float(spread.probability_of_negative(differences_SN.mean()))
@@ -140,7 +140,8 @@ def unit_interval(differences_SN: Floats, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, num_units - 1, error, None, num_seeds, num_units)
 
 
-def _has_interval(differences_SN: Floats) -> bool:
+def has_interval(differences_SN: Floats) -> bool:
+    """Whether there are two seeds and two units, and not all differences are equal."""
     return min(differences_SN.shape) > 1 and not _all_equal(differences_SN)
 
 

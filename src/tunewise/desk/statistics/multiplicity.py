@@ -14,7 +14,7 @@ import numpy as np
 from tunewise.desk.arrays import Floats
 from tunewise.desk.statistics.comparison import Comparison
 from tunewise.desk.statistics.power import ONE_SIDED_ERROR
-from tunewise.desk.statistics.verdict import Levels, Verdict, Word
+from tunewise.desk.statistics.verdict import Levels, Outcome, Verdict, Word
 
 
 def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
@@ -34,21 +34,32 @@ def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
     return found
 
 
-def decide_together(comparisons: Sequence[Comparison], level: float = ONE_SIDED_ERROR) -> tuple[Verdict, ...]:
+def decide_together(
+    comparisons: Sequence[Comparison], level: float = ONE_SIDED_ERROR, left: Sequence[Outcome] = ()
+) -> tuple[Verdict, ...]:
     """One verdict per arm, in order, each outcome at its Holm level among these arms; the interval has the same level.
 
     `level`: the one-sided error of each outcome at this look. An arm that may not have an outcome (`verdict.py`) comes
-    last for it.
+    last for it. `left`: the outcomes of the family's arms that ended at an earlier look. Those that have an outcome
+    leave their level to the others. The inconclusive ones do not: dropping them would be a choice by the data, which
+    makes wrong outcomes more frequent (Maurer & Bretz 2013, Statistics in Biopharmaceutical Research 5).
     """
     levels = [Levels() for _ in comparisons]
     p_values = [comparison.p_values() for comparison in comparisons]
     fields: dict[Word, str] = {"better": "better", "as good": "as_good", "worse": "worse"}
     for word, field in fields.items():
-        found = holm_levels(np.array([of_arm[word] for of_arm in p_values]), level)
-        levels = [replace(of_arm, **{field: float(own)}) for of_arm, own in zip(levels, found, strict=True)]
+        of_left = [0.0 if has(outcome, word) else 1.0 for outcome in left]
+        found = holm_levels(np.array([of_arm[word] for of_arm in p_values] + of_left), level)
+        levels = [replace(of_arm, **{field: float(own)}) for of_arm, own in zip(levels, found, strict=False)]
+    num_compared = len(comparisons) + len(left)
     return tuple(
-        comparison.verdict(of_arm, len(comparisons)) for comparison, of_arm in zip(comparisons, levels, strict=True)
+        comparison.verdict(of_arm, num_compared) for comparison, of_arm in zip(comparisons, levels, strict=True)
     )
+
+
+def has(outcome: Outcome, word: Word) -> bool:
+    """Whether an outcome contains this word: what is better is also as good."""
+    return outcome == word or (word == "as good" and outcome == "better")
 
 
 def recommended(verdicts: Sequence[Verdict], costs: Mapping[str, float | None]) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import optimize
 
 from tunewise.desk.arrays import Floats, Integers, Texts
+from tunewise.desk.statistics.futility import chance_of_negative
 from tunewise.desk.statistics.intervals import (
     ROUNDING,
     Estimate,
@@ -60,6 +61,14 @@ class Contrast:
     def probability_of_positive(self) -> float:
         """The one-sided p-value of "the mean is above 0"."""
         return probability_of_negative(-self.values_SN, self.most_freedom)
+
+    def chance_of_negative(self, num_seeds: int, level: float) -> float:
+        """The predictive chance that the upper end is below 0 after `num_seeds` seeds."""
+        return chance_of_negative(self.values_SN, num_seeds, level)
+
+    def chance_of_positive(self, num_seeds: int, level: float) -> float:
+        """The predictive chance that the lower end is above 0 after `num_seeds` seeds."""
+        return chance_of_negative(-self.values_SN, num_seeds, level)
 
     def unit_means(self) -> Floats:
         """The mean over seeds of every real unit, shape (U,)."""

@@ -17,10 +17,6 @@ MOST_SEEDS = 50  # largest number suggested for a new study
 MOST_UNITS = 10**9
 POWER = 0.8
 ONE_SIDED_ERROR = 0.025  # of each outcome at the last look
-# At an interim look. The errors of two looks at 2.5% each add up: with a margin far below the standard error, they
-# called equal arms better or worse in 7 to 8% of studies, although both outcomes together may err in 5%. With a small
-# error at the interim look, the final look keeps its plain 95% interval (Peto et al. 1976, Br. J. Cancer 34).
-EARLY_ERROR = 0.005
 # Quantiles of the range: each mean square varies as its chi-squared distribution does in 8 of 10 studies.
 RANGE = (0.1, 0.9)
 # Standard deviation of arm - full over units, assumed before any run: of the NLL per token on E2E (8 LoRA arms, 300

@@ -100,6 +100,7 @@ class Verdict(Frozen):
     num_units: int
     effective_units: float  # number of equal units that weigh as much; as many as `num_units` if all are equal
     num_rows: int
+    chance_at_last: float | None  # of an outcome at the last look, if inconclusive at an interim one; None: not asked
     would_decide: Needed | None  # what a new study needs; None: decided, or more data is not what is missing
     blocked_by: tuple[str, ...] = ()  # fairness rules that withhold the verdict
     diverged_runs: dict[str, int] = {}  # arm -> confirmed runs that diverged, which count as scored

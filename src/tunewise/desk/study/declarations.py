@@ -40,8 +40,12 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
         "data": data.inputs.data,
         "looks": list(study.looks),
     }
-    # the default is left out, as it was before this was configurable
-    return declared if study.cost == DEFAULT_COST else {**declared, "cost": study.cost}
+    # left out as before they were configurable: the default cost, and the protocol of that time
+    if study.cost != DEFAULT_COST:
+        declared["cost"] = study.cost
+    if study.protocol != "fixed":
+        declared["protocol"] = study.protocol
+    return declared
 
 
 def changed(

@@ -1,20 +1,20 @@
-"""When a verdict may be given: at the interim look, and for arms still inconclusive there at the final one.
+"""When a verdict may be given: at each look, for the arms that were still inconclusive at the one before.
 
 The driver asks here which arms continue, and the report which verdicts it may show, so that both agree.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunewise.desk.protocol import confirmations, schedule
-from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
+from tunewise.desk.statistics.look import Look, looks_of
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.state import StudyState
 
 # Reasons that more seeds cannot resolve: such an arm does not continue.
 SEEDS_CANNOT_HELP = frozenset({"units", "identical", "optimum not bracketed", "blocked"})
 
-Decide = Callable[[StudyState, float], Sequence[Verdict]]  # the verdicts of a look, its one-sided error given
+Decide = Callable[[StudyState, Look], Sequence[Verdict]]  # the verdicts of a look
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Reading:
     """The part of a study that may be evaluated today."""
 
     state: StudyState  # with the records that the protocol asked for, and no others
-    undecided: tuple[str, ...]  # arms that continue to the second look; empty if there is none, or not known yet
+    going: tuple[tuple[str, ...], ...]  # the arms that go on after each interim look that is complete
     is_complete: bool  # the last look that the study needs is complete
     verdicts: tuple[Verdict, ...]  # empty unless it is
     read_in: dict[str, StudyState]  # arm -> the state with the runs that its verdict was read in
@@ -30,27 +30,32 @@ class Reading:
 
 
 def read_looks(everything: StudyState, decide: Decide) -> Reading:
-    """The readable part of a study. `decide` is called for complete looks only, at the second for its own arms."""
+    """The readable part of a study. `decide` is called for complete looks only, at later ones for those that go on."""
     study, data = everything.study, everything.data
-    first = everything.asked_for(())
-    if schedule.next_runs(study, data, first.records, ()):
-        return Reading(first, (), is_complete=False, verdicts=(), read_in={}, looks={})
-    is_last = len(study.looks) == 1
-    verdicts = {verdict.arm: verdict for verdict in decide(first, ONE_SIDED_ERROR if is_last else EARLY_ERROR)}
-    read_in, looks = dict.fromkeys(verdicts, first), dict.fromkeys(verdicts, study.looks[0])
-    undecided = tuple(arm for arm, verdict in verdicts.items() if not is_last and _goes_on(verdict))
-    if not undecided:
-        return Reading(first, (), True, tuple(verdicts.values()), read_in, looks)
-    second = everything.asked_for(undecided)
-    if schedule.next_runs(study, data, second.records, undecided):
-        return Reading(second, undecided, is_complete=False, verdicts=(), read_in={}, looks={})
-    compared = second.of_arms(confirmations.going_on(study, undecided))  # only these share seeds and levels
-    # an arm that no longer fits in memory has no verdict at the second look and keeps that of the first
-    later = {verdict.arm: verdict for verdict in decide(compared, ONE_SIDED_ERROR) if verdict.arm in undecided}
-    read_in |= dict.fromkeys(later, compared)
-    looks |= dict.fromkeys(later, study.looks[1])
-    return Reading(second, undecided, True, tuple({**verdicts, **later}.values()), read_in, looks)
+    going: list[tuple[str, ...]] = []
+    verdicts: dict[str, Verdict] = {}
+    read_in: dict[str, StudyState] = {}
+    looks: dict[str, int] = {}
+    for index, look in enumerate(looks_of(study.looks, can_stop=study.protocol == "adaptive")):
+        state = everything.asked_for(going)
+        if schedule.next_runs(study, data, state.records, going):
+            return Reading(state, tuple(going), is_complete=False, verdicts=(), read_in={}, looks={})
+        # only the arms that went on share their seeds
+        compared = state.of_arms(confirmations.taking_part(study, going, index)) if index else state
+        left = {arm: verdict.outcome for arm, verdict in verdicts.items()}
+        # an arm that no longer fits in memory has no verdict at a later look and keeps its earlier one
+        found = [v for v in decide(compared, replace(look, left=left)) if not index or v.arm in going[-1]]
+        verdicts |= {verdict.arm: verdict for verdict in found}
+        read_in |= dict.fromkeys((verdict.arm for verdict in found), compared)
+        looks |= dict.fromkeys((verdict.arm for verdict in found), look.seeds)
+        on = tuple(verdict.arm for verdict in found if _goes_on(verdict, look))
+        if look.is_last or not on:
+            break
+        going.append(on)
+    return Reading(state, tuple(going), True, tuple(verdicts.values()), read_in, looks)
 
 
-def _goes_on(verdict: Verdict) -> bool:
-    return verdict.outcome == "undecided" and verdict.reason not in SEEDS_CANNOT_HELP
+def _goes_on(verdict: Verdict, look: Look) -> bool:
+    if verdict.outcome != "undecided" or verdict.reason in SEEDS_CANNOT_HELP:
+        return False
+    return verdict.chance_at_last is None or verdict.chance_at_last >= look.least_chance

@@ -67,9 +67,9 @@ class StudyState:
         declared = resolve.resolve(ledger.study(), data)
         return cls.of(declared, data, stored, ledger)
 
-    def asked_for(self, undecided: Sequence[str]) -> "StudyState":
-        """The state with the records that the protocol requested, if `undecided` continue to the second look."""
-        return replace(self, records=confirmations.asked_for(self.study, self.records, undecided))
+    def asked_for(self, going: confirmations.GoingOn) -> "StudyState":
+        """The state with the records that the protocol requested, if these arms go on after each interim look."""
+        return replace(self, records=confirmations.asked_for(self.study, self.records, going))
 
     def of_arms(self, arms: Sequence[str]) -> "StudyState":
         """The state with the records of the base and of `arms` only."""

@@ -6,6 +6,7 @@ from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
+from tunewise.desk.statistics.look import Look
 from tunewise.desk.statistics.metrics import compute, primary_metric
 from tunewise.desk.statistics.multiplicity import decide_together
 from tunewise.desk.statistics.verdict import RateSearch, Verdict
@@ -15,17 +16,17 @@ from tunewise.records import LOST_SEED
 from tunewise.spec import TASKS
 
 
-def undecided(state: StudyState) -> tuple[str, ...]:
-    """Arms that continue to the second look; empty if the first is not complete or no arm is inconclusive."""
-    return read_looks(state, words_at).undecided
+def going_on(state: StudyState) -> tuple[tuple[str, ...], ...]:
+    """The arms that go on after each interim look that is complete; the last is empty or missing if none does."""
+    return read_looks(state, words_at).going
 
 
-def words_at(state: StudyState, level: float) -> tuple[Verdict, ...]:
+def words_at(state: StudyState, look: Look) -> tuple[Verdict, ...]:
     """The verdicts at a complete look, as far as the fairness rules allow; empty if there are none."""
     if why_no_verdict(state):
         return ()
     findings = findings_of(state)
-    return tuple(hold_back(_with_lost_runs(verdict, state), findings) for verdict in _verdicts(state, level))
+    return tuple(hold_back(_with_lost_runs(verdict, state), findings) for verdict in _verdicts(state, look))
 
 
 def _with_lost_runs(verdict: Verdict, state: StudyState) -> Verdict:
@@ -81,7 +82,7 @@ def _reference_loss(state: StudyState) -> float | None:
     return compute("nll", state.scores([state.base], "valid")[0])
 
 
-def _verdicts(state: StudyState, level: float) -> tuple[Verdict, ...]:
+def _verdicts(state: StudyState, look: Look) -> tuple[Verdict, ...]:
     study, full = state.study, state.full
     assert full is not None, "checked by why_no_verdict"
     assert state.base is not None, "checked by why_no_verdict"
@@ -98,13 +99,18 @@ def _verdicts(state: StudyState, level: float) -> tuple[Verdict, ...]:
         )
         edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, state.records, name))
         search = RateSearch(edges, headroom_of_arm=_headroom(state, arm), headroom_of_full=_headroom(state, full))
-        return Comparison(arm, runs, metric, margin, search)
+        return Comparison(arm, runs, metric, margin, search, look)
 
     # The reference of gain is not a candidate, so it takes no share of the error.
     candidates = [arm for arm in study.compared_arms if arm in state.confirmed]
     others = [arm for arm in state.confirmed if arm not in (full, *candidates)]
-    families = (candidates, *([arm] for arm in others))
-    found = {v.arm: v for family in families for v in decide_together([comparison(arm) for arm in family], level)}
+    left = [look.left[arm] for arm in study.compared_arms if arm in look.left and arm not in candidates]
+    families = ((candidates, left), *(([arm], []) for arm in others))
+    found = {
+        verdict.arm: verdict
+        for family, gone in families
+        for verdict in decide_together([comparison(arm) for arm in family], look.error, gone)
+    }
     return tuple(found[arm] for arm in state.confirmed if arm != full)
 
 

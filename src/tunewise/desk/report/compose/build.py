@@ -101,9 +101,9 @@ def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
         margin=verdicts[0].margin if verdicts else study.margin,
         full_within_margin_after=case_of(state).full_within_margin_after() if verdicts else None,
         seeds=tuple(sorted({run.spec.seed for runs in state.confirmed.values() for run in runs})),
-        planned_seeds=study.confirmation_seeds()[: study.looks[1 if reading.undecided else 0]],
+        planned_seeds=study.confirmation_seeds()[: study.looks[len(reading.going)]],
         looks=study.looks,
-        second_look=reading.undecided,
+        went_on=reading.going,
         finished_runs=len(finished),
         run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
         planned_seconds=plan and study_seconds(state.searched, plan),
@@ -129,10 +129,11 @@ def _why_not_yet(reading: Reading) -> str | None:
     begin = f"No verdict yet: {len(reading.state.records)} runs are done. "
     resume = "Run the same command again to continue."
     looks = reading.state.study.looks
-    if reading.undecided:
+    if reading.going:
+        before, on = looks[len(reading.going) - 1 : len(reading.going) + 1], reading.going[-1]
         return (
-            f"{begin}After the interim look at {looks[0]} seeds, {listed(reading.undecided)} "
-            f"{'continues' if len(reading.undecided) == 1 else 'continue'} to {looks[1]} seeds. {resume}"
+            f"{begin}After the interim look at {before[0]} seeds, {listed(on)} "
+            f"{'continues' if len(on) == 1 else 'continue'} to {before[1]} seeds. {resume}"
         )
     return f"{begin}The verdict is given once every arm has {looks[0]} confirmed seeds. {resume}"
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tunewise.desk.fairness.finding import listed
 from tunewise.desk.planning import estimates
-from tunewise.desk.planning.expected import expected_runs, second_look
+from tunewise.desk.planning.expected import expected_runs, later_looks
 from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.protocol.resolve import resolve_as_planned
 from tunewise.desk.report.charts.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
@@ -174,10 +174,8 @@ def _what_is_counted(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
     assert length is not None, "a study with seconds"
     least, most = (sum(runs.num_runs for runs in expected_runs(study, length, of)) for of in ("least", "cap"))
     counted = f"{least} runs" if least == most else f"{least} to {most} runs"
-    if more := sum(runs.num_runs for runs in second_look(study, length)):
-        counted += (
-            f" up to the interim look at {study.looks[0]} seeds, and up to {more} more for {study.looks[1]} seeds"
-        )
+    if more := sum(runs.num_runs for runs in later_looks(study, length)):
+        counted += f" up to the first look at {study.looks[0]} seeds, and up to {more} more for {study.looks[-1]} seeds"
     left_out = ["loading", "saving", "process starts"]
     if not TASKS[plan.task].has_classes and (study.samples.count or study.metrics):
         left_out.append("generated text")

@@ -11,8 +11,8 @@ def at_least(text: str, plan: StudyPlan | ArmPlan) -> str:
 
 
 def study_duration(seconds: StudySeconds, plan: StudyPlan) -> str:
-    """'12 min 04 s, or 20 min 10 s if every search reaches its cap; a second look adds up to 9 min 30 s'."""
+    """'12 min 04 s, or 20 min 10 s if every search reaches its cap; later looks add up to 9 min 30 s'."""
     least, most = duration(seconds.least), duration(seconds.most)
     text = least if least == most else f"{least}, or {most} if every search reaches its cap"
-    more = "" if seconds.second_look is None else f"; a second look adds up to {duration(seconds.second_look)}"
+    more = "" if seconds.second_look is None else f"; later looks add up to {duration(seconds.second_look)}"
     return at_least(text + more, plan)

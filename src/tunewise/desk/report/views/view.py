@@ -38,7 +38,7 @@ class StudyView(Frozen):
     seeds: tuple[int, ...]  # confirmed in every arm so far
     planned_seeds: tuple[int, ...]  # of the next look, or of the last one
     looks: tuple[int, ...]  # numbers of seeds at which verdicts are given, fixed in advance
-    second_look: tuple[str, ...]  # arms inconclusive at the first look, which continued to the second
+    went_on: tuple[tuple[str, ...], ...]  # after each interim look, the arms that continued to the next
     finished_runs: int
     run_seconds: float  # of all finished runs together: loading, training, evaluation
     planned_seconds: StudySeconds | None  # of all its runs; None: not known before

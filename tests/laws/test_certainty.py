@@ -1,0 +1,54 @@
+"""Laws of the certainty of a verdict: what an interval and a family of arms may not depend on."""
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from tunewise.desk.statistics.comparison import ArmScores, Comparison
+from tunewise.desk.statistics.intervals import MeanSquares, spread_of
+from tunewise.desk.statistics.multiplicity import decide_together
+from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.statistics.verdict import NOTHING_LEFT_OPEN
+from tunewise.spec import Margin
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 10])
+@pytest.mark.parametrize("unit", [0.0, 0.9, 1.1, 5.0, 20.0, 1e6])
+def test_law_51_an_interval_changes_little_when_the_spread_does(num_seeds: int, unit: float) -> None:
+    """No jump where one mean square crosses another, on either side of the rest or at nothing."""
+
+    def half(seed: float, unit: float) -> float:
+        squares = MeanSquares(np.array(seed), np.array(unit), np.array(1.0))
+        return float(spread_of(squares, num_seeds, 300).reach(0.95)[0])
+
+    grid = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 2000)])
+    halves = np.array([half(seed, unit) for seed in grid])
+    assert np.abs(np.diff(np.log(halves))).max() < 0.01
+    by_unit = np.array([half(seed, unit) for seed in (0.0, 1.0, 3.0) for unit in (0.999, 1.001)]).reshape(3, 2)
+    assert by_unit[:, 0] == pytest.approx(by_unit[:, 1], rel=0.005)
+
+
+def comparison(margin: float) -> Comparison:
+    """An arm that equals full, on the same runs for every margin."""
+    rng = np.random.default_rng(4)
+    names = np.array([f"row-{i:03d}" for i in range(100)], dtype=object)
+    none, tokens = np.full(100, -1), np.full(100, 8)
+
+    def run() -> Scores:
+        nll = 2.0 + rng.normal(0, 0.02) + rng.normal(0, 0.1, 100)
+        return Scores(names, names, nll * tokens, tokens, tokens, none, none, np.zeros((100, 0)))
+
+    arm, full = (tuple(run() for _ in range(5)) for _ in range(2))
+    return Comparison("arm", ArmScores(arm, full, (run(),)), "nll", Margin(absolute=margin), NOTHING_LEFT_OPEN)
+
+
+def test_law_52_an_arm_that_ended_inconclusive_keeps_its_place_among_the_others() -> None:
+    """Dropping it from the family because of its data would give its level to the others."""
+    margin = optimize.brentq(lambda size: comparison(size).p_values()["as good"] - 0.02, 0.001, 1.0)
+    alone = comparison(margin)
+    assert decide_together([alone])[0].outcome == "as good"
+    (beside,) = decide_together([alone], left=["undecided"])
+    assert (beside.outcome, beside.num_compared) == ("undecided", 2)
+    assert decide_together([alone], left=["worse"])[0].outcome == "undecided", "that is another outcome"
+    assert decide_together([alone], left=["as good"])[0].outcome == "as good"
+    assert decide_together([alone], left=["better"])[0].outcome == "as good"
