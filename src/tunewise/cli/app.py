@@ -26,6 +26,7 @@ from tunewise.cli.options import (
     Probe,
     Records,
     Sets,
+    StopIfHopeless,
     StudyFile,
     Svg,
     print_versions,
@@ -90,6 +91,7 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     budget: Budget = None,
     accept_stale: AcceptStale = False,
     again: Again = False,
+    hopeless: StopIfHopeless = 0.0,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
@@ -99,7 +101,7 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     """
     more = [f"budget={budget}"] if budget else []
     more += ["accept_stale=true"] if accept_stale else []
-    _run(_study(study, model, data, arm, [*(sets or []), *more]), out, again)
+    _run(_study(study, model, data, arm, [*(sets or []), *more]), out, again, hopeless)
 
 
 @app.command()
@@ -319,13 +321,13 @@ def _study(
     return study_from_options(study, model, data, arm or [], sets or [])
 
 
-def _run(study: Any, out: Path | None, again: bool) -> None:
+def _run(study: Any, out: Path | None, again: bool, least_chance: float = 0.0) -> None:
     from tunewise.cli.progress import StudyProgress
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.compare import compare as run_study
 
     with StudyProgress(Terminal()) as progress:
-        result = run_study(study, out, progress.on, again=again)
+        result = run_study(study, out, progress.on, again=again, least_chance=least_chance)
     show_report(result)
     if result.unfinished:
         show_unfinished(result.unfinished)

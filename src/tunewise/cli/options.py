@@ -82,6 +82,16 @@ Budget = Annotated[
 Folder = Annotated[Path, typer.Argument(help="Study folder, for example runs/quickstart.")]
 
 Again = Annotated[bool, typer.Option("--again", help="Repeat finished runs whose inputs or libraries have changed.")]
+StopIfHopeless = Annotated[
+    float,
+    typer.Option(
+        "--stop-if-hopeless",
+        metavar="NUMBER",
+        min=0.0,
+        max=1.0,
+        help="End after the search if no arm has this chance of an answer, for example 0.1.",
+    ),
+]
 AcceptStale = Annotated[
     bool,
     typer.Option("--accept-stale", help="Accept runs made with another base, other libraries or another thread count."),

@@ -83,6 +83,16 @@ class StudyProgress:
             case events.Findings():
                 for finding in event.findings:
                     self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
+            case events.TooLong():
+                self._say(event.sentence)
+                for version in event.versions:
+                    self._say(f"  {version}")
+            case events.Prospects():
+                self._say("after the search, before any test score:")
+                for sentence in event.sentences:
+                    self._say(f"  {sentence}")
+                if event.is_hopeless:
+                    self._say("ending here, as --stop-if-hopeless asks: no arm was scored on the test set")
             case events.Unplanned():
                 self._say(f"note: {clause(event.message)}. The study continues without it.")
             case events.Begin():

@@ -11,10 +11,13 @@ from tunewise.commands.report import StudyResult, written
 from tunewise.desk.fairness import check_before
 from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.planning.expected import num_scored, trials_of
+from tunewise.desk.planning.shorter import too_long
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.protocol.resolve import settled
+from tunewise.desk.report.sentences import prospect
 from tunewise.desk.statistics.metrics import check_asked
 from tunewise.desk.study.declarations import declarations
+from tunewise.desk.study.prospects import prospects
 from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.verdicts import going_on
 from tunewise.errors import StudyError
@@ -30,14 +33,20 @@ from tunewise.storage.lock import exclusive
 
 
 def compare(
-    study: StudySpec, out: Path | str | None = None, listener: Listener = unheard, *, again: bool = False
+    study: StudySpec,
+    out: Path | str | None = None,
+    listener: Listener = unheard,
+    *,
+    again: bool = False,
+    least_chance: float = 0.0,
 ) -> StudyResult:
     """Run what is missing of `study`, write its report, and return both.
 
     `out` is the study folder (default `runs/<name>`). The same call resumes an interrupted study. `again`: repeat
     finished runs that were made with other inputs, libraries or threads; without it they are an error. `listener`
-    receives every event. Raises UserError before training if the study cannot run, and KeyboardInterrupt after a Ctrl-C
-    or SIGTERM, once the current run is saved.
+    receives every event. `least_chance`: end after the search if no arm has this chance of an answer. Raises UserError
+    before training if the study cannot run, and KeyboardInterrupt after a Ctrl-C or SIGTERM, once the current run is
+    saved.
     """
     check_asked(study)
     ledger = begin(study, out)
@@ -47,7 +56,7 @@ def compare(
         inputs = InputFiles.of(study, ledger.folder)
         with LocalExecutor((lock,)) as executor:
             work = Work(Attempts(executor, ledger, study.machine, listener), inputs)
-            finished = run_missing(study, work, again)
+            finished = run_missing(study, work, again, least_chance)
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before doing this
         deliver(ledger, finished.study, finished.records)
         return written(ledger, unfinished(finished))
@@ -72,7 +81,7 @@ class Work(NamedTuple):
         return record
 
 
-def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
+def run_missing(study: StudySpec, work: Work, again: bool, least_chance: float = 0.0) -> StudyState:
     """State of the study once every run that it asks for exists."""
     executor, ledger, listener = work.attempts.executor, work.attempts.ledger, work.attempts.listener
     listener(events.Preparing())
@@ -88,7 +97,10 @@ def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
     if not again:
         require_no_stale(declared, data, stored)
     listener(events.Planning())
-    declared = settled(declared, planned(executor, ledger, declared, data, listener))
+    plan = planned(executor, ledger, declared, data, listener)
+    declared = settled(declared, plan)
+    if plan and not stored and (found := too_long(declared, plan)):
+        listener(events.TooLong(sentence=found[0], versions=found[1]))
     ledger.store_study(declared)
     records = {r.run_id: r for r in stored}
     for run_id in records:
@@ -96,6 +108,8 @@ def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
     state = StudyState.of(declared, data, stored, ledger)
     while runs := next_runs(state) or undelivered(ledger, state):
         if any(spec.role == "confirm" for spec in runs):
+            if is_hopeless(state, least_chance, listener):
+                break
             declare(ledger, state, records.values())
         current = list(state.records)
         for number, spec in enumerate(runs):
@@ -105,6 +119,18 @@ def run_missing(study: StudySpec, work: Work, again: bool) -> StudyState:
             tidy(ledger, state.study, current)
         state = StudyState.of(declared, data, list(records.values()), ledger)
     return state
+
+
+def is_hopeless(state: StudyState, least_chance: float, listener: Listener) -> bool:
+    """Tell the chances of an answer before the first test score of an arm; whether all are below what was asked."""
+    if any(record.spec.role == "confirm" for record in state.records):
+        return False
+    found = prospects(state)
+    hopeless = bool(found) and max(max(of.chances) for of in found) < least_chance
+    if found:
+        sentences = tuple(prospect(of) for of in found)
+        listener(events.Prospects(prospects=found, sentences=sentences, is_hopeless=hopeless))
+    return hopeless
 
 
 def _as_told(finding: Finding) -> events.Remark:

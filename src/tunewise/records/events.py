@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from tunewise.records.data import DataSummary
-from tunewise.records.plan import Speed, StudyPlan
+from tunewise.records.plan import Prospect, Speed, StudyPlan
 from tunewise.spec import Frozen, RunSpec
 from tunewise.spec.resolved import ResolvedStudy
 
@@ -59,6 +59,23 @@ class Findings(Frozen):
 
     event: Literal["findings"] = "findings"
     findings: tuple[Remark, ...]
+
+
+class Prospects(Frozen):
+    """The chances of an answer, after the search and before any test score."""
+
+    event: Literal["prospects"] = "prospects"
+    prospects: tuple[Prospect, ...]
+    sentences: tuple[str, ...]
+    is_hopeless: bool  # below what the caller asked for: the study ends here
+
+
+class TooLong(Frozen):
+    """The study is planned at more than an hour; shorter versions, as options of the same command."""
+
+    event: Literal["too-long"] = "too-long"
+    sentence: str
+    versions: tuple[str, ...]
 
 
 class Unplanned(Frozen):
@@ -199,7 +216,7 @@ class End(OfRun):
         return next((known.name for known in CRASHES if known == -self.code), None)
 
 
-OfDriver = Preparing | Planning | Findings | Unplanned | Checked | Begin | Halved
+OfDriver = Preparing | Planning | Findings | Prospects | TooLong | Unplanned | Checked | Begin | Halved
 OfJob = (
     Ready | Prepared | Planned | Probed | Step | Done | Stopping | Stopped | TimedOut | Refused | Crashed | OutOfMemory
 )

@@ -127,3 +127,21 @@ class PlanRequest(Frozen):
     device: Device | None = None
     precision: Precision | None = None
     memory_bytes: int | None = None
+
+
+class Prospect(Frozen):
+    """The chance that an arm which truly equals full is found as good, estimated on the validation set.
+
+    The spread over units is that of the trials at the chosen rates. That over seeds is not known from one seed and
+    counts as 0, so that the chances are upper bounds.
+    """
+
+    arm: str
+    metric: str
+    margin: float  # in units of the metric; of a share of the gain, the estimated gain counts
+    unit_sd: float  # standard deviation of arm - full over units
+    test_units: int
+    looks: tuple[int, ...]  # seeds
+    chances: tuple[float, ...]  # at each look
+    smallest_margin: float | None  # that the last look resolves with 80%; None: none
+    with_more_rows: float  # the chance at the last look with four times the test units

@@ -27,13 +27,13 @@ def fit(study: ResolvedStudy, data: DataSummary, first: RunRecord, seconds: floa
     are dropped first, then trials beyond 5, seeds beyond 3, and trials beyond the first rates. A missing seed costs
     resolution; an edge that was not extended may cost the verdict.
     """
-    versions = list(_versions(study))
-    needed = [expected_seconds(version, data, first) for version in versions]
-    chosen = next((i for i, time in enumerate(needed) if time <= seconds), len(versions) - 1)
-    return Plan(versions[chosen], _sentence(study, versions[chosen], data, needed[chosen], seconds))
+    possible = list(versions(study))
+    needed = [expected_seconds(version, data, first) for version in possible]
+    chosen = next((i for i, time in enumerate(needed) if time <= seconds), len(possible) - 1)
+    return Plan(possible[chosen], _sentence(study, possible[chosen], data, needed[chosen], seconds))
 
 
-def _versions(study: ResolvedStudy) -> Iterator[ResolvedStudy]:
+def versions(study: ResolvedStudy) -> Iterator[ResolvedStudy]:
     """Versions from the declared study down to the smallest one that can still give a verdict."""
     least_cap = 3 if study.tuning.search == "short" else study.tuning.rates
     steps: Sequence[tuple[int, int, int]] = (  # looks, seeds of the last look, cap; all at most

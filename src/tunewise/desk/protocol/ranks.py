@@ -39,11 +39,11 @@ def rank_curves(
         search = trials_module.arm_search(study, data, records, arm)
         if not trials or search is None or not search.is_over:
             continue
-        found[arm] = _curve(study, method, trials, _reference(study, records), scores)
+        found[arm] = _curve(study, method, trials, reference_runs(study, records), scores)
     return found
 
 
-def _reference(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[RunRecord]:
+def reference_runs(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[RunRecord]:
     """The reference of gain, scored on `valid`: the base, or the trials of the head arm at its best rate."""
     arm = study.reference_arm
     if arm == "base":

@@ -7,6 +7,7 @@ from tunewise.desk.report import wording
 from tunewise.desk.statistics.metrics import metric_named
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_SEEDS, Needed
 from tunewise.desk.statistics.verdict import Lean, Verdict
+from tunewise.records.plan import Prospect
 
 HEADS = {"better": "Better", "as good": "As good within the margin", "worse": "Worse", "undecided": "Inconclusive"}
 LEANS: dict[Lean, str] = {
@@ -29,9 +30,9 @@ def sentence(verdict: Verdict) -> str:
 def _ended_early(verdict: Verdict) -> Iterator[str]:
     """Why an inconclusive arm did not go on to the last look."""
     if verdict.chance_at_last is not None:
-        chance = "less than 1%" if verdict.chance_at_last < 0.01 else f"{verdict.chance_at_last:.0%}"
         yield (
-            f"It ended at {verdict.num_seeds} seeds: the last look would have decided with a probability of {chance}."
+            f"It ended at {verdict.num_seeds} seeds: the last look would have decided with a probability of "
+            f"{wording.chance(verdict.chance_at_last)}."
         )
 
 
@@ -183,3 +184,22 @@ def _size(need: Needed) -> str | None:
     most = "at worst no number is enough" if need.most is None else f"{need.most:,} at worst"
     ends = f"{need.fewest:,} at best, {most}"
     return f"{need.beside} seeds and about {need.likely:,} independent test rows or groups ({ends})"
+
+
+def prospect(found: Prospect) -> str:
+    """The chance of an answer of one arm, and what would raise it."""
+    metric = metric_named(found.metric)
+    pairs = zip(found.looks, found.chances, strict=True)
+    chances = wording.joined(f"{wording.chance(chance)} at {seeds} seeds" for seeds, chance in pairs)
+    shown = f"{found.margin * metric.scale:.3g} {metric.difference_unit}"
+    first = (
+        f"{found.arm}: if it truly equals full fine-tuning, the chance to find it as good within {shown} is at most "
+        f"{chances}."
+    )
+    if found.smallest_margin is None:
+        return f"{first} These test rows resolve no margin."
+    smallest = f"{found.smallest_margin * metric.scale:.3g}"
+    return (
+        f"{first} The smallest margin with 80% is {smallest}. With four times the test rows, which cost scoring only, "
+        f"the last chance is {wording.chance(found.with_more_rows)}."
+    )

@@ -1,7 +1,7 @@
 """Wording of numbers and short phrases in the report; a missing number is a dash, never a stand-in."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality
@@ -294,3 +294,16 @@ def cited(runs: Sequence[str]) -> str:
     """The runs that a sentence is based on: 'runs 0123abcd..., ... and 4 more'."""
     more = f" and {len(runs) - MAX_CITED} more" if len(runs) > MAX_CITED else ""
     return f"{'run' if len(runs) == 1 else 'runs'} {', '.join(runs[:MAX_CITED])}{more}"
+
+
+def chance(probability: float) -> str:
+    """'45%', 'less than 1%'."""
+    if probability < 0.01:
+        return "less than 1%"
+    return "more than 99%" if probability > 0.99 else f"{probability:.0%}"
+
+
+def joined(parts: Iterable[str]) -> str:
+    """'a, b and c'."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
