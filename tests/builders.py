@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tunewise.records import DataSummary
+from tunewise.records import DataSummary, SplitSummary
 from tunewise.spec import FullMethod, Inputs, RunSpec, SamplesSpec, TrainSpec
 
 
@@ -33,6 +33,12 @@ def make_data_summary(**changes: Any) -> DataSummary:
         "threads": 1,
     }
     return DataSummary.model_validate({**content, **changes})
+
+
+def make_train_summary(rows: int) -> dict[str, Any]:
+    """A training set of `rows` rows, all other counts 0."""
+    counts = {name: 0 for name in SplitSummary.model_fields if name not in ("split", "source", "rows")}
+    return {"split": "train", "source": "train.jsonl", "rows": rows, **counts}
 
 
 def make_run_spec(**changes: Any) -> RunSpec:

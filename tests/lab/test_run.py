@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from builders import make_data_summary, make_inputs, make_run_spec
+from builders import make_data_summary, make_inputs, make_run_spec, make_train_summary
 from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example
 from tunewise.lab.machine import require_device
@@ -71,7 +71,8 @@ class Laboratory:
                 pa.Table.from_pylist([vars(e) for e in rows], EXAMPLES_SCHEMA), self.data / f"{split}.parquet"
             )
         labels = LABELS if task == "classify" else ()
-        summary = make_data_summary(task=task, labels=labels, inputs=self.inputs())
+        splits = (make_train_summary(len(LENGTHS["train"])),)
+        summary = make_data_summary(task=task, labels=labels, inputs=self.inputs(), splits=splits)
         (self.data / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
         self.events: list[Any] = []
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from builders import make_data_summary, make_inputs, make_run_spec
+from builders import make_data_summary, make_inputs, make_run_spec, make_train_summary
 from lab_fixtures import make_examples
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.run.story import Run
@@ -59,7 +59,8 @@ class Study:
         has_general = None if task == "classify" else "g"
         inputs = make_inputs(general=has_general)
         labels = LABELS if task == "classify" else ()
-        summary = make_data_summary(task=task, labels=labels, inputs=inputs, model_type="any")
+        splits = (make_train_summary(len(LENGTHS["train"])),)
+        summary = make_data_summary(task=task, labels=labels, inputs=inputs, model_type="any", splits=splits)
         (self.data / "data.json").write_text(summary.model_dump_json(), encoding="utf-8")
         is_class = task == "classify"
         content = {

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunewise.spec.frozen import Frozen
 from tunewise.spec.words import SPLIT_NAMES, Source, Split
@@ -68,6 +68,11 @@ class DataSpec(Frozen):
         0.05, ge=0, le=1, description="largest share of rows that may be truncated; more is an error"
     )
     duplicates: Literal["drop", "error", "keep"] = "drop"
+    resample: bool = Field(
+        False,
+        description="every confirmation seed draws its own training and validation sets from the rows of both; "
+        "needs a validation set that is split off",
+    )
 
     @field_validator("columns")
     @classmethod
@@ -83,6 +88,16 @@ class DataSpec(Frozen):
             elif name not in COLUMNS:
                 raise ValueError(f"unknown column '{name}'.{near_miss(name, COLUMNS)} Known: {', '.join(COLUMNS)}.")
         return columns
+
+    @model_validator(mode="after")
+    def _has_one_pool(self) -> Self:
+        if self.resample and self.valid is not None:
+            raise ValueError(
+                f"resample: true draws training and validation rows from one source, but data.valid is "
+                f"{self.valid!r:.80}, which may differ from data.train. Remove data.valid to split it off data.train, "
+                "or remove data.resample"
+            )
+        return self
 
     @field_validator("roles")
     @classmethod

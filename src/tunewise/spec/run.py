@@ -50,6 +50,7 @@ class RunSpec(Frozen):
     precision: Precision
     threads: int
     attention: Attention | None = None
+    resample: bool = False  # train and valid are this seed's draw from the rows of both
     inputs: Inputs
     numerics: int = NUMERICS
 
@@ -65,8 +66,9 @@ class RunSpec(Frozen):
                 content["method"].pop(name, None)
         if content["method"].get("init_scale") == 1:
             del content["method"]["init_scale"]
-        if not self.ranks:
-            del content["ranks"]
+        for name in ("ranks", "resample"):
+            if not content[name]:
+                del content[name]
         content["train"].pop("head_learning_rate", None)
         content["train"]["evaluations"] = self.train.num_evaluations
         for metric in content["metrics"]:

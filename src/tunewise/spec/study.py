@@ -245,6 +245,16 @@ class StudySpec(Frozen):
         check_primary(self.primary, self.metrics, self.margin)
         return self
 
+    @model_validator(mode="after")
+    def _extracts_on_one_split(self) -> Self:
+        extracting = [name for name, arm in self.arms.items() if getattr(arm, "extract", None)]
+        if self.data.resample and extracting:
+            raise ValueError(
+                f"arms.{extracting[0]}.extract compares runs on one validation set, but with data.resample every seed "
+                "has its own. Remove one of the two"
+            )
+        return self
+
     @property
     def trained_arms(self) -> dict[str, TrainedArm]:
         """Arms that the study trains, by name, without those that were trained elsewhere."""

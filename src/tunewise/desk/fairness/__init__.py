@@ -24,6 +24,7 @@ RULES_BEFORE: tuple[Rule, ...] = (
     data_rules.leakage,
     data_rules.few_units,
     data_rules.truncated_rows,
+    data_rules.resampled,
     protocol.too_few_seeds,
     protocol.remote_code,
     strength.narrow_targets,

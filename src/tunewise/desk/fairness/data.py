@@ -64,6 +64,19 @@ def leakage(case: Case) -> Iterator[Finding]:
         )
 
 
+def resampled(case: Case) -> Iterator[Finding]:
+    """Training and validation sets that differ between confirmation seeds (`data.resample`)."""
+    if case.study.data.resample:
+        train, valid = (case.data.split(split).rows for split in ("train", "valid"))
+        yield Finding(
+            id="resampled",
+            severity="note",
+            sentence="Every confirmation seed drew its own training and validation sets, the same in every arm, so the "
+            "intervals include part of the variation between training sets.",
+            evidence=f"training sets share {train / (train + valid):.0%} of their rows on average",
+        )
+
+
 def truncated_rows(case: Case) -> Iterator[Finding]:
     """Rows that were truncated to `data.max_length`, and the tokens (for `sft`: of the answer) that were lost."""
     cut = [s for s in case.data.splits if s.truncated_rows]

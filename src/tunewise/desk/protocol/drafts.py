@@ -136,5 +136,6 @@ class Drafts:
             precision=data.precision,
             threads=data.threads,
             attention=study.machine.attention,
+            resample=study.data.resample and role == "confirm" and rate is not None,
             inputs=data.inputs.replace(general=general, existing=data.existing.get(arm)),
         )

@@ -21,7 +21,7 @@ GONE = ("declarations.json",)  # in the place of the keys that changed: which di
 
 
 def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
-    """Arms, margin, metric, data, looks and cost as plain data.
+    """Arms, margin, metric, data, looks, resampling and cost as plain data.
 
     Names of arms, paths and search centers are left out, because they decide nothing; for `rank: auto` the rank counts.
     """
@@ -33,18 +33,20 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
         else method.model_dump(mode="json", exclude={"learning_rate", "max_rank"})
         for name, method in study.arms.items()
     ]
-    declared = {
+    declared: dict[str, Any] = {
         "arms": sorted(arms, key=canonical_json),
         "margin": margin.model_dump(mode="json"),
         "metric": metric,
         "data": data.inputs.data,
         "looks": list(study.looks),
     }
-    # left out as before they were configurable: the default cost, and the protocol of that time
+    # left out as before they were configurable: the default cost, one training set, and the protocol of that time
     if study.cost != DEFAULT_COST:
         declared["cost"] = study.cost
     if study.protocol != "fixed":
         declared["protocol"] = study.protocol
+    if study.data.resample:
+        declared["resample"] = True
     return declared
 
 

@@ -58,6 +58,10 @@ class PreparedExamples:
     general: str | None  # SHA-256 of the forgetting text's windows; None: not measured
 
 
+# Settings without an effect of their own on the prepared data: contents of files are hashed, and runs resample.
+NOT_PREPARED = ("train", "valid", "test", "chat_template", "resample")
+
+
 def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
     """16 hex digits that identify the prepared data of a study, computed without preparing it.
 
@@ -71,7 +75,7 @@ def data_key(study: StudySpec, tokenizer_fingerprint: str) -> str:
     later = {"delimiter": data.delimiter, "roles": data.roles}
     left_out = {name for name, value in later.items() if not value}
     content = {
-        "settings": data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template", *left_out}),
+        "settings": data.model_dump(mode="json", exclude={*NOT_PREPARED, *left_out}),
         "task": study.task,
         "sources": {split: source_fingerprint(source) for split, source in _sources(data).items()},
         "chat_template": _template_fingerprint(data.chat_template) if data.chat_template else None,

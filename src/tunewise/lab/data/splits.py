@@ -2,11 +2,14 @@
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from itertools import accumulate
 from typing import Protocol, TypeVar
 
 from tunewise.errors import DataError
-from tunewise.spec import DataSpec, Split, SplitShares
+from tunewise.lab.data.rows import input_key
+from tunewise.spec import DataSpec, Split, SplitShares, Task
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
@@ -20,7 +23,27 @@ class Named(Protocol):
         ...
 
 
+class Example(Named, Protocol):
+    """The texts of an example and its unit."""
+
+    @property
+    def unit(self) -> str:
+        """Group of related rows, which no draw divides."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """Input as rendered (lm: the start of the window)."""
+        ...
+
+    @property
+    def reference(self) -> str:
+        """Text to predict after it."""
+        ...
+
+
 Item = TypeVar("Item", bound=Named)
+Prepared = TypeVar("Prepared", bound=Example)
 
 
 def hashed(name: str) -> int:
@@ -92,3 +115,33 @@ def drawn(names: Iterable[str], limit: int) -> list[int]:
     """Places of the `limit` names with the smallest hashes, in their order; no more are held at once."""
     places = ((position(name), name, place) for place, name in enumerate(names))
     return sorted(place for _, _, place in heapq.nsmallest(limit, places))
+
+
+def redraw(
+    train: Sequence[Prepared], valid: Sequence[Prepared], task: Task, seed: int
+) -> tuple[list[Prepared], list[Prepared]]:
+    """Another training and another validation set from the rows of both, drawn by a hash of unit and seed.
+
+    Units stay whole, so train gets its number of rows to within the size of a unit. Then train loses rows whose input
+    valid contains, which happens only if units are groups of inputs. Raises DataError if train would be empty.
+    """
+    pool = [*train, *valid]
+    num_rows = Counter(row.unit for row in pool)
+    order = sorted(num_rows, key=lambda unit: (hashed(f"{seed} {unit}"), unit))
+    totals = list(accumulate(num_rows[unit] for unit in order[:-1]))  # the last unit is for valid
+    place = min(range(len(totals)), key=lambda place: abs(totals[place] - len(train)))
+    chosen = set(order[: place + 1])
+    held_out = [row for row in pool if row.unit not in chosen]
+    inputs = {_input(row, task) for row in held_out}
+    drawn_rows = [row for row in pool if row.unit in chosen and _input(row, task) not in inputs]
+    if not drawn_rows:
+        raise DataError(
+            f"data.resample: seed {seed} draws a training set whose every input is also in its validation set, which "
+            f"has {len(held_out):,} of {len(pool):,} rows. Remove data.resample, or give more different rows."
+        )
+    return drawn_rows, held_out
+
+
+def _input(row: Example, task: Task) -> str:
+    """Key of what a row's unit would be without `data.group`, of a window for `lm`; ignores white space."""
+    return input_key(row.prompt + row.reference if task == "lm" else row.prompt)

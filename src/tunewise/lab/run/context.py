@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch, Batching, Example, read_examples
+from tunewise.lab.data.splits import redraw
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import Base, inner_model, load_base, padding_id
@@ -65,8 +66,19 @@ class RunContext:
         return Compute(self.spec.device, self.spec.precision)
 
     def examples(self, split: str) -> list[Example]:
-        """Prepared rows of a split."""
+        """Prepared rows of a split; with `resample`, train and valid are the draw of the run's seed."""
+        if not self.spec.resample or split not in ("train", "valid"):
+            return self._declared(split)
+        train, valid = redraw(self._declared("train"), self._declared("valid"), self.spec.task, self.spec.seed)
+        return train if split == "train" else valid
+
+    def _declared(self, split: str) -> list[Example]:
         return read_examples(self.data_folder / f"{split}.parquet")
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training: those of the declared training set, equal for every draw."""
+        return self.spec.train.num_steps(self.data.split("train").rows)
 
     def load_base(self) -> Base:
         """A fresh base in fp32, its new weights initialized from the current random state."""

@@ -33,7 +33,7 @@ def adapt(run: RunContext, base: Base, checkpoints: Checkpoints) -> "TrainingSes
     spec = run.spec
     assert spec.learning_rate is not None, "a training arm has a learning rate"
     examples, valid = run.examples("train"), run.examples("valid")
-    num_steps = spec.train.num_steps(len(examples))
+    num_steps = run.num_steps
     method = build_method(spec.method, spec.task, num_steps)
     ready = run.ready(method.prepare(base))
     model = ready.model
@@ -75,7 +75,7 @@ class TrainingSession:
     @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole training."""
-        return self.run.spec.train.num_steps(len(self.examples))
+        return self.run.num_steps
 
     def train(self) -> None:
         """Train to the last step, or until a loss is not a number. Raises StoppedError if asked to stop."""
