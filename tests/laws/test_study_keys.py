@@ -109,6 +109,7 @@ TABLE: dict[str, Row] = {
     "data.limit.test": Row(prepared, 3),
     "data.max_length": Row(prepared, 8, {"data.max_truncated": 1.0, "data.template": "w5 w6 w7 w8 {prompt}"}),
     "data.max_truncated": Row(prepared, 1.0, {"data.max_length": 8, "data.template": "w5 w6 w7 w8 {prompt}"}),
+    "data.resample": Row(confirmed, True, ALL),
     "data.duplicates": Row(prepared, "keep", {"data.train": "@repeated.jsonl"}),
     **rates({"method": "full"}),
     **rates({"method": "lora"}),

@@ -88,15 +88,19 @@ class Unlike:
 
 
 def unlike(case: Case, value: Callable[[RunRecord], str]) -> Unlike | None:
-    """Arms in which `value` differs from full (from the first arm if there is no full); None: there are none.
+    """Arms in which `value` differs from full (from the first arm if there is no full) at a seed that both have.
 
-    Runs that did not finish training are left out; another rule reports them.
+    None: there are none. Runs that did not finish training are left out; another rule reports them.
     """
-    seen = {arm: sorted({value(run) for run in runs}) for arm, runs in case.trained().items()}
+    seen = {arm: {run.spec.seed: value(run) for run in runs} for arm, runs in case.trained().items()}
     if len(seen) < 2:
         return None
-    against = case.full if case.full in seen else next(iter(seen))
-    differing = tuple(arm for arm, values in seen.items() if values != seen[against])
+    against = seen[case.full if case.full in seen else next(iter(seen))]
+    # tokens may differ between seeds, and an arm decided at the first look has fewer seeds
+    differing = tuple(
+        arm for arm, values in seen.items() if any(values[seed] != against[seed] for seed in values.keys() & against)
+    )
     if not differing:
         return None
-    return Unlike(differing, "; ".join(f"{arm}: {' / '.join(values)}" for arm, values in seen.items()))
+    found = {arm: " / ".join(sorted(set(values.values()))) for arm, values in seen.items()}
+    return Unlike(differing, "; ".join(f"{arm}: {values}" for arm, values in found.items()))
