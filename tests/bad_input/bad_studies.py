@@ -166,6 +166,26 @@ TEXTS = [
         "'data.columns'",
         "['q']",
     ),
+    study(
+        "resampling with a validation file",
+        "data: {train: t.jsonl, valid: v.jsonl, resample: true}\narms: {f: {method: full}}",
+        "data",
+        "data.valid is 'v.jsonl'",
+        "Remove data.valid",
+    ),
+    study(
+        "resampling with extraction",
+        "data: {train: t.jsonl, resample: true}\narms: {f: {method: full, extract: [1]}}",
+        "arms.f.extract",
+        "one validation set",
+        "Remove one of the two",
+    ),
+    study(
+        "resampling as a number of draws",
+        "data: {train: t.jsonl, resample: 5}\narms: {f: {method: full}}",
+        "'data.resample'",
+        "true or false",
+    ),
     key("an unknown task", "task: clasify\n", "'task'", "'sft', 'lm' or 'classify'", "'clasify'"),
     key(
         "a broken regular expression",

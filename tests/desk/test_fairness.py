@@ -361,6 +361,24 @@ def test_more_steps_tokens_batch_or_epochs_in_one_arm_block(
     assert (found.arms, found.evidence) == (("lora",), shown)
 
 
+def test_seeds_may_differ_in_tokens_if_the_arms_do_not(clean: Make) -> None:
+    """With `data.resample` they do, and an arm may lack a seed that full has."""
+
+    def by_seed(record: RunRecord) -> RunRecord:
+        return record.replace(usage={**record.usage.model_dump(), "num_tokens": record.spec.seed})
+
+    def diverge(record: RunRecord) -> RunRecord:
+        is_lost = (record.spec.arm, record.spec.role, record.spec.seed) == ("lora", "confirm", 2)
+        return by_seed(record.replace(status="diverged") if is_lost else record)
+
+    def swap(record: RunRecord) -> RunRecord:
+        others = {**record.usage.model_dump(), "num_tokens": 4 - record.spec.seed}
+        return record.replace(usage=others) if record.spec.arm == "lora" else by_seed(record)
+
+    assert "different-training" not in findings_with(clean(), diverge)
+    assert findings_with(clean(), swap)["different-training"].arms == ("lora",)
+
+
 def test_a_run_that_diverged_is_not_blamed_for_the_steps_that_it_lacks(clean: Make) -> None:
     def diverge(record: RunRecord) -> RunRecord:
         return record.replace(status="diverged", num_steps=3) if record.spec.seed == 2 else record

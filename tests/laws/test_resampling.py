@@ -1,4 +1,4 @@
-"""Law 51: with data.resample, arms of a seed train on one draw, all draws take equal steps, and test never changes."""
+"""Law 53: with data.resample, arms of a seed train on one draw, all draws take equal steps, and test never changes."""
 
 import json
 from pathlib import Path
@@ -17,14 +17,14 @@ ARMS = {
     "full": {"method": "full", "learning_rate": 1e-3},
     "lora": {"method": "lora", "rank": 2, "learning_rate": 1e-2},
 }
-PROTOCOL = {"train": {"epochs": 2, "batch_size": 5, "evaluations": 1}, "tuning": {"rates": 1, "cap": 1}, "looks": [3]}
+PROTOCOL = {"train": {"epochs": 2, "batch_size": 1, "evaluations": 1}, "tuning": {"rates": 1, "cap": 1}, "looks": [3]}
 
 
 def study_of(root: Path, folder_of: FolderOf, resample: bool) -> SmallStudy:
     root.mkdir(parents=True)
     path = root / "all.jsonl"
-    # three rows of a prompt are one unit, so draws differ in their rows
-    rows = [{**row, "source": f"s{number // 3}"} for number, row in enumerate(rows_of("sft"))]
+    # units of one to five rows, so draws differ in their number of rows
+    rows = [{**row, "source": f"s{int(number**0.7)}"} for number, row in enumerate(rows_of("sft"))]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     data = {"train": str(path), "group": "source", "split": {"valid": 0.3, "test": 0.3}, "resample": resample}
     return small_study(root, folder_of("llama"), "sft", ARMS, data=data, **PROTOCOL)
@@ -37,7 +37,7 @@ def scored(study: SmallStudy, run: RunRecord, split: str) -> frozenset[str]:
 
 @pytest.fixture(scope="module")
 def resampled(tmp_path_factory: pytest.TempPathFactory, folder_of: FolderOf) -> SmallStudy:
-    return study_of(tmp_path_factory.mktemp("resampled") / "study", folder_of, resample=True).finish()
+    return study_of(tmp_path_factory.mktemp("training-resampled") / "study", folder_of, resample=True).finish()
 
 
 def by_role(study: SmallStudy) -> tuple[list[RunRecord], list[RunRecord]]:
@@ -46,7 +46,7 @@ def by_role(study: SmallStudy) -> tuple[list[RunRecord], list[RunRecord]]:
     return confirmed, [run for run in study.records() if run.spec.role != "confirm"]
 
 
-def test_law_51_arms_of_one_seed_share_a_draw_and_seeds_do_not(resampled: SmallStudy) -> None:
+def test_law_53_arms_of_one_seed_share_a_draw_and_seeds_do_not(resampled: SmallStudy) -> None:
     confirmed, others = by_role(resampled)
     valid_of = {(run.spec.arm, run.spec.seed): scored(resampled, run, "valid") for run in confirmed}
     seeds = sorted({seed for _, seed in valid_of})
@@ -58,7 +58,7 @@ def test_law_51_arms_of_one_seed_share_a_draw_and_seeds_do_not(resampled: SmallS
     assert {scored(resampled, run, "valid") for run in others} == {declared}  # base and trials
 
 
-def test_law_51_every_draw_takes_equal_steps_and_is_scored_on_one_test_set(resampled: SmallStudy) -> None:
+def test_law_53_every_draw_takes_equal_steps_and_is_scored_on_one_test_set(resampled: SmallStudy) -> None:
     confirmed, others = by_role(resampled)
     assert {run.num_steps for run in confirmed} == {run.num_steps for run in others if run.spec.role == "tune"}
     test = frozenset(pq.read_table(resampled.data_folder / "test.parquet")["example"].to_pylist())
@@ -66,13 +66,13 @@ def test_law_51_every_draw_takes_equal_steps_and_is_scored_on_one_test_set(resam
     assert not any(scored(resampled, run, "valid") & test for run in confirmed)
 
 
-def test_law_51_a_report_on_draws_says_so_and_blocks_nothing(resampled: SmallStudy) -> None:
+def test_law_53_a_report_on_draws_says_so_and_blocks_nothing(resampled: SmallStudy) -> None:
     found = {finding.id: finding for finding in build_report(resampled.ledger).warnings}
-    assert found["resampled"].severity == "note"
+    assert found["training-resampled"].severity == "note"
     assert "different-training" not in found
 
 
-def test_law_51_only_confirmed_runs_of_a_resampled_study_have_other_ids(
+def test_law_53_only_confirmed_runs_of_a_resampled_study_have_other_ids(
     resampled: SmallStudy, tmp_path: Path, folder_of: FolderOf
 ) -> None:
     plain = study_of(tmp_path / "study", folder_of, resample=False)
@@ -85,7 +85,7 @@ def test_law_51_only_confirmed_runs_of_a_resampled_study_have_other_ids(
         assert RunSpec.model_validate(old).run_id == spec.run_id  # a folder written before resampling
 
 
-def test_law_51_resampling_is_declared(resampled: SmallStudy) -> None:
+def test_law_53_resampling_is_declared(resampled: SmallStudy) -> None:
     """Otherwise a study could choose between both after its first test score."""
     study, data = resampled.study, resampled.data
     other = study.replace(data=study.data.replace(resample=False).model_dump())

@@ -69,10 +69,10 @@ def resampled(case: Case) -> Iterator[Finding]:
     if case.study.data.resample:
         train, valid = (case.data.split(split).rows for split in ("train", "valid"))
         yield Finding(
-            id="resampled",
+            id="training-resampled",
             severity="note",
-            sentence="Every confirmation seed drew its own training and validation sets, the same in every arm, so the "
-            "intervals include part of the variation between training sets.",
+            sentence="Every confirmation seed draws its own training and validation sets, the same in every arm, so "
+            "the intervals include part of the variation between training sets.",
             evidence=f"training sets share {train / (train + valid):.0%} of their rows on average",
         )
 
