@@ -26,6 +26,7 @@ from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.wording import recommendation
+from tunewise.desk.study.state import StudyState
 from tunewise.errors import UserError
 from tunewise.executors.attempts import Attempts
 from tunewise.executors.base import Job, RunJob
@@ -268,6 +269,17 @@ def reported(bench: Bench, study: StudySpec) -> Any:
     advice = recommendation(report.recommended_arm, report.study.cost) if report.recommended_arm else None
     figures = [(verdict.metric, verdict.outcome, verdict.low, verdict.high) for verdict in report.verdicts]
     return report.headline, advice, figures
+
+
+def counted(bench: Bench, study: StudySpec) -> Any:
+    """How often a later study hears of this one in the ledger of test sets."""
+    changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})
+    place, data = bench.new(), {"test_set": f"{next(bench.numbers):064x}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(place))
+        driver.record_looks(StudyState.read(fake.write_study(place / "first", study=changes, data=data)))
+        later = build_report(fake.write_study(place / "later", study={"seed": 1}, data=data))
+    return later.test_set and later.test_set.other_studies
 
 
 def afforded(bench: Bench, study: StudySpec) -> Any:

@@ -17,6 +17,7 @@ from study_keys import (
     asked,
     checkpointed,
     confirmed,
+    counted,
     described,
     kept,
     limited,
@@ -84,6 +85,7 @@ TABLE: dict[str, Row] = {
     "task": Row(prepared, "lm", {"data": {"train": "@all.jsonl", "columns": {"text": "prompt"}}, "task": "sft"}),
     "accept_stale": Row(reused, True),
     "looks": Row(asked, [2]),
+    "studies_per_test_set": Row(reported, 5, {**SEARCH, "looks": [3]}),
     "seed": Row(asked, 3),
     "checkpoint": Row(trained, "last", {**WORDY, "train.evaluations": 4}),
     "margin": Row(reported, "0.5", {**SEARCH, "looks": [3]}),
@@ -158,6 +160,7 @@ TABLE: dict[str, Row] = {
     "machine.threads": Row(trained, 2),
     "machine.checkpoint_seconds": Row(checkpointed, 0),  # after every step
     "machine.run_limit_seconds": Row(limited, 7.0),
+    "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),
     "machine.attention": Row(trained, "eager", {"machine.attention": "sdpa"}),
 }
 

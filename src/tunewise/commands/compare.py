@@ -1,6 +1,7 @@
 """The driver: ask the desk what to run next, let the lab run it, store the records, write the report."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +18,11 @@ from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.sentences import prospect
 from tunewise.desk.statistics.metrics import check_asked
 from tunewise.desk.study.declarations import declarations
+from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.prospects import prospects
 from tunewise.desk.study.state import StudyState
-from tunewise.desk.study.verdicts import going_on
+from tunewise.desk.study.test_set import uses_in
+from tunewise.desk.study.verdicts import going_on, words_at
 from tunewise.errors import StudyError
 from tunewise.executors import ask
 from tunewise.executors.attempts import Attempts
@@ -28,6 +31,7 @@ from tunewise.inputs.input_files import InputFiles
 from tunewise.records import LOST, RunRecord, events
 from tunewise.records.events import Listener, unheard
 from tunewise.spec import RunSpec, StudySpec
+from tunewise.storage import test_sets
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import exclusive
 
@@ -59,6 +63,7 @@ def compare(
             finished = run_missing(study, work, again, least_chance)
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before doing this
         deliver(ledger, finished.study, finished.records)
+        record_looks(finished)
         return written(ledger, unfinished(finished))
 
 
@@ -159,6 +164,12 @@ def next_runs(state: StudyState) -> list[RunSpec]:
     if runs or len(state.study.looks) == 1:
         return runs
     return schedule.next_runs(state.study, state.data, state.records, going_on(state))
+
+
+def record_looks(state: StudyState) -> None:
+    """Count the study's looks in the ledger of test sets. If that fails, the report notes it."""
+    with suppress(OSError, RuntimeError):
+        test_sets.record(uses_in(read_looks(state, words_at)))
 
 
 def begins(spec: RunSpec, state: StudyState, records: Sequence[RunRecord], waiting: int) -> events.Begin:

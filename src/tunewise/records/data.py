@@ -54,6 +54,7 @@ class DataSummary(Frozen):
     is_chat: bool | None = None  # prompts are conversations (sft); None: not recorded
     near_duplicates: int  # test inputs that are near-duplicates of a training input
     laws: tuple[LawCount, ...] = ()  # every law that applies to the task, split by split; (): not counted
+    test_set: str | None = None  # SHA-256 of the texts of its rows, in any order; None: not recorded
     exact_duplicates: int | None = None  # test inputs that are also a training input; None: not counted
     inputs: Inputs
     existing: dict[str, str] = {}  # arm -> SHA-256 of its weights

@@ -100,6 +100,9 @@ class MachineSpec(Frozen):
         description="longest run in seconds; a longer one is timed-out and the study continues "
         "without it; None: no limit",
     )
+    test_set_ledger: bool = Field(
+        True, description="count in your data folder which studies took verdicts from the same test set"
+    )
 
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -150,6 +153,9 @@ class StudySpec(Frozen):
         max_length=5,
         description="numbers of seeds at which the verdict is read; a later look covers arms inconclusive at the "
         "one before",
+    )
+    studies_per_test_set: int = Field(
+        1, ge=1, le=1000, description="studies planned on this test set; the error of every verdict is divided by it"
     )
     seed: int = Field(0, ge=0, le=1_000_000, description="another number gives other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
@@ -290,6 +296,11 @@ class StudySpec(Frozen):
         """The arms in question: all except full, and except the reference of gain unless it is the only one."""
         others = tuple(name for name in self.arms if name != self.full_arm)
         return tuple(name for name in others if name != self.reference_arm) or others
+
+    @property
+    def num_comparisons(self) -> int:
+        """Comparisons that share the error of one verdict: those of this study, times the studies on its test set."""
+        return len(self.compared_arms) * self.studies_per_test_set
 
     def margin_in(self, metric: str) -> Margin:
         """Margin of a verdict on `metric`: the declared one, else the default of that metric.

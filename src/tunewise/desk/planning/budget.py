@@ -99,7 +99,13 @@ def _sentence(declared: ResolvedStudy, chosen: ResolvedStudy, data: DataSummary,
     units, spread = data.split("test").units, assumed_unit_sd(metric, TASKS[data.task].has_classes)
     assert spread is not None, "known for the metrics that select"
     before, after = (
-        smallest_margin(units, study.looks[-1], spread, spread / units**0.5, strictest_level(len(study.compared_arms)))
+        smallest_margin(
+            units,
+            study.looks[-1],
+            spread,
+            spread / units**0.5,
+            strictest_level(study.num_comparisons),
+        )
         for study in (declared, chosen)
     )
     looks, former = (" and ".join(map(str, study.looks)) for study in (chosen, declared))

@@ -117,5 +117,5 @@ def resolvable_margin(study: ResolvedStudy, plan: StudyPlan) -> tuple[float, str
     spread = assumed_unit_sd(metric, TASKS[plan.task].has_classes)
     if units is None or spread is None:
         return None
-    margin = smallest_margin(units, study.looks[-1], spread, level=strictest_level(len(study.compared_arms)))
+    margin = smallest_margin(units, study.looks[-1], spread, level=strictest_level(study.num_comparisons))
     return (margin, metric) if math.isfinite(margin) else None

@@ -15,13 +15,13 @@ from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec, canonical_json
 from tunewise.spec.resolved import ResolvedStudy
 
-DEFAULT_COST = StudySpec.model_fields["cost"].default
+DEFAULTS = StudySpec.model_fields
 CHANGED = "declarations-changed"
 GONE = ("declarations.json",)  # in the place of the keys that changed: which did is not known
 
 
 def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
-    """Arms, margin, metric, data, looks, resampling and cost as plain data.
+    """Arms, margin, metric, data, looks, resampling, cost and studies per test set as plain data.
 
     Names of arms, paths and search centers are left out, because they decide nothing; for `rank: auto` the rank counts.
     """
@@ -40,9 +40,9 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
         "data": data.inputs.data,
         "looks": list(study.looks),
     }
-    # left out as before they were configurable: the default cost, one training set, and the protocol of that time
-    if study.cost != DEFAULT_COST:
-        declared["cost"] = study.cost
+    # left out as before they were configurable: defaults, one training set, and the protocol of that time
+    later = {"cost": study.cost, "studies_per_test_set": study.studies_per_test_set}
+    declared |= {name: value for name, value in later.items() if value != DEFAULTS[name].default}
     if study.protocol != "fixed":
         declared["protocol"] = study.protocol
     if study.data.resample:

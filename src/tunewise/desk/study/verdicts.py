@@ -1,6 +1,7 @@
 """The verdicts that a study allows today, and the arms that are still inconclusive."""
 
 import math
+from dataclasses import replace
 
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
 from tunewise.desk.protocol import trials
@@ -22,9 +23,13 @@ def going_on(state: StudyState) -> tuple[tuple[str, ...], ...]:
 
 
 def words_at(state: StudyState, look: Look) -> tuple[Verdict, ...]:
-    """The verdicts at a complete look, as far as the fairness rules allow; empty if there are none."""
+    """The verdicts at a complete look, as far as the fairness rules allow; empty if there are none.
+
+    The error of the look is that of all studies that the test set is declared for; each gets its share.
+    """
     if why_no_verdict(state):
         return ()
+    look = replace(look, error=look.error / state.study.studies_per_test_set)
     findings = findings_of(state)
     return tuple(hold_back(_with_lost_runs(verdict, state), findings) for verdict in _verdicts(state, look))
 

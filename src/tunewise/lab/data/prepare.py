@@ -32,7 +32,7 @@ from tunewise.lab.data.sources.row_index import Source, group_column, index_rows
 from tunewise.lab.data.sources.sources import Table, file_fingerprint, read_source, source_fingerprint
 from tunewise.lab.data.splits import SPLITS, draw
 from tunewise.lab.data.tokens import LONG_TEXT, TextTokenizer
-from tunewise.lab.data.write import encode_rows, write_examples
+from tunewise.lab.data.write import encode_rows, texts_hash, write_examples
 from tunewise.records import BETWEEN_PARTS, LawCount, SplitSummary
 from tunewise.spec import NUMERICS, TASKS, DataSpec, Split, StudySpec, Task, canonical_json
 
@@ -55,6 +55,7 @@ class PreparedExamples:
     laws: tuple[LawCount, ...]
     is_chat: bool  # rows are conversations
     data: str  # SHA-256 of the content of train, valid and test
+    test_set: str  # SHA-256 of the texts of the rows of test, in any order and for any tokenizer
     general: str | None  # SHA-256 of the forgetting text's windows; None: not measured
 
 
@@ -120,7 +121,7 @@ def prepare_examples(
     indexed.at_hand.clear()  # sampled rows are kept only until they are encoded
     num_drawn = {split: range(len(rows)) for split, rows in drawn.items()}
     exact, near = (count(drawn["test"], drawn["train"]) for count in (count_exact_duplicates, count_near_duplicates))
-    long_notes = _long_notes(drawn)
+    long_notes, test_set = _long_notes(drawn), texts_hash(drawn["test"])
     encoded = {split: encode_rows(form, rows) for split, rows in drawn.items()}
     # limited again because a document becomes many windows; other rows are within the limit already
     taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
@@ -151,6 +152,7 @@ def prepare_examples(
         laws=_laws(indexed.rows, separated, taken, task, stops),
         is_chat=isinstance(form, Chat),
         data=write_examples(folder, examples.items()),
+        test_set=test_set,
         general=write_examples(folder, [("general", general)]) if general else None,
     )
 

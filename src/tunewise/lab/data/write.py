@@ -38,6 +38,12 @@ def _compact(example: EncodedRow) -> EncodedRow:
     return replace(example, input_ids=array("i", example.input_ids), supervised=bytes(example.supervised))
 
 
+def texts_hash(rows: Iterable[Row]) -> str:
+    """SHA-256 of the texts of rows: the same in any order, and before a tokenizer or a limit of tokens changes them."""
+    texts = sorted(canonical_json([row.text.prompt, row.text.answer, row.text.references]) for row in rows)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
 def write_examples(folder: Path, splits: Iterable[tuple[str, Sequence[EncodedRow]]]) -> str:
     """Write each table to `<folder>/<split>.parquet` and return the SHA-256 of their content.
 

@@ -25,6 +25,7 @@ from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.declarations import GONE, as_exploratory, changed, changed_finding
 from tunewise.desk.study.looks import Reading, read_looks
 from tunewise.desk.study.state import StudyState
+from tunewise.desk.study.test_set import findings_on_test_set, recorded_uses
 from tunewise.desk.study.verdicts import case_of, findings_of, why_no_verdict, words_at
 from tunewise.records.plan import StudyPlan
 from tunewise.spec.resolved import ResolvedStudy
@@ -38,7 +39,7 @@ def build_report(ledger: Ledger) -> Report:
     state, verdicts = reading.state, reading.verdicts
     evidence = Evidence.of(state)
     findings = findings_of(state)
-    cross_checks = _cross_checks(reading)
+    cross_checks, uses = _cross_checks(reading), recorded_uses(state)
     moved = changed(ledger.declared(), state.study, state.data, state.records)
     exploratory = [changed_finding(moved)] if moved else []
     for finding in exploratory:
@@ -72,9 +73,10 @@ def build_report(ledger: Ledger) -> Report:
         ),
         capacity=capacity(state, (*exploratory, *findings), reading.is_complete),
         samples=_samples(state),
+        test_set=uses and uses.view,
         data=state.data,
         environment=next((r.environment for r in state.records if r.environment), None),
-        warnings=(*exploratory, *findings, *run_warnings(state.records)),
+        warnings=(*exploratory, *findings, *findings_on_test_set(reading, uses), *run_warnings(state.records)),
     )
     return Report(**{**dict(report), "advice": advise(state, report)})
 

@@ -237,7 +237,11 @@ def resolution(study: ResolvedStudy, data: DataSummary) -> str:
     spread = assumed_unit_sd(metric, TASKS[data.task].has_classes)
     if spread is None:
         return f"The smallest margin in {metric} that this test set resolves is not known before the runs."
-    units, seeds, level = data.split("test").units, study.looks[-1], strictest_level(len(study.compared_arms))
+    units, seeds, level = (
+        data.split("test").units,
+        study.looks[-1],
+        strictest_level(study.num_comparisons),
+    )
     smallest = smallest_margin(units, seeds, spread, level=level)
     if math.isinf(smallest):
         return (

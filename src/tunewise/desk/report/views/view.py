@@ -17,6 +17,7 @@ from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, Environment
 from tunewise.records.plan import StudySeconds
 from tunewise.spec import CostName, Frozen, Task
+from tunewise.storage.test_sets import TestSetView
 
 REPORT_VERSION = 1
 
@@ -171,6 +172,7 @@ class Report(Frozen):
     verdicts: tuple[VerdictView, ...]
     capacity: CapacityView  # rank, modules and low-rank analysis, if requested
     samples: tuple[SampleView, ...]
+    test_set: TestSetView | None = None  # its uses by other studies; None: not counted
     data: DataSummary
     environment: Environment | None  # of the first run; differences between arms are warnings
     warnings: tuple[Finding, ...]  # blocking ones first

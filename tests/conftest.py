@@ -1,0 +1,14 @@
+"""A data folder of the tests' own: none of them writes into the home of whoever runs them."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_folder() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "XDG_DATA_HOME", folder)  # processes of the tests inherit it
+        yield
