@@ -24,7 +24,8 @@ def sentence(verdict: Verdict) -> str:
     meaning = _meaning(verdict)
     joint = ", " if meaning.startswith("and ") else ". "
     first = f"{head}: {_finding(verdict)}{joint}{meaning}."
-    return " ".join((first, _evidence(verdict), *_ended_early(verdict), *_lost_runs(verdict)))
+    rest = (*_ended_early(verdict), *_lost_runs(verdict), *_reliability(verdict))
+    return " ".join((first, _evidence(verdict), *rest))
 
 
 def _ended_early(verdict: Verdict) -> Iterator[str]:
@@ -139,6 +140,16 @@ def _lost_runs(verdict: Verdict) -> list[str]:
         seeds = f"Seed {lost[0]} is" if len(lost) == 1 else f"Seeds {listed([str(seed) for seed in lost])} are"
         found.append(f"{seeds} left out of every arm because a run was lost.")
     return found
+
+
+def _reliability(verdict: Verdict) -> list[str]:
+    """What a verdict of good quality leaves open: how often a run of the arm fails."""
+    if verdict.outcome not in ("better", "as good") or verdict.failing_share_bound is None:
+        return []
+    return [
+        f"How often {verdict.arm} fails is another question: {verdict.num_failed} of {verdict.num_seeds} runs failed, "
+        f"so up to {verdict.failing_share_bound:.0%} of new runs may fail (95% bound)."
+    ]
 
 
 # --- what would settle it

@@ -104,7 +104,17 @@ class Verdict(Frozen):
     would_decide: Needed | None  # what a new study needs; None: decided, or more data is not what is missing
     blocked_by: tuple[str, ...] = ()  # fairness rules that withhold the verdict
     diverged_runs: dict[str, int] = {}  # arm -> confirmed runs that diverged, which count as scored
+    far_runs: dict[str, tuple[int, ...]] = {}  # arm -> seeds that ended far from its others (failures.py)
+    num_failed: int = 0  # runs of the arm that diverged or ended far from the others
+    failing_share_bound: float | None = None  # 95% upper bound on the share of failing runs; None: no runs
     dropped_seeds: tuple[int, ...] = ()  # lost twice in some arm, and left out of all
+
+
+def margin_in_units(verdict: Verdict) -> float:
+    """The smaller part of the margin in units of the metric, a share of the gain as estimated; 0: there is no gain."""
+    share = verdict.margin_share_of_gain
+    parts = [verdict.margin_absolute, share * verdict.gain.estimate if share is not None else None]
+    return max(0.0, min(part for part in parts if part is not None))
 
 
 class MarginTest(NamedTuple):

@@ -7,10 +7,11 @@ from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
+from tunewise.desk.statistics.failures import failing_share_bound, far_runs
 from tunewise.desk.statistics.look import Look
 from tunewise.desk.statistics.metrics import compute, primary_metric
 from tunewise.desk.statistics.multiplicity import decide_together
-from tunewise.desk.statistics.verdict import RateSearch, Verdict
+from tunewise.desk.statistics.verdict import RateSearch, Verdict, margin_in_units
 from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.state import StudyState
 from tunewise.records import LOST_SEED
@@ -35,11 +36,25 @@ def words_at(state: StudyState, look: Look) -> tuple[Verdict, ...]:
 
 
 def _with_lost_runs(verdict: Verdict, state: StudyState) -> Verdict:
-    """The verdict with the number of runs that diverged and the seeds that were left out."""
+    """The verdict with the runs that diverged, failed or ended far away, and the seeds that were left out."""
     runs = {arm: state.confirmed[arm] for arm in (verdict.arm, verdict.against)}
     diverged = {arm: number for arm, of in runs.items() if (number := sum(run.status == "diverged" for run in of))}
+    metric, margin = verdict.metric, margin_in_units(verdict)
+    far = {
+        arm: tuple(of[place].spec.seed for place in places)
+        for arm, of in runs.items()
+        if (places := far_runs([compute(metric, scores) for scores in state.scores(of)], margin))
+    }
+    own = runs[verdict.arm]
+    failed = sum(run.status == "diverged" or run.spec.seed in far.get(verdict.arm, ()) for run in own)
     lost = {r.spec.seed for r in state.records if r.spec.role == "confirm" and r.status in LOST_SEED}
-    return verdict.replace(diverged_runs=diverged, dropped_seeds=tuple(sorted(lost)))
+    return verdict.replace(
+        diverged_runs=diverged,
+        far_runs=far,
+        num_failed=failed,
+        failing_share_bound=failing_share_bound(failed, len(own)),
+        dropped_seeds=tuple(sorted(lost)),
+    )
 
 
 def findings_of(state: StudyState) -> tuple[Finding, ...]:

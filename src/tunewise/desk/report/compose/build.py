@@ -7,7 +7,7 @@ from importlib.metadata import version
 import yaml
 
 from tunewise.desk.fairness import run_warnings
-from tunewise.desk.fairness.finding import listed
+from tunewise.desk.fairness.finding import Finding, by_arm, listed
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol import trials
 from tunewise.desk.report.compose.advice import advise
@@ -76,7 +76,13 @@ def build_report(ledger: Ledger) -> Report:
         test_set=uses and uses.view,
         data=state.data,
         environment=next((r.environment for r in state.records if r.environment), None),
-        warnings=(*exploratory, *findings, *findings_on_test_set(reading, uses), *run_warnings(state.records)),
+        warnings=(
+            *exploratory,
+            *findings,
+            *_far_runs(verdicts),
+            *findings_on_test_set(reading, uses),
+            *run_warnings(state.records),
+        ),
     )
     return Report(**{**dict(report), "advice": advise(state, report)})
 
@@ -152,6 +158,23 @@ def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
     return dict(zip(arms, pigeonhole_intervals(asked), strict=True))
 
 
+def _far_runs(verdicts: Sequence[Verdict]) -> tuple[Finding, ...]:
+    """A finding on runs that ended far from the others of their arm."""
+    far = {arm: seeds for verdict in verdicts for arm, seeds in verdict.far_runs.items()}
+    if not far:
+        return ()
+    return (
+        Finding(
+            id="far-run",
+            severity="warns",
+            sentence=f"Runs of {listed(list(far))} ended far from the others of their arm, so a mean over seeds does "
+            "not describe a typical run. Look at their training curves and try more seeds.",
+            evidence=by_arm(far, lambda seeds: f"seeds {', '.join(map(str, seeds))}"),
+            arms=tuple(far),
+        ),
+    )
+
+
 def _by_seed(state: StudyState, verdict: Verdict) -> tuple[float, ...]:
     pairs = zip(*(state.scores(state.confirmed[arm]) for arm in (verdict.arm, verdict.against)), strict=True)
     return tuple(compute(verdict.metric, a) - compute(verdict.metric, b) for a, b in pairs)
@@ -183,6 +206,8 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
     sentences = ["; ".join(decided)] if decided else []
     if arms["undecided"]:
         sentences.append(f"{listed(arms['undecided'])} vs. full fine-tuning: inconclusive")
+    failed = [v for v in allowed if v.outcome in ("better", "as good") and v.num_failed]
+    sentences += [f"{v.num_failed} of {v.num_seeds} runs of {v.arm} failed" for v in failed]
     sentences += [f"Verdict withheld for {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
     sentences += [f"No verdict for {listed(unfit)}: out of memory"] if unfit else []
     return ". ".join(sentences) + "."
