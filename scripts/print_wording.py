@@ -115,6 +115,7 @@ def verdict(**changes: Any) -> Verdict:
         "far_runs": {},
         "num_failed": 0,
         "failing_share_bound": 0.63,
+        "smallest_margin_as_good": 0.0508,
         "num_seeds": 3,
         "beneficial_units": (),
         "effective_units": 53.0,

@@ -15,6 +15,8 @@ def hold_back(verdict: Verdict, findings: Iterable[Finding]) -> Verdict:
     Every output takes its outcome from the verdict, so what is withheld here is shown nowhere. The figures stay.
     """
     concerned = [finding for finding in findings if finding.concerns(verdict.arm, verdict.against)]
+    if any("as good" in finding.forbids for finding in concerned):
+        verdict = verdict.replace(smallest_margin_as_good=None)
     forbidding = [f for f in concerned if set(f.forbids) >= set(WORDS) or verdict.outcome in f.forbids]
     if not forbidding:
         leans_on_worse = verdict.remark is not None and "worse" in verdict.remark

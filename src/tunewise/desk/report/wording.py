@@ -11,7 +11,7 @@ from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metrics import metric_named
 from tunewise.desk.statistics.paired import MetricSummary
-from tunewise.desk.statistics.verdict import Reason, Remark, Verdict
+from tunewise.desk.statistics.verdict import Reason, Remark, Verdict, margin_in_units
 from tunewise.records import BETWEEN_PARTS, DataSummary
 from tunewise.spec import TASKS, CostName, Task
 from tunewise.text.numbers import MISSING, percent, rate, share, threads, whole_percent
@@ -161,6 +161,20 @@ def _ends(metric: str, low: float, high: float) -> str:
 
 def _sided(metric: str, value: float) -> str:
     return " ".join(filter(None, (figure(metric, abs(value)), side(metric, value))))
+
+
+def smallest_margin(verdict: Verdict) -> str | None:
+    """A sentence on the margins at which the arm would be as good, and on the declared one; None: it is blocked."""
+    least = verdict.smallest_margin_as_good
+    if least is None:
+        return None
+    if least == 0:
+        return f"{verdict.arm} would be as good at any margin."
+    unit = metric_named(verdict.metric).difference_unit
+    return (
+        f"{verdict.arm} would be as good at any absolute margin above {figure(verdict.metric, least)} {unit}; the "
+        f"declared one is {figure(verdict.metric, margin_in_units(verdict))}."
+    )
 
 
 def metric_title(metric: str, task: Task) -> str:

@@ -139,6 +139,16 @@ class Comparison:
         """The headroom that counts: all if above a quarter of the margin, else 0."""
         return headroom if headroom is not None and headroom > HEADROOM_SHARE * min(self._margins()) else 0.0
 
+    def smallest_margin_as_good(self, levels: Levels) -> float | None:
+        """The smallest absolute margin, 0 or more, above which the arm is as good; None: something blocks a verdict.
+
+        With h the headroom of full and U the upper end of the quality loss: U + h, or U from a margin of 4 h on.
+        """
+        high, headroom = self._harm.interval(1 - 2 * levels.as_good).high, self._search.headroom_of_full or 0.0
+        if self._blocked or high is None:
+            return None
+        return max(0.0, min(high + headroom, max(high, headroom / HEADROOM_SHARE)))
+
     def verdict(self, levels: Levels, num_compared: int = 1) -> Verdict:
         """The verdict at these one-sided errors."""
         ruling = self._rule(levels)
@@ -165,6 +175,7 @@ class Comparison:
             gain=self._gain.as_estimate(),
             gain_kept=self._gain_kept(confidence),
             perplexity_ratio=_perplexity_ratio(interval) if self._metric.name == "nll" else None,
+            smallest_margin_as_good=self.smallest_margin_as_good(levels),
             outcome=ruling.outcome,
             remark=ruling.remark,
             reason=ruling.reason,

@@ -83,6 +83,7 @@ class Verdict(Frozen):
     margin: str  # as text
     margin_absolute: float | None  # in units of the metric; None: not part of the margin
     margin_share_of_gain: float | None
+    smallest_margin_as_good: float | None  # absolute, above which the arm is as good; None: a verdict is blocked
     share_excess: Estimate | None  # quality loss minus that share of the gain: within the margin if high < 0
     gain: Estimate  # of full over the base with its 95% interval, positive: full is better
     gain_kept: Estimate | None  # share of the gain that the arm keeps; None: the gain is not measurable

@@ -16,6 +16,7 @@ from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.metrics import METRICS, Metric, metric_named
+from tunewise.desk.statistics.verdict import Verdict, margin_in_units
 from tunewise.spec import ARM_NAME
 from tunewise.storage.disk import delete, make_folder, sweep, write_atomically
 from tunewise.storage.ledger import Ledger
@@ -29,6 +30,7 @@ FIGURE = re.compile(
     "difference-to-full|training-loss|validation|learning-rates|learning-and-forgetting|forgetting-by-rate|"
     f"quality-against-cost|ranks-{ARM_NAME}"
 )
+MARGIN_TRACK = 1.4  # of the larger of two margins; leaves room to the right of both
 BADGES = {"as good": "✓", "better": "↑", "worse": "↓", "undecided": "?"}
 
 
@@ -72,6 +74,7 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         headline=_keep_names(report),
         cards=[v for v in report.verdicts if v.arm != report.study.reference_arm] or report.verdicts,
         gain_bars={verdict.arm: _gain_bar(verdict.gain_kept) for verdict in report.verdicts if verdict.gain_kept},
+        margin_strips={verdict.arm: _margin_strip(verdict) for verdict in report.verdicts},
         primary=metric_named(report.study.primary_metric),
         metric_named=metric_named,
         others=_other_metrics(report),
@@ -126,6 +129,15 @@ def _gain_bar(kept: Estimate) -> dict[str, float | None]:
         "width": None if ends is None else round(ends[1] - ends[0], 1),
         "full": place(1.0),
     }
+
+
+def _margin_strip(verdict: Verdict) -> dict[str, float] | None:
+    """Where "as good" begins and where the declared margin is, in percent of a track of margins from 0."""
+    least, declared = verdict.smallest_margin_as_good, margin_in_units(verdict)
+    if not least or not declared:
+        return None
+    end = MARGIN_TRACK * max(least, declared)
+    return {"least": round(100 * least / end, 1), "declared": round(100 * declared / end, 1)}
 
 
 def _bars(report: Report) -> dict[str, dict[str, float]]:

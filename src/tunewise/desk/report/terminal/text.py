@@ -66,6 +66,8 @@ def _print_verdicts(report: Report, console: Console) -> None:
     if report.study.full_within_margin_after is not None:
         console.print(Text(wording.within_margin(report.study.full_within_margin_after), style="dim"))
     for verdict in report.verdicts:
+        if line := wording.smallest_margin(verdict):
+            console.print(Text(line, style="dim"))
         if verdict.pigeonhole:
             ends = wording.signed_interval(verdict.metric, verdict.pigeonhole)
             console.print(Text(f"{verdict.arm}: cross-check by pigeonhole bootstrap: {ends}", style="dim"))
