@@ -23,10 +23,10 @@ from scipy import special
 
 from tunewise.desk.protocol.search import best_rate, brackets_best, headroom, search
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE
-from tunewise.desk.statistics.intervals import Spread, table_spread
 from tunewise.desk.statistics.look import Look, looks_of
 from tunewise.desk.statistics.multiplicity import holm_levels
 from tunewise.desk.statistics.power import ONE_SIDED_ERROR
+from tunewise.desk.statistics.spread import Spread, table_spread
 from tunewise.spec import TuningSpec
 
 SEEDS = (3, 5, 10)

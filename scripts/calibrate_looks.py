@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from calibrate_cells import Floats, normal
 
-from tunewise.desk.statistics.futility import predictive_chance
-from tunewise.desk.statistics.intervals import MeanSquares, Spread, mean_squares, table_spread
 from tunewise.desk.statistics.look import Look, looks_of
 from tunewise.desk.statistics.multiplicity import holm_levels
-from tunewise.desk.statistics.power import ONE_SIDED_ERROR
+from tunewise.desk.statistics.power import ONE_SIDED_ERROR, predictive_chance
+from tunewise.desk.statistics.spread import MeanSquares, Spread, mean_squares, table_spread
 
 NUM_ARMS, NUM_UNITS = 2, 40
 SHARES = [(0.1, 0.6, 0.3), (0.3, 0.3, 0.4), (0.7, 0.2, 0.1), (0.9, 0.05, 0.05)]

@@ -23,6 +23,7 @@ from tunewise.spec import CostName
 DESK = Path(__file__).parent.parent / "src" / "tunewise" / "desk"
 # where texts stand that a reader sees, in the order of the report
 MODULES = (
+    "report/search_words.py",
     "report/wording.py",
     "report/compose/build.py",
     "study/verdicts.py",
@@ -111,14 +112,12 @@ def verdict(**changes: Any) -> Verdict:
         "headroom_of_full": 0.004,
         "harmful_units": ("json", "email.parser", "socket", "ssl"),
         "beneficial_units": (),
-        "effective_units": 18.5,
+        "effective_units": 53.0,
         "far_runs": {},
         "num_failed": 0,
         "failing_share_bound": 0.63,
         "smallest_margin_as_good": 0.0508,
         "num_seeds": 3,
-        "beneficial_units": (),
-        "effective_units": 53.0,
         "num_units": 53,
         "num_rows": 300,
         "blocked_by": (),
@@ -176,7 +175,7 @@ def phrases() -> Iterator[str]:
     yield wording.sized(verdict(outcome="worse"))
     yield wording.sized_estimate("nll", Estimate(estimate=0.004, low=-0.0112, high=0.019))
     yield from map(wording.sign_meaning, ("nll", "accuracy"))
-    yield from map(wording.looks, ((5,), (5, 10)))
+    yield from map(wording.looks, ((5,), (5, 10), (3, 5, 10)))
     yield wording.within_margin(0.17)
     yield from (wording.reproducible(device, 2) for device in ("cpu", "cuda"))
     yield from (reason for name in ("accuracy", "macro_f1") if (reason := wording.centre(name)))

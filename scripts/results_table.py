@@ -6,9 +6,9 @@ python scripts/results_table.py runs/quickstart runs/e2e-tiny ...
 import argparse
 from pathlib import Path
 
+from tunewise.desk.metrics.metrics import METRICS
 from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.views.view import ArmView, Report
-from tunewise.desk.statistics.metrics import METRICS
 from tunewise.storage.ledger import Ledger
 
 

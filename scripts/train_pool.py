@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tunewise as tw
+from tunewise.desk.metrics.scores import read_scores
 from tunewise.desk.protocol import confirmations, schedule
-from tunewise.desk.statistics.scores import read_scores
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 

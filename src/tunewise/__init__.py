@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tunewise.commands.compare import compare
     from tunewise.commands.plan import check
     from tunewise.commands.report import StudyResult, report
+    from tunewise.desk.metrics.metrics import Metric, register_metric
+    from tunewise.desk.metrics.scores import Scores
     from tunewise.desk.report.views.view import Report
-    from tunewise.desk.statistics.metrics import Metric, register_metric
-    from tunewise.desk.statistics.scores import Scores
     from tunewise.desk.statistics.verdict import Verdict
     from tunewise.errors import DataError, ModelError, SpecError, StudyError, TunewiseError, UserError
     from tunewise.spec import (
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from tunewise.spec.reading import parse_study, read_study
 
 _HOMES = {
-    "tunewise.desk.statistics.metrics": ("Metric", "register_metric"),
-    "tunewise.desk.statistics.scores": ("Scores",),
+    "tunewise.desk.metrics.metrics": ("Metric", "register_metric"),
+    "tunewise.desk.metrics.scores": ("Scores",),
     "tunewise.desk.report.views.view": ("Report",),
     "tunewise.desk.statistics.verdict": ("Verdict",),
     "tunewise.errors": ("DataError", "ModelError", "SpecError", "StudyError", "TunewiseError", "UserError"),

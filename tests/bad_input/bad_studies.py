@@ -108,9 +108,19 @@ NUMBERS = [
     key("a list as a number", "seed: [1]\n", "'seed'", "a whole number", "[1]"),
     key("one number for two", "train: {betas: [0.9]}\n", "'train.betas.1' is missing"),
     key("looks that do not rise", "looks: [5, 5]\n", "looks must increase", "[5, 5]"),
-    key("six looks", "looks: [1, 2, 3, 4, 5, 6]\n", "'looks'", "at most 5", "[1, 2, 3, 4, 5, 6]"),
+    key("six looks", "looks: [1, 2, 3, 4, 5, 6]\n", "'looks'", "at most 5"),
     key("an unknown protocol", "protocol: bold\n", "protocol", "adaptive", "fixed", "bold"),
     key("a look of 100,000 seeds", "looks: [100000]\n", "'looks.0'", "999", "100000"),
+    key(
+        "no study on the test set",
+        "studies_per_test_set: 0\n",
+        "'studies_per_test_set'",
+        "greater than or equal to 1",
+        "0",
+    ),
+    key(
+        "half a study on the test set", "studies_per_test_set: 1.5\n", "'studies_per_test_set'", "a whole number", "1.5"
+    ),
     key("looks that are not a list", "looks: 5\n", "'looks'", "a list", "5"),
     key(
         "a learning rate below zero",

@@ -12,8 +12,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lab_fixtures import without_dropout
-from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of, primary_metric
-from tunewise.desk.statistics.scores import read_scores
+from tunewise.desk.metrics.metrics import METRICS, compute, metrics_of, primary_metric
+from tunewise.desk.metrics.scores import read_scores
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.data.classify import number_labels

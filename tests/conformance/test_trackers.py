@@ -15,17 +15,31 @@ from tunewise.cli.progress import StudyProgress
 from tunewise.cli.terminal import Terminal
 from tunewise.records import events
 from tunewise.records.events import Event
+from tunewise.records.plan import Prospect
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.trackers.base import Tracker
 from tunewise.trackers.jsonl import JsonlTracker
 
 REMARK = events.Remark(id="x", severity="note", sentence="[b]so", evidence="1 < 2", arms=(), forbids=())
 RESOLVED = ResolvedStudy.model_validate({**study_spec().model_dump(), "task": "sft"})
+PROSPECT = Prospect(
+    arm="lora",
+    metric="nll",
+    margin=0.02,
+    unit_sd=0.1,
+    test_units=50,
+    looks=(3,),
+    chances=(0.4,),
+    smallest_margin=None,
+    with_more_rows=0.9,
+)
 EVERY: list[Event] = [
     events.Preparing(),
     events.Prepared(key="k"),
     events.Checked(study=RESOLVED, data=make_data_summary(), remarks=("runs would be lost",)),
     events.Findings(findings=(REMARK,)),
+    events.TooLong(sentence="[b]long", versions=("--budget 1h: [i]shorter",)),
+    events.Prospects(prospects=(PROSPECT,), sentences=("[b]a chance",), is_hopeless=True),
     events.Planning(),
     events.Planned(plan=study_plan()),
     events.Probed(speed=SPEED),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from desk.conftest import write_study
+from tunewise.desk.analysis.failures import failing_share_bound, far_runs
 from tunewise.desk.report.compose.build import build_report, headline
 from tunewise.desk.report.sentences import sentence
-from tunewise.desk.statistics.failures import failing_share_bound, far_runs
 from tunewise.records import RunRecord
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunewise.desk.statistics import metrics as metrics_module
-from tunewise.desk.statistics.metrics import (
+from tunewise.desk.metrics import metrics as metrics_module
+from tunewise.desk.metrics.metrics import (
     METRICS,
     Metric,
     check_asked,
@@ -18,8 +18,8 @@ from tunewise.desk.statistics.metrics import (
     primary_metric,
     register_metric,
 )
+from tunewise.desk.metrics.scores import Scores, read_scores
 from tunewise.desk.statistics.paired import PairedRuns, mean_interval
-from tunewise.desk.statistics.scores import Scores, read_scores
 from tunewise.errors import SpecError, StudyError
 from tunewise.records import SCORES_SCHEMA
 from tunewise.spec import StudySpec

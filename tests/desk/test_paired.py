@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunewise.desk.statistics.futility import chance_of_negative
-from tunewise.desk.statistics.intervals import (
-    table_spread,
-    two_way_interval,
-    unit_interval,
-)
-from tunewise.desk.statistics.metrics import METRICS, compute
-from tunewise.desk.statistics.paired import PairedRuns, gain_kept, linearise, mean_interval
-from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.metrics.metrics import METRICS, compute
+from tunewise.desk.metrics.scores import Scores
+from tunewise.desk.statistics.gain import gain_kept
+from tunewise.desk.statistics.intervals import two_way_interval, unit_interval
+from tunewise.desk.statistics.paired import PairedRuns, linearise, mean_interval
+from tunewise.desk.statistics.power import chance_of_negative
+from tunewise.desk.statistics.spread import table_spread
 from tunewise.errors import StudyError
 
 SHARES = [(0, 0, 1), (0.1, 0.6, 0.3), (0.3, 0.3, 0.4), (0.5, 0.4, 0.1), (0.7, 0.2, 0.1), (0.9, 0.05, 0.05)]

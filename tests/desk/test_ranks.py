@@ -13,13 +13,13 @@ from rich.console import Console
 
 from desk.conftest import write_study
 from tunewise.commands.compare import begins
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.protocol import resolve, schedule, trials
 from tunewise.desk.protocol.ranks import rank_curves
 from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.report.rows import rank_rows
 from tunewise.desk.report.terminal.text import print_report
 from tunewise.desk.statistics.rank_curve import RankCurve
-from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.study.state import StudyState
 from tunewise.records import RunRecord, truncated_split
 from tunewise.spec import LoraMethod, PeftMethod

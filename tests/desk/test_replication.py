@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunewise.desk.statistics.intervals import Spread
+from tunewise.desk.statistics.spread import Spread
 
 SLACK = 0.015
 SCRIPTS = Path(__file__).parents[2] / "scripts"

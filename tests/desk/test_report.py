@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tunewise.desk.metrics.metrics import METRICS
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
 from tunewise.desk.report.charts.canvas import to_svg
@@ -29,7 +30,6 @@ from tunewise.desk.report.pages.html import to_html, write_report
 from tunewise.desk.report.sentences import what_would_decide
 from tunewise.desk.report.stored import read_report
 from tunewise.desk.report.views.view import Report, schema_text
-from tunewise.desk.statistics.metrics import METRICS
 from tunewise.errors import StudyError
 from tunewise.records import RunRecord
 from tunewise.spec.reading import read_study

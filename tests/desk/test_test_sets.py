@@ -60,9 +60,9 @@ def test_every_other_study_counts_once_with_what_together_they_may_err(compare: 
     report = build_report(compare(data=DATA, looks=[3, 4]))
     assert report.test_set is not None
     assert (report.test_set.other_studies, report.test_set.other_verdicts) == (2, 5)
-    # 1 - (1 - 0.03)^3 = 0.087
+    # 1 - (1 - 0.0275)^3 = 0.08
     assert "by 2 other studies" in sentence(report)
-    assert "an error of about 0.03, 3 studies together have one of about 0.087" in sentence(report)
+    assert "an error of about 0.028, 3 studies together have one of about 0.08" in sentence(report)
 
 
 def test_the_same_question_with_another_seed_or_margin_is_another_study(compare: Compare, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tunewise.desk.metrics.metrics import METRICS, compute
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.report.sentences import has_needs, sentence
 from tunewise.desk.statistics.comparison import ArmScores, decide
 from tunewise.desk.statistics.intervals import two_way_interval
-from tunewise.desk.statistics.metrics import METRICS, compute
 from tunewise.desk.statistics.paired import PairedRuns
-from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.verdict import Levels, MarginTest, RateSearch, Verdict, judge
 from tunewise.errors import SpecError
 from tunewise.spec import Margin

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.statistics.comparison import ArmScores, decide
 from tunewise.desk.statistics.intervals import probability_of_negative, two_way_interval, unit_interval
-from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.spec import Margin
 

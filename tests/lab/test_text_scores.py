@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from tunewise.desk.statistics.metrics import METRICS, compute
-from tunewise.desk.statistics.scores import Scores, read_scores
+from tunewise.desk.metrics.metrics import METRICS, compute
+from tunewise.desk.metrics.scores import Scores, read_scores
 from tunewise.errors import DataError
 from tunewise.lab.data.batching import Example
 from tunewise.lab.evaluate.generate import Generated

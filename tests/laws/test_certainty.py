@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
-from tunewise.desk.statistics.intervals import MeanSquares, spread_of
 from tunewise.desk.statistics.multiplicity import decide_together
-from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.statistics.spread import MeanSquares, spread_of
 from tunewise.desk.statistics.verdict import NOTHING_LEFT_OPEN
 from tunewise.spec import Margin
 

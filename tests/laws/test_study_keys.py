@@ -84,6 +84,7 @@ TABLE: dict[str, Row] = {
     "trust_remote_code": Row(described, True, {"model": "@remote"}),
     "task": Row(prepared, "lm", {"data": {"train": "@all.jsonl", "columns": {"text": "prompt"}}, "task": "sft"}),
     "accept_stale": Row(reused, True),
+    "protocol": Row(reported, "fixed", {**SEARCH, "looks": [3, 5], "margin": "0.006"}),
     "looks": Row(asked, [2]),
     "studies_per_test_set": Row(reported, 5, {**SEARCH, "looks": [3]}),
     "seed": Row(asked, 3),

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
+from tunewise.desk.metrics.metrics import compute
+from tunewise.desk.metrics.scores import read_scores
 from tunewise.desk.protocol.resolve import resolve
 from tunewise.desk.protocol.schedule import current, next_runs
-from tunewise.desk.statistics.metrics import compute
-from tunewise.desk.statistics.scores import read_scores
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching, read_examples
 from tunewise.lab.evaluate.score import score, summarise

@@ -11,12 +11,12 @@ from tunewise.commands.planning import planned
 from tunewise.commands.report import StudyResult, written
 from tunewise.desk.fairness import check_before
 from tunewise.desk.fairness.finding import Finding
+from tunewise.desk.metrics.metrics import check_asked
 from tunewise.desk.planning.expected import num_scored, trials_of
 from tunewise.desk.planning.shorter import too_long
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.sentences import prospect
-from tunewise.desk.statistics.metrics import check_asked
 from tunewise.desk.study.declarations import declarations
 from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.prospects import prospects

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale
 from tunewise.commands.planning import planned, timed
+from tunewise.desk.metrics.metrics import check_asked
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.resolve import settled
 from tunewise.desk.report.terminal.check import Checked
-from tunewise.desk.statistics.metrics import check_asked
 from tunewise.errors import StudyError
 from tunewise.executors import ask
 from tunewise.executors.local.client import LocalExecutor

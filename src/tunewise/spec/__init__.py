@@ -23,11 +23,10 @@ from tunewise.spec.study import (
     ForgettingSpec,
     MachineSpec,
     StudySpec,
-    TuningSpec,
     same_arm,
 )
 from tunewise.spec.tasks import TASKS, Task
-from tunewise.spec.train import TrainSpec
+from tunewise.spec.train import TrainSpec, TuningSpec
 from tunewise.spec.words import NO_DATA, NUMERICS, SPLIT_NAMES, Attention, CostName, Device, Precision, Role, Split
 
 __all__ = [

@@ -22,48 +22,11 @@ from tunewise.spec.methods import (
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
-from tunewise.spec.train import TrainSpec
+from tunewise.spec.train import TrainSpec, TuningSpec
 from tunewise.spec.words import Attention, CostName, Device, Precision, Source
 from tunewise.text.suggest import near_miss
 
 # --- the sections of a study ----------------------------------------------------------------------
-
-
-MIN_SHORT_RATES = 7  # below it, short trials and three full-length ones cost about as much as every rate at full length
-
-
-class TuningSpec(Frozen):
-    """Learning-rate search, the same for every arm.
-
-    Rates around a center are tried, extended while the best is at an edge, then refined.
-    """
-
-    rates: int = Field(3, ge=1, description="learning rates tried first")
-    # at least 1.1: rates are rounded to 3 digits and must stay distinct
-    spacing: float = Field(3.0, ge=1.1, description="factor between neighboring learning rates")
-    cap: int = Field(7, ge=1, description="most full-length trials per arm")
-    seeds: int = Field(1, ge=1, le=4, description="seeds of every trial; their mean decides")
-    half_steps: bool = Field(
-        True, description="also try the two rates half a step from the best one, if the cap allows"
-    )
-    search: Literal["full-length", "short"] = Field(
-        "full-length",
-        description="short: every rate on 15% of the steps, then the best and its neighbors at full length",
-    )
-
-    @model_validator(mode="after")
-    def _cap_covers_grid(self) -> Self:
-        if self.search == "short" and self.rates < MIN_SHORT_RATES:
-            raise ValueError(
-                f"tuning.search: short needs at least {MIN_SHORT_RATES} rates to save time, but "
-                f"tuning.rates is {self.rates}. "
-                f"Set tuning.rates to {MIN_SHORT_RATES}, or remove tuning.search"
-            )
-        in_full = 3 if self.search == "short" else self.rates  # the best of the short trials and its neighbors
-        if self.cap < in_full:
-            name = "3 with tuning.search: short" if self.search == "short" else "tuning.rates"
-            raise ValueError(f"tuning.cap must be at least {name}, but got {self.cap} < {in_full}")
-        return self
 
 
 def text_alone(value: object) -> object:

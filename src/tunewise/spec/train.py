@@ -1,9 +1,9 @@
 """Training of a study: batches, schedule, optimizer. The same for every arm."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunewise.spec.frozen import Frozen
 
@@ -70,3 +70,40 @@ class TrainSpec(Frozen):
     def steps_per_epoch(self, num_rows: int) -> int:
         """Optimizer steps over `num_rows` training examples; the last one may be smaller."""
         return math.ceil(num_rows / self.batch_size)
+
+
+MIN_SHORT_RATES = 7  # below it, short trials and three full-length ones cost about as much as every rate at full length
+
+
+class TuningSpec(Frozen):
+    """Learning-rate search, the same for every arm.
+
+    Rates around a center are tried, extended while the best is at an edge, then refined.
+    """
+
+    rates: int = Field(3, ge=1, description="learning rates tried first")
+    # at least 1.1: rates are rounded to 3 digits and must stay distinct
+    spacing: float = Field(3.0, ge=1.1, description="factor between neighboring learning rates")
+    cap: int = Field(7, ge=1, description="most full-length trials per arm")
+    seeds: int = Field(1, ge=1, le=4, description="seeds of every trial; their mean decides")
+    half_steps: bool = Field(
+        True, description="also try the two rates half a step from the best one, if the cap allows"
+    )
+    search: Literal["full-length", "short"] = Field(
+        "full-length",
+        description="short: every rate on 15% of the steps, then the best and its neighbors at full length",
+    )
+
+    @model_validator(mode="after")
+    def _cap_covers_grid(self) -> Self:
+        if self.search == "short" and self.rates < MIN_SHORT_RATES:
+            raise ValueError(
+                f"tuning.search: short needs at least {MIN_SHORT_RATES} rates to save time, but "
+                f"tuning.rates is {self.rates}. "
+                f"Set tuning.rates to {MIN_SHORT_RATES}, or remove tuning.search"
+            )
+        in_full = 3 if self.search == "short" else self.rates  # the best of the short trials and its neighbors
+        if self.cap < in_full:
+            name = "3 with tuning.search: short" if self.search == "short" else "tuning.rates"
+            raise ValueError(f"tuning.cap must be at least {name}, but got {self.cap} < {in_full}")
+        return self

@@ -46,6 +46,23 @@ def test_columns_of_no_task_or_two_are_refused() -> None:
         infer_task(["text", "label", "messages"])
 
 
+def test_a_test_set_is_known_by_its_texts_whatever_their_order_and_their_tokens(tmp_path: Path, tiny: Any) -> None:
+    chats = [
+        {"messages": [{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": "a"}]} for i in range(9)
+    ]
+    found = {}
+    for kind, rows in {"pairs": ROWS[:9], "chats": chats}.items():
+        for name, test in {"same": rows[1:], "turned": rows[:0:-1], "fewer": rows[2:]}.items():
+            folder = tmp_path / kind / name
+            folder.mkdir(parents=True)
+            sources = {"train": rows[:1] * 3, "valid": rows[:1], "test": test}
+            paths = {split: write_rows(folder / f"{split}.jsonl", of) for split, of in sources.items()}
+            study = make_study({**paths, "max_length": 40, "duplicates": "keep"}, forgetting={"tokens": 0})
+            found[kind, name] = prepare_examples(study, tiny, 512, folder / "out", (tiny.eos_token_id,)).test_set
+        assert found[kind, "same"] == found[kind, "turned"]
+    assert len(set(found.values())) == 4
+
+
 def test_every_table_has_the_schema_of_examples_and_ids_of_its_own(tmp_path: Path, tiny: Any) -> None:
     study = make_study({"train": write_rows(tmp_path / "t.jsonl", ROWS)}, forgetting={"tokens": 500})
     prepare_examples(study, tiny, 512, tmp_path / "out", (tiny.eos_token_id,))

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from tunewise.adapter.lowrank import Floats, effective_rank, energy, energy_rank, stable_rank
+from tunewise.desk.metrics.metric import Metric
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.statistics.harm import Harm, harm
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metric import Metric
-from tunewise.desk.statistics.scores import Scores
 from tunewise.errors import StudyError, clause
 from tunewise.records import SPECTRUM_SCHEMA
 from tunewise.spec import Frozen

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import special
 
 from tunewise.desk.arrays import Floats
-from tunewise.desk.statistics.intervals import ROUNDING, Estimate
+from tunewise.desk.statistics.intervals import Estimate
+from tunewise.desk.statistics.spread import ROUNDING
 
 MIN_RATES = 5  # of full length, near the best
 NEAR = 10.0  # factor from the best

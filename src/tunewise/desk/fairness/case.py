@@ -7,8 +7,8 @@ from functools import cached_property
 
 from tunewise.desk.analysis.curves import LossPoint, share_of_training
 from tunewise.desk.fairness.finding import Finding
+from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.protocol import confirmations, trials
-from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.records import DataSummary, RunRecord, TrainableSummary
 from tunewise.spec.resolved import ResolvedStudy
 

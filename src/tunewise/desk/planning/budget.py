@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.planning.expected import Length, expected_runs, later_looks
 from tunewise.desk.protocol import schedule
-from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import MIN_SEEDS, assumed_unit_sd, smallest_margin, strictest_level
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import TASKS, parse_budget

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.planning.expected import Length, Runs, confirmations, expected_runs, later_looks
 from tunewise.desk.planning.gpus import Gpu
-from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import assumed_unit_sd, smallest_margin, strictest_level
 from tunewise.records.plan import TIGHT, ArmPlan, PeakMemory, Speed, StudyPlan, StudySeconds
 from tunewise.spec import TASKS

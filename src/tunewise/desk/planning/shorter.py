@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.planning.budget import versions
 from tunewise.desk.planning.estimates import study_seconds
-from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import assumed_unit_sd, smallest_margin, strictest_level
 from tunewise.records.plan import StudyPlan
 from tunewise.spec import TASKS

@@ -7,12 +7,12 @@ candidate: it is trained directly, with its own rate and fresh seeds, and only t
 
 from collections.abc import Callable, Iterable, Sequence
 
+from tunewise.desk.metrics.metrics import metric_named, primary_metric
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.resolve import twin
 from tunewise.desk.statistics.harm import harm, mean_of
-from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
-from tunewise.desk.statistics.scores import Scores
 from tunewise.records import DataSummary, RunRecord, TrainableSummary, truncated_split
 from tunewise.spec import DEFAULT_MARGINS, LoraMethod
 from tunewise.spec.resolved import ResolvedStudy

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from tunewise.desk.metrics.metrics import compute, metrics_of
+from tunewise.desk.metrics.scores import read_scores
 from tunewise.desk.protocol.trials import selected_evaluation
-from tunewise.desk.statistics.metrics import compute, metrics_of
-from tunewise.desk.statistics.scores import read_scores
 from tunewise.errors import StudyError
 from tunewise.records import LOST, RunRecord
 from tunewise.storage.disk import require_output, write_output

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from tunewise.desk.fairness.finding import count, listed
+from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import wording
-from tunewise.desk.statistics.metrics import metric_named
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_SEEDS, Needed
 from tunewise.desk.statistics.verdict import Lean, Verdict
 from tunewise.records.plan import Prospect
@@ -71,7 +71,7 @@ def _meaning(verdict: Verdict) -> str:
     if verdict.outcome == "as good":
         return f"A loss beyond {margin} is ruled out"
     if verdict.remark == "worse than full, by how much is open":
-        if _is_beyond(verdict):
+        if wording.is_beyond(verdict):
             return f'The interval is beyond {margin}, but "worse" needs a stricter level for a margin of two parts'
         is_short = margin.endswith(verdict.margin)  # without a parenthesis of its own
         return f"{'and w' if is_short else 'W'}e cannot tell whether that exceeds {margin}"
@@ -99,16 +99,6 @@ def _skew(verdict: Verdict, margin: str) -> str:
     if verdict.beneficial_units:
         return f"A few test groups ({names}, ...) gain too much to show a loss beyond {margin} in all"
     return f"The quality loss comes from too few test groups ({names}, ...) to rule out a loss beyond {margin}"
-
-
-def _is_beyond(verdict: Verdict) -> bool:
-    """True if the interval is beyond a part of the margin; "worse" tests each part at half of its level."""
-    if verdict.low is None or verdict.high is None:
-        return False
-    least = -verdict.high if metric_named(verdict.metric).higher_is_better else verdict.low
-    is_beyond_absolute = verdict.margin_absolute is not None and least > verdict.margin_absolute
-    excess = verdict.share_excess
-    return is_beyond_absolute or (excess is not None and excess.low is not None and excess.low > 0)
 
 
 def _your_margin(verdict: Verdict) -> str:

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Sequence
 from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality
 from tunewise.desk.analysis.low_rank import State
-from tunewise.desk.analysis.rate_ratio import MIN_RATES, MIN_SEARCH_SEEDS
-from tunewise.desk.report.views.view import ArmView, Report
+from tunewise.desk.metrics.metrics import metric_named
+from tunewise.desk.report.views.view import ArmView
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metrics import metric_named
 from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Reason, Remark, Verdict, margin_in_units
 from tunewise.records import BETWEEN_PARTS, DataSummary
 from tunewise.spec import TASKS, CostName, Task
-from tunewise.text.numbers import MISSING, percent, rate, share, threads, whole_percent
+from tunewise.text.numbers import MISSING, percent, share, threads, whole_percent
 
 
 def reproducible(device: str, num_threads: int) -> str:
@@ -235,46 +234,6 @@ def capacity(arm: ArmView, task: Task) -> str:
     return f"{percent(arm.trainable_percent)}, {f'{each:,.0f}' if each >= 100 else f'{each:.3g}'} per {target}"
 
 
-def search(arm: ArmView, task: Task) -> tuple[str, ...]:
-    """How the learning rate was found, line by line."""
-    if not arm.learning_rate_curve:
-        return ()
-    lines = [f"best of {len(arm.learning_rate_curve)} tried"]
-    if arm.bracket is None:
-        return (*lines, "the lowest or highest one")
-    lines.append(f"between {rate(arm.bracket[0])} and {rate(arm.bracket[1])}")
-    if arm.headroom is not None:
-        lines.append(f"headroom {_small('accuracy' if task == 'classify' else 'nll', arm.headroom)}")
-    return tuple(lines)
-
-
-def rate_ratios(report: Report) -> str:
-    """Best learning rate of every other arm as a multiple of full's with its 95% interval, or why there is none."""
-    others = [arm for arm in report.tuned_arms() if arm.name != report.study.full_arm and arm.learning_rate_curve]
-    estimated = [f"{arm.name} {_times(arm.rate_ratio)}" for arm in others if arm.rate_ratio]
-    missing = [arm.name for arm in others if not arm.rate_ratio]
-    begin = f"Best learning rate as a multiple of {report.study.full_arm}'s: " + (
-        "; ".join(estimated) or "not estimated"
-    )
-    if estimated:
-        begin += " (if the best rate of every search seed is between those tried)"
-    if not missing:
-        return f"{begin}."
-    of = "" if not estimated else f"; not estimated: {', '.join(missing)}"
-    needs = f"{MIN_SEARCH_SEEDS} search seeds and {MIN_RATES} rates near the best one in both arms"
-    return f"{begin}{of} (an estimate needs {needs})."
-
-
-def _times(found: Estimate) -> str:
-    return f"{found.estimate:.3g} ({found.low:.3g} to {found.high:.3g})"
-
-
-def _small(metric: str, value: float) -> str:
-    """A value of a metric, or 'under 0.0001' if it would be shown as 0."""
-    least = 10.0 ** -metric_named(metric).decimals
-    return figure(metric, value) if value * metric_named(metric).scale >= least else f"under {least:g}"
-
-
 def reached(found: ToQuality | None) -> str:
     """'step 61, 5 of 5 runs'."""
     if found is None:
@@ -321,3 +280,21 @@ def joined(parts: Iterable[str]) -> str:
     """'a, b and c'."""
     *first, last = parts
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def is_beyond(verdict: Verdict) -> bool:
+    """True if the interval is beyond a part of the margin; "worse" tests each part at half of its level."""
+    if verdict.low is None or verdict.high is None:
+        return False
+    least = -verdict.high if metric_named(verdict.metric).higher_is_better else verdict.low
+    is_beyond_absolute = verdict.margin_absolute is not None and least > verdict.margin_absolute
+    excess = verdict.share_excess
+    return is_beyond_absolute or (excess is not None and excess.low is not None and excess.low > 0)
+
+
+def remark(verdict: Verdict) -> str:
+    """The remark on a verdict, which does not contradict its interval."""
+    assert verdict.remark is not None, "a verdict with a remark"
+    if verdict.remark == "worse than full, by how much is open" and is_beyond(verdict):
+        return 'worse than full, but "worse" beyond the margin needs a stricter level'
+    return REMARKS[verdict.remark]

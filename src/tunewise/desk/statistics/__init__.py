@@ -1,1 +1,1 @@
-"""Scores, metrics, intervals and verdicts. Nothing here knows a study folder."""
+"""Intervals and verdicts. Nothing here knows a study folder."""

@@ -6,24 +6,26 @@ the error of "worse", so each of its tests runs at half the level (Bonferroni).
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from tunewise.desk.statistics.intervals import ROUNDING, Estimate, Interval, unit_interval
+from tunewise.desk.metrics.metrics import measured_metric
+from tunewise.desk.metrics.scores import Scores
+from tunewise.desk.statistics.gain import gain_kept
+from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
 from tunewise.desk.statistics.look import LAST, Look
-from tunewise.desk.statistics.metrics import Metric, measured_metric
-from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp, gain_kept
+from tunewise.desk.statistics.margins import margin_parts, margin_test, margin_text, moved
+from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, ONE_SIDED_ERROR, Needed, needed
-from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.statistics.spread import ROUNDING
 from tunewise.desk.statistics.verdict import (
     NOTHING_LEFT_OPEN,
     ONE_ARM,
     Judgement,
     Lean,
     Levels,
-    MarginTest,
     Outcome,
     RateSearch,
     Reason,
@@ -71,11 +73,6 @@ def decide(
     return Comparison(arm, runs, metric, margin, search).verdict(levels)
 
 
-class _MarginPart(NamedTuple):
-    excess: Contrast  # quality loss - margin
-    slack: Contrast  # quality loss + margin
-
-
 class _Ruling(NamedTuple):
     outcome: Outcome
     remark: Remark | None
@@ -106,7 +103,7 @@ class Comparison:
         self._difference = self._paired.contrast({"arm": 1, "full": -1})
         self._harm = self._paired.contrast({"arm": sign, "full": -sign})
         self._gain = self._paired.contrast({"base": sign, "full": -sign}).interval()
-        self._parts = _margin_parts(self._paired, self._harm, margin, sign)
+        self._parts = margin_parts(self._paired, self._harm, margin, sign)
         self._blocked = self._what_blocks()
 
     def p_values(self) -> dict[Word, float]:
@@ -116,10 +113,10 @@ class Comparison:
         """
         of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
         excesses = [part.excess for part in self._parts]
-        exceeded = min(_moved(excess, -of_arm).probability_of_positive() for excess in excesses)
+        exceeded = min(moved(excess, -of_arm).probability_of_positive() for excess in excesses)
         found: dict[Word, float] = {
-            "better": _moved(self._harm, of_full).probability_of_negative(),
-            "as good": max(_moved(excess, of_full).probability_of_negative() for excess in excesses),
+            "better": moved(self._harm, of_full).probability_of_negative(),
+            "as good": max(moved(excess, of_full).probability_of_negative() for excess in excesses),
             "worse": min(1.0, len(excesses) * exceeded),
         }
         return {word: 1.0 if self._blocked else p for word, p in found.items()}
@@ -130,9 +127,9 @@ class Comparison:
             return 0.0
         of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
         seeds, excesses = self.look.last, [part.excess for part in self._parts]
-        good = min(_moved(excess, of_full).chance_of_negative(seeds, ONE_SIDED_ERROR) for excess in excesses)
+        good = min(moved(excess, of_full).chance_of_negative(seeds, ONE_SIDED_ERROR) for excess in excesses)
         half = ONE_SIDED_ERROR / len(excesses)
-        worse = max(_moved(excess, -of_arm).chance_of_positive(seeds, half) for excess in excesses)
+        worse = max(moved(excess, -of_arm).chance_of_positive(seeds, half) for excess in excesses)
         return min(1.0, good + worse)
 
     def _held_against(self, headroom: float | None) -> float:
@@ -168,7 +165,7 @@ class Comparison:
             standard_error=interval.standard_error,
             degrees_of_freedom=interval.degrees_of_freedom,
             components=interval.components,
-            margin=_margin_text(self._metric, self._margin, self._runs.against),
+            margin=margin_text(self._metric, self._margin, self._runs.against),
             margin_absolute=self._margin.absolute,
             margin_share_of_gain=self._margin.share_of_gain,
             share_excess=share_excess.interval(confidence).as_estimate() if share_excess else None,
@@ -250,7 +247,7 @@ class Comparison:
 
     def _judgement(self, levels: Levels, guarded: bool = True) -> Judgement:
         """What the intervals say; unguarded: as if no tail of units were too long."""
-        tests = [_margin_test(part, len(self._parts), levels, guarded) for part in self._parts]
+        tests = [margin_test(part, len(self._parts), levels, guarded) for part in self._parts]
         is_within = all(test.excess_high < 0 for test in tests)
         high = self._harm.interval(1 - 2 * levels.better, guarded).high
         low = self._harm.interval(1 - 2 * levels.of("as good" if is_within else "undecided"), guarded).low
@@ -267,39 +264,6 @@ class Comparison:
                 return None
             found.append(needed(excess.components, excess.num_seeds, excess.num_units, margin, level))
         return max(found, key=lambda need: (need.kind == "units", need.likely or math.inf))
-
-
-def _margin_test(part: _MarginPart, num_parts: int, levels: Levels, guarded: bool) -> MarginTest:
-    """Ends of the intervals for one part of the margin; a missing end supports no outcome."""
-    for_worse = part.excess.interval(1 - 2 * levels.worse / num_parts, guarded).low
-    for_as_good = part.excess.interval(1 - 2 * levels.as_good, guarded).high
-    for_equivalent = part.slack.interval(1 - 2 * levels.as_good, guarded).low
-    return MarginTest(
-        excess_low=-math.inf if for_worse is None else for_worse,
-        excess_high=math.inf if for_as_good is None else for_as_good,
-        slack_low=-math.inf if for_equivalent is None else for_equivalent,
-    )
-
-
-def _margin_parts(paired: PairedRuns, harm: Contrast, margin: Margin, sign: float) -> list[_MarginPart]:
-    """Contrasts for every part of the margin; the share of the gain comes last.
-
-    k times the gain is not a constant: it is estimated from the same runs, and its error is included.
-    """
-    parts = []
-    if (m := margin.absolute) is not None:
-        parts.append(_MarginPart(excess=_moved(harm, -m), slack=_moved(harm, m)))
-    if (k := margin.share_of_gain) is not None:
-        excess = paired.contrast({"arm": sign, "full": -sign * (1 - k), "base": -sign * k})
-        slack = paired.contrast({"arm": sign, "full": -sign * (1 + k), "base": sign * k})
-        parts.append(_MarginPart(excess, slack))
-    assert parts, "a margin has at least one part"
-    return parts
-
-
-def _moved(contrast: Contrast, by: float) -> Contrast:
-    """The contrast with a constant added."""
-    return replace(contrast, values_SN=contrast.values_SN + by, estimate=contrast.estimate + by)
 
 
 def _extreme_units(harm: Contrast, sign: float) -> tuple[str, ...]:
@@ -325,17 +289,3 @@ def _perplexity_ratio(difference: Interval) -> Estimate | None:
     if ratio is None:
         return None
     return Estimate(estimate=ratio, low=finite_exp(difference.low), high=finite_exp(difference.high))
-
-
-# --- as text
-
-
-def _margin_text(metric: Metric, margin: Margin, full: str) -> str:
-    parts = []
-    if margin.absolute is not None:
-        shown = f"{margin.absolute * metric.scale:g}"
-        unit = metric.difference_unit
-        parts.append(f"{shown} {unit.removesuffix('s') if shown == '1' else unit}")
-    if margin.share_of_gain is not None:
-        parts.append(f"{margin.share_of_gain * 100:g}% of {full}'s gain")
-    return parts[0] if len(parts) == 1 else f"{' or '.join(parts)}, whichever is smaller"

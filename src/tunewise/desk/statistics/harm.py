@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tunewise.desk.statistics.intervals import ROUNDING, Estimate, unit_interval
-from tunewise.desk.statistics.metric import Metric
-from tunewise.desk.statistics.metrics import compute
+from tunewise.desk.metrics.metric import Metric
+from tunewise.desk.metrics.metrics import compute
+from tunewise.desk.metrics.scores import Scores
+from tunewise.desk.statistics.intervals import Estimate, unit_interval
 from tunewise.desk.statistics.paired import PairedRuns
-from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.statistics.spread import ROUNDING
 
 
 class Harm(NamedTuple):

@@ -105,7 +105,7 @@ class Verdict(Frozen):
     would_decide: Needed | None  # what a new study needs; None: decided, or more data is not what is missing
     blocked_by: tuple[str, ...] = ()  # fairness rules that withhold the verdict
     diverged_runs: dict[str, int] = {}  # arm -> confirmed runs that diverged, which count as scored
-    far_runs: dict[str, tuple[int, ...]] = {}  # arm -> seeds that ended far from its others (failures.py)
+    far_runs: dict[str, tuple[int, ...]] = {}  # arm -> seeds that ended far from its others (analysis/failures.py)
     num_failed: int = 0  # runs of the arm that diverged or ended far from the others
     failing_share_bound: float | None = None  # 95% upper bound on the share of failing runs; None: no runs
     dropped_seeds: tuple[int, ...] = ()  # lost twice in some arm, and left out of all

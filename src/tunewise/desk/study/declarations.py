@@ -9,7 +9,7 @@ from typing import Any
 
 from tunewise.desk.fairness.blocking import hold_back
 from tunewise.desk.fairness.finding import WORDS, Finding
-from tunewise.desk.statistics.metrics import primary_metric
+from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec, canonical_json

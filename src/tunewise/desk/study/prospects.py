@@ -1,9 +1,9 @@
 """The chance of an answer, before the money is spent: after the search, and before any test score is read."""
 
+from tunewise.desk.metrics.metrics import measured_metric, primary_metric
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.ranks import margin_on_valid, reference_runs
 from tunewise.desk.statistics.look import looks_of
-from tunewise.desk.statistics.metrics import measured_metric, primary_metric
 from tunewise.desk.statistics.paired import PairedRuns
 from tunewise.desk.statistics.power import chance_of_as_good, smallest_margin, strictest_level
 from tunewise.desk.study.state import StudyState

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tunewise.desk.analysis.forgetting import Point, read_curve
-from tunewise.desk.statistics.scores import Rows, Scores, StoredScores, read_scores
+from tunewise.desk.metrics.scores import Rows, Scores, StoredScores, read_scores
 from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 

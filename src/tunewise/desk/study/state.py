@@ -6,12 +6,12 @@ from functools import cached_property
 
 from tunewise.desk.analysis.curves import LossPoint, mean_losses
 from tunewise.desk.analysis.forgetting import Point
+from tunewise.desk.metrics.metrics import compute, metric_named
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import confirmations, resolve, schedule
 from tunewise.desk.protocol.ranks import rank_curves
-from tunewise.desk.statistics.metrics import compute, metric_named
 from tunewise.desk.statistics.rank_curve import RankCurve
-from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.study.run_files import RunFiles
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import TASKS

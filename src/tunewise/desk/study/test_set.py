@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tunewise.desk.fairness.finding import Finding
-from tunewise.desk.statistics.power import EARLY_ERROR, ONE_SIDED_ERROR
+from tunewise.desk.statistics.look import looks_of
 from tunewise.desk.study.declarations import declarations
 from tunewise.desk.study.looks import Reading
 from tunewise.desk.study.state import StudyState
@@ -91,7 +91,7 @@ def findings_on_test_set(reading: Reading, uses: Uses | None) -> Iterator[Findin
 def _reused(study: ResolvedStudy, uses: Uses) -> Finding:
     planned, used = study.studies_per_test_set, uses.view.other_studies + 1
     is_planned = used <= planned
-    of_a_study = (ONE_SIDED_ERROR + (EARLY_ERROR if len(study.looks) > 1 else 0)) / planned
+    of_a_study = sum(look.error for look in looks_of(study.looks, can_stop=False)) / planned
     of_all = 1 - (1 - of_a_study) ** used
     others = "1 other study" if used == 2 else f"{used - 1} other studies"
     advice = (

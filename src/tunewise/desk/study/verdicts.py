@@ -3,13 +3,13 @@
 import math
 from dataclasses import replace
 
+from tunewise.desk.analysis.failures import failing_share_bound, far_runs
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
+from tunewise.desk.metrics.metrics import compute, primary_metric
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
-from tunewise.desk.statistics.failures import failing_share_bound, far_runs
 from tunewise.desk.statistics.look import Look
-from tunewise.desk.statistics.metrics import compute, primary_metric
 from tunewise.desk.statistics.multiplicity import decide_together
 from tunewise.desk.statistics.verdict import RateSearch, Verdict, margin_in_units
 from tunewise.desk.study.looks import read_looks

@@ -39,8 +39,9 @@ def _compact(example: EncodedRow) -> EncodedRow:
 
 
 def texts_hash(rows: Iterable[Row]) -> str:
-    """SHA-256 of the texts of rows: the same in any order, and before a tokenizer or a limit of tokens changes them."""
-    texts = sorted(canonical_json([row.text.prompt, row.text.answer, row.text.references]) for row in rows)
+    """SHA-256 of the texts of rows: the same in any order, for any tokenizer, chat template or limit of tokens."""
+    read = ([row.text.messages or [row.text.prompt, row.text.answer], row.text.references] for row in rows)
+    texts = sorted(map(canonical_json, read))
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 

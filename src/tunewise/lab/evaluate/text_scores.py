@@ -1,4 +1,4 @@
-"""Per-example statistics of metrics of written text; desk/statistics/text_metrics.py turns their sums into values."""
+"""Per-example statistics of metrics of written text; desk/metrics/text_metrics.py turns their sums into values."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

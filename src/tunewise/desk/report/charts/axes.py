@@ -6,9 +6,9 @@ from typing import Any
 
 import altair as alt
 
+from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report.charts.canvas import SURFACE, Row, arm_colour, data, names
 from tunewise.desk.report.views.view import Report
-from tunewise.desk.statistics.metrics import metric_named
 from tunewise.spec import TASKS
 
 HEIGHT = 310

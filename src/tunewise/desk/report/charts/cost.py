@@ -6,11 +6,11 @@ from typing import Any
 import altair as alt
 
 from tunewise.desk.analysis import costs as frontier
+from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import wording
 from tunewise.desk.report.charts.axes import HEIGHT, log_ticks, value_axis
 from tunewise.desk.report.charts.canvas import AXIS, SURFACE, Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import ArmView, Report
-from tunewise.desk.statistics.metrics import metric_named
 
 LOG_FROM = 4.0  # costs that differ by more than this factor get a logarithmic axis
 

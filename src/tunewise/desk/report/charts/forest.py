@@ -5,10 +5,10 @@ from typing import Any
 
 import altair as alt
 
+from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import wording
 from tunewise.desk.report.charts.canvas import INK, MUTED, PHONE, SURFACE, Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import Report, VerdictView
-from tunewise.desk.statistics.metrics import metric_named
 
 FAR = 5.0  # margins from zero; arms beyond become arrows if another arm is nearer
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import altair as alt
 
+from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import wording
 from tunewise.desk.report.charts.canvas import AXIS, INK, MUTED, PALETTE, SURFACE, Canvas, Row, data, styled
 from tunewise.desk.report.views.capacity_view import RankView
 from tunewise.desk.report.views.view import Report
-from tunewise.desk.statistics.metrics import metric_named
 
 HEIGHT = 320
 KINDS = ("truncated", "truncated, spread", "trained directly")

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import wording
 from tunewise.desk.report.charts.axes import (
     FALLING,
@@ -21,7 +22,6 @@ from tunewise.desk.report.charts.axes import (
 )
 from tunewise.desk.report.charts.canvas import Canvas, Row, arm_colour, data, names, styled
 from tunewise.desk.report.views.view import ArmView, Report
-from tunewise.desk.statistics.metrics import metric_named
 
 PARABOLA_POINTS = 25
 

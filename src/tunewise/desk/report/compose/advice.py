@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tunewise.desk.fairness.finding import listed
-from tunewise.desk.report import wording
+from tunewise.desk.report import search_words, wording
 from tunewise.desk.report.sentences import what_would_decide_all
 from tunewise.desk.report.views.advice_view import Advice, AdviceItem, Alternative, Topic
 from tunewise.desk.report.views.capacity_view import PlacementView
@@ -154,7 +154,7 @@ def _targets(case: _Case) -> AdviceItem:
 
 
 def _rate(case: _Case) -> AdviceItem:
-    lines = wording.search(case.view, case.report.study.task)
+    lines = search_words.search(case.view, case.report.study.task)
     if case.view.learning_rate is None or not lines:
         return AdviceItem(topic="learning rate", say=None, reason=f"{case.arm} was not trained here.", runs=())
     steps = f"{case.view.num_steps:,} steps of {case.state.study.train.batch_size} examples"

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from tunewise.desk.analysis.costs import Cost, cost_of, ratios
 from tunewise.desk.analysis.forgetting import mean_curve
 from tunewise.desk.analysis.rate_ratio import rate_ratio
+from tunewise.desk.metrics.metrics import METRICS, compute, metrics_of
 from tunewise.desk.planning.estimates import training_seconds
 from tunewise.desk.protocol import schedule, trials
 from tunewise.desk.protocol.search import bracket, headroom
 from tunewise.desk.report.compose.evidence import Evidence
 from tunewise.desk.report.views.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.statistics.intervals import Estimate, unit_interval
-from tunewise.desk.statistics.metrics import METRICS, compute, metrics_of
 from tunewise.desk.statistics.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.study.state import StudyState
 from tunewise.records import DataSummary, RunRecord

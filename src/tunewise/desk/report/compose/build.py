@@ -8,6 +8,7 @@ import yaml
 
 from tunewise.desk.fairness import run_warnings
 from tunewise.desk.fairness.finding import Finding, by_arm, listed
+from tunewise.desk.metrics.metrics import compute, metric_named, primary_metric
 from tunewise.desk.planning.estimates import study_seconds
 from tunewise.desk.protocol import trials
 from tunewise.desk.report.compose.advice import advise
@@ -18,7 +19,6 @@ from tunewise.desk.report.sentences import has_needs, sentence, what_would_decid
 from tunewise.desk.report.views.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metrics import compute, metric_named, primary_metric
 from tunewise.desk.statistics.multiplicity import recommended
 from tunewise.desk.statistics.paired import PairedRuns
 from tunewise.desk.statistics.verdict import Verdict

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import yaml
 
 from tunewise.desk.fairness.finding import Finding
+from tunewise.desk.metrics.metrics import compute, metric_named
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.report.compose.low_rank import low_rank
 from tunewise.desk.report.compose.placements import placement_views
 from tunewise.desk.report.views.capacity_view import CapacityView, DirectPoint, RankView
-from tunewise.desk.statistics.metrics import compute, metric_named
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.study.state import StudyState
 from tunewise.spec import LoraMethod

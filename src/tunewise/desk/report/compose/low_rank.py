@@ -13,11 +13,11 @@ from tunewise.desk.analysis.low_rank import (
     shortfall,
     whole_energies,
 )
+from tunewise.desk.metrics.metrics import metric_named, primary_metric
 from tunewise.desk.protocol.ranks import margin_on_valid
 from tunewise.desk.report import wording
 from tunewise.desk.report.views.capacity_view import LowRankView
 from tunewise.desk.statistics.harm import mean_of
-from tunewise.desk.statistics.metrics import metric_named, primary_metric
 from tunewise.desk.study.state import StudyState
 from tunewise.records import RunRecord, extracted_split
 from tunewise.spec import FullMethod

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tunewise.desk.fairness.finding import Finding, listed
+from tunewise.desk.metrics.metrics import metric_named, primary_metric
+from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.search import headroom
 from tunewise.desk.report import wording
 from tunewise.desk.report.views.capacity_view import PlacementPoint, PlacementView
 from tunewise.desk.statistics.harm import harm, mean_of
-from tunewise.desk.statistics.metrics import metric_named, primary_metric
-from tunewise.desk.statistics.scores import Scores
 from tunewise.desk.study.state import StudyState
 from tunewise.records import RunRecord
 from tunewise.spec.expand import PLACEMENTS, alike

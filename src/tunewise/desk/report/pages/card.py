@@ -3,8 +3,8 @@
 from jinja2 import Environment, StrictUndefined
 
 from tunewise.assets import ASSETS
-from tunewise.desk.statistics.metrics import compute, metric_named, metrics_of
-from tunewise.desk.statistics.scores import read_scores
+from tunewise.desk.metrics.metrics import compute, metric_named, metrics_of
+from tunewise.desk.metrics.scores import read_scores
 from tunewise.records import RunRecord
 from tunewise.spec import TASKS, DataSpec, StudySpec
 from tunewise.storage.disk import write_atomically

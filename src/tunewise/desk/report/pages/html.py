@@ -8,14 +8,14 @@ import jinja2
 from markupsafe import Markup, escape
 
 from tunewise.desk.analysis.costs import COST_NAMES
-from tunewise.desk.report import rows, wording
+from tunewise.desk.metrics.metrics import METRICS, Metric, metric_named
+from tunewise.desk.report import rows, search_words, wording
 from tunewise.desk.report.charts.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts.charts import Figure, figures
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.desk.statistics.metrics import METRICS, Metric, metric_named
 from tunewise.desk.statistics.verdict import Verdict, margin_in_units
 from tunewise.spec import ARM_NAME
 from tunewise.storage.disk import delete, make_folder, sweep, write_atomically
@@ -84,6 +84,7 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         theme=THEME,
         bars=_bars(report),
         words=wording,
+        searches=search_words,
         numbers=numbers,
         rows=rows,
     )

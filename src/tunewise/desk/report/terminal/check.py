@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk.fairness import check_before
+from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.planning import estimates
 from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.schedule import num_steps
@@ -19,7 +20,6 @@ from tunewise.desk.report import wording
 from tunewise.desk.report.terminal.tables import print_table
 from tunewise.desk.report.terminal.text import print_findings
 from tunewise.desk.report.terminal.times import at_least, study_duration
-from tunewise.desk.statistics.metrics import primary_metric
 from tunewise.desk.statistics.power import (
     MIN_SEEDS,
     MIN_UNITS,

@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.desk.fairness.finding import Finding
+from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import rows as rows_module
 from tunewise.desk.report import wording
 from tunewise.desk.report.terminal.tables import MAX_NAME_WIDTH, print_table
 from tunewise.desk.report.views.advice_view import Alternative
 from tunewise.desk.report.views.capacity_view import LowRankView, PlacementView, RankView
 from tunewise.desk.report.views.view import ArmView, Report, SampleView, VerdictView
-from tunewise.desk.statistics.metrics import metric_named
 from tunewise.text import numbers
 
 OUTCOME_STYLES = {"as good": "green", "better": "blue", "worse": "red", "undecided": "yellow"}

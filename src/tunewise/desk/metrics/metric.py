@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunewise.desk.arrays import Floats, Integers
-from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.metrics.scores import Scores
 from tunewise.errors import StudyError
 
 Sums = Floats | npt.NDArray[np.bool_]  # truth values count as 0 and 1

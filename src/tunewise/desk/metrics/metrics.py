@@ -11,10 +11,10 @@ from types import MappingProxyType
 import numpy as np
 
 from tunewise.desk.arrays import Floats
-from tunewise.desk.statistics.class_metrics import CLASS_METRICS
-from tunewise.desk.statistics.metric import Metric, pair, ratio
-from tunewise.desk.statistics.scores import Scores
-from tunewise.desk.statistics.text_metrics import TEXT_METRICS, own_share
+from tunewise.desk.metrics.class_metrics import CLASS_METRICS
+from tunewise.desk.metrics.metric import Metric, pair, ratio
+from tunewise.desk.metrics.scores import Scores
+from tunewise.desk.metrics.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
 from tunewise.spec import TASKS, StudySpec, Task
 from tunewise.text.suggest import lookup

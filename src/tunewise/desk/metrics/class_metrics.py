@@ -6,8 +6,8 @@ Shapes: N examples, C classes, K sums of a metric.
 import numpy as np
 
 from tunewise.desk.arrays import Floats, Integers
-from tunewise.desk.statistics.metric import Metric, Sums, per_row, ratio
-from tunewise.desk.statistics.scores import Scores
+from tunewise.desk.metrics.metric import Metric, Sums, per_row, ratio
+from tunewise.desk.metrics.scores import Scores
 from tunewise.errors import StudyError
 
 NUM_BINS = 15

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tunewise.desk.arrays import Floats
-from tunewise.desk.statistics.metric import Metric, per_row, ratio
-from tunewise.desk.statistics.scores import Scores, Written
+from tunewise.desk.metrics.metric import Metric, per_row, ratio
+from tunewise.desk.metrics.scores import Scores, Written
 from tunewise.errors import StudyError
 
 BLEU_ORDER = 4

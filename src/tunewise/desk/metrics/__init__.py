@@ -1,0 +1,1 @@
+"""Metrics as sums over rows, and the stored scores that they are computed from."""
