@@ -281,3 +281,27 @@ def test_a_bomb_under_its_own_seal_is_refused(tmp_path: Path) -> None:
     write_atomically(tmp_path / "study.yaml", f"{text}{SEAL}{text_hash(text)}\n")
     with pytest.raises(StudyError, match="aliases"):
         ledger.study()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "runs/writable.0123456789abcdef.tmp",
+        "data/hashes.json.0123456789abcdef.tmp",
+        "data/0123456789abcdef.0123456789abcdef.tmp/train.parquet",
+        "runs/0123456789abcdef.0123456789abcdef.tmp/record.json",
+    ],
+)
+def test_a_folder_in_which_a_command_died_at_once_is_continued(tmp_path: Path, left: str) -> None:
+    """A temporary file has an unpredictable name; the folder is nevertheless one that a study began."""
+    for name in (".lock", "runs/x", "data/x", left):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for name in ("runs/x", "data/x"):
+        (tmp_path / name).unlink()
+    Ledger(tmp_path).create()
+    stranger = tmp_path / "runs" / "thesis.tex.0123456789abcdef.tmp"
+    stranger.touch()
+    with pytest.raises(StudyError, match="does not hold a study"):
+        Ledger(tmp_path).create()

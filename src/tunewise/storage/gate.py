@@ -6,16 +6,18 @@ Every command checks before it writes (`Ledger.open`, `Ledger.create`), and so d
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from tunewise.errors import StudyError
+from tunewise.storage.disk import TEMPORARY
 from tunewise.storage.files import reraise_as_study_error
 
 KEY = re.compile(r"[0-9a-f]{16}")  # of a run or of prepared data: the name of its folder
+UNFINISHED = re.compile(rf"(.+)\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
 # remains of a command that ended before it made a run or prepared data
-BEGUN = {"": {".lock", "runs", "data"}, "runs": {".writable"}, "data": {"hashes.json", "log.txt"}}
+BEGUN = {"": {".lock", "runs", "data"}, "runs": {"writable"}, "data": {"hashes.json", "log.txt"}}
 
 
 def require_no_links(folder: Path) -> None:
@@ -74,8 +76,8 @@ def has_results(folder: Path) -> bool:
 def require_free(folder: Path) -> None:
     """Raise StudyError if `folder` holds more than what a study begins with."""
     with reraise_as_study_error(folder, "read"):
-        names = _names(folder)
-        inside = {place: _names(folder / place) for place in ("runs", "data")}
+        names = _begun(_names(folder))
+        inside = {place: _begun(_names(folder / place)) for place in ("runs", "data")}
     is_begun = names <= BEGUN[""] and all(found <= BEGUN[place] for place, found in inside.items())
     if is_begun and (".lock" in names or not inside["data"]):
         return
@@ -84,6 +86,12 @@ def require_free(folder: Path) -> None:
         f"'{folder}' is not empty and does not hold a study (it contains {shown}). A study would replace files there. "
         "Choose a new folder with --out."
     )
+
+
+def _begun(names: Iterable[str]) -> set[str]:
+    """What temporary files were to be named; unfinished runs and data are left out: a command may have died there."""
+    found = {match[1] if (match := UNFINISHED.fullmatch(name)) else name: bool(match) for name in names}
+    return {name for name, is_unfinished in found.items() if not (is_unfinished and KEY.fullmatch(name))}
 
 
 def _names(folder: Path) -> set[str]:

@@ -194,7 +194,7 @@ def prospect(found: Prospect) -> str:
     chances = wording.joined(f"{wording.chance(chance)} at {seeds} seeds" for seeds, chance in pairs)
     shown = f"{found.margin * metric.scale:.3g} {metric.difference_unit}"
     first = (
-        f"{found.arm}: if it truly equals full fine-tuning, the chance to find it as good within {shown} is at most "
+        f"{found.arm}: if it truly equals full fine-tuning, the chance to find it as good within {shown} is, at best, "
         f"{chances}."
     )
     if found.smallest_margin is None:
