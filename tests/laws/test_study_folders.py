@@ -308,7 +308,9 @@ def test_law_39_a_folder_that_holds_something_else_is_refused_and_stays_as_it_is
     assert digest(folder) == before
 
 
-@pytest.mark.parametrize("left", [(), ("runs/",), (".lock", "runs/"), (".lock", "runs/writable.0123456789abcdef.tmp", "data/log.txt")])
+@pytest.mark.parametrize(
+    "left", [(), ("runs/",), (".lock", "runs/"), (".lock", "runs/writable.0123456789abcdef.tmp", "data/log.txt")]
+)
 def test_law_39_what_a_command_that_ended_early_left_is_a_studys(tmp_path: Path, left: tuple[str, ...]) -> None:
     for name in left:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
