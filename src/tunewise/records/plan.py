@@ -79,6 +79,11 @@ class StudySeconds(Frozen):
     most: float  # up to the first look, if every search reaches its cap
     second_look: float | None = None  # added if every arm goes on to the last look; None: there is one look
 
+    @property
+    def longest(self) -> float:
+        """If every search reaches its cap and every arm goes on to the last look."""
+        return self.most + (self.second_look or 0.0)
+
 
 # Share of the memory that is planned for; the driver and unused allocations take the rest.
 TIGHT = 0.9

@@ -8,7 +8,7 @@ from tunewise.desk.planning.expected import Length, expected_runs, later_looks
 from tunewise.desk.protocol import schedule
 from tunewise.desk.statistics.power import MIN_SEEDS, assumed_unit_sd, smallest_margin, strictest_level
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import TASKS, parse_budget
+from tunewise.spec import TASKS, Task, parse_budget
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.numbers import duration
 
@@ -95,22 +95,23 @@ def _sentence(declared: ResolvedStudy, chosen: ResolvedStudy, data: DataSummary,
         fits = f"The study needs {time}."
     if chosen == declared:
         return fits if needed > seconds else f"{fits} Nothing was reduced."
-    metric = primary_metric(data.task)
-    units, spread = data.split("test").units, assumed_unit_sd(metric, TASKS[data.task].has_classes)
-    assert spread is not None, "known for the metrics that select"
-    before, after = (
-        smallest_margin(
-            units,
-            study.looks[-1],
-            spread,
-            spread / units**0.5,
-            strictest_level(study.num_comparisons),
-        )
-        for study in (declared, chosen)
-    )
+    units = data.split("test").units
+    before, after = (resolved_margin(study, data.task, units) for study in (declared, chosen))
     looks, former = (" and ".join(map(str, study.looks)) for study in (chosen, declared))
     return (
         f"{fits} Reduced equally for all arms: at most {chosen.tuning.cap} rates instead of {declared.tuning.cap}, "
         f"verdict at {looks} seeds instead of {former}. The smallest margin that can be resolved grows from about "
-        f"{before:.2g} to {after:.2g} in {metric}, if seeds vary as much as this test set's own uncertainty."
+        f"{before:.2g} to {after:.2g} in {primary_metric(data.task)}, if seeds vary as much as this test set's own "
+        "uncertainty."
     )
+
+
+def resolved_margin(study: ResolvedStudy, task: Task, num_units: int) -> float:
+    """The smallest margin that can be resolved if seeds vary as much as the test set's own uncertainty.
+
+    In units of the metric that selects.
+    """
+    spread = assumed_unit_sd(primary_metric(task), TASKS[task].has_classes)
+    assert spread is not None, "known for the metrics that select"
+    level = strictest_level(study.num_comparisons)
+    return smallest_margin(num_units, study.looks[-1], spread, spread / num_units**0.5, level)

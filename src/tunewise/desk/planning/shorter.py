@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 
 from tunewise.desk.metrics.metrics import primary_metric
-from tunewise.desk.planning.budget import versions
+from tunewise.desk.planning.budget import resolved_margin, versions
 from tunewise.desk.planning.estimates import study_seconds
-from tunewise.desk.statistics.power import assumed_unit_sd, smallest_margin, strictest_level
 from tunewise.records.plan import StudyPlan
-from tunewise.spec import TASKS
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.numbers import duration
 
@@ -23,20 +21,15 @@ def too_long(study: ResolvedStudy, plan: StudyPlan) -> tuple[str, tuple[str, ...
     seconds = study_seconds(study, plan)
     if study.budget or seconds is None or seconds.least <= LONG:
         return None
-    most = seconds.most + (seconds.second_look or 0.0)
-    planned = f"This study is planned at {duration(seconds.least)} to {duration(most)}."
+    planned = f"This study is planned at {duration(seconds.least)} to {duration(seconds.longest)}."
     return f"{planned} Shorter versions of the same command:", tuple(_shorter(study, plan))
 
 
 def _shorter(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
-    metric, has_classes = primary_metric(plan.task), TASKS[plan.task].has_classes
-    spread, level = assumed_unit_sd(metric, has_classes), strictest_level(len(study.compared_arms))
     units = next(split.units for split in plan.work.splits if split.split == "test")
 
     def resolved(version: ResolvedStudy) -> str:
-        if spread is None:
-            return "not known"
-        return f"{smallest_margin(units, version.looks[-1], spread, spread / units**0.5, level):.2g} in {metric}"
+        return f"{resolved_margin(version, plan.task, units):.2g} in {primary_metric(plan.task)}"
 
     for name, budget in BUDGETS.items():
         fitting = (version for version in versions(study) if _most(version, plan) <= budget)
@@ -54,4 +47,4 @@ def _shorter(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
 def _most(study: ResolvedStudy, plan: StudyPlan) -> float:
     seconds = study_seconds(study, plan)
     assert seconds is not None, "known for the whole study"
-    return seconds.most + (seconds.second_look or 0.0)
+    return seconds.longest

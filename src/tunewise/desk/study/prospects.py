@@ -1,5 +1,7 @@
 """The chance of an answer, before the money is spent: after the search, and before any test score is read."""
 
+import math
+
 from tunewise.desk.metrics.metrics import measured_metric, primary_metric
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.ranks import margin_on_valid, reference_runs
@@ -21,11 +23,12 @@ def prospects(state: StudyState) -> tuple[Prospect, ...]:
     of_full = trials.chosen_trials(study, state.records, full) if full else []
     if not of_full:
         return ()
-    metric = measured_metric(primary_metric(study.task, study.primary), state.scores(of_full, "valid")[0])
+    by_full = state.scores(of_full, "valid")
+    metric = measured_metric(primary_metric(study.task, study.primary), by_full[0])
     if metric.name != primary_metric(study.task):
         return ()  # the trials did not measure it
     reference = state.scores(reference_runs(study, state.records), "valid")
-    margin = margin_on_valid(study, metric.name, state.scores(of_full, "valid"), reference)
+    margin = margin_on_valid(study, metric.name, by_full, reference)
     if margin <= 0:
         return ()
     found = []
@@ -33,7 +36,7 @@ def prospects(state: StudyState) -> tuple[Prospect, ...]:
         of_arm = trials.chosen_trials(study, state.records, arm)
         if len(of_arm) != len(of_full):
             continue
-        runs = {"arm": state.scores(of_arm, "valid"), "full": state.scores(of_full, "valid")}
+        runs = {"arm": state.scores(of_arm, "valid"), "full": by_full}
         spread = float(PairedRuns(metric, runs).contrast({"arm": 1, "full": -1}).unit_means().std(ddof=1))
         if spread > 0:
             found.append(_prospect(state, arm, metric.name, margin, spread))
@@ -41,14 +44,13 @@ def prospects(state: StudyState) -> tuple[Prospect, ...]:
 
 
 def _prospect(state: StudyState, arm: str, metric: str, margin: float, spread: float) -> Prospect:
-    study, units, num_arms = state.study, state.data.split("test").units, len(state.study.compared_arms)
+    study, units, shares = state.study, state.data.split("test").units, state.study.num_comparisons
 
     def chance(num_units: int, seeds: int, error: float) -> float:
-        return chance_of_as_good(num_units, seeds, spread, margin, error / num_arms)
+        return chance_of_as_good(num_units, seeds, spread, margin, error / shares)
 
     looks = looks_of(study.looks, can_stop=False)
-    level = strictest_level(num_arms)
-    smallest = smallest_margin(units, study.looks[-1], spread, level=level)
+    smallest = smallest_margin(units, study.looks[-1], spread, level=strictest_level(shares))
     return Prospect(
         arm=arm,
         metric=metric,
@@ -57,6 +59,6 @@ def _prospect(state: StudyState, arm: str, metric: str, margin: float, spread: f
         test_units=units,
         looks=study.looks,
         chances=tuple(chance(units, look.seeds, look.error) for look in looks),
-        smallest_margin=smallest if smallest < float("inf") else None,
+        smallest_margin=smallest if math.isfinite(smallest) else None,
         with_more_rows=chance(MORE_ROWS * units, looks[-1].seeds, looks[-1].error),
     )
