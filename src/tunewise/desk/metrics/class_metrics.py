@@ -6,7 +6,7 @@ Shapes: N examples, C classes, K sums of a metric.
 import numpy as np
 
 from tunewise.desk.arrays import Floats, Integers
-from tunewise.desk.metrics.metric import Metric, Sums, per_row, ratio
+from tunewise.desk.metrics.metric import Metric, Sums, per_row, share
 from tunewise.desk.metrics.scores import Scores
 from tunewise.errors import StudyError
 
@@ -78,19 +78,7 @@ def _calibration_error(sums: Floats) -> Floats:
     return np.asarray(np.abs(sums[..., :NUM_BINS]).sum(axis=-1) / sums[..., NUM_BINS], dtype=np.float64)
 
 
-ACCURACY = Metric(
-    name="accuracy",
-    label="accuracy",
-    higher_is_better=True,
-    unit="%",
-    difference_unit="percentage points",
-    scale=100,
-    decimals=2,
-    highest=1,
-    form="proportion",
-    sums=_correct_and_rows,
-    value=ratio,
-)
+ACCURACY = share("accuracy", "accuracy", _correct_and_rows)
 MACRO_F1 = Metric(
     name="macro_f1",
     label="macro F1",

@@ -53,6 +53,23 @@ def ratio(sums: Floats) -> Floats:
     return np.asarray(sums[..., 0] / sums[..., 1], dtype=np.float64)
 
 
+def share(name: str, label: str, sums: Callable[[Scores], Sums]) -> Metric:
+    """A metric that is a share of rows, shown in percent."""
+    return Metric(
+        name=name,
+        label=label,
+        higher_is_better=True,
+        unit="%",
+        difference_unit="percentage points",
+        scale=100,
+        decimals=2,
+        highest=1,
+        form="proportion",
+        sums=sums,
+        value=ratio,
+    )
+
+
 def pair(numerators: Floats, denominators: Integers, what: str) -> Floats:
     """(N, 2): what is divided, and by what. Raises StudyError if there is nothing to divide by."""
     if denominators.sum() <= 0:

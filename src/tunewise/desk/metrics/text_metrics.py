@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tunewise.desk.arrays import Floats
-from tunewise.desk.metrics.metric import Metric, per_row, ratio
+from tunewise.desk.metrics.metric import Metric, per_row, ratio, share
 from tunewise.desk.metrics.scores import Scores, Written
 from tunewise.errors import StudyError
 
@@ -88,23 +88,7 @@ def _chrf(sums: Floats) -> Floats:
 
 def own_share(name: str) -> Metric:
     """The metric for a share of texts that the study itself defines."""
-    return _share(name, name.replace("_", " "), _mean_of(name))
-
-
-def _share(name: str, label: str, sums: Callable[[Scores], Floats]) -> Metric:
-    return Metric(
-        name=name,
-        label=label,
-        higher_is_better=True,
-        unit="%",
-        difference_unit="percentage points",
-        scale=100,
-        decimals=2,
-        highest=1,
-        form="proportion",
-        sums=sums,
-        value=ratio,
-    )
+    return share(name, name.replace("_", " "), _mean_of(name))
 
 
 def _points(name: str, label: str, sums: Callable[[Scores], Floats], value: Callable[[Floats], Floats]) -> Metric:
@@ -124,12 +108,12 @@ def _points(name: str, label: str, sums: Callable[[Scores], Floats], value: Call
 
 
 TEXT_METRICS = (
-    _share("exact_match", "exact match", _mean_of("exact_match")),
-    _share("matches", "texts that match", _mean_of("matches")),
+    share("exact_match", "exact match", _mean_of("exact_match")),
+    share("matches", "texts that match", _mean_of("matches")),
     _points("bleu", "BLEU", _statistics("bleu"), _bleu),
     _points("chrf", "chrF", _statistics("chrf"), _chrf),
     _points("rouge_l", "ROUGE-L", _mean_of("rouge_l"), ratio),
-    _share("end_of_text", "texts that end before the cap", _ended),
+    share("end_of_text", "texts that end before the cap", _ended),
     Metric(
         name="length",
         label="length",

@@ -191,7 +191,7 @@ def prospect(found: Prospect) -> str:
     """The chance of an answer of one arm, and what would raise it."""
     metric = metric_named(found.metric)
     pairs = zip(found.looks, found.chances, strict=True)
-    chances = wording.joined(f"{wording.chance(chance)} at {seeds} seeds" for seeds, chance in pairs)
+    chances = listed([f"{wording.chance(chance)} at {seeds} seeds" for seeds, chance in pairs])
     shown = f"{found.margin * metric.scale:.3g} {metric.difference_unit}"
     first = (
         f"{found.arm}: if it truly equals full fine-tuning, the chance to find it as good within {shown} is, at best, "

@@ -1,11 +1,12 @@
 """Wording of numbers and short phrases in the report; a missing number is a dash, never a stand-in."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality
 from tunewise.desk.analysis.low_rank import State
+from tunewise.desk.fairness.finding import listed
 from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report.views.view import ArmView
 from tunewise.desk.statistics.intervals import Estimate
@@ -204,7 +205,8 @@ def looks(seeds: Sequence[int]) -> str:
     """When verdicts are given: 'verdict at 5', 'interim looks at 3 and 5, final look at 10 if inconclusive'."""
     if len(seeds) == 1:
         return f"verdict at {seeds[0]}"
-    interim = f"interim look{'s' if len(seeds) > 2 else ''} at {' and '.join(map(str, seeds[:-1]))}"
+    before = listed([str(number) for number in seeds[:-1]])
+    interim = f"interim look{'s' if len(seeds) > 2 else ''} at {before}"
     return f"{interim}, final look at {seeds[-1]} if inconclusive"
 
 
@@ -274,12 +276,6 @@ def chance(probability: float) -> str:
     if probability < 0.01:
         return "less than 1%"
     return "more than 99%" if probability > 0.99 else f"{probability:.0%}"
-
-
-def joined(parts: Iterable[str]) -> str:
-    """'a, b and c'."""
-    *first, last = parts
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def is_beyond(verdict: Verdict) -> bool:

@@ -94,7 +94,7 @@ class Comparison:
     ) -> None:
         assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
         self.arm, self._runs, self._margin, self._search = arm, runs, margin, search
-        self.look = look
+        self._look = look
         self._metric = measured_metric(metric, runs.full[0])
         sign = -1.0 if self._metric.higher_is_better else 1.0
         self._paired = PairedRuns(
@@ -111,7 +111,7 @@ class Comparison:
 
         Headroom counts against the outcome: that of full adds to the quality loss, that of the arm is subtracted.
         """
-        of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
+        of_full, of_arm = self._counted_headrooms()
         excesses = [part.excess for part in self._parts]
         exceeded = min(moved(excess, -of_arm).probability_of_positive() for excess in excesses)
         found: dict[Word, float] = {
@@ -125,16 +125,18 @@ class Comparison:
         """The predictive chance that the last look gives any outcome; 0 if not only the interval prevents one."""
         if self._blocked:
             return 0.0
-        of_full, of_arm = (self._held_against(h) for h in (self._search.headroom_of_full, self._search.headroom_of_arm))
-        seeds, excesses = self.look.last, [part.excess for part in self._parts]
+        of_full, of_arm = self._counted_headrooms()
+        seeds, excesses = self._look.last, [part.excess for part in self._parts]
         good = min(moved(excess, of_full).chance_of_negative(seeds, ONE_SIDED_ERROR) for excess in excesses)
         half = ONE_SIDED_ERROR / len(excesses)
         worse = max(moved(excess, -of_arm).chance_of_positive(seeds, half) for excess in excesses)
         return min(1.0, good + worse)
 
-    def _held_against(self, headroom: float | None) -> float:
-        """The headroom that counts: all if above a quarter of the margin, else 0."""
-        return headroom if headroom is not None and headroom > HEADROOM_SHARE * min(self._margins()) else 0.0
+    def _counted_headrooms(self) -> tuple[float, float]:
+        """The headroom of full and of the arm as far as it counts: all if above a quarter of the margin, else 0."""
+        least = HEADROOM_SHARE * min(self._margins())
+        full, arm = self._search.headroom_of_full or 0.0, self._search.headroom_of_arm or 0.0
+        return full if full > least else 0.0, arm if arm > least else 0.0
 
     def smallest_margin_as_good(self, levels: Levels) -> float | None:
         """The smallest absolute margin, 0 or more, above which the arm is as good; None: something blocks a verdict.
@@ -192,7 +194,7 @@ class Comparison:
 
     def _chance_at_last(self, ruling: _Ruling) -> float | None:
         is_open = ruling.outcome == "undecided" and not self._blocked
-        return self.chance_of_word() if is_open and not self.look.is_last else None
+        return self.chance_of_word() if is_open and not self._look.is_last else None
 
     def _gain_is_measurable(self) -> bool:
         return self._gain.low is not None and self._gain.low > 0

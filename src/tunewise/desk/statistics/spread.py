@@ -68,7 +68,7 @@ class Spread:
         constant = _beyond(np.zeros(()), self.shift, self.bend)
         z = np.maximum(-special.ndtri(special.stdtr(self.freedom, -np.maximum(wanted, 0))), 0)
         z = np.minimum(z, MOST_NORMAL)
-        for _ in range(NEWTON_STEPS if np.any(constant + np.abs(self.shift) + np.abs(self.bend) > 0) else 0):
+        for _ in range(NEWTON_STEPS if np.any(self.shift) or np.any(self.bend) else 0):
             quantile = -special.stdtrit(self.freedom, special.ndtr(-z))
             slope = _slope_of_t(z, quantile, self.freedom) + _slope_beyond(z, self.shift, self.bend)
             z = np.clip(z - (quantile + _beyond(z, self.shift, self.bend) - wanted) / slope, 0, MOST_NORMAL)

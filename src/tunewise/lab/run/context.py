@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,12 @@ class RunContext:
         """Prepared rows of a split; with `resample`, train and valid are the draw of the run's seed."""
         if not self.spec.resample or split not in ("train", "valid"):
             return self._declared(split)
+        return self._drawn[split]
+
+    @cached_property
+    def _drawn(self) -> dict[str, list[Example]]:
         train, valid = redraw(self._declared("train"), self._declared("valid"), self.spec.task, self.spec.seed)
-        return train if split == "train" else valid
+        return {"train": train, "valid": valid}
 
     def _declared(self, split: str) -> list[Example]:
         return read_examples(self.data_folder / f"{split}.parquet")
