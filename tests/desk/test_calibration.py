@@ -32,7 +32,7 @@ def test_coverage_errors_and_power_hold_their_limits(cell):
 
 def test_of_six_arms_at_the_margin_and_in_the_whole_schedule_wrong_words_are_rare():
     rng = np.random.default_rng(8)
-    rows = [*calibrate.many_arms((0.7, 0.2, 0.1), rng, 500), *calibrate.whole_schedule(rng, 300)]
+    rows = [*calibrate.many_arms((0.7, 0.2, 0.1), rng, 500), *calibrate.whole_schedule(rng, 300, "")]
     assert not misses(rows)
     uncorrected = next(row for row in rows if row.what.startswith("without Holm"))
     assert uncorrected.measured > 0.06  # so that the test would see it if Holm did nothing

@@ -247,7 +247,7 @@ def follows_the_protocol(asked: StudySpec, whole: Sequence[RunRecord], undecided
 
 
 def test_the_report_reads_decided_arms_at_the_first_look_and_the_others_at_the_second(make_study: Any) -> None:
-    ledger = make_study(study={"looks": [3, 5], "margin": "0.05"})
+    ledger = make_study(study={"looks": [3, 5], "margin": "0.065"})
     report = build_report(ledger)
     looks = {verdict.arm: (verdict.look, verdict.num_seeds) for verdict in report.verdicts}
     assert set(looks.values()) == {(3, 3), (5, 5)}, "the margin is chosen so that one arm is decided at once"
@@ -266,7 +266,7 @@ def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any
         order.append(made.run_id)
         return made
 
-    ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.05"}, change=note)
+    ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.065"}, change=note)
     asked_at = set()
 
     def decide(folder: StudyState, look: Look) -> list[Any]:
@@ -285,7 +285,7 @@ def test_no_word_is_shown_or_asked_for_before_a_look_is_complete(make_study: Any
 
 
 def test_an_arm_that_the_last_look_would_hardly_decide_ends_before_and_says_so(make_study: Any) -> None:
-    settings: dict[str, Any] = {"looks": [3, 5], "margin": "0.006"}
+    settings: dict[str, Any] = {"looks": [3, 5], "margin": "0.0015"}
     report = build_report(make_study(study=settings))
     assert report.is_complete
     assert report.study.went_on == ()

@@ -397,7 +397,10 @@ def test_the_recommendation_goes_by_the_cost_that_the_study_names(make_study: An
 
 
 def test_the_headroom_of_the_search_stands_in_the_verdict(make_study: Any) -> None:
-    ledger = make_study(study={"margin": "0.1"})
+    """With `protocol: adaptive` the lowest point itself is confirmed, and nothing is left."""
+    adaptive = build_report(make_study(study={"margin": "0.1"}))
+    assert {(v.headroom_of_arm, v.headroom_of_full) for v in adaptive.verdicts} == {(0.0, 0.0)}
+    ledger = make_study(study={"margin": "0.1", "protocol": "fixed"})
     for verdict in build_report(ledger).verdicts:
         for arm, shown in ((verdict.arm, verdict.headroom_of_arm), ("full", verdict.headroom_of_full)):
             trials = stored_runs(ledger.folder, arm, "tune")
@@ -580,7 +583,7 @@ def test_a_rate_far_off_is_an_arrow_and_does_not_flatten_the_curves_of_the_other
 
 def test_every_verdict_shows_the_seeds_that_it_was_read_in(make_study: Any) -> None:
     """One arm is decided at three seeds, one goes on to five, as full does: each has its own differences by seed."""
-    report = build_report(make_study(study={"looks": [3, 5], "margin": "0.05"}))
+    report = build_report(make_study(study={"looks": [3, 5], "margin": "0.065"}))
     assert {verdict.num_seeds for verdict in report.verdicts} == {3, 5}
     for verdict in report.verdicts:
         assert len(verdict.seed_differences) == verdict.num_seeds == verdict.look

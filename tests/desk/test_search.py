@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tunewise.desk.protocol.search import brackets_best, grid_rate, headroom, search
+from tunewise.desk.protocol.search import (
+    LEAST_FACTOR,
+    brackets_best,
+    chosen_rate,
+    grid_rate,
+    headroom,
+    lowest_point,
+    search,
+)
 from tunewise.spec import TuningSpec
 
 Losses = dict[float, float | None]
@@ -27,11 +35,12 @@ def explore(
     loss: Callable[[float], float | None],
     middle: float = 1e-3,
     short_loss: Callable[[float], float | None] | None = None,
+    tolerance: float | None = None,
 ) -> tuple[Losses, Losses]:
     """rate -> loss of a whole search, driven by `search` alone: trials of full length, and short ones."""
     tried: Losses = {}
     short: Losses = {}
-    while not (found := search(tuning, middle, tried, short, dict)).is_over:
+    while not (found := search(tuning, middle, tried, short, dict, tolerance)).is_over:
         for wanted, made in ((found.waiting, tried), (found.waiting_short, short)):
             assert not set(wanted) & set(made), "a rate that was tried already"
             assert len(set(wanted)) == len(wanted), "a rate twice"
@@ -250,6 +259,80 @@ def test_short_trials_are_for_seven_rates_or_more_and_three_in_full(changes: dic
         TuningSpec.model_validate({"search": "short", **changes})
 
 
+# --- the lowest point of the curve (`protocol: adaptive`)
+
+TOLERANCE = 0.005
+
+
+def tried_on(loss: Callable[[float], float | None], tuning: TuningSpec | None = None) -> Losses:
+    return explore(tuning or TuningSpec(), loss, tolerance=TOLERANCE)[0]
+
+
+@given(optimum=st.floats(2e-4, 5e-3), bend=st.floats(0.005, 0.01))
+def test_on_a_parabola_no_trial_follows_the_bracket_and_its_lowest_point_is_confirmed(
+    optimum: float, bend: float
+) -> None:
+    losses = tried_on(lambda rate: 1 + bend * math.log(rate / optimum) ** 2)
+    assert len(losses) <= 5, "3 rates, at most 2 beyond an edge, no half-step"
+    assert chosen_rate(losses, TOLERANCE) == pytest.approx(optimum, rel=0.006), "rates have 3 digits"
+    assert set(losses) == set(explore(COARSE, lambda rate: 1 + bend * math.log(rate / optimum) ** 2)[0])
+
+
+def test_a_steep_parabola_is_tested_by_one_trial_at_its_lowest_point() -> None:
+    optimum = 1.6e-3
+    losses = tried_on(lambda rate: 1 + 0.3 * math.log(rate / optimum) ** 2)
+    assert set(losses) == {3.33e-4, 1e-3, 3e-3, optimum}
+    assert chosen_rate(losses, TOLERANCE) == pytest.approx(optimum, rel=0.006)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda rate: 1 + 0.03 * math.log(rate / 1e-3) ** 2 + (8.0 if rate > 1.2e-3 else 0.0),
+        lambda rate: None if rate > 1.2e-3 else 1 + 0.03 * math.log(rate / 9e-4) ** 2,
+    ],
+    ids=["wall", "diverges"],
+)
+def test_a_wall_gets_its_half_steps(loss: Callable[[float], float | None]) -> None:
+    losses = tried_on(loss)
+    below = [rate for rate in losses if 1 / LEAST_FACTOR < rate / 5.77e-4 < LEAST_FACTOR]
+    assert (1.73e-3 in losses, len(below), len(losses)) == (True, 1, 5), "or a trial so near that it counts as one"
+    chosen = chosen_rate(losses, TOLERANCE)
+    assert chosen is not None
+    assert chosen < 1.2e-3
+
+
+@given(
+    rates=st.integers(1, 4),
+    more=st.integers(0, 4),
+    losses=st.lists(st.one_of(st.none(), st.floats(0, 3)), min_size=1, max_size=9),
+    half_steps=st.booleans(),
+)
+def test_whatever_the_losses_the_search_ends_within_its_cap_and_confirms_beside_its_best(
+    rates: int, more: int, losses: list[float | None], half_steps: bool
+) -> None:
+    tuning = TuningSpec(rates=rates, cap=rates + more, half_steps=half_steps)
+    tried = tried_on(lambda rate: losses[hash(rate) % len(losses)], tuning)
+    assert len(tried) <= tuning.cap
+    chosen, finished = chosen_rate(tried, TOLERANCE), {rate: loss for rate, loss in tried.items() if loss is not None}
+    assert (chosen is None) == (not finished)
+    if chosen is None or chosen in tried:
+        return
+    lowest = lowest_point(tried)
+    assert lowest is not None
+    near = sorted([*tried, chosen])
+    place = near.index(chosen)
+    best = min(finished, key=lambda rate: (finished[rate], rate))
+    assert best in (near[place - 1], near[place + 1]), "between the best rate and one of its neighbors"
+    assert lowest.gain <= TOLERANCE
+
+
+def test_without_a_tolerance_the_best_rate_tried_is_confirmed_after_both_half_steps() -> None:
+    losses = explore(TuningSpec(), lambda rate: 1 + 0.01 * math.log(rate / 1.2e-3) ** 2)[0]
+    assert set(losses) == {3.33e-4, 5.77e-4, 1e-3, 1.73e-3, 3e-3}
+    assert chosen_rate(losses) == 1e-3
+
+
 # --- headroom
 
 
@@ -268,9 +351,12 @@ def test_headroom_agrees_with_an_independent_fit_and_is_never_negative(
     rises: tuple[float, float], steps: tuple[float, float]
 ) -> None:
     xs, ys = (-steps[0], 0.0, steps[1]), (1 + rises[0], 1.0, 1 + rises[1])
-    found = headroom({math.exp(x): y for x, y in zip(xs, ys, strict=True)})
-    assert found is not None
+    losses = {math.exp(x): y for x, y in zip(xs, ys, strict=True)}
+    lowest = lowest_point(losses)
+    assert lowest is not None
+    found = lowest.gain
     assert found >= 0
+    assert headroom(losses) == min(found, 1.0), "a loss is never below 0"
     squared, linear, constant = np.polyfit(xs, ys, 2)
     if squared > 1e-6:
         assert found == pytest.approx(1.0 - (constant - linear**2 / (4 * squared)), abs=1e-6)

@@ -1,15 +1,24 @@
 """Laws of the certainty of a verdict: what an interval and a family of arms may not depend on."""
 
+import importlib
+import math
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import optimize
 
 from tunewise.desk.metrics.scores import Scores
+from tunewise.desk.protocol.search import chosen_rate, search
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.multiplicity import decide_together
 from tunewise.desk.statistics.spread import MeanSquares, spread_of
 from tunewise.desk.statistics.verdict import NOTHING_LEFT_OPEN
-from tunewise.spec import Margin
+from tunewise.spec import Margin, TuningSpec
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+simulated = importlib.import_module("calibrate_search")
 
 
 @pytest.mark.parametrize("num_seeds", [3, 5, 10])
@@ -52,3 +61,32 @@ def test_law_52_an_arm_that_ended_inconclusive_keeps_its_place_among_the_others(
     assert decide_together([alone], left=["worse"])[0].outcome == "undecided", "that is another outcome"
     assert decide_together([alone], left=["as good"])[0].outcome == "as good"
     assert decide_together([alone], left=["better"])[0].outcome == "as good"
+
+
+def confirmed(curve: str, best: float, tolerance: float | None) -> tuple[int, float]:
+    """Trials of a search without noise, and what the rate that it confirms loses to the best one, in margins."""
+    tuning = TuningSpec()
+
+    def loss(rate: float) -> float | None:
+        return simulated.CURVES[curve](math.log(rate / simulated.CENTER, tuning.spacing) - best)
+
+    losses: dict[float, float | None] = {}
+    while waiting := search(tuning, simulated.CENTER, losses, {}, dict, tolerance).waiting:
+        losses |= {rate: loss(rate) for rate in waiting}
+    rate = chosen_rate(losses, tolerance)
+    assert rate is not None
+    found = loss(rate)
+    return len(losses), math.inf if found is None else found / simulated.MARGIN
+
+
+@pytest.mark.parametrize("curve", simulated.CURVES)
+def test_law_54_a_search_leaves_out_only_trials_that_its_curve_makes_needless(curve: str) -> None:
+    """Against the rule that always takes both half-steps: hardly more trials, never half a margin more loss."""
+    trials_left_out = 0
+    for best in np.linspace(-1, 1, 41):
+        (before, regret_before), (now, regret) = (confirmed(curve, best, of) for of in (None, simulated.TOLERANCE))
+        assert now <= before + 1, "the trial that found a wall"
+        assert regret <= regret_before + (0.5 if "unequal" in curve else 0.25), "a quarter is what a verdict forgives"
+        trials_left_out += before - now
+    has_wall = any(word in curve for word in ("wall", "diverges from", "steep cliff"))
+    assert has_wall or trials_left_out >= 20

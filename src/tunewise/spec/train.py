@@ -87,7 +87,7 @@ class TuningSpec(Frozen):
     cap: int = Field(7, ge=1, description="most full-length trials per arm")
     seeds: int = Field(1, ge=1, le=4, description="seeds of every trial; their mean decides")
     half_steps: bool = Field(
-        True, description="also try the two rates half a step from the best one, if the cap allows"
+        True, description="try the two rates half a step from the best one where the curve differs from a parabola"
     )
     search: Literal["full-length", "short"] = Field(
         "full-length",

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from tunewise.desk.fairness.case import Case, unlike
 from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, count, listed
 from tunewise.desk.protocol import trials
-from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 
 
@@ -73,9 +72,7 @@ def too_much_headroom(case: Case) -> Iterator[Finding]:
     if margin is None:
         return
     gains = {
-        arm: headroom(trials.measured_losses(trials.trials(case.records, arm)))
-        for arm in case.trained_arms()
-        if arm in case.confirmed
+        arm: trials.headroom_left(case.study, case.records, arm) for arm in case.trained_arms() if arm in case.confirmed
     }
     large = {arm: gain for arm, gain in gains.items() if gain is not None and gain > HEADROOM_SHARE * margin}
     if large:

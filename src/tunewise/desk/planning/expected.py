@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from tunewise.desk.protocol.drafts import short_training
 from tunewise.desk.protocol.resolve import twin
+from tunewise.desk.protocol.trials import tolerance
 from tunewise.spec import (
     Role,
     TrainedArm,
@@ -69,7 +70,8 @@ def _one_search(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials
     elif extent == "cap":
         full_length = tuning.cap
     else:  # of two rates the better one is at an edge
-        wanted = max(tuning.rates, 3) + (HALF_STEPS if tuning.half_steps else 0)
+        always_refines = tuning.half_steps and tolerance(study) is None
+        wanted = max(tuning.rates, 3) + (HALF_STEPS if always_refines else 0)
         full_length = min(wanted, tuning.cap)
     return Trials(full_length * tuning.seeds, short * tuning.seeds)
 

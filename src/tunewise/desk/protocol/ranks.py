@@ -35,7 +35,7 @@ def rank_curves(
     for arm, method in study.lora_arms.items():
         if not method.has_open_rank:
             continue
-        trials = trials_module.chosen_trials(study, records, arm)
+        trials = trials_module.chosen_trials(records, arm)
         search = trials_module.arm_search(study, data, records, arm)
         if not trials or search is None or not search.is_over:
             continue
@@ -48,7 +48,7 @@ def reference_runs(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[R
     arm = study.reference_arm
     if arm == "base":
         return [r for r in records if r.spec.role == "base" and r.status == "done"]
-    return trials_module.chosen_trials(study, records, arm)
+    return trials_module.chosen_trials(records, arm)
 
 
 def _curve(

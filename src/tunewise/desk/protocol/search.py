@@ -1,11 +1,15 @@
 """The learning-rate search: one rule for every arm, a pure function of the losses so far.
 
-It starts with rates `tuning.spacing` apart around a center. While the best one is at an edge, it adds one beyond. Then
-it adds the two half-steps (the square root of the spacing, 1.7 for 3) around the best, up to `tuning.cap` full-length
-trials. With `tuning.search: short`, every rate of the grid first runs a short but complete schedule. The full-length
-trials then start with the best of these and its two neighbors, instead of half-steps.
+It starts with rates `tuning.spacing` apart around a center. While the best one is at an edge, it adds one beyond. If
+the parabola through the best rate and its neighbors can be trusted (`earns_trust`), the search ends there, and its
+lowest point is the rate to confirm. Otherwise one trial tests the lowest point. If that trial is not as the parabola
+says, the two half-steps (the square root of the spacing, 1.7 for 3) around the best follow, up to `tuning.cap`
+full-length trials. With `tuning.search: short`, every rate of the grid first runs a short but complete schedule. The
+full-length trials then start with the best of these and its two neighbors, and no half-step follows.
 
-Losses are what selection minimizes; None means that training diverged at this rate.
+Losses are what selection minimizes; None means that training diverged at this rate. `tolerance` is the loss, in the
+same units, up to which two rates count as equal; with None the half-steps always follow, and the best rate tried is
+confirmed (`protocol: fixed`).
 """
 
 import math
@@ -16,6 +20,11 @@ from tunewise.spec import TuningSpec
 
 Losses = Mapping[float, float | None]  # rate -> loss; None: diverged
 Result = TypeVar("Result")  # of a trial
+
+# A wall rises on one side only, and a parabola through it is wrong (scripts/calibrate_search.py has the cells).
+MOST_UNEQUAL_RISES = 10.0
+# Half-steps nearer than this factor to a rate already tried would not measure anything new.
+LEAST_FACTOR = 1.15
 
 
 class Search(NamedTuple):
@@ -38,6 +47,7 @@ def search(
     results: Mapping[float, Result],
     short_results: Mapping[float, Result],
     losses_of: Callable[[Mapping[float, Result]], Losses],
+    tolerance: float | None = None,
 ) -> Search:
     """Apply the rule from the start, as far as results exist.
 
@@ -57,7 +67,7 @@ def search(
         )  # everything diverged: the lowest rate is the most likely to train
         places = range(centre - 1, centre + 2)
     tried: list[float] = []
-    while wanted := next_rates(tuning, middle, places, losses_of({rate: results[rate] for rate in tried})):
+    while wanted := next_rates(tuning, middle, places, losses_of({rate: results[rate] for rate in tried}), tolerance):
         tried += [rate for rate in wanted if rate in results]
         if missing := [rate for rate in wanted if rate not in results]:
             return Search(tried, missing, tried_short, [])
@@ -75,7 +85,9 @@ def grid_rate(tuning: TuningSpec, middle: float, place: float) -> float:
     return float(f"{middle * tuning.spacing**place:.3g}")
 
 
-def next_rates(tuning: TuningSpec, middle: float, places: Sequence[int], losses: Losses) -> list[float]:
+def next_rates(
+    tuning: TuningSpec, middle: float, places: Sequence[int], losses: Losses, tolerance: float | None
+) -> list[float]:
     """Full-length trials to run after those in `losses`, which started at `places`; empty when the search is over.
 
     A diverged rate is worse than any other, so it closes its edge. Only if no trial finished does the search continue
@@ -97,6 +109,14 @@ def next_rates(tuning: TuningSpec, middle: float, places: Sequence[int], losses:
         return [grid_rate(tuning, middle, low - 1)]
     if grid[best] == high:
         return [grid_rate(tuning, middle, high + 1)]
+    lowest = lowest_point({rate: losses[rate] for rate in grid})
+    if tolerance is not None and lowest is not None:
+        if lowest.earns_trust(tolerance):
+            return []
+        if lowest.rate not in losses:
+            return [lowest.rate]
+        if lowest.is_confirmed_by(losses[lowest.rate], tolerance):
+            return []
     if tuning.search == "short" or not tuning.half_steps:
         return []
     return _half_steps(tuning, middle, grid[best], losses)
@@ -109,9 +129,12 @@ def _half_steps(tuning: TuningSpec, middle: float, place: int, losses: Losses) -
         loss = losses[grid_rate(tuning, middle, place + side)]
         return math.inf if loss is None else loss
 
+    def is_new(rate: float) -> bool:
+        return all(abs(math.log(rate / tried)) > math.log(LEAST_FACTOR) for tried in losses)
+
     sides = sorted((-1, 1), key=side_loss)
     rates = [grid_rate(tuning, middle, place + side / 2) for side in sides]
-    return [rate for rate in rates[: tuning.cap - len(losses)] if rate not in losses]
+    return [rate for rate in rates if is_new(rate)][: tuning.cap - len(losses)]
 
 
 def best_rate(losses: Losses) -> float | None:
@@ -135,12 +158,26 @@ def bracket(losses: Losses) -> tuple[float, float] | None:
     return rates[rates.index(best) - 1], rates[rates.index(best) + 1]
 
 
-def headroom(losses: Losses) -> float | None:
-    """Possible gain from the best rate between those tried, in units of the loss, never negative.
+class LowestPoint(NamedTuple):
+    """Minimum of the parabola in log rate through the best rate and its two neighbors."""
 
-    The best loss minus the minimum of the parabola in log rate through the best and its two neighbors. None without
-    such a parabola: the best is at an edge, or a neighbor diverged.
-    """
+    rate: float  # between the neighbors, rounded to 3 digits as every rate
+    gain: float  # how far it is below the best loss, in units of the loss, never negative
+    best_loss: float
+    rises: tuple[float, float]  # of the neighbors above the best loss, the smaller one first
+
+    def earns_trust(self, tolerance: float) -> bool:
+        """Whether the point is trained without a trial of its own: little to gain, and no wall on one side."""
+        small, large = self.rises
+        return self.gain <= tolerance and large < MOST_UNEQUAL_RISES * max(small, tolerance)
+
+    def is_confirmed_by(self, loss: float | None, tolerance: float) -> bool:
+        """Whether a trial at the point found the loss that the parabola predicts."""
+        return loss is not None and abs(loss - (self.best_loss - self.gain)) <= tolerance
+
+
+def lowest_point(losses: Losses) -> LowestPoint | None:
+    """The lowest point that the curve predicts; None without a parabola: best at an edge, or a neighbor diverged."""
     best, beside = best_rate(losses), bracket(losses)
     if best is None or beside is None:
         return None
@@ -151,7 +188,31 @@ def headroom(losses: Losses) -> float | None:
     # y = curvature x^2 + slope x through (0, 0), (-left, rise_left), (right, rise_right): its minimum is slope^2 /
     # (4 curvature) below 0 and between the neighbors, because both rises are at least 0
     left, right = math.log(best / below), math.log(above / best)
+    rises = sorted((at_below - at_best, at_above - at_best))
     per_left, per_right = (at_below - at_best) / left, (at_above - at_best) / right
     curvature = (per_left + per_right) / (left + right)
     slope = (per_right * left - per_left * right) / (left + right)
-    return slope**2 / (4 * curvature) if curvature > 0 else 0.0
+    if curvature <= 0:  # all three are equal
+        return LowestPoint(best, 0.0, at_best, (0.0, 0.0))
+    rate = float(f"{best * math.exp(-slope / (2 * curvature)):.3g}")
+    return LowestPoint(rate, slope**2 / (4 * curvature), at_best, (rises[0], rises[1]))
+
+
+def headroom(losses: Losses) -> float | None:
+    """What the lowest point may gain over the best rate tried, in units of the loss; None without a parabola.
+
+    At most the best loss itself, because NLL and error rate are never below 0.
+    """
+    lowest = lowest_point(losses)
+    return None if lowest is None else min(lowest.gain, max(lowest.best_loss, 0.0))
+
+
+def chosen_rate(losses: Losses, tolerance: float | None = None) -> float | None:
+    """The rate to confirm: the lowest point of a curve that earns trust, else the best one tried.
+
+    None if no trial finished. With a `tolerance` of None it is always the best one tried.
+    """
+    lowest = None if tolerance is None else lowest_point(losses)
+    if lowest is not None and tolerance is not None and lowest.earns_trust(tolerance):
+        return lowest.rate
+    return best_rate(losses)

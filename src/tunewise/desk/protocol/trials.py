@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.protocol.centres import centre
-from tunewise.desk.protocol.search import Search, best_rate, brackets_best, search
+from tunewise.desk.protocol.search import Search, best_rate, brackets_best, chosen_rate, headroom, search
+from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 from tunewise.records import LOST, DataSummary, Evaluation, RunRecord, Status
 from tunewise.records.selection import pooled, selection_losses
-from tunewise.spec import Role
+from tunewise.spec import DEFAULT_MARGINS, Role
 from tunewise.spec.resolved import ResolvedStudy
 
 TRIALS: tuple[Role, ...] = ("tune", "short")
@@ -40,7 +42,21 @@ def arm_search(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRec
     if method.rates is not None:  # only these, and a fairness finding reports it
         tried = [rate for rate in method.rates if rate in full]
         return Search(tried, [rate for rate in method.rates if rate not in full], [], [])
-    return search(study.tuning, centre(study, data, method), full, short, selection_losses)
+    return search(study.tuning, centre(study, data, method), full, short, selection_losses, tolerance(study))
+
+
+def tolerance(study: ResolvedStudy) -> float | None:
+    """The selection loss that the search neglects: a quarter of the margin, the headroom that a verdict forgives.
+
+    None if it is not known before the runs: the margin is a share of a gain. Then, and with `protocol: fixed`, the
+    half-steps are always tried.
+    """
+    metric = primary_metric(study.task)
+    is_about = primary_metric(study.task, study.primary) == metric
+    margin = study.margin_in(metric) if is_about else DEFAULT_MARGINS[metric]
+    if study.protocol == "fixed" or margin.absolute is None or margin.share_of_gain is not None:
+        return None
+    return HEADROOM_SHARE * margin.absolute
 
 
 def shared_head_rate(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
@@ -99,14 +115,30 @@ def measured_losses(found: Sequence[Trial]) -> dict[float, float | None]:
 
 
 def selected_rates(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, float]:
-    """The best rate tried of every arm that has one and fits in memory."""
-    best = {arm: best_rate(trial_losses(trials(records, arm))) for arm in study.arms if fits(records, arm)}
-    return {arm: rate for arm, rate in best.items() if rate is not None}
+    """The rate to confirm of every arm that has one and fits in memory; it may be one that no trial had."""
+    rates = {arm: _selected_rate(study, records, arm) for arm in study.arms if fits(records, arm)}
+    return {arm: rate for arm, rate in rates.items() if rate is not None}
 
 
-def chosen_trials(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> list[RunRecord]:
-    """Full-length trials of an arm at its best rate, one per search seed; empty without a rate."""
-    rate = selected_rates(study, records).get(arm)
+def _selected_rate(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> float | None:
+    losses, method = trial_losses(trials(records, arm)), study.trained_arms.get(arm)
+    by_hand = method is not None and method.rates is not None  # none but these
+    return chosen_rate(losses, None if by_hand else tolerance(study))
+
+
+def headroom_left(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> float | None:
+    """What another rate may gain over the selected one, in the selection loss; None: not estimated.
+
+    0 where the lowest point of the curve is confirmed.
+    """
+    measured = measured_losses(trials(records, arm))
+    selected = _selected_rate(study, records, arm)
+    return 0.0 if selected is not None and selected not in measured else headroom(measured)
+
+
+def chosen_trials(records: Sequence[RunRecord], arm: str) -> list[RunRecord]:
+    """Full-length trials of an arm at the best rate tried, one per search seed; empty without a rate."""
+    rate = best_rate(trial_losses(trials(records, arm))) if fits(records, arm) else None
     return [r for r in records if rate and (r.spec.arm, r.spec.role, r.spec.learning_rate) == (arm, "tune", rate)]
 
 

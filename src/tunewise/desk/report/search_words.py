@@ -13,7 +13,9 @@ def search(arm: ArmView, task: Task) -> tuple[str, ...]:
     """How the learning rate was found, line by line."""
     if not arm.learning_rate_curve:
         return ()
-    lines = [f"best of {len(arm.learning_rate_curve)} tried"]
+    tried = len(arm.learning_rate_curve)
+    is_tried = any(point.selected for point in arm.learning_rate_curve)
+    lines = [f"best of {tried} tried" if is_tried else f"lowest point of the curve of {tried} trials"]
     if arm.bracket is None:
         return (*lines, "the lowest or highest one")
     lines.append(f"between {rate(arm.bracket[0])} and {rate(arm.bracket[1])}")

@@ -20,7 +20,7 @@ def prospects(state: StudyState) -> tuple[Prospect, ...]:
     Raises StudyError if a file of scores is not valid.
     """
     study, full = state.study, state.full
-    of_full = trials.chosen_trials(study, state.records, full) if full else []
+    of_full = trials.chosen_trials(state.records, full) if full else []
     if not of_full:
         return ()
     by_full = state.scores(of_full, "valid")
@@ -33,7 +33,7 @@ def prospects(state: StudyState) -> tuple[Prospect, ...]:
         return ()
     found = []
     for arm in study.compared_arms:
-        of_arm = trials.chosen_trials(study, state.records, arm)
+        of_arm = trials.chosen_trials(state.records, arm)
         if len(of_arm) != len(of_full):
             continue
         runs = {"arm": state.scores(of_arm, "valid"), "full": by_full}

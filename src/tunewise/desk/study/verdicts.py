@@ -7,7 +7,6 @@ from tunewise.desk.analysis.failures import failing_share_bound, far_runs
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
 from tunewise.desk.metrics.metrics import compute, primary_metric
 from tunewise.desk.protocol import trials
-from tunewise.desk.protocol.search import headroom
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.look import Look
 from tunewise.desk.statistics.multiplicity import decide_together
@@ -142,4 +141,4 @@ def _headroom(state: StudyState, arm: str) -> float | None:
     task = state.data.task
     if primary_metric(task, state.study.primary) != primary_metric(task):
         return None
-    return headroom(trials.measured_losses(trials.trials(state.records, arm)))
+    return trials.headroom_left(state.study, state.records, arm)

@@ -85,7 +85,7 @@ def _plans(report: Report) -> Iterator[Plan]:
         words = "Line: mean over seeds. Dots: seeds, filled at the selected checkpoint."
         yield Plan("validation", "Validation during training", words, validation, HALF_WIDTH)
     if any(point.valid_nll is not None for arm in report.arms for point in arm.learning_rate_curve):
-        dashed = "Dashed: parabola through this rate and its neighbors; its dip is the headroom. "
+        dashed = "Dashed: parabola through the best rate and its neighbors. Diamond: chosen at its lowest point. "
         words = f"Filled: chosen rate. {dashed if valid_metric(report) == 'nll' else ''}Arrow: off the scale. "
         words += "×: run did not finish."
         yield Plan("learning-rates", "Learning rates tried", words, learning_rates, HALF_WIDTH)

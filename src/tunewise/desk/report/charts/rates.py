@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -46,6 +46,7 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
     # accuracies often tie, so that a parabola through them is not informative
     searched = () if name == "accuracy" else report.arms
     bent = marks([row for arm in searched for row in parabola(arm, near)]).encode(y=y)
+    untried = marks([row for arm in searched for row in lowest_point(arm, near)]).encode(y=y)
     off = marks([row for row in rows if row["value"] is not None and row not in near])
     lost = marks([row for row in rows if row["value"] is None])
     is_worse_below = metric_named(name).higher_is_better
@@ -54,6 +55,7 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
         curves.mark_line(strokeWidth=1.6, opacity=0.55),
         bent.mark_line(strokeWidth=2, strokeDash=[4, 3]),
         *dots(curves, size=70),
+        untried.mark_point(shape="diamond", size=70, filled=True, opacity=1),
         off.mark_text(text="↓" if is_worse_below else "↑", fontSize=18, fontWeight="bold").encode(y=edge),
         lost.mark_text(text="×", fontSize=20, fontWeight="bold").encode(y=edge),
     ]
@@ -83,7 +85,7 @@ def _near(report: Report, rows: Sequence[Row]) -> list[Row]:
         row["value"]
         for arm in report.arms
         for row in known
-        if row["arm"] == arm.name and row["rate"] in (arm.learning_rate, *(arm.bracket or ()))
+        if row["arm"] == arm.name and arm.bracket and arm.bracket[0] <= row["rate"] <= arm.bracket[1]
     ]
     reach = FAR * (max(beside) - min(beside)) if beside else 0.0
     if not reach:
@@ -92,20 +94,42 @@ def _near(report: Report, rows: Sequence[Row]) -> list[Row]:
 
 
 def parabola(arm: ArmView, rows: Sequence[Row]) -> Iterator[Row]:
-    """The parabola in log rate through an arm's chosen rate and its two neighbors, from the chart's `rows`.
+    """The parabola in log rate through an arm's best rate tried and its two neighbors, from the chart's `rows`.
 
     Nothing if one of the three is missing.
     """
+    if bend := _bend(arm, rows):
+        for rate in np.geomspace(bend.rates[0], bend.rates[-1], PARABOLA_POINTS):
+            yield {"arm": arm.name, "rate": float(rate), "value": bend.at(rate)}
+
+
+def lowest_point(arm: ArmView, rows: Sequence[Row]) -> Iterator[Row]:
+    """The confirmed rate on the parabola, if no trial had it."""
+    rate = arm.learning_rate
+    is_tried = any(point.selected for point in arm.learning_rate_curve)
+    if rate is not None and not is_tried and (bend := _bend(arm, rows)):
+        yield {"arm": arm.name, "rate": rate, "value": bend.at(rate)}
+
+
+class _Bend(NamedTuple):
+    """A parabola in log rate."""
+
+    rates: list[float]  # that it goes through
+    coefficients: Any  # (3,)
+
+    def at(self, rate: float) -> float:
+        return float(np.polyval(self.coefficients, math.log(rate)))
+
+
+def _bend(arm: ArmView, rows: Sequence[Row]) -> _Bend | None:
+    if arm.bracket is None:
+        return None
     value = {row["rate"]: row["value"] for row in rows if row["arm"] == arm.name}
-    if arm.bracket is None or arm.learning_rate is None:
-        return
-    rates = (arm.bracket[0], arm.learning_rate, arm.bracket[1])
-    if any(value[rate] is None for rate in rates):
-        return
-    places = np.log(np.array(rates) / arm.learning_rate)
-    bend = np.polyfit(places, [value[rate] for rate in rates], 2)
-    for place in np.linspace(places[0], places[-1], PARABOLA_POINTS):
-        yield {"arm": arm.name, "rate": arm.learning_rate * math.exp(place), "value": float(np.polyval(bend, place))}
+    # neighbors: one rate is between them, the best
+    rates = [rate for rate in sorted(value) if arm.bracket[0] <= rate <= arm.bracket[1]]
+    if len(rates) != 3 or any(value[rate] is None for rate in rates):
+        return None
+    return _Bend(rates, np.polyfit(np.log(rates), [value[rate] for rate in rates], 2))
 
 
 def forgetting_by_rate(report: Report, canvas: Canvas) -> Any:

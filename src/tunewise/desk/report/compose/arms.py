@@ -10,7 +10,7 @@ from tunewise.desk.analysis.rate_ratio import rate_ratio
 from tunewise.desk.metrics.metrics import METRICS, compute, metrics_of
 from tunewise.desk.planning.estimates import training_seconds
 from tunewise.desk.protocol import schedule, trials
-from tunewise.desk.protocol.search import bracket, headroom
+from tunewise.desk.protocol.search import bracket
 from tunewise.desk.report.compose.evidence import Evidence
 from tunewise.desk.report.views.view import ArmView, LearningCurve, PlannedView, RatePoint, TrainPoint, ValidPoint
 from tunewise.desk.statistics.intervals import Estimate, unit_interval
@@ -43,7 +43,7 @@ def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord
         fits_in_memory=trials.fits(state.records, name),
         learning_rate=trials.selected_rates(state.study, state.records).get(name),
         bracket=bracket(losses),
-        headroom=headroom(losses),
+        headroom=trials.headroom_left(state.study, state.records, name),
         rate_ratio=_rate_ratio(state, name),
         **dict(cost),
         total_parameters=tuned.total_parameters if tuned else None,

@@ -61,7 +61,7 @@ def _spread_arm(curve: RankCurve, method: LoraMethod) -> str | None:
 def _direct(state: StudyState, arm: str, method: LoraMethod, metric: str) -> DirectPoint:
     runs = state.confirmed.get(arm, [])
     by_seed = [compute(metric, scores) for scores in state.scores(runs, "valid")]
-    trials = trials_module.chosen_trials(state.study, state.records, arm)
+    trials = trials_module.chosen_trials(state.records, arm)
     at_search = [compute(metric, scores) for scores in state.scores(trials, "valid")]
     tuned = next((run.tuned for run in (*runs, *trials) if run.tuned), None)
     return DirectPoint(
