@@ -15,7 +15,7 @@ from tunewise.desk.report.compose.advice import advise
 from tunewise.desk.report.compose.arms import arm_cost, arm_views
 from tunewise.desk.report.compose.capacity import capacity
 from tunewise.desk.report.compose.evidence import Evidence
-from tunewise.desk.report.sentences import has_needs, sentence, what_would_decide
+from tunewise.desk.report.sentences import has_needs, second_sentence, sentence, what_would_decide
 from tunewise.desk.report.views.view import Report, SampleView, StudyView, VerdictView
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.intervals import Estimate
@@ -64,6 +64,7 @@ def build_report(ledger: Ledger) -> Report:
             VerdictView(
                 **dict(verdict),
                 sentence=sentence(verdict),
+                secondary_sentence=verdict.secondary and second_sentence(verdict.secondary),
                 needs=what_would_decide(need) if (need := verdict.would_decide) and has_needs(verdict) else None,
                 pigeonhole=cross_checks[verdict.arm],
                 look=reading.looks[verdict.arm],
@@ -208,6 +209,8 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
         sentences.append(f"{listed(arms['undecided'])} vs. full fine-tuning: inconclusive")
     failed = [v for v in allowed if v.outcome in ("better", "as good") and v.num_failed]
     sentences += [f"{v.num_failed} of {v.num_seeds} runs of {v.arm} failed" for v in failed]
+    seconds = [v.secondary for v in verdicts if v.secondary and v.secondary.outcome == "worse"]
+    sentences += [f"{second.arm} is worse in {metric_named(second.metric).label}" for second in seconds]
     sentences += [f"Verdict withheld for {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
     sentences += [f"No verdict for {listed(unfit)}: out of memory"] if unfit else []
     return ". ".join(sentences) + "."

@@ -142,6 +142,7 @@ class VerdictView(Verdict):
     """A verdict with its sentence, and a cross-check of its interval."""
 
     sentence: str
+    secondary_sentence: str | None = None  # on the second metric; None: none is declared
     needs: str | None  # what would settle it, as text; None: decided, shown to be worse, or more data would not help
     pigeonhole: Estimate | None  # the interval by bootstrap, not used for the verdict; None: fewer than 5 seeds
     look: int  # number of seeds of the look at which it was given
