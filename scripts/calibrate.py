@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from calibrate_cells import Cell, Floats, cells, normal
-from calibrate_looks import Design, designs
+from calibrate_looks import Design, designs, two_metrics
 from calibrate_search import TOLERANCE, searches, searches_table
 from scipy import special
 
@@ -52,6 +52,7 @@ POWER_OF_REST = {3: 0.25, 5: 0.75, 10: 0.90}
 # Seeds with a tail that a few of them seldom show: no method sees one failing run in ten in five seeds.
 HIDDEN_ERROR, HIDDEN_COVERAGE = 0.11, 0.05
 ANY_LOOK = 0.055  # over all looks: a wrong "as good", of one arm or any of six; a false difference
+TWO_METRICS = 0.035  # what the looks may err together, 3.25%, and one Monte Carlo error
 BEYOND = 0.005  # "as good" at a quality loss of 3 margins; the margin is at least 2 true standard errors
 
 
@@ -246,6 +247,13 @@ def of_designs(measured: Iterable[Design]) -> Iterator[Row]:
             yield Row(design.name, f"any arm wrongly {word}, largest of all cells", share, limit)
 
 
+def of_two_metrics(measured: dict[str, float]) -> Iterator[Row]:
+    """Wrong verdicts where two arms are judged in two metrics."""
+    for word, share in measured.items():
+        what = f"any arm wrongly {word} in any metric, largest of all cells"
+        yield Row("two arms in two metrics, the first decides when an arm ends", what, share, TWO_METRICS)
+
+
 SEARCH_NOISE = {"": 0.1, ", noisy search": 0.6}  # standard deviation of a trial's loss, in margins
 
 
@@ -363,6 +371,7 @@ def every_row(num_normal: int, num_other: int, seed: int = 0) -> Iterator[Row]:
     yield from of_designs(designs(next(streams), num_other))
     for noise in SEARCH_NOISE:
         yield from whole_schedule(next(streams), num_other, noise)
+    yield from of_two_metrics(two_metrics(next(streams), num_other))
 
 
 # --- the document

@@ -3,6 +3,7 @@
 Shapes: B studies, K = 2 arms, S seeds, N units.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ NUM_ARMS, NUM_UNITS = 2, 40
 SHARES = [(0.1, 0.6, 0.3), (0.3, 0.3, 0.4), (0.7, 0.2, 0.1), (0.9, 0.05, 0.05)]
 MARGINS = (0.5, 1.0, 2.0, 4.0)  # in true standard errors at 5 seeds
 HARMS = (-1.0, 0.0, 0.5, 1.0, 2.0, 4.0, 10.0, 30.0)  # quality losses in margins
+TWO_HARMS = (0.0, 1.0, 4.0)  # of either metric, where two are judged
 BETTER, AS_GOOD, WORSE = 1, 2, 3
 
 
@@ -114,16 +116,23 @@ def _study(fits: dict[int, Fits], way: Way, harm: float, margin: float) -> tuple
         found = _verdicts(fits[look.seeds], look, harm, margin, (is_open, said, way.drops))
         said = np.where(is_open, found, said)
         is_open = is_open & (found == 0) & (_chance(fits[look.seeds], look, harm, margin) >= look.least_chance)
+    return Cost(float(runs.mean()), float((said != 0).mean())), _wrong(said, harm, margin)
+
+
+def _wrong(said: Floats, harm: float | Floats, margin: float) -> dict[str, float]:
+    """Verdict -> share of studies in which any of the K gets it wrongly."""
     good = (said == BETTER) | (said == AS_GOOD)
     wrong = {
         "as good": (good & (harm >= margin)).any(axis=1).mean(),
         "better": ((said == BETTER) & (harm >= 0)).any(axis=1).mean(),
         "worse": ((said == WORSE) & (harm <= margin)).any(axis=1).mean(),
     }
-    return Cost(float(runs.mean()), float((said != 0).mean())), {word: float(share) for word, share in wrong.items()}
+    return {word: float(share) for word, share in wrong.items()}
 
 
-def _verdicts(fit: Fits, look: Look, harm: float, margin: float, family: tuple[Floats, Floats, bool]) -> Floats:
+def _verdicts(
+    fit: Fits, look: Look, harm: float | Floats, margin: float, family: tuple[Floats, Floats, bool]
+) -> Floats:
     """Verdicts (B, K) of the open arms at one look, 0 for inconclusive."""
     is_open, said, drops = family
     spread, mean = fit.spread.at_most(look.most_freedom), fit.mean + harm
@@ -140,10 +149,40 @@ def _verdicts(fit: Fits, look: Look, harm: float, margin: float, family: tuple[F
     return found
 
 
-def _chance(fit: Fits, look: Look, harm: float, margin: float) -> Floats:
+def _chance(fit: Fits, look: Look, harm: float | Floats, margin: float) -> Floats:
     """Chance (B, K) of a verdict at the last look."""
     if look.is_last:
         return np.ones(fit.mean.shape)
     of = (fit.squares, (look.seeds, NUM_UNITS), look.last, ONE_SIDED_ERROR)
     mean = fit.mean + harm
     return predictive_chance(mean - margin, *of) + predictive_chance(margin - mean, *of)
+
+
+def two_metrics(rng: np.random.Generator, num_studies: int, one_family: bool = True) -> dict[str, float]:
+    """Verdict -> share of studies in which any arm gets it wrongly in any of two metrics, in the worst cell.
+
+    The first metric alone decides when an arm ends. Where `one_family` is False, each metric has Holm's error of its
+    own, to see that sharing it matters.
+    """
+    of_metric = [slice(0, NUM_ARMS), slice(NUM_ARMS, 2 * NUM_ARMS)]  # of the comparisons C: arms in either metric
+    families = [slice(None)] if one_family else of_metric
+    worst = dict.fromkeys(("as good", "better", "worse"), 0.0)
+    for shares, correlation in itertools.product(SHARES[1::2], (0.0, 0.7)):
+        one, other = _tables(rng, shares, num_studies), _tables(rng, shares, num_studies)
+        both = np.concatenate([one, correlation * one + np.sqrt(1 - correlation**2) * other], axis=1)
+        fits = {seeds: [_fit(both[:, family, :seeds]) for family in families] for seeds in (3, 5, 10)}
+        for margin, *harms in itertools.product(MARGINS[1::2], TWO_HARMS, TWO_HARMS):
+            harm_C = margin * np.repeat(harms, NUM_ARMS)
+            is_open, said = np.ones(both.shape[:2], bool), np.zeros(both.shape[:2], int)
+            for look in looks_of((3, 5, 10), can_stop=True):
+                found, chance = np.zeros(said.shape, int), np.zeros(said.shape)
+                for family, fit in zip(families, fits[look.seeds], strict=True):
+                    before = (is_open[:, family], said[:, family], False)
+                    found[:, family] = _verdicts(fit, look, harm_C[family], margin, before)
+                    chance[:, family] = _chance(fit, look, harm_C[family], margin)
+                said = np.where(is_open, found, said)
+                goes_on = ((found == 0) & (chance >= look.least_chance))[:, of_metric[0]]
+                is_open = is_open & np.tile(goes_on, 2)
+            wrong = _wrong(said, harm_C, margin)
+            worst = {word: max(share, wrong[word]) for word, share in worst.items()}
+    return worst

@@ -152,6 +152,7 @@ def verdicts() -> Iterator[str]:
         verdict(outcome="worse", dropped_seeds=(2,), low=None, high=None),
     ]
     yield from (sentences.sentence(one) for one in found)
+    yield from (sentences.second_sentence(one) for one in (found[1], found[8], found[-3]))
     yield headline([verdict(arm="a", outcome="better"), verdict(arm="b", outcome="as good"), verdict(arm="c")], ["d"])
     yield headline([verdict(arm="a", outcome="worse"), verdict(arm="b", blocked_by=("optimum-at-edge",))])
     needs = [

@@ -10,21 +10,24 @@ Shapes: B studies, S seeds, U units of the pool, N columns of a table (units, an
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from calibrate import ANY_LOOK, AS_GOOD, COVERAGE, LOOK_SEEDS, SEEDS, Fit, Floats, Row, fit, joined, over_looks, table
 from scipy import special
 
+from tunewise.desk.statistics.look import looks_of
 from tunewise.desk.statistics.paired import linearise
-from tunewise.desk.statistics.power import ONE_SIDED_ERROR
+from tunewise.desk.statistics.power import ONE_SIDED_ERROR, predictive_chance
+from tunewise.desk.statistics.spread import mean_squares, table_spread
 
 HERE = Path(__file__).parent
 POOLS = {"trec6": "TREC", "sst2": "SST-2"}
@@ -173,6 +176,61 @@ def every_row(num_studies: int, seed: int = 0) -> Iterator[Row]:
                 yield from control(next(streams), pool, arm, num_studies)
 
 
+# --- how often a default study ends inconclusive
+
+
+class Ends(NamedTuple):
+    """How studies of one arm end under the default protocol."""
+
+    outcomes: dict[str, float]  # shares of the studies
+    seeds: float  # mean number of confirmation seeds
+
+
+def ends(rng: np.random.Generator, pool: Pool, arm: str, num_studies: int, num_arms: int) -> Ends:
+    """How drawn studies end if `num_arms` arms are compared and none of the others has a verdict (Holm's first level).
+
+    As in the package: looks at 3, 5 and 10 seeds, and an end where the last look would hardly decide.
+    """
+    margin, looks = MARGINS[pool.metric], looks_of(SEEDS, can_stop=True)
+    outcomes, seeds = dict.fromkeys(OUTCOMES, 0.0), np.zeros(num_studies)
+    for begin in range(0, num_studies, CHUNK):
+        tables = draw(rng, pool.harm(arm), pool, min(CHUNK, num_studies - begin))
+        is_open = np.ones(len(tables), dtype=bool)
+        for look in looks:
+            some = tables[:, : look.seeds]
+            squares, mean = mean_squares(some, some), some.mean(axis=(-2, -1))
+            said = Fit(mean, table_spread(some, squares)).at(look).says(margin, look.error / num_arms)
+            of = (squares, some.shape[-2:], look.last, ONE_SIDED_ERROR)
+            chance = predictive_chance(mean - margin, *of) + predictive_chance(margin - mean, *of)
+            goes_on = said["undecided"] & (chance >= look.least_chance) & (not look.is_last)
+            for outcome in outcomes:
+                outcomes[outcome] += (is_open & ~goes_on & said[outcome]).sum() / num_studies
+            seeds[begin : begin + len(tables)][is_open] = look.seeds
+            is_open = is_open & goes_on
+    return Ends(outcomes, float(seeds.mean()))
+
+
+def ends_table(num_studies: int, seed: int = 1) -> str:
+    """Markdown table of how a default study ends on each pool."""
+    lines = ["| data | metric | arm | in truth | as good or better | worse | inconclusive | of one arm | seeds |",
+             "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    streams = iter(np.random.default_rng(seed).spawn(100))
+    for name, metric in itertools.product(POOLS, MARGINS):
+        pool = read_pool(name, metric)
+        for arm in ("lora-r8", *CONTROLS):
+            rng = next(streams)
+            of_one, of_two = (ends(rng, pool, arm, num_studies, num_arms) for num_arms in (1, 2))
+            truth = pool.truth(arm) / MARGINS[metric]
+            shares, good = of_two.outcomes, of_two.outcomes["as good"] + of_two.outcomes["better"]
+            side = "worse" if truth > 0 else "better"
+            lines.append(
+                f"| {pool.name} | {metric} | {arm} | {abs(truth):.1f} margins {side} | {good:.0%} | "
+                f"{shares['worse']:.0%} | **{shares['undecided']:.0%}** | {of_one.outcomes['undecided']:.0%} | "
+                f"{of_two.seeds:.1f} |"
+            )
+    return "\n".join(lines)
+
+
 # --- whole studies done twice
 
 
@@ -222,6 +280,8 @@ def main() -> None:
         table=table(rows),
         twice=replication_table(twice),
         pools=pools_table(),
+        ends=ends_table(given.studies),
+        units=" and ".join(str(read_pool(name, "nll").num_units) for name in POOLS),
     )
     given.out.write_text(text, encoding="utf-8")
     sys.exit(bool(missed or opposite))

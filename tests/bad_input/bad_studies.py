@@ -159,6 +159,45 @@ NUMBERS = [
 
 TEXTS = [
     key(
+        "a second metric without a margin",
+        "primary: nll\nsecondary: {metric: accuracy}\n",
+        "'secondary.margin' is missing",
+        "Write secondary: {metric: nll, margin: '0.02'}",
+    ),
+    key(
+        "a misspelled key of the second metric",
+        "secondary: {metric: accuracy, margn: 1pp}\n",
+        "'secondary.margn'",
+        "Did you mean 'margin'",
+    ),
+    key("a second metric alone", "secondary: nll\n", "'secondary'", "keys with values", "'nll'", "margin: '0.02'"),
+    key(
+        "the first metric a second time",
+        "primary: nll\nsecondary: {metric: nll, margin: 0.02}\n",
+        "secondary.metric",
+        "already the primary metric",
+        "Name another",
+    ),
+    key(
+        "an unknown second metric",
+        "secondary: {metric: acuracy, margin: 1pp}\n",
+        "secondary.metric: 'acuracy' is not measured",
+        "Did you mean 'accuracy'",
+    ),
+    key(
+        "perplexity as the second metric",
+        "secondary: {metric: perplexity, margin: 0.1}\n",
+        "secondary.metric: perplexity is exp(nll)",
+        "Write nll",
+    ),
+    key(
+        "a margin in words for the second metric",
+        "secondary: {metric: accuracy, margin: little}\n",
+        "secondary.margin",
+        "margin 'little'",
+        "1pp",
+    ),
+    key(
         "a column of another task",
         "data: 1\n".replace("data: 1", "primary: f1"),
         "primary: 'f1' is not measured",

@@ -49,6 +49,14 @@ def test_looks_that_stop_early_save_runs_and_err_as_seldom_unless_ended_arms_giv
     assert max(broken.wrong.values()) > max(adaptive.wrong.values()) + 0.005, "the test would see it"
 
 
+def test_two_metrics_of_two_arms_share_one_error():
+    shared, apart = (
+        calibrate_looks.two_metrics(np.random.default_rng(5), 200, one_family=is_one) for is_one in (True, False)
+    )
+    assert not misses(list(calibrate.of_two_metrics(shared)))
+    assert max(apart.values()) > max(shared.values()) + 0.005, "the test would see it"
+
+
 def test_the_fast_way_over_many_studies_is_the_products_own_interval():
     for cell in cells.cells():
         tables = cell.draw(np.random.default_rng(9), 3, 5, 5, 0.0)

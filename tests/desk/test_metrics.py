@@ -361,6 +361,14 @@ def test_a_missing_library_is_told_before_anything_runs(monkeypatch: pytest.Monk
         ({"task": "classify", "metrics": [{"name": "length"}]}, "this study's task is classify"),
         ({"task": "sft", "primary": "accuracy"}, "a study of task sft has no 'accuracy'. Allowed: nll, "),
         ({"task": "classify", "primary": "bits_per_byte", "margin": "0.1"}, "Allowed: accuracy, macro_f1, mcc, nll"),
+        (
+            {"task": "lm", "secondary": {"metric": "accuracy", "margin": "1pp"}},
+            r"secondary.metric: a study of task lm has no 'accuracy'. Allowed: nll, ",
+        ),
+        (
+            {"task": "classify", "secondary": {"metric": "accuracy", "margin": "1pp"}},
+            "accuracy is already the metric of the verdict of a study of task classify",
+        ),
         ({"task": "sft", "primary": "length", "metrics": [{"name": "length"}], "margin": "1"}, "has no 'length'"),
     ],
 )

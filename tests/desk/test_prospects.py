@@ -8,6 +8,7 @@ from planned_study import SPEED
 from test_plan_report import timed_study
 
 from tunewise.desk.planning.shorter import too_long
+from tunewise.desk.report.pages.html import write_report
 from tunewise.desk.report.sentences import prospect
 from tunewise.desk.statistics.power import chance_of_as_good
 from tunewise.desk.study.prospects import prospects
@@ -52,6 +53,31 @@ def test_without_full_or_before_the_search_there_is_no_chance_to_tell(make_study
     one = {"lora-r8": {"method": "lora", "rank": 8, "targets": "qkv"}}
     assert prospects(StudyState.read(make_study(study={"arms": one}))) == ()
     assert prospects(StudyState.read(make_study(max_runs=1))) == ()
+
+
+def test_page_and_json_repeat_what_was_printed_before_the_first_test_score(make_study: Any) -> None:
+    ledger: Ledger = make_study(study={"looks": [3, 5], "margin": "0.015"})
+    printed = [prospect(of) for of in prospects(StudyState.read(ledger))]
+    report = write_report(ledger)
+    page = (ledger.folder / "report.html").read_text(encoding="utf-8")
+    assert [of.sentence for of in report.prospects] == printed
+    assert len(printed) == 2
+    for sentence in printed:
+        assert sentence in page
+    begun = make_study(max_runs=1)
+    assert write_report(begun).prospects == ()
+    assert "Chance of an answer" not in (begun.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_metric_that_the_trials_did_not_measure_has_no_chance_to_tell(make_study: Any) -> None:
+    own = {"metrics": [{"name": "last_number", "extract": r"(\d+)\D*$"}], "primary": "last_number", "margin": "2pp"}
+    assert prospects(StudyState.read(make_study(study=own))) == ()
+
+
+def test_a_huge_margin_has_the_chance_of_one() -> None:
+    chances = [chance_of_as_good(100, seeds, 1.0, margin / 10) for seeds in (3, 5) for margin in range(10, 100)]
+    assert np.all(np.isfinite(chances))
+    assert chances[-1] == 1.0
 
 
 def at_speed(plan: StudyPlan, step_seconds: float) -> StudyPlan:

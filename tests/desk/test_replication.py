@@ -39,6 +39,18 @@ def test_no_test_finds_more_than_one_that_knows_the_true_standard_error():
         assert replicate.best_power(drawn, 1.0) == pytest.approx(about, abs=0.01)
 
 
+def test_default_studies_end_in_one_outcome_and_more_seldom_inconclusive_of_one_arm_than_of_two():
+    pool = replicate.read_pool("trec6", "accuracy")
+    of_one, of_two = (replicate.ends(np.random.default_rng(4), pool, "lora-r8", 300, num) for num in (1, 2))
+    for found in (of_one, of_two):
+        assert sum(found.outcomes.values()) == pytest.approx(1)
+        assert 3 < found.seeds < 10
+    assert of_one.outcomes["undecided"] + 0.02 < of_two.outcomes["undecided"]
+    worse = replicate.ends(np.random.default_rng(4), pool, "full-tenth", 100, 2)
+    assert worse.outcomes["worse"] > 0.95
+    assert worse.seeds < 5
+
+
 @pytest.mark.parametrize("metric", replicate.MARGINS)
 @pytest.mark.parametrize("name", replicate.POOLS)
 def test_as_good_keeps_its_error_on_recorded_runs(name, metric):

@@ -376,7 +376,7 @@ def test_arms_share_the_error_by_holm_and_the_cheapest_that_is_good_is_recommend
     assert sorted(verdict.confidence for verdict in report.verdicts) == [0.95, 0.975]
     assert report.recommended_arm == "lora-r8"  # 32,768 parameters against 327,680
     assert '97.5% <abbr title="' in page
-    assert "</abbr>-adjusted, 2 arms)" in page
+    assert "</abbr>-adjusted, 2 comparisons)" in page
     assert "Recommended: lora-r8" in page
 
 

@@ -26,6 +26,7 @@ from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.wording import recommendation
+from tunewise.desk.statistics.verdict import both_metrics
 from tunewise.desk.study.state import StudyState
 from tunewise.errors import UserError
 from tunewise.executors.attempts import Attempts
@@ -267,7 +268,8 @@ def reported(bench: Bench, study: StudySpec) -> Any:
     changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})
     report = build_report(fake.write_study(bench.new(), study=changes))
     advice = recommendation(report.recommended_arm, report.study.cost) if report.recommended_arm else None
-    figures = [(verdict.metric, verdict.outcome, verdict.low, verdict.high) for verdict in report.verdicts]
+    both = [one for verdict in report.verdicts for one in both_metrics(verdict)]
+    figures = [(verdict.metric, verdict.outcome, verdict.low, verdict.high) for verdict in both]
     return report.headline, advice, figures
 
 

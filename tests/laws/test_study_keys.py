@@ -77,6 +77,13 @@ LORA = {"arms": {"arm": {"method": "lora", "learning_rate": 1e-2}}}
 AUTO = {"arms": {"arm": {"method": "lora", "rank": "auto", "max_rank": 2, "learning_rate": 1e-2}}}
 IA3 = {"arms": {"arm": {"method": "peft", "type": "IA3", "learning_rate": 1e-2}}}
 
+SECOND = {
+    **SEARCH,
+    "looks": [3],
+    "metrics": [{"name": "exact_match"}],
+    "secondary": {"metric": "bits_per_byte", "margin": "0.02"},
+}
+
 # A new key of the schema needs a row here, which says what it changes.
 TABLE: dict[str, Row] = {
     "name": Row(kept, "another"),
@@ -91,6 +98,8 @@ TABLE: dict[str, Row] = {
     "checkpoint": Row(trained, "last", {**WORDY, "train.evaluations": 4}),
     "margin": Row(reported, "0.5", {**SEARCH, "looks": [3]}),
     "primary": Row(reported, "bits_per_byte", {**SEARCH, "looks": [3], "margin": "0.02"}),
+    "secondary.metric": Row(reported, "exact_match", SECOND),
+    "secondary.margin": Row(reported, "0.0001", SECOND),
     "cost": Row(reported, "saved_bytes", {**SEARCH, "looks": [3], "margin": "0.1"}),
     "keep": Row(kept, "all", {"looks": [2]}),
     "budget": Row(afforded, "10min", {**SEARCH, "looks": [5, 10]}),

@@ -145,8 +145,8 @@ class Prospect(Frozen):
     metric: str
     margin: float  # in units of the metric; of a share of the gain, the estimated gain counts
     unit_sd: float  # standard deviation of arm - full over units
-    test_units: int
-    looks: tuple[int, ...]  # seeds
+    test_units: int  # number of test groups
+    looks: tuple[int, ...]  # their numbers of seeds
     chances: tuple[float, ...]  # at each look
     smallest_margin: float | None  # that the last look resolves with 80%; None: none
     with_more_rows: float  # the chance at the last look with four times the test units

@@ -1,10 +1,12 @@
 """Text that models write, and the metrics that a study computes from it."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunewise.spec.frozen import Frozen
+from tunewise.spec.quantities import DEFAULT_MARGINS, MarginText
 from tunewise.text.regex import compiled
 from tunewise.text.suggest import near_miss
 
@@ -73,3 +75,38 @@ class MetricSpec(Frozen):
         except ValueError as error:
             raise ValueError(f"extract '{self.extract:.80}' is not a regular expression: {error}") from error
         return self
+
+
+class SecondarySpec(Frozen):
+    """A second metric of every verdict. Both metrics of all arms share one error (Holm)."""
+
+    metric: str = Field(description="a metric of the study other than that of the first verdict")
+    margin: MarginText = Field(description="acceptable quality loss in this metric: '0.02', '1pp', or '5% of gain'")
+
+
+def check_primary(primary: str | None, metrics: Sequence[MetricSpec], margin: str | None) -> None:
+    """Raise ValueError if `primary` cannot be the metric of a verdict. Whether it fits the task is checked later."""
+    if primary is None:
+        return
+    _check_judged("primary", primary, metrics)
+    if margin is None and primary not in DEFAULT_MARGINS:
+        raise ValueError(f"primary: {primary} needs a margin, the loss that you accept, such as '1pp'")
+
+
+def check_secondary(secondary: SecondarySpec, primary: str | None, metrics: Sequence[MetricSpec]) -> None:
+    """Raise ValueError if it cannot be the second metric of a verdict. Whether it fits the task is checked later."""
+    _check_judged("secondary.metric", secondary.metric, metrics)
+    if secondary.metric == primary:
+        raise ValueError(f"secondary.metric: {primary} is already the primary metric. Name another one or remove it.")
+
+
+def _check_judged(key: str, name: str, metrics: Sequence[MetricSpec]) -> None:
+    if name == "perplexity":
+        raise ValueError(
+            f"{key}: perplexity is exp(nll), so the meaning of a margin would depend on its level. "
+            "Write nll: the verdict also shows the ratio of perplexities."
+        )
+    allowed = ("nll", "bits_per_byte", "accuracy", "macro_f1", "mcc", *(metric.name for metric in metrics))
+    if name not in allowed:
+        hint = near_miss(name, allowed)
+        raise ValueError(f"{key}: '{name}' is not measured.{hint} Known: {', '.join(allowed)}.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from reprlib import Repr
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -31,6 +31,7 @@ WORDS = {
     "tuple_type": "must be a list, such as [1, 2]",
     "list_type": "must be a list, such as [1, 2]",
 }
+SECOND = " Write secondary: {metric: nll, margin: '0.02'}."
 LENGTHS = {
     "too_short": "must have at least {min_length} items",
     "too_long": "must have at most {max_length} items",
@@ -107,6 +108,8 @@ def _hint(dotted: str) -> str:
     hints = {
         "data": " Write data: {train: rows.jsonl}.",
         "data.train": " Write data: {train: rows.jsonl}.",
+        "secondary": SECOND,
+        "secondary.margin": SECOND,
         "arms": " Write arms: {full: {method: full}, lora-r8: {method: lora, rank: 8}}.",
     }
     return hints.get(dotted, "")
@@ -118,8 +121,9 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = StudySpec
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()  # of a section that may be left out
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None:
             return []
         model = inner
     return list(model.model_fields)

@@ -2,9 +2,9 @@
 
 import math
 import re
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tunewise.spec.frozen import Frozen
 
@@ -38,6 +38,16 @@ def parse_margin(text: str) -> Margin:
     if match := re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp)?\s*", text):
         return Margin(absolute=float(match[1]) / (100 if match[2] else 1))
     raise ValueError(f"margin '{text:.40}' is not valid. Write '0.02' (in units of the metric), '1pp' or '5% of gain'.")
+
+
+def _margin_text(value: object) -> object:
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(text, str):
+        parse_margin(text)
+    return text
+
+
+MarginText = Annotated[str, BeforeValidator(_margin_text)]  # what `parse_margin` reads; a number is its own text
 
 
 BUDGET_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}

@@ -4,7 +4,7 @@ Nothing here imports torch. Every default of the product is defined here or in t
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -19,12 +19,11 @@ from tunewise.spec.methods import (
     TrainedArm,
     TrainedMethod,
 )
-from tunewise.spec.metrics import MetricSpec, SamplesSpec
-from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
+from tunewise.spec.metrics import MetricSpec, SamplesSpec, SecondarySpec, check_primary, check_secondary
+from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec, TuningSpec
 from tunewise.spec.words import Attention, CostName, Device, Precision, Source
-from tunewise.text.suggest import near_miss
 
 # --- the sections of a study ----------------------------------------------------------------------
 
@@ -73,23 +72,6 @@ ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  # no dot: in `--set arms.NAME.rank
 MAX_SEEDS = 999
 
 
-def check_primary(primary: str | None, metrics: Sequence[MetricSpec], margin: str | None) -> None:
-    """Raise ValueError if `primary` cannot be the metric of a verdict. Whether it fits the task is checked later."""
-    if primary is None:
-        return
-    if primary == "perplexity":
-        raise ValueError(
-            "primary: perplexity is exp(nll), so the meaning of a margin would depend on its level. "
-            "Write nll: the verdict also shows the ratio of perplexities."
-        )
-    allowed = ("nll", "bits_per_byte", "accuracy", "macro_f1", "mcc", *(metric.name for metric in metrics))
-    if primary not in allowed:
-        hint = near_miss(primary, allowed)
-        raise ValueError(f"primary: '{primary}' is not measured.{hint} Known: {', '.join(allowed)}.")
-    if margin is None and primary not in DEFAULT_MARGINS:
-        raise ValueError(f"primary: {primary} needs a margin, the loss that you accept, such as '1pp'")
-
-
 Protocol = Literal["adaptive", "fixed"]
 DEFAULT_LOOKS: Mapping[str, tuple[int, ...]] = {"adaptive": (3, 5, 10), "fixed": (5, 10)}
 
@@ -122,7 +104,7 @@ class StudySpec(Frozen):
     )
     seed: int = Field(0, ge=0, le=1_000_000, description="another number gives other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
-    margin: str | None = Field(
+    margin: MarginText | None = Field(
         None,
         description="acceptable quality loss: '0.02' (in units of the metric), '1pp', or '5% of gain'; None: by metric",
     )
@@ -135,6 +117,9 @@ class StudySpec(Frozen):
         None,
         description="metric of margin and verdict; None: nll (classification: accuracy), which also "
         "choose the learning rate",
+    )
+    secondary: SecondarySpec | None = Field(
+        None, description="a second metric of every verdict, with its own margin; it shares the error of the first"
     )
     cost: CostName = Field(
         "trainable_parameters", description="cost by which the cheapest acceptable arm is recommended"
@@ -193,14 +178,6 @@ class StudySpec(Frozen):
             raise ValueError(f"looks must increase, such as [3, 5, 10], but got {list(looks)}")
         return looks
 
-    @field_validator("margin", mode="before")
-    @classmethod
-    def _margin_text(cls, value: object) -> object:
-        text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-        if isinstance(text, str):
-            parse_margin(text)
-        return text
-
     @field_validator("metrics")
     @classmethod
     def _each_metric_once(cls, metrics: tuple[MetricSpec, ...]) -> tuple[MetricSpec, ...]:
@@ -210,8 +187,10 @@ class StudySpec(Frozen):
         return metrics
 
     @model_validator(mode="after")
-    def _primary_can_be_judged(self) -> Self:
+    def _metrics_can_be_judged(self) -> Self:
         check_primary(self.primary, self.metrics, self.margin)
+        if self.secondary is not None:
+            check_secondary(self.secondary, self.primary, self.metrics)
         return self
 
     @model_validator(mode="after")
@@ -262,14 +241,16 @@ class StudySpec(Frozen):
 
     @property
     def num_comparisons(self) -> int:
-        """Comparisons that share the error of one verdict: those of this study, times the studies on its test set."""
-        return len(self.compared_arms) * self.studies_per_test_set
+        """Comparisons that share the error of one verdict: arms by metrics, times the studies on the test set."""
+        return len(self.compared_arms) * (1 if self.secondary is None else 2) * self.studies_per_test_set
 
     def margin_in(self, metric: str) -> Margin:
-        """Margin of a verdict on `metric`: the declared one, else the default of that metric.
+        """Margin of a verdict on `metric`: the one declared for it, else the default of that metric.
 
         Raises KeyError if none is declared and the metric has no default, which `check_primary` rules out.
         """
+        if self.secondary is not None and metric == self.secondary.metric:
+            return parse_margin(self.secondary.margin)
         return parse_margin(self.margin) if self.margin else DEFAULT_MARGINS[metric]
 
     def search_seeds(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Withhold verdicts that a blocking finding forbids: the only place where findings meet verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tunewise.desk.fairness.finding import WORDS, Finding
 from tunewise.desk.statistics.verdict import Verdict
@@ -9,11 +9,13 @@ from tunewise.desk.statistics.verdict import Verdict
 SAID_BY_THE_VERDICT = {"optimum not bracketed": "optimum-at-edge", "units": "few-units", "headroom": "headroom"}
 
 
-def hold_back(verdict: Verdict, findings: Iterable[Finding]) -> Verdict:
+def hold_back(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     """The verdict as it may be shown: inconclusive, with the rules named, if a finding forbids its outcome.
 
     Every output takes its outcome from the verdict, so what is withheld here is shown nowhere. The figures stay.
     """
+    if verdict.secondary is not None:
+        verdict = verdict.replace(secondary=hold_back(verdict.secondary, findings))
     concerned = [finding for finding in findings if finding.concerns(verdict.arm, verdict.against)]
     if any("as good" in finding.forbids for finding in concerned):
         verdict = verdict.replace(smallest_margin_as_good=None)

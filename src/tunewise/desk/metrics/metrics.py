@@ -17,6 +17,7 @@ from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.metrics.text_metrics import TEXT_METRICS, own_share
 from tunewise.errors import SpecError
 from tunewise.spec import TASKS, StudySpec, Task
+from tunewise.spec.resolved import ResolvedStudy
 from tunewise.text.suggest import lookup
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Metric",
     "check_asked",
     "compute",
+    "judged_metrics",
     "measured_metric",
     "metric_named",
     "metrics_of",
@@ -119,6 +121,12 @@ def primary_metric(task: Task, asked: str | None = None) -> str:
     return asked or TASKS[task].reported[0]
 
 
+def judged_metrics(study: ResolvedStudy) -> tuple[str, ...]:
+    """The metrics of a study's verdicts, the primary one first."""
+    primary = primary_metric(study.task, study.primary)
+    return (primary,) if study.secondary is None else (primary, study.secondary.metric)
+
+
 def register_metric(metric: Metric, task: Task) -> None:
     """Add `metric` to the reports of studies of `task`, in this process.
 
@@ -149,9 +157,16 @@ def check_asked(study: StudySpec) -> None:
         names = ", ".join(m.name for m in study.metrics)
         raise SpecError(f"metrics ({names}) work only with task sft; this study's task is {study.task}.")
     judged = (*TASKS[study.task].judged, *(metric.name for metric in study.metrics if metric.is_own))
-    if study.primary and study.primary not in judged:
-        known = ", ".join(judged)
-        raise SpecError(f"primary: a study of task {study.task} has no '{study.primary}'. Allowed: {known}.")
+    second = study.secondary.metric if study.secondary else None
+    for key, name in (("primary", study.primary), ("secondary.metric", second)):
+        if name and name not in judged:
+            known = ", ".join(judged)
+            raise SpecError(f"{key}: a study of task {study.task} has no '{name}'. Allowed: {known}.")
+    if second == primary_metric(study.task, study.primary):
+        raise SpecError(
+            f"secondary.metric: {second} is already the metric of the verdict of a study of task {study.task}. "
+            "Name another one or remove it."
+        )
 
 
 def _is_installed(library: str) -> bool:

@@ -7,7 +7,7 @@ candidate: it is trained directly, with its own rate and fresh seeds, and only t
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tunewise.desk.metrics.metrics import metric_named, primary_metric
+from tunewise.desk.metrics.metrics import judged_metrics, metric_named, primary_metric
 from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.resolve import twin
@@ -102,8 +102,7 @@ def margin_on_valid(study: ResolvedStudy, metric: str, whole: Sequence[Scores], 
 
     A share of the gain is that of `whole` over `reference`.
     """
-    is_about = primary_metric(study.task, study.primary) == metric
-    margin = study.margin_in(metric) if is_about else DEFAULT_MARGINS[metric]
+    margin = study.margin_in(metric) if metric in judged_metrics(study) else DEFAULT_MARGINS[metric]
     parts = [] if margin.absolute is None else [margin.absolute]
     if margin.share_of_gain is not None and reference:
         gain = abs(mean_of(metric, reference) - mean_of(metric, whole))

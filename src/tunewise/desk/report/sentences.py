@@ -28,6 +28,18 @@ def sentence(verdict: Verdict) -> str:
     return " ".join((first, _evidence(verdict), *rest))
 
 
+def second_sentence(verdict: Verdict) -> str:
+    """The verdict on the second metric in one short sentence."""
+    metric = metric_named(verdict.metric)
+    word = wording.OUTCOMES[verdict.outcome]
+    if verdict.reason:
+        word = "verdict withheld" if verdict.blocked_by else f"{word} ({wording.REASONS[verdict.reason]})"
+    return (
+        f"Second metric, {metric.label}: {word}. Difference from {_full(verdict.against)}: {wording.sized(verdict)} "
+        f"in {metric.difference_unit}; margin {verdict.margin}."
+    )
+
+
 def _ended_early(verdict: Verdict) -> Iterator[str]:
     """Why an inconclusive arm did not go on to the last look."""
     if verdict.chance_at_last is not None:

@@ -29,7 +29,8 @@ class Look:
     last: int  # seeds of the last look
     error: float  # one-sided, of each outcome
     can_stop: bool = False  # an arm that the last look would hardly decide ends here
-    left: Mapping[str, Outcome] = field(default_factory=dict)  # outcomes of the arms that ended at an earlier look
+    # of the arms that ended at an earlier look: the outcomes in every declared metric
+    left: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
 
     @property
     def is_last(self) -> bool:

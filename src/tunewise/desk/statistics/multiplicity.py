@@ -1,9 +1,9 @@
-"""Holm's correction for comparing several arms with full fine-tuning.
+"""Holm's correction for comparing several arms with full fine-tuning, in one metric or two.
 
-Within one look, and separately for better, as good and worse, the chance that any arm gets the outcome wrongly stays at
-the one-sided error of a single arm at that look. Source: Holm 1979 (Scandinavian Journal of Statistics 6).
+Within one look, and separately for better, as good and worse, the chance that any comparison gets the outcome wrongly
+stays at the one-sided error of a single one at that look. Source: Holm 1979 (Scandinavian Journal of Statistics 6).
 
-Shapes: K arms; `...` many studies at once.
+Shapes: K comparisons, each of an arm in a metric; `...` many studies at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ from tunewise.desk.statistics.verdict import Levels, Outcome, Verdict, Word
 
 
 def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
-    """The level at which Holm tests each arm, (..., K): level / (K - rank), rank 0 the smallest p-value.
+    """The level at which Holm tests each comparison, (..., K): level / (K - rank), rank 0 the smallest p-value.
 
-    After the first arm that is not significant, no other is. All later arms keep the level at which it failed, so that
-    p <= level decides for every arm whether Holm rejects, and an interval at that level agrees.
+    After the first one that is not significant, no other is. All later ones keep the level at which it failed, so that
+    p <= level decides for every one whether Holm rejects, and an interval at that level agrees.
     """
     num_arms = p_values_K.shape[-1]
     order = np.argsort(p_values_K, axis=-1, kind="stable")
@@ -37,12 +37,12 @@ def holm_levels(p_values_K: Floats, level: float = ONE_SIDED_ERROR) -> Floats:
 def decide_together(
     comparisons: Sequence[Comparison], level: float = ONE_SIDED_ERROR, left: Sequence[Outcome] = ()
 ) -> tuple[Verdict, ...]:
-    """One verdict per arm, in order, each outcome at its Holm level among these arms; the interval has the same level.
+    """One verdict per comparison, in order, each outcome at its Holm level among them, as is the interval.
 
-    `level`: the one-sided error of each outcome at this look. An arm that may not have an outcome (`verdict.py`) comes
-    last for it. `left`: the outcomes of the family's arms that ended at an earlier look. Those that have an outcome
-    leave their level to the others. The inconclusive ones do not: dropping them would be a choice by the data, which
-    makes wrong outcomes more frequent (Maurer & Bretz 2013, Statistics in Biopharmaceutical Research 5).
+    `level`: the one-sided error of each outcome at this look. A comparison that may not have an outcome (`verdict.py`)
+    comes last for it. `left`: the outcomes of the family's comparisons that ended at an earlier look. Those that have
+    an outcome leave their level to the others. The inconclusive ones do not: dropping them would be a choice by the
+    data, which makes wrong outcomes more frequent (Maurer & Bretz 2013, Statistics in Biopharmaceutical Research 5).
     """
     levels = [Levels() for _ in comparisons]
     p_values = [comparison.p_values() for comparison in comparisons]

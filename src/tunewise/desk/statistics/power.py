@@ -116,7 +116,8 @@ def power(
     )
     spread = spread_of(squares, num_seeds, num_units)
     critical = special.stdtrit(spread.freedom, 1 - level)
-    return np.asarray(1 - special.nctdtr(spread.freedom, margin / np.sqrt(spread.variance), critical))
+    missed = special.nctdtr(spread.freedom, margin / np.sqrt(spread.variance), critical)
+    return np.asarray(1 - np.nan_to_num(missed))  # scipy gives nan for some noncentralities whose value is below 1e-50
 
 
 def _at(parts: Components, seed_factor: float, unit_factor: float) -> Components:

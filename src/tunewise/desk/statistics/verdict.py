@@ -76,7 +76,7 @@ class Verdict(Frozen):
     low: float | None  # of the two-sided interval at `confidence`, for new seeds and new units
     high: float | None
     confidence: float  # 0.95, or more by Holm if several arms are compared with full
-    num_compared: int  # arms among which Holm divides the level
+    num_compared: int  # comparisons (arms by metrics) among which Holm divides the level
     standard_error: float | None
     degrees_of_freedom: float | None
     components: Components | None  # of the squared standard error
@@ -109,6 +109,12 @@ class Verdict(Frozen):
     num_failed: int = 0  # runs of the arm that diverged or ended far from the others
     failing_share_bound: float | None = None  # 95% upper bound on the share of failing runs; None: no runs
     dropped_seeds: tuple[int, ...] = ()  # lost twice in some arm, and left out of all
+    secondary: "Verdict | None" = None  # on the second metric, from the same runs; None: none is declared
+
+
+def both_metrics(verdict: Verdict) -> tuple[Verdict, ...]:
+    """The verdict, and that on the second metric if one is declared."""
+    return (verdict,) if verdict.secondary is None else (verdict, verdict.secondary)
 
 
 def margin_in_units(verdict: Verdict) -> float:

@@ -21,7 +21,7 @@ GONE = ("declarations.json",)  # in the place of the keys that changed: which di
 
 
 def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
-    """Arms, margin, metric, data, looks, resampling, cost and studies per test set as plain data.
+    """Arms, margin, metrics, data, looks, resampling, cost and studies per test set as plain data.
 
     Names of arms, paths and search centers are left out, because they decide nothing; for `rank: auto` the rank counts.
     """
@@ -45,6 +45,9 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
     declared |= {name: value for name, value in later.items() if value != DEFAULTS[name].default}
     if study.protocol != "fixed":
         declared["protocol"] = study.protocol
+    if study.secondary is not None:
+        second = study.secondary.metric
+        declared["secondary"] = {"metric": second, "margin": study.margin_in(second).model_dump(mode="json")}
     if study.data.resample:
         declared["resample"] = True
     return declared

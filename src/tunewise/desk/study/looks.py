@@ -1,5 +1,7 @@
 """When a verdict may be given: at each look, for the arms that were still inconclusive at the one before.
 
+The primary metric alone decides whether an arm goes on. A second one is judged from the same runs, where its arm ends.
+
 The driver asks here which arms continue, and the report which verdicts it may show, so that both agree.
 """
 
@@ -8,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tunewise.desk.protocol import confirmations, schedule
 from tunewise.desk.statistics.look import Look, looks_of
-from tunewise.desk.statistics.verdict import Verdict
+from tunewise.desk.statistics.verdict import Verdict, both_metrics
 from tunewise.desk.study.state import StudyState
 
 # Reasons that more seeds cannot resolve: such an arm does not continue.
@@ -42,7 +44,7 @@ def read_looks(everything: StudyState, decide: Decide) -> Reading:
             return Reading(state, tuple(going), is_complete=False, verdicts=(), read_in={}, looks={})
         # only the arms that went on share their seeds
         compared = state.of_arms(confirmations.taking_part(study, going, index)) if index else state
-        left = {arm: verdict.outcome for arm, verdict in verdicts.items()}
+        left = {arm: tuple(of.outcome for of in both_metrics(verdict)) for arm, verdict in verdicts.items()}
         # an arm that no longer fits in memory has no verdict at a later look and keeps its earlier one
         found = [v for v in decide(compared, replace(look, left=left)) if not index or v.arm in going[-1]]
         verdicts |= {verdict.arm: verdict for verdict in found}

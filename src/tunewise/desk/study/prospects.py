@@ -2,7 +2,7 @@
 
 import math
 
-from tunewise.desk.metrics.metrics import measured_metric, primary_metric
+from tunewise.desk.metrics.metrics import metric_named, primary_metric
 from tunewise.desk.protocol import trials
 from tunewise.desk.protocol.ranks import margin_on_valid, reference_runs
 from tunewise.desk.statistics.look import looks_of
@@ -23,10 +23,10 @@ def prospects(state: StudyState) -> tuple[Prospect, ...]:
     of_full = trials.chosen_trials(state.records, full) if full else []
     if not of_full:
         return ()
-    by_full = state.scores(of_full, "valid")
-    metric = measured_metric(primary_metric(study.task, study.primary), by_full[0])
+    metric = metric_named(primary_metric(study.task, study.primary))
     if metric.name != primary_metric(study.task):
         return ()  # the trials did not measure it
+    by_full = state.scores(of_full, "valid")
     reference = state.scores(reference_runs(study, state.records), "valid")
     margin = margin_on_valid(study, metric.name, by_full, reference)
     if margin <= 0:

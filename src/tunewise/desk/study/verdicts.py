@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tunewise.desk.analysis.failures import failing_share_bound, far_runs
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
-from tunewise.desk.metrics.metrics import compute, primary_metric
+from tunewise.desk.metrics.metrics import compute, judged_metrics
 from tunewise.desk.protocol import trials
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.look import Look
@@ -31,7 +31,7 @@ def words_at(state: StudyState, look: Look) -> tuple[Verdict, ...]:
         return ()
     look = replace(look, error=look.error / state.study.studies_per_test_set)
     findings = findings_of(state)
-    return tuple(hold_back(_with_lost_runs(verdict, state), findings) for verdict in _verdicts(state, look))
+    return tuple(hold_back(verdict, findings) for verdict in _verdicts(state, look))
 
 
 def _with_lost_runs(verdict: Verdict, state: StudyState) -> Verdict:
@@ -105,11 +105,10 @@ def _verdicts(state: StudyState, look: Look) -> tuple[Verdict, ...]:
     study, full = state.study, state.full
     assert full is not None, "checked by why_no_verdict"
     assert state.base is not None, "checked by why_no_verdict"
-    metric = primary_metric(state.data.task, study.primary)
-    margin = study.margin_in(metric)
+    metrics = judged_metrics(study)
     reference = state.confirmed.get(study.reference_arm) or [state.base]
 
-    def comparison(arm: str) -> Comparison:
+    def comparison(arm: str, metric: str) -> Comparison:
         runs = ArmScores(
             arm=tuple(state.scores(state.confirmed[arm])),
             full=tuple(state.scores(state.confirmed[full])),
@@ -117,28 +116,28 @@ def _verdicts(state: StudyState, look: Look) -> tuple[Verdict, ...]:
             against=full,
         )
         edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, state.records, name))
-        search = RateSearch(edges, headroom_of_arm=_headroom(state, arm), headroom_of_full=_headroom(state, full))
-        return Comparison(arm, runs, metric, margin, search, look)
+        search = RateSearch(edges, _headroom(state, arm, metric), _headroom(state, full, metric))
+        return Comparison(arm, runs, metric, study.margin_in(metric), search, look)
 
     # The reference of gain is not a candidate, so it takes no share of the error.
     candidates = [arm for arm in study.compared_arms if arm in state.confirmed]
     others = [arm for arm in state.confirmed if arm not in (full, *candidates)]
-    left = [look.left[arm] for arm in study.compared_arms if arm in look.left and arm not in candidates]
-    families = ((candidates, left), *(([arm], []) for arm in others))
-    found = {
-        verdict.arm: verdict
-        for family, gone in families
-        for verdict in decide_together([comparison(arm) for arm in family], look.error, gone)
-    }
+    ended = [arm for arm in study.compared_arms if arm in look.left and arm not in candidates]
+    left = [outcome for arm in ended for outcome in look.left[arm]]
+    found: dict[str, Verdict] = {}
+    for family, gone in ((candidates, left), *(([arm], []) for arm in others)):
+        asked = [comparison(arm, metric) for arm in family for metric in metrics]
+        verdicts = [_with_lost_runs(verdict, state) for verdict in decide_together(asked, look.error, gone)]
+        for verdict in reversed(verdicts):  # that of the primary metric last
+            found[verdict.arm] = verdict.replace(secondary=found.get(verdict.arm))
     return tuple(found[arm] for arm in state.confirmed if arm != full)
 
 
-def _headroom(state: StudyState, arm: str) -> float | None:
-    """Possible gain of a rate between those tried, in units of the verdict's metric.
+def _headroom(state: StudyState, arm: str, metric: str) -> float | None:
+    """Possible gain of a rate between those tried, in units of the metric.
 
-    None if selection minimizes another metric than that of the verdict, which the trials did not measure.
+    None if selection minimizes another metric, so that the trials did not measure this one.
     """
-    task = state.data.task
-    if primary_metric(task, state.study.primary) != primary_metric(task):
+    if metric != TASKS[state.data.task].selection_metric:
         return None
     return trials.headroom_left(state.study, state.records, arm)

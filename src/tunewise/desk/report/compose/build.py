@@ -15,8 +15,8 @@ from tunewise.desk.report.compose.advice import advise
 from tunewise.desk.report.compose.arms import arm_cost, arm_views
 from tunewise.desk.report.compose.capacity import capacity
 from tunewise.desk.report.compose.evidence import Evidence
-from tunewise.desk.report.sentences import has_needs, sentence, what_would_decide
-from tunewise.desk.report.views.view import Report, SampleView, StudyView, VerdictView
+from tunewise.desk.report.sentences import has_needs, prospect, second_sentence, sentence, what_would_decide
+from tunewise.desk.report.views.view import ProspectView, Report, SampleView, StudyView, VerdictView
 from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.multiplicity import recommended
@@ -24,6 +24,7 @@ from tunewise.desk.statistics.paired import PairedRuns
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.desk.study.declarations import GONE, as_exploratory, changed, changed_finding
 from tunewise.desk.study.looks import Reading, read_looks
+from tunewise.desk.study.prospects import prospects
 from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.test_set import findings_on_test_set, recorded_uses
 from tunewise.desk.study.verdicts import case_of, findings_of, why_no_verdict, words_at
@@ -64,6 +65,7 @@ def build_report(ledger: Ledger) -> Report:
             VerdictView(
                 **dict(verdict),
                 sentence=sentence(verdict),
+                secondary_sentence=verdict.secondary and second_sentence(verdict.secondary),
                 needs=what_would_decide(need) if (need := verdict.would_decide) and has_needs(verdict) else None,
                 pigeonhole=cross_checks[verdict.arm],
                 look=reading.looks[verdict.arm],
@@ -71,6 +73,7 @@ def build_report(ledger: Ledger) -> Report:
             )
             for verdict in verdicts
         ),
+        prospects=tuple(ProspectView(**dict(of), sentence=prospect(of)) for of in prospects(state)),
         capacity=capacity(state, (*exploratory, *findings), reading.is_complete),
         samples=_samples(state),
         test_set=uses and uses.view,
@@ -208,6 +211,8 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
         sentences.append(f"{listed(arms['undecided'])} vs. full fine-tuning: inconclusive")
     failed = [v for v in allowed if v.outcome in ("better", "as good") and v.num_failed]
     sentences += [f"{v.num_failed} of {v.num_seeds} runs of {v.arm} failed" for v in failed]
+    seconds = [v.secondary for v in verdicts if v.secondary and v.secondary.outcome == "worse"]
+    sentences += [f"{second.arm} is worse in {metric_named(second.metric).label}" for second in seconds]
     sentences += [f"Verdict withheld for {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
     sentences += [f"No verdict for {listed(unfit)}: out of memory"] if unfit else []
     return ". ".join(sentences) + "."

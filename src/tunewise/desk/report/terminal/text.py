@@ -36,6 +36,8 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
     for verdict in report.verdicts:
         if verdict.arm != report.study.reference_arm:
             console.print(Padding(Text(f"- {verdict.sentence}"), (0, 0, 0, 2)))
+            if verdict.secondary_sentence:
+                console.print(Padding(Text(verdict.secondary_sentence, style="dim"), (0, 0, 0, 4)))
     if report.verdicts:
         _print_verdicts(report, console)
     if any(arm.metrics for arm in report.arms):

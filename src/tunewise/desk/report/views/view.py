@@ -15,7 +15,7 @@ from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, Environment
-from tunewise.records.plan import StudySeconds
+from tunewise.records.plan import Prospect, StudySeconds
 from tunewise.spec import CostName, Frozen, Task
 from tunewise.storage.test_sets import TestSetView
 
@@ -142,10 +142,17 @@ class VerdictView(Verdict):
     """A verdict with its sentence, and a cross-check of its interval."""
 
     sentence: str
+    secondary_sentence: str | None = None  # on the second metric; None: none is declared
     needs: str | None  # what would settle it, as text; None: decided, shown to be worse, or more data would not help
     pigeonhole: Estimate | None  # the interval by bootstrap, not used for the verdict; None: fewer than 5 seeds
     look: int  # number of seeds of the look at which it was given
     seed_differences: tuple[float, ...]  # the arm's metric minus full's, in order of seed
+
+
+class ProspectView(Prospect):
+    """The chance of an answer of one arm, with its sentence."""
+
+    sentence: str
 
 
 class SampleView(Frozen):
@@ -170,6 +177,7 @@ class Report(Frozen):
     no_verdict: str | None  # why there are no verdicts; None: there are
     arms: tuple[ArmView, ...]  # the base first, then full, then as the study names them
     verdicts: tuple[VerdictView, ...]
+    prospects: tuple[ProspectView, ...] = ()  # as estimated before any test score; empty: not known
     capacity: CapacityView  # rank, modules and low-rank analysis, if requested
     samples: tuple[SampleView, ...]
     test_set: TestSetView | None = None  # its uses by other studies; None: not counted
