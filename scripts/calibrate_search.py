@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tunewise.desk.protocol.search import chosen_rate, lowest_point, search
+from tunewise.desk.protocol.search import Tolerance, chosen_rate, lowest_point, search
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 from tunewise.spec import DEFAULT_MARGINS, TuningSpec
 
 MARGIN = DEFAULT_MARGINS["nll"].absolute
 assert MARGIN is not None
-TOLERANCE = HEADROOM_SHARE * MARGIN
+TOLERANCE = Tolerance(HEADROOM_SHARE * MARGIN)
 CENTER = 1e-4
 NOISE = (0.05, 0.2, 0.6)  # standard deviation of a trial's loss, in margins
 DIVERGED = 25 * MARGIN  # loss of a confirmed rate that does not train, to keep means finite
@@ -63,7 +63,7 @@ class Row(NamedTuple):
     adaptive: Rule
 
 
-def one_search(rng: np.random.Generator, curve: Curve, noise: float, tolerance: float | None) -> Found:
+def one_search(rng: np.random.Generator, curve: Curve, noise: float, tolerance: Tolerance | None) -> Found:
     """Search a rate on `curve`, whose best rate is up to one place from the center."""
     tuning, best = TuningSpec(), rng.uniform(-1, 1)
 
@@ -79,10 +79,10 @@ def one_search(rng: np.random.Generator, curve: Curve, noise: float, tolerance: 
     regret = None if chosen is None else loss(chosen)
     lowest = lowest_point(losses)
     left = lowest.gain if lowest is not None and chosen in losses else 0.0
-    return Found(len(losses), (DIVERGED if regret is None else regret) / MARGIN, left > TOLERANCE)
+    return Found(len(losses), (DIVERGED if regret is None else regret) / MARGIN, left > TOLERANCE.absolute)
 
 
-def rule(curve: Curve, noise: float, tolerance: float | None, num_searches: int) -> Rule:
+def rule(curve: Curve, noise: float, tolerance: Tolerance | None, num_searches: int) -> Rule:
     """Mean results over `num_searches`, the same best rates for every rule."""
     rng = np.random.default_rng(2)
     found = [one_search(rng, curve, noise, tolerance) for _ in range(num_searches)]

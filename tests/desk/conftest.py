@@ -162,7 +162,7 @@ class FakeLab:
             message="the loss is not finite at step 40" if diverged else None,
             tuned=self._tuned(spec) if trained else None,
             num_steps=NUM_STEPS if trained else 0,
-            evaluations=() if diverged or not trained else self._evaluations(spec, gain),
+            evaluations=self._evaluations(spec, gain) if trained and not diverged or spec.role == "base" else (),
             selected_step=94 if trained and not diverged else None,
             rank_patterns={rank: {"h.0.c_attn": 2 * rank - 1, "h.1.c_attn": 1} for rank in spec.ranks},
             samples=self._samples(spec),
@@ -264,6 +264,8 @@ class FakeLab:
 
     def _evaluations(self, spec: RunSpec, gain: float) -> tuple[Evaluation, ...]:
         accuracy = 0.5 + 0.6 * gain if self.study.task == "classify" else None
+        if spec.role == "base":
+            return (Evaluation(step=0, nll=3.1, accuracy=accuracy),)
         shares = (0.72, 0.93, 1.0, 0.985)
         steps = [round(NUM_STEPS * (i + 1) / 4) for i in range(4)]
         return tuple(

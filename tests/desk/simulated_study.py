@@ -59,7 +59,9 @@ SFT, CLASSIFY = data_summary("sft"), data_summary("classify")
 def record(spec: RunSpec, loss: float | None, status: str = "done") -> RunRecord:
     """A finished run; `loss` None: nothing was evaluated."""
     evaluations = (
-        ()
+        (Evaluation(step=0, nll=12.0, accuracy=None),)
+        if spec.role == "base" and status == "done"
+        else ()
         if loss is None
         else (Evaluation(step=5, nll=loss + 9, accuracy=None), Evaluation(step=9, nll=loss, accuracy=None))
     )

@@ -32,11 +32,12 @@ PLACED = {
 }
 KINDS: dict[str, tuple[DataSummary, dict[str, Any]]] = {
     "plain": (SFT, {}),
+    "both half-steps": (SFT, {"protocol": "fixed", "looks": [3]}),
     "without half-steps": (SFT, {"tuning": {"half_steps": False}}),
     "two rates": (SFT, {"tuning": {"rates": 2}}),
     "one rate": (SFT, {"tuning": {"rates": 1}}),
     "two search seeds": (SFT, {"tuning": {"seeds": 2}}),
-    "a cap between the half-steps": (SFT, {"tuning": {"cap": 4}}),
+    "a cap between the half-steps": (SFT, {"tuning": {"cap": 4}, "protocol": "fixed", "looks": [3]}),
     "rates of its own": (SFT, {"arms": {**ARMS, "fixed": {"method": "lora", "rank": 2, "rates": [1e-4, 1e-3]}}}),
     "short trials": (SFT, {"tuning": {"search": "short", "rates": 7, "cap": 5}}),
     "a head": (CLASSIFY, {}),
@@ -107,7 +108,7 @@ def test_an_arm_that_may_become_another_one_ends_with_its_first_search_at_the_le
     asked = study(SFT, arms={"four": {"method": "lora", "rank": 4}, "lora": {"method": "lora", "rank": "auto"}})
     least, most = expected(asked, SFT, "least"), expected(asked, SFT, "cap")
     steps = schedule.num_steps(asked, SFT)
-    assert least["lora", "tune", steps] == 5
+    assert least["lora", "tune", steps] == 3
     assert least["lora", "confirm", steps] == 0
     assert most["lora", "tune", steps] == 14
     assert most["lora", "confirm", steps] == 3
@@ -115,7 +116,9 @@ def test_an_arm_that_may_become_another_one_ends_with_its_first_search_at_the_le
 
 def test_rates_of_its_own_search_seeds_and_a_rank_to_be_found_change_the_number_of_trials() -> None:
     asked = study(SFT).replace(tuning=TuningSpec(rates=3, cap=4, seeds=2).model_dump())
-    assert trials_of(asked, FullMethod(), "least") == (8, 0), "three rates, and as many half-steps as the cap allows"
+    assert trials_of(asked, FullMethod(), "least") == (6, 0)
+    fixed = asked.replace(protocol="fixed")
+    assert trials_of(fixed, FullMethod(), "least") == (8, 0), "three rates, and as many half-steps as the cap allows"
     assert trials_of(asked, FullMethod(rates=(1e-4, 1e-3)), "cap") == (4, 0)
     assert trials_of(asked, LoraMethod(rank="auto"), "cap") == (16, 0)
 
@@ -128,5 +131,5 @@ def test_what_a_run_is_expected_to_score_is_what_its_spec_asks_for() -> None:
     confirm = draft.confirm("full", 1e-3, None, 1)
     assert steps == 200
     assert runs["confirm"] == Runs("full", "confirm", 3, 200, 5, 5, (confirm.score_splits[1], "general"), pauses=3)
-    assert runs["tune"] == Runs("full", "tune", 5, 200, 4, 1, pauses=3)
+    assert runs["tune"] == Runs("full", "tune", 3, 200, 4, 1, pauses=3)
     assert runs["base"] == Runs("base", "base", 1, 0, 0, 0, (*draft.base().score_splits, "general"))

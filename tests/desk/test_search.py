@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tunewise.desk.protocol.search import (
     LEAST_FACTOR,
+    Tolerance,
     brackets_best,
     chosen_rate,
     grid_rate,
@@ -35,7 +36,7 @@ def explore(
     loss: Callable[[float], float | None],
     middle: float = 1e-3,
     short_loss: Callable[[float], float | None] | None = None,
-    tolerance: float | None = None,
+    tolerance: Tolerance | None = None,
 ) -> tuple[Losses, Losses]:
     """rate -> loss of a whole search, driven by `search` alone: trials of full length, and short ones."""
     tried: Losses = {}
@@ -261,7 +262,7 @@ def test_short_trials_are_for_seven_rates_or_more_and_three_in_full(changes: dic
 
 # --- the lowest point of the curve (`protocol: adaptive`)
 
-TOLERANCE = 0.005
+TOLERANCE = Tolerance(0.005)
 
 
 def tried_on(loss: Callable[[float], float | None], tuning: TuningSpec | None = None) -> Losses:
@@ -324,7 +325,15 @@ def test_whatever_the_losses_the_search_ends_within_its_cap_and_confirms_beside_
     place = near.index(chosen)
     best = min(finished, key=lambda rate: (finished[rate], rate))
     assert best in (near[place - 1], near[place + 1]), "between the best rate and one of its neighbors"
-    assert lowest.gain <= TOLERANCE
+    assert lowest.gain <= TOLERANCE.absolute
+
+
+def test_the_tolerance_is_the_smaller_of_a_constant_and_a_share_of_the_gain() -> None:
+    both = Tolerance(0.005, 0.0125, 2.0)
+    assert both.at(1.0) == 0.005
+    assert both.at(1.9) == pytest.approx(0.00125)
+    assert both.at(2.5) == 0.0, "no gain, nothing to neglect"
+    assert Tolerance(share_of_gain=0.0125, reference=2.0).at(1.0) == 0.0125
 
 
 def test_without_a_tolerance_the_best_rate_tried_is_confirmed_after_both_half_steps() -> None:

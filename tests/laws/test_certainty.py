@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize
 
 from tunewise.desk.metrics.scores import Scores
-from tunewise.desk.protocol.search import chosen_rate, search
+from tunewise.desk.protocol.search import Tolerance, chosen_rate, search
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.multiplicity import decide_together
 from tunewise.desk.statistics.spread import MeanSquares, spread_of
@@ -63,7 +63,7 @@ def test_law_52_an_arm_that_ended_inconclusive_keeps_its_place_among_the_others(
     assert decide_together([alone], left=["better"])[0].outcome == "as good"
 
 
-def confirmed(curve: str, best: float, tolerance: float | None) -> tuple[int, float]:
+def confirmed(curve: str, best: float, tolerance: Tolerance | None) -> tuple[int, float]:
     """Trials of a search without noise, and what the rate that it confirms loses to the best one, in margins."""
     tuning = TuningSpec()
 

@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 from tunewise.desk.protocol.drafts import short_training
 from tunewise.desk.protocol.resolve import twin
-from tunewise.desk.protocol.trials import tolerance
 from tunewise.spec import (
     Role,
     TrainedArm,
@@ -70,7 +69,7 @@ def _one_search(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials
     elif extent == "cap":
         full_length = tuning.cap
     else:  # of two rates the better one is at an edge
-        always_refines = tuning.half_steps and tolerance(study) is None
+        always_refines = tuning.half_steps and study.protocol == "fixed"
         wanted = max(tuning.rates, 3) + (HALF_STEPS if always_refines else 0)
         full_length = min(wanted, tuning.cap)
     return Trials(full_length * tuning.seeds, short * tuning.seeds)

@@ -7,9 +7,8 @@ says, the two half-steps (the square root of the spacing, 1.7 for 3) around the 
 full-length trials. With `tuning.search: short`, every rate of the grid first runs a short but complete schedule. The
 full-length trials then start with the best of these and its two neighbors, and no half-step follows.
 
-Losses are what selection minimizes; None means that training diverged at this rate. `tolerance` is the loss, in the
-same units, up to which two rates count as equal; with None the half-steps always follow, and the best rate tried is
-confirmed (`protocol: fixed`).
+Losses are what selection minimizes; None means that training diverged at this rate. Without a `tolerance` the
+half-steps always follow, and the best rate tried is confirmed (`protocol: fixed`).
 """
 
 import math
@@ -25,6 +24,20 @@ Result = TypeVar("Result")  # of a trial
 MOST_UNEQUAL_RISES = 10.0
 # Half-steps nearer than this factor to a rate already tried would not measure anything new.
 LEAST_FACTOR = 1.15
+
+
+class Tolerance(NamedTuple):
+    """The loss up to which two rates count as equal: the smaller of a constant and of a share of the gain."""
+
+    absolute: float = math.inf
+    share_of_gain: float = math.inf
+    reference: float = math.inf  # loss that a gain is counted from
+
+    def at(self, loss: float) -> float:
+        """The tolerance around the best loss found, in the same units."""
+        if math.isinf(self.share_of_gain):
+            return self.absolute
+        return min(self.absolute, self.share_of_gain * max(0.0, self.reference - loss))
 
 
 class Search(NamedTuple):
@@ -47,7 +60,7 @@ def search(
     results: Mapping[float, Result],
     short_results: Mapping[float, Result],
     losses_of: Callable[[Mapping[float, Result]], Losses],
-    tolerance: float | None = None,
+    tolerance: Tolerance | None = None,
 ) -> Search:
     """Apply the rule from the start, as far as results exist.
 
@@ -86,7 +99,7 @@ def grid_rate(tuning: TuningSpec, middle: float, place: float) -> float:
 
 
 def next_rates(
-    tuning: TuningSpec, middle: float, places: Sequence[int], losses: Losses, tolerance: float | None
+    tuning: TuningSpec, middle: float, places: Sequence[int], losses: Losses, tolerance: Tolerance | None
 ) -> list[float]:
     """Full-length trials to run after those in `losses`, which started at `places`; empty when the search is over.
 
@@ -111,11 +124,12 @@ def next_rates(
         return [grid_rate(tuning, middle, high + 1)]
     lowest = lowest_point({rate: losses[rate] for rate in grid})
     if tolerance is not None and lowest is not None:
-        if lowest.earns_trust(tolerance):
+        equal = tolerance.at(lowest.best_loss)
+        if lowest.earns_trust(equal):
             return []
         if lowest.rate not in losses:
             return [lowest.rate]
-        if lowest.is_confirmed_by(losses[lowest.rate], tolerance):
+        if lowest.is_confirmed_by(losses[lowest.rate], equal):
             return []
     if tuning.search == "short" or not tuning.half_steps:
         return []
@@ -207,12 +221,12 @@ def headroom(losses: Losses) -> float | None:
     return None if lowest is None else min(lowest.gain, max(lowest.best_loss, 0.0))
 
 
-def chosen_rate(losses: Losses, tolerance: float | None = None) -> float | None:
+def chosen_rate(losses: Losses, tolerance: Tolerance | None = None) -> float | None:
     """The rate to confirm: the lowest point of a curve that earns trust, else the best one tried.
 
-    None if no trial finished. With a `tolerance` of None it is always the best one tried.
+    None if no trial finished. Without a `tolerance` it is always the best one tried.
     """
     lowest = None if tolerance is None else lowest_point(losses)
-    if lowest is not None and tolerance is not None and lowest.earns_trust(tolerance):
+    if lowest is not None and tolerance is not None and lowest.earns_trust(tolerance.at(lowest.best_loss)):
         return lowest.rate
     return best_rate(losses)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.protocol.centres import centre
-from tunewise.desk.protocol.search import Search, best_rate, brackets_best, chosen_rate, headroom, search
+from tunewise.desk.protocol.search import Search, Tolerance, best_rate, brackets_best, chosen_rate, headroom, search
 from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 from tunewise.records import LOST, DataSummary, Evaluation, RunRecord, Status
 from tunewise.records.selection import pooled, selection_losses
@@ -42,21 +42,40 @@ def arm_search(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRec
     if method.rates is not None:  # only these, and a fairness finding reports it
         tried = [rate for rate in method.rates if rate in full]
         return Search(tried, [rate for rate in method.rates if rate not in full], [], [])
-    return search(study.tuning, centre(study, data, method), full, short, selection_losses, tolerance(study))
+    of_arm = tolerance(study, records, arm)
+    return search(study.tuning, centre(study, data, method), full, short, selection_losses, of_arm)
 
 
-def tolerance(study: ResolvedStudy) -> float | None:
-    """The selection loss that the search neglects: a quarter of the margin, the headroom that a verdict forgives.
+def tolerance(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> Tolerance | None:
+    """What the search neglects: a quarter of the margin, the headroom that a verdict forgives, in the selection loss.
 
-    None if it is not known before the runs: the margin is a share of a gain. Then, and with `protocol: fixed`, the
-    half-steps are always tried.
+    None with `protocol: fixed`, and if a share of the gain cannot be known.
     """
     metric = primary_metric(study.task)
     is_about = primary_metric(study.task, study.primary) == metric
     margin = study.margin_in(metric) if is_about else DEFAULT_MARGINS[metric]
-    if study.protocol == "fixed" or margin.absolute is None or margin.share_of_gain is not None:
+    if study.protocol == "fixed":
         return None
-    return HEADROOM_SHARE * margin.absolute
+    absolute = math.inf if margin.absolute is None else HEADROOM_SHARE * margin.absolute
+    if margin.share_of_gain is None:
+        return Tolerance(absolute)
+    reference = _reference_loss(study, records) if arm != study.reference_arm else None
+    return None if reference is None else Tolerance(absolute, HEADROOM_SHARE * margin.share_of_gain, reference)
+
+
+def _reference_loss(study: ResolvedStudy, records: Sequence[RunRecord]) -> float | None:
+    """The selection loss that a gain is counted from: of the base, or of the best trial of the head arm.
+
+    Infinite before these have ended: then no trial is asked for that is not needed in any case. None if the base of an
+    older version left no such loss.
+    """
+    if study.reference_arm != "base":
+        found = trial_losses(trials(records, study.reference_arm))
+        return min((loss for loss in found.values() if loss is not None), default=math.inf)
+    base = next((record for record in records if record.spec.role == "base"), None)
+    if base is None:
+        return math.inf
+    return base.evaluations[0].selection_loss if base.evaluations else None
 
 
 def shared_head_rate(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord]) -> float | None:
@@ -123,7 +142,7 @@ def selected_rates(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[s
 def _selected_rate(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> float | None:
     losses, method = trial_losses(trials(records, arm)), study.trained_arms.get(arm)
     by_hand = method is not None and method.rates is not None  # none but these
-    return chosen_rate(losses, None if by_hand else tolerance(study))
+    return chosen_rate(losses, None if by_hand else tolerance(study, records, arm))
 
 
 def headroom_left(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> float | None:

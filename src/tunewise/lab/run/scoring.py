@@ -11,7 +11,7 @@ from tunewise.lab.data.batching import Example
 from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.extract import extractions, find_change
 from tunewise.lab.evaluate.generate import Generated, generate
-from tunewise.lab.evaluate.score import require_finite
+from tunewise.lab.evaluate.score import require_finite, summarise
 from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.evaluate.truncate import truncations
 from tunewise.lab.run.context import ReadyModel, RunContext
@@ -46,6 +46,8 @@ class Scoring:
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self.run.examples(split)
             found = require_finite(self.final.score(examples, compute), spec.model)
+            if spec.role == "base" and split == "valid":
+                training.evaluations.append(summarise(found, 0))  # what the gain of a trial is counted from
             if split == "test":
                 found, samples = self._answered(examples, found)
             rows += _of_split(split, found)
