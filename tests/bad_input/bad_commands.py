@@ -172,6 +172,7 @@ MODELS = [
     ),
     model("a model of GPTQ", whole(quantization_config={"quant_method": "gptq", "bits": 4}), "GPTQ in 4 bits"),
     model("a model of a billion layers", whole(n_layer=10**9), "num_hidden_layers", "from 1 to 1,000"),
+    model("a model of minus five positions", whole(n_positions=-5), "max_position_embeddings to -5", "fewer than 0"),
     model("a vocabulary of 10^11", whole(vocab_size=10**11), "vocab_size", "from 1 to 10,000,000"),
     model("a width that is a text", whole(n_embd="32"), "cannot load the configuration", "expected int"),
     model("a type that is a command", whole(dtype="os.system"), "cannot load the configuration", "os.system"),

@@ -100,6 +100,7 @@ NUMBERS = [
     key("a word as a number", "train: {epochs: two}\n", "'train.epochs'", "a whole number", "'two'"),
     key("a fraction as a count", "train: {epochs: 1.5}\n", "'train.epochs'", "a whole number", "1.5"),
     key("a negative count", "train: {batch_size: -1}\n", "'train.batch_size'", "greater than or equal to 1", "-1"),
+    key("a batch of a billion", "train: {batch_size: 1000000000}\n", "'train.batch_size'", "equal to 100000"),
     key("a number that is NaN", "train: {clip_norm: .nan}\n", "'train.clip_norm'", "finite", "nan"),
     key("infinity", "train: {clip_norm: .inf}\n", "'train.clip_norm'", "finite", "inf"),
     key("400 digits as a count", f"train: {{epochs: {LONG[:400]}}}\n", "'train.epochs'", "9999"),

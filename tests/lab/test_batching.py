@@ -1,7 +1,9 @@
 """Laws of batches: what is trained on, once each; how steps and micro-batches are cut."""
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunewise.lab.data import batching
 from tunewise.lab.data.batching import (
     Batch,
     Batching,
@@ -229,8 +232,38 @@ def test_the_order_depends_on_the_seed_and_on_the_epoch_and_on_nothing_else() ->
 # --- storage
 
 
-def test_prepared_examples_are_read_back_equal(tmp_path: Path, examples_of: Examples) -> None:
-    examples = [*examples_of([3, 7, 2]), *examples_of([4], classify=True)]
-    table = pa.Table.from_pylist([vars(e) for e in examples], schema=EXAMPLES_SCHEMA)
+def test_prepared_examples_are_read_back_equal(
+    tmp_path: Path, examples_of: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "READ_TOGETHER", 3)  # so that they are read in several parts
+    examples = [*examples_of([3, 7, 2]), *examples_of([4], classify=True), *examples_of([1, 5, 6])]
+    table = pa.Table.from_pylist([asdict(e) for e in examples], schema=EXAMPLES_SCHEMA)
     pq.write_table(table, tmp_path / "train.parquet")
-    assert read_examples(tmp_path / "train.parquet") == examples
+    found = read_examples(tmp_path / "train.parquet")
+    assert [replace(e, input_ids=list(e.input_ids), supervised=[*map(bool, e.supervised)]) for e in found] == examples
+    assert [e.num_targets for e in found] == [e.num_targets for e in examples]
+
+
+def test_a_token_that_is_read_takes_five_bytes_and_no_object(tmp_path: Path) -> None:
+    num_rows, num_tokens = 500, 400
+    row = {
+        "example": "train:1",
+        "unit": "u",
+        "num_bytes": 1,
+        "label": -1,
+        "prompt": "p",
+        "reference": "r",
+        "input_ids": list(range(1000, 1000 + num_tokens)),
+        "supervised": [False, True] * (num_tokens // 2),
+    }
+    pq.write_table(pa.Table.from_pylist([row] * num_rows, schema=EXAMPLES_SCHEMA), tmp_path / "train.parquet")
+    read_examples(tmp_path / "train.parquet")  # what is loaded once does not count
+    tracemalloc.start()
+    try:
+        examples = read_examples(tmp_path / "train.parquet")
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(examples) == num_rows
+    assert kept < 8 * num_rows * num_tokens, "4 bytes for the number, 1 for the mark; a list of objects takes 40"
+    assert peak < 32 * num_rows * num_tokens

@@ -85,6 +85,16 @@ def test_few_steps_are_followed_to_find_the_largest_micro_batch() -> None:
     assert tried == [256, 70, 71]
     assert largest(peak_bytes, 256, 999, 1000) == 0
     assert len(tried) == 3, "where weights and optimizer alone do not fit, nothing is followed"
+    tried.clear()
+    assert largest(peak_bytes, 100_000, 1000 + 10 * 5000, 1000) == 5000
+    assert max(tried) == 16_384, "the largest batch would need gigabytes of indices"
+    assert largest(peak_bytes, 100_000, 10**9, 1000) == 100_000
+
+
+def test_no_step_has_more_examples_than_there_are() -> None:
+    train = TrainSpec(batch_size=100_000)
+    steps = workload(assumed_examples("sft", 28, 4), train, 0, Batching(64, 0))
+    assert steps.num_rows == 28
 
 
 @pytest.mark.parametrize(("family", "method"), [("gpt2", FullMethod()), ("bert", PeftMethod(type="IA3"))])

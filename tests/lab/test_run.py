@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Laboratory:
         }
         for split, rows in self.examples.items():
             pq.write_table(
-                pa.Table.from_pylist([vars(e) for e in rows], EXAMPLES_SCHEMA), self.data / f"{split}.parquet"
+                pa.Table.from_pylist([asdict(e) for e in rows], EXAMPLES_SCHEMA), self.data / f"{split}.parquet"
             )
         labels = LABELS if task == "classify" else ()
         splits = (make_train_summary(len(LENGTHS["train"])),)

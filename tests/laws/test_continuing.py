@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Study:
         self.data = self.ledger.data_folder("data")
         self.data.mkdir(parents=True)
         for number, (split, lengths) in enumerate(LENGTHS.items()):
-            rows = [vars(e) for e in make_examples(lengths, seed=number, classify=task == "classify")]
+            rows = [asdict(e) for e in make_examples(lengths, seed=number, classify=task == "classify")]
             pq.write_table(pa.Table.from_pylist(rows, EXAMPLES_SCHEMA), self.data / f"{split}.parquet")
         has_general = None if task == "classify" else "g"
         inputs = make_inputs(general=has_general)

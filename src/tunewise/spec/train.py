@@ -15,7 +15,9 @@ class TrainSpec(Frozen):
 
     epochs: int = Field(2, ge=1)
     max_steps: int | None = Field(None, ge=1, description="optimizer steps of a run; overrides epochs")
-    batch_size: int = Field(16, ge=1, description="examples per optimizer step, however it is split into micro-batches")
+    batch_size: int = Field(
+        16, ge=1, le=100_000, description="examples per optimizer step, however it is split into micro-batches"
+    )
     micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         2048,
         description="most tokens of a micro-batch, padding included; auto: as many as fit in memory by the plan",

@@ -5,25 +5,30 @@ Shapes: B examples of a batch, T tokens of the longest one (packed: one row of a
 """
 
 import random
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from tunewise.lab.models.attention import common_size, pack_places
-from tunewise.storage.files import read_table
+
+READ_TOGETHER = 5_000  # rows of a file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One row of a prepared split (records.EXAMPLES_SCHEMA)."""
 
     example: str
     unit: str
-    input_ids: list[int]
-    supervised: list[bool]
+    input_ids: Sequence[int]
+    supervised: Sequence[bool] | bytes
     num_bytes: int
     label: int
     prompt: str
@@ -33,12 +38,29 @@ class Example:
     @property
     def num_targets(self) -> int:
         """Number of terms in its loss: supervised tokens, or the one label."""
-        return 1 if self.label >= 0 else sum(self.supervised)
+        return 1 if self.label >= 0 else self.supervised.count(True)
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Examples of one prepared split."""
-    return [Example(**row) for row in read_table(path).to_pylist()]
+    """Examples of one prepared split, their tokens as plain numbers: lists of objects take ten times the memory."""
+    found: list[Example] = []
+    with pq.ParquetFile(path) as file:
+        for part in file.iter_batches(READ_TOGETHER):
+            found += map(Example, *map(_values, part.columns))  # columns are in the order of the fields
+    return found
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Values of a column: those of a row of tokens as an array, of a row of marks as bytes."""
+    kind = column.type.value_type if pa.types.is_list(column.type) else None
+    if kind not in (pa.int32(), pa.bool_()):
+        values: list[Any] = column.to_pylist()
+        return values
+    width = 4 if kind == pa.int32() else 1  # bytes of a number, of a mark
+    flat = column.flatten().to_numpy(zero_copy_only=False).tobytes()
+    ends = (width * (column.offsets.to_numpy() - column.offsets[0].as_py())).tolist()
+    rows = (flat[start:stop] for start, stop in pairwise(ends))
+    return [array("i", row) for row in rows] if width > 1 else list(rows)
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ def make_batch(examples: Sequence[Example], rows: Sequence[int], padding: int) -
     """Padded batch of the given rows."""
     chosen = [examples[row] for row in rows]
     width = max(len(e.input_ids) for e in chosen)
-    ids = [e.input_ids + [padding] * (width - len(e.input_ids)) for e in chosen]
+    ids = [[*e.input_ids, *[padding] * (width - len(e.input_ids))] for e in chosen]
     mask = [[1] * len(e.input_ids) + [0] * (width - len(e.input_ids)) for e in chosen]
     return Batch(
         rows=tuple(rows),

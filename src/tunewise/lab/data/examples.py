@@ -95,7 +95,7 @@ def prompt_ids(
     return form.read_prompt(prompt)
 
 
-def prompt_length(task: Task, supervised: Sequence[bool]) -> int:
+def prompt_length(task: Task, supervised: Sequence[bool] | bytes) -> int:
     """Number of tokens of a prepared example that a model reads before it writes its own, for samples.
 
     Those before the last answer (sft), the beginning of a window (lm), or all of them (classify).

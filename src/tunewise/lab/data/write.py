@@ -16,7 +16,7 @@ from tunewise.records import EXAMPLES_SCHEMA, REFERENCES_FIELD
 from tunewise.spec import canonical_json
 from tunewise.storage.disk import make_folder, write_with
 
-BATCH = 2_000  # rows that are tokenized together
+BATCH = 500  # rows that are tokenized together
 PART = 5_000  # examples that are written together
 
 

@@ -10,6 +10,7 @@ from tunewise.lab.models.folder import rounding_file
 # The largest published models have some 130 layers, 260,000 tokens and a width of 20,000. The limits are well above, so
 # that a mistaken or hostile file ends in a message and not in hours of building.
 MOST = {"num_hidden_layers": 1_000, "vocab_size": 10_000_000, "hidden_size": 1_000_000}
+UNLIMITED = -1  # positions of a model without a limit, such as XLNet
 # quant_method of a configuration -> its common name.
 METHODS = {
     "bitsandbytes": "bitsandbytes",
@@ -39,6 +40,12 @@ def require_possible(name: str, config: PreTrainedConfig) -> None:
                 f"config.json of model '{name}' sets {key} to {str(value)[:60]}, but it must be a "
                 f"whole number from 1 to {most:,}. Download the model again."
             )
+    positions = getattr(text, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions < UNLIMITED:
+        raise ModelError(
+            f"config.json of model '{name}' sets max_position_embeddings to {positions}, but no model reads fewer than "
+            "0 tokens. Download the model again."
+        )
 
 
 def require_unrounded(name: str, source: str, config: PreTrainedConfig) -> None:

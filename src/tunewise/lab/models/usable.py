@@ -16,6 +16,7 @@ from tunewise.lab.models.class_order import names_beside
 from tunewise.lab.models.load import inner_model
 from tunewise.lab.train.memory import is_out_of_memory
 
+READ_TOGETHER = 5_000  # rows of a file
 TRIED_TOKENS = 32  # of the first example, which is read once
 
 
@@ -31,19 +32,30 @@ def _require_known_ids(name: str, model: torch.nn.Module, folder: Path, tokenize
         path = folder / f"{split}.parquet"
         if not path.is_file():
             continue
-        table = pq.ParquetFile(path).read(columns=["example", "input_ids"])
-        highest = pc.max(pc.list_flatten(table["input_ids"])).as_py()
-        if highest is None or highest < size:
+        found = _unknown_id(path, size)
+        if found is None:
             continue
-        place = next(row for row, ids in enumerate(table["input_ids"]) if highest in ids.as_py())
-        token = tokenizer.convert_ids_to_tokens(highest)
+        example, number = found
+        token = tokenizer.convert_ids_to_tokens(number)
         raise ModelError(
-            f"{table['example'][place].as_py()} contains the token {token!r} with the id "
-            f"{highest:,}, but model '{name}' "
+            f"{example} contains the token {token!r} with the id {number:,}, but model '{name}' "
             f"has embeddings for {size:,} tokens, ids 0 to {size - 1:,}. Its tokenizer has tokens that the model "
             "lacks. Use the model's own tokenizer, or add embeddings to the model: "
             "`model.resize_token_embeddings(len(tokenizer))`, then save both into one folder."
         )
+
+
+def _unknown_id(path: Path, size: int) -> tuple[str, int] | None:
+    """The highest id that is `size` or more, and the first example that contains it."""
+    found: tuple[str, int] | None = None
+    with pq.ParquetFile(path) as file:
+        for part in file.iter_batches(READ_TOGETHER, columns=["example", "input_ids"]):
+            ids = part["input_ids"]
+            highest = pc.max(pc.list_flatten(ids)).as_py()
+            if highest is not None and highest >= (found[1] + 1 if found else size):
+                place = next(row for row, of_row in enumerate(ids) if highest in of_row.as_py())
+                found = part["example"][place].as_py(), highest
+    return found
 
 
 def _require_finite(name: str, model: torch.nn.Module, folder: Path) -> None:

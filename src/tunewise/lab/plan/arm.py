@@ -17,6 +17,8 @@ from tunewise.lab.plan.workload import Workload
 from tunewise.records.plan import ArmPlan, PeakMemory
 from tunewise.spec import Method as MethodSpec
 
+TRIED_FIRST = 1_024  # examples
+
 
 def plan_arm(
     setting: PlanContext, work: Workload, spec: MethodSpec, kernels: Kernels | None, memory_bytes: int
@@ -65,9 +67,9 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
         steps = [followed(*candidate) for candidate in work.candidates]
 
         def peak_bytes(num_examples: int) -> int:
-            return followed(work.of_longest(num_examples), num_examples < setting.train.batch_size).peak_total
+            return followed(work.of_longest(num_examples), num_examples < work.num_rows).peak_total
 
-        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes, fake_step.stays(subject.model, loop))
+        num_examples = largest(peak_bytes, work.num_rows, memory_bytes, fake_step.stays(subject.model, loop))
     frozen = _frozen_linear(subject.model)
     return plan.replace(
         step=PeakMemory(**max(steps, key=lambda step: step.peak_total).peak),
@@ -85,13 +87,15 @@ def largest(peak_bytes: Callable[[int], int], most: int, memory_bytes: int, stay
 
     Below `most`, at which memory holds nothing else, the peak grows with n. `stays`: bytes needed in any case. The next
     n to try is the intersection of the memory with the straight line through the nearest two known points, so that few
-    are tried.
+    are tried. The first is at most TRIED_FIRST, because a batch of a million examples is large even without storage.
     """
     if stays > memory_bytes:
         return 0
-    fits, at_fits, too_many, at_too_many = 0, stays, most, peak_bytes(most)
-    if at_too_many <= memory_bytes:
-        return most
+    fits, at_fits, too_many = 0, stays, min(most, TRIED_FIRST)
+    while (at_too_many := peak_bytes(too_many)) <= memory_bytes:
+        if too_many == most:
+            return most
+        fits, at_fits, too_many = too_many, at_too_many, min(most, 4 * too_many)
     while too_many - fits > 1:
         share = (memory_bytes - at_fits) / (at_too_many - at_fits)
         n = min(max(fits + int(share * (too_many - fits)), fits + 1), too_many - 1)

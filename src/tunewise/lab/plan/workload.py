@@ -27,6 +27,11 @@ class Workload:
     longest: Example  # of the candidates
 
     @property
+    def num_rows(self) -> int:
+        """Examples of a step: at most those that there are."""
+        return sum(len(batch.rows) for batch in self.first[0])
+
+    @property
     def fullest(self) -> list[Sequence[Batch]]:
         """Candidates as executable steps: those that begin a step alone, all others after another batch."""
         others = [of.batch for of in self.candidates if of.follows_others]
@@ -44,7 +49,7 @@ def assumed_examples(task: Task, num_rows: int, length: int) -> list[Example]:
     """Examples for a study without data: `length` tokens each, all but the first trained on, or labeled."""
     label = 0 if TASKS[task].has_classes else -1
     supervised = [False] + [label < 0] * (length - 1)
-    return [Example(str(row), "", [0] * length, supervised, 0, label, "", "") for row in range(num_rows)]
+    return [Example("assumed", "", [0] * length, supervised, 0, label, "", "")] * num_rows
 
 
 def workload(examples: Sequence[Example], train: TrainSpec, seed: int, batching: Batching) -> Workload:

@@ -106,7 +106,7 @@ class Scoring:
 
     def _generated(self, examples: Sequence[Example]) -> list[Generated]:
         run, spec = self.run, self.run.spec
-        prompts = [e.input_ids[: prompt_length(spec.task, e.supervised)] for e in examples]
+        prompts = [list(e.input_ids[: prompt_length(spec.task, e.supervised)]) for e in examples]
         max_tokens = run.budget.max_tokens
         written: list[Generated] = generate(
             self.final.model, run.tokenizer, prompts, spec.samples.max_new_tokens, max_tokens

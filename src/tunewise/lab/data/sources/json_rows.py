@@ -50,7 +50,9 @@ def json_array(path: Path, file: Content) -> NumberedRows:
 
 def _of_line(line: str, place: str, advice: str = "") -> dict[str, Any]:
     try:
-        value = json.loads(line.rstrip("\r\n"), object_pairs_hook=_once)
+        if line.startswith("\ufeff"):  # json.loads says so as well, and makes a decoder for every line
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", line, 0)
+        value = OBJECTS.decode(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{place}: broken JSON: {error.msg} at column {error.colno}. Each line must be exactly one complete object."
@@ -132,11 +134,11 @@ class _Reader:
         line = self.line + self.text.count("\n", 0, place)
         return DataError(f"{self.path}, line {line}: broken JSON: {message}.")
 
-    def value(self, decoder: json.JSONDecoder) -> Any:
+    def value(self) -> Any:
         """The next value. Raises DataError."""
         while True:
             try:
-                value, self.place = decoder.raw_decode(self.text, self.place)
+                value, self.place = OBJECTS.raw_decode(self.text, self.place)
             except json.JSONDecodeError as error:
                 if len(self.text) - self.place > 2 * MAX_ROW or not self.more():
                     raise self.broken(error.msg, self.place + error.pos) from error
@@ -147,14 +149,13 @@ class _Reader:
 
 
 def _of_array(reader: _Reader) -> NumberedRows:
-    decoder = json.JSONDecoder(object_pairs_hook=_once)
     reader.peek()
     reader.place += 1  # the bracket
     number = 0
     following = reader.peek()
     while following != "]" or number:
         before = reader.place
-        value = reader.value(decoder)
+        value = reader.value()
         number += 1
         place = f"{reader.path}, row {number}"
         if reader.place - before > MAX_ROW:
@@ -185,6 +186,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return found
     repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
     raise ValueError(f"an object names '{repeated[:80]}' twice. Keep one")
+
+
+OBJECTS = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def _reason(error: Exception) -> str:
