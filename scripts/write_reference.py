@@ -181,7 +181,7 @@ def study_page() -> str:
     parts = [WRITTEN_BY, data("meanings.yaml")["introduction of study"], "## Top level\n"]
     parts.append(keys_table(StudySpec, "") + "\n")
     for name, section in sections.items():
-        if section is None or name == "arms":
+        if section is None or name in ("arms", "sets"):  # the keys of a set are those of `data`
             continue
         parts.append(f"## `{name}`\n\n{first_line(section)}\n\n{keys_table(section, f'{name}.')}\n")
         for inner, field in section.model_fields.items():

@@ -158,7 +158,37 @@ NUMBERS = [
     key("a word for yes or no", "trust_remote_code: maybe\n", "'trust_remote_code'", "true or false", "'maybe'"),
 ]
 
+SETS = "arms: {f: {method: full}}\ndata: "
+TWO = "{train: a.jsonl}, b: {train: b.jsonl}"
+
+CHECKED = study("", f"{SETS}{{sets: {{a: {TWO}}}}}")
+
 TEXTS = [
+    Case(
+        "sets for a command of one dataset",
+        ("check", "study.yaml"),
+        ("works on one dataset", "2 (a, b)", "`tunewise compare`"),
+        CHECKED.files,
+    ),
+    study("one set alone", f"{SETS}{{sets: {{a: {{train: a.jsonl}}}}}}", "data.sets needs 2 to 50 sets", "got 1"),
+    study("sets as a list", f"{SETS}{{sets: [a.jsonl, b.jsonl]}}", "data.sets must be names", "{a: {train: a.jsonl}"),
+    study(
+        "a file beside the sets",
+        f"{SETS}{{test: t.jsonl, sets: {{a: {TWO}}}}}",
+        "data.test: with data.sets",
+        "Move it into a set",
+    ),
+    study(
+        "a set twice",
+        f"{SETS}{{sets: {{a: {{train: a.jsonl}}, b: {{train: a.jsonl}}}}}}",
+        "'a' and 'b' are the same",
+        "Remove one",
+    ),
+    study("a set without rows", f"{SETS}{{sets: {{a: {TWO}, c: {{test: c.jsonl}}}}}}", "'sets.c.train' is missing"),
+    study("a set with a path as its name", f"{SETS}{{sets: {{../a: {TWO}}}}}", "set name '../a' is not allowed"),
+    study("sets with several looks", f"looks: [3, 5]\n{SETS}{{sets: {{a: {TWO}}}}}", "one look, such as [3]", "[3, 5]"),
+    study("sets with a budget", f"budget: 2h\n{SETS}{{sets: {{a: {TWO}}}}}", "not with budget or existing arms"),
+    study("sets with a huge seed", f"seed: 20000\n{SETS}{{sets: {{a: {TWO}}}}}", "below 20000 with data.sets", "20000"),
     key(
         "a second metric without a margin",
         "primary: nll\nsecondary: {metric: accuracy}\n",

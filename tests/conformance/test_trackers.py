@@ -39,6 +39,7 @@ EVERY: list[Event] = [
     events.Checked(study=RESOLVED, data=make_data_summary(), remarks=("runs would be lost",)),
     events.Findings(findings=(REMARK,)),
     events.TooLong(sentence="[b]long", versions=("--budget 1h: [i]shorter",)),
+    events.NextSet(name="[b]first", number=1, total=2),
     events.Prospects(prospects=(PROSPECT,), sentences=("[b]a chance",), is_hopeless=True),
     events.Planning(),
     events.Planned(plan=study_plan()),

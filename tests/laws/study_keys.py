@@ -273,6 +273,11 @@ def reported(bench: Bench, study: StudySpec) -> Any:
     return report.headline, advice, figures
 
 
+def parted(bench: Bench, study: StudySpec) -> Any:
+    """The studies of which it consists."""
+    return [(of.name, of.seed, of.data.train) for of in map(study.of_set, study.sets)]
+
+
 def counted(bench: Bench, study: StudySpec) -> Any:
     """How often a later study hears of this one in the ledger of test sets."""
     changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})

@@ -21,6 +21,7 @@ from study_keys import (
     described,
     kept,
     limited,
+    parted,
     prepared,
     reported,
     reused,
@@ -103,6 +104,7 @@ TABLE: dict[str, Row] = {
     "cost": Row(reported, "saved_bytes", {**SEARCH, "looks": [3], "margin": "0.1"}),
     "keep": Row(kept, "all", {"looks": [2]}),
     "budget": Row(afforded, "10min", {**SEARCH, "looks": [5, 10]}),
+    "sets": Row(parted, {"a": {"train": "@train.jsonl"}, "b": {"train": "@other.jsonl"}}),
     "data.train": Row(prepared, "@other.jsonl"),
     "data.valid": Row(prepared, "@other.jsonl"),
     "data.test": Row(prepared, "@other.jsonl"),
@@ -181,6 +183,9 @@ def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
         inner = [kind for kind in _parts(about.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if len(typing.get_args(about.annotation)) == 1 and typing.get_origin(about.annotation) is typing.Literal:
             continue  # the name of a method, which says which keys an arm has
+        if name == "sets":  # whose keys are those of `data`
+            yield name
+            continue
         if not inner:
             yield before + name
         for kind in inner:

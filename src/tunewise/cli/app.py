@@ -31,7 +31,14 @@ from tunewise.cli.options import (
     Svg,
     print_versions,
 )
-from tunewise.cli.show import placed_together, show_advice, show_report, show_side_by_side, show_unfinished
+from tunewise.cli.show import (
+    placed_together,
+    show_advice,
+    show_report,
+    show_sets,
+    show_side_by_side,
+    show_unfinished,
+)
 from tunewise.text.output import say, say_json, standard_streams
 
 app = typer.Typer(
@@ -120,10 +127,13 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     offline: Offline = False,
 ) -> None:
     """Tune one arm: search its learning rate, keep the best model."""
+    from tunewise.commands.opening import require_one_set
     from tunewise.desk.protocol.resolve import keep_one_arm
 
     more = ["accept_stale=true"] if accept_stale else []
-    _run(keep_one_arm(_study(study, model, data, arm, [*(sets or []), *more]), only), out, again)
+    asked = _study(study, model, data, arm, [*(sets or []), *more])
+    require_one_set(asked)
+    _run(keep_one_arm(asked, only), out, again)
 
 
 @app.command()
@@ -225,7 +235,11 @@ def report(
 ) -> None:
     """Rebuild a report without training; compare several studies."""
     from tunewise.commands.report import export, read_reports, write_files
+    from tunewise.commands.sets import report_sets
 
+    if of_sets := report_sets(folders, is_plain=not (records or peft_results or advice)):
+        show_sets(of_sets)
+        return
     results = read_reports(folders, records)
     is_alone = len(results) == 1 and not peft_results
     together = None if advice or is_alone else placed_together(results, peft_results or [])
@@ -325,10 +339,15 @@ def _run(study: Any, out: Path | None, again: bool, least_chance: float = 0.0) -
     from tunewise.cli.progress import StudyProgress
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.compare import compare as run_study
+    from tunewise.commands.sets import compare_sets
 
     with StudyProgress(Terminal()) as progress:
-        result = run_study(study, out, progress.on, again=again, least_chance=least_chance)
-    show_report(result)
+        result: Any
+        if study.sets:
+            result = compare_sets(study, out, progress.on, again=again, least_chance=least_chance)
+        else:
+            result = run_study(study, out, progress.on, again=again, least_chance=least_chance)
+    (show_sets if study.sets else show_report)(result)
     if result.unfinished:
         show_unfinished(result.unfinished)
         raise typer.Exit(UNFINISHED)

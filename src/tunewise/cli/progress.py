@@ -83,6 +83,8 @@ class StudyProgress:
             case events.Findings():
                 for finding in event.findings:
                     self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
+            case events.NextSet():
+                self._say(f"set {event.name} ({event.number} of {event.total})")
             case events.TooLong():
                 self._say(event.sentence)
                 for version in event.versions:

@@ -17,6 +17,14 @@ def show_report(result: Any) -> None:
     print_report(result.report, Terminal(), result.folder)
 
 
+def show_sets(result: Any) -> None:
+    """Print the report on several datasets."""
+    from tunewise.cli.terminal import Terminal
+    from tunewise.desk.report.terminal.sets import print_sets
+
+    print_sets(result.report, Terminal(), result.folder)
+
+
 def show_advice(results: list[Any]) -> None:
     """Print only the last section of each report."""
     from tunewise.cli.terminal import Terminal

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tunewise.commands.deliver import deliver, disk_needed, tidy, undelivered
-from tunewise.commands.opening import begin, load_data, of_its_time, require_declarations, require_no_stale
+from tunewise.commands.opening import (
+    begin,
+    load_data,
+    of_its_time,
+    require_declarations,
+    require_no_stale,
+    require_one_set,
+)
 from tunewise.commands.planning import planned
 from tunewise.commands.report import StudyResult, written
 from tunewise.desk.fairness import check_before
@@ -52,6 +59,7 @@ def compare(
     before training if the study cannot run, and KeyboardInterrupt after a Ctrl-C or SIGTERM, once the current run is
     saved.
     """
+    require_one_set(study)
     check_asked(study)
     ledger = begin(study, out)
     study = of_its_time(study, ledger)

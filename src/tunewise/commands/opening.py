@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tunewise.desk.protocol.resolve import settled_with
 from tunewise.desk.study.stale import find_stale, stale_sentence
-from tunewise.errors import StudyError
+from tunewise.errors import SpecError, StudyError
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import DEFAULT_LOOKS, StudySpec
 from tunewise.spec.resolved import ResolvedStudy
@@ -25,6 +25,15 @@ def begin(study: StudySpec, out: Path | str | None) -> Ledger:
     named = (study.data.train, study.data.valid, study.data.test, study.forgetting.text)
     ledger.create([source for source in named if source])
     return ledger
+
+
+def require_one_set(study: StudySpec) -> None:
+    """Raise SpecError if the study has several datasets."""
+    if study.sets:
+        raise SpecError(
+            f"data.sets: this command works on one dataset, and the study has {len(study.sets)} ("
+            f"{', '.join(study.sets)}). Write the keys of one of them in `data`, or run `tunewise compare`."
+        )
 
 
 def of_its_time(study: StudySpec, ledger: Ledger) -> StudySpec:

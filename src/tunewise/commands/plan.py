@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale
+from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale, require_one_set
 from tunewise.commands.planning import planned, timed
 from tunewise.desk.metrics.metrics import check_asked
 from tunewise.desk.protocol import resolve
@@ -30,6 +30,7 @@ def check(
     `listener` receives what is known before planning. `probe`: estimate seconds from measured steps. Raises UserError
     as `compare` does, which reuses this plan.
     """
+    require_one_set(study)
     check_asked(study)
     ledger = begin(study, out)
     missing: list[str] = []
@@ -72,6 +73,7 @@ def plan(
     `request`: for another machine than this one. `probe`: estimate seconds from measured steps, only for this machine.
     `tell` receives a sentence for every arm whose speed could not be measured.
     """
+    require_one_set(study)
     with scratch_folder() as scratch, LocalExecutor() as executor:
         found = ask.plan(executor, study, scratch, request or PlanRequest())
         resolved = resolve.resolve_as_planned(study, found)

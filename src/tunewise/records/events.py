@@ -78,6 +78,15 @@ class TooLong(Frozen):
     versions: tuple[str, ...]
 
 
+class NextSet(Frozen):
+    """The study of one of several datasets begins; the events that follow are its own."""
+
+    event: Literal["next-set"] = "next-set"
+    name: str
+    number: int  # from 1
+    total: int
+
+
 class Unplanned(Frozen):
     """Something that the plan lacks, and why. The study continues without it."""
 
@@ -216,7 +225,7 @@ class End(OfRun):
         return next((known.name for known in CRASHES if known == -self.code), None)
 
 
-OfDriver = Preparing | Planning | Findings | Prospects | TooLong | Unplanned | Checked | Begin | Halved
+OfDriver = Preparing | Planning | Findings | Prospects | TooLong | NextSet | Unplanned | Checked | Begin | Halved
 OfJob = (
     Ready | Prepared | Planned | Probed | Step | Done | Stopping | Stopped | TimedOut | Refused | Crashed | OutOfMemory
 )

@@ -1,12 +1,15 @@
 """Data of a study: sources, splits and limits."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from tunewise.spec.frozen import Frozen
+from tunewise.spec.frozen import Frozen, canonical_json
 from tunewise.spec.words import SPLIT_NAMES, Source, Split
 from tunewise.text.suggest import near_miss
+
+MAX_SEED = 1_000_000  # of a study
 
 
 class Limits(Frozen):
@@ -126,3 +129,56 @@ class DataSpec(Frozen):
     def of_split(self, split: Split) -> Self:
         """The same specification with only the columns of one split."""
         return self.model_copy(update={"columns": self.columns_of(split)})
+
+
+# --- several datasets
+
+MAX_SETS = 50
+LOOKS_OF_SETS = (3,)  # one look: more seeds cannot show how datasets differ
+
+
+class DataOfSets(BaseModel):
+    """`data` of a study of several datasets: their names with the keys of each; other keys are shared."""
+
+    model_config = ConfigDict(extra="allow")
+    sets: dict[str, dict[str, Any]]
+
+
+def _as_given(data: object) -> object:
+    return data
+
+
+# a study takes `data.sets` apart before it reads `data`, so the schema names both forms
+StudyData = Annotated[DataSpec, BeforeValidator(_as_given, json_schema_input_type=DataSpec | DataOfSets)]
+
+
+def separated(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with `sets` as the keys `data` (the first set) and `sets`, each with the keys that they share.
+
+    Raises ValueError if `sets` is not a mapping of names to keys, or if `data` names files beside it.
+    """
+    shared, sets = {key: value for key, value in data.items() if key != "sets"}, data["sets"]
+    if not isinstance(sets, Mapping) or not sets or not all(isinstance(own, Mapping) for own in sets.values()):
+        raise ValueError("data.sets must be names with their data, such as {a: {train: a.jsonl}, b: {train: b.jsonl}}")
+    if beside := [key for key in ("train", "valid", "test") if key in shared]:
+        raise ValueError(f"data.{beside[0]}: with data.sets, every set names its own files. Move it into a set")
+    each = {str(name): {**shared, **own} for name, own in sets.items()}
+    return {"data": next(iter(each.values())), "sets": each}
+
+
+def check_sets(sets: Mapping[str, DataSpec], looks: tuple[int, ...], seed: int) -> None:
+    """Raise ValueError if a study cannot have these sets."""
+    if not 2 <= len(sets) <= MAX_SETS:
+        raise ValueError(
+            f"data.sets needs 2 to {MAX_SETS} sets, but got {len(sets)}. For one set, write its keys in data"
+        )
+    seen: dict[str, str] = {}
+    for name, data in sets.items():
+        content = canonical_json(data.model_dump(mode="json"))
+        if content in seen:
+            raise ValueError(f"data.sets: '{seen[content]}' and '{name}' are the same. Remove one")
+        seen[content] = name
+    if len(looks) > 1:
+        raise ValueError(f"looks: several datasets have one look, such as [3], but got {list(looks)}")
+    if seed >= MAX_SEED // MAX_SETS:
+        raise ValueError(f"seed: must be below {MAX_SEED // MAX_SETS} with data.sets, but got {seed}")

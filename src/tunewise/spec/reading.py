@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunewise.errors import SpecError
+from tunewise.spec.data import DataSpec
 from tunewise.spec.mistakes import explain_all, misread_numbers
 from tunewise.spec.study import StudySpec
 from tunewise.text.plain_yaml import YamlError, load_yaml
@@ -67,11 +68,15 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
             return name
         return absolute_path(folder / name) or name
 
-    data = {key: beside(getattr(study.data, key)) for key in ("train", "valid", "test", "chat_template")}
+    def located(data: DataSpec) -> DataSpec:
+        files = ("train", "valid", "test", "chat_template")
+        return data.replace(**{key: beside(getattr(data, key)) for key in files})
+
     existing = {name: arm.replace(path=beside(arm.path)) for name, arm in study.existing_arms.items()}
     return study.replace(
         model=study.model if study.model == "tiny" else beside(study.model),
-        data=study.data.replace(**data),
+        data=located(study.data),
+        sets={name: located(data) for name, data in study.sets.items()},
         arms={**study.arms, **existing},
         forgetting=study.forgetting.replace(text=beside(study.forgetting.text)),
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tunewise.spec.data import DataSpec
+from tunewise.spec.data import LOOKS_OF_SETS, MAX_SEED, MAX_SETS, DataSpec, StudyData, check_sets, separated
 from tunewise.spec.frozen import Frozen, canonical_json
 from tunewise.spec.methods import (
     ArmMethod,
@@ -83,7 +83,10 @@ class StudySpec(Frozen):
     model: Source = Field("tiny", min_length=1, description="base model: tiny (bundled), a folder, or a hub id")
     trust_remote_code: bool = False
     task: Task | None = Field(None, description="task; None: from the columns of the data")
-    data: DataSpec
+    data: StudyData
+    sets: dict[str, DataSpec] = Field(
+        {}, description="several datasets, written as `data.sets`: each is a study, and one verdict is on their mean"
+    )
     arms: dict[str, ArmMethod] = Field(min_length=1)
     train: TrainSpec = TrainSpec()
     tuning: TuningSpec = TuningSpec()
@@ -102,7 +105,7 @@ class StudySpec(Frozen):
     studies_per_test_set: int = Field(
         1, ge=1, le=1000, description="studies planned on this test set; the error of every verdict is divided by it"
     )
-    seed: int = Field(0, ge=0, le=1_000_000, description="another number gives other search and confirmation seeds")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="another number gives other search and confirmation seeds")
     checkpoint: Literal["best", "last"] = "best"
     margin: MarginText | None = Field(
         None,
@@ -154,8 +157,7 @@ class StudySpec(Frozen):
     @classmethod
     def _arm_names(cls, arms: dict[str, Any]) -> dict[str, Any]:
         for name in arms:
-            if not re.fullmatch(ARM_NAME, name) or name == "base":
-                raise ValueError(f"arm name '{name}' is not allowed: use letters, digits, '_' and '-', and not 'base'")
+            require_name("arm", name)
         seen: dict[str, str] = {}
         for name, arm in arms.items():
             content = same_arm(arm)
@@ -163,6 +165,24 @@ class StudySpec(Frozen):
                 raise ValueError(f"arms '{seen[content]}' and '{name}' are the same. Remove one.")
             seen[content] = name
         return arms
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sets_in_data(cls, content: object) -> object:
+        data = content.get("data") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(data, dict) or "sets" not in data:
+            return content
+        return {"looks": LOOKS_OF_SETS, **content, **separated(data)}
+
+    @model_validator(mode="after")
+    def _sets_are_studies(self) -> Self:
+        if self.sets:
+            check_sets(self.sets, self.looks, self.seed)
+        for name in self.sets:
+            require_name("set", name)
+        if self.sets and (self.budget or self.existing_arms):
+            raise ValueError("data.sets: not with budget or existing arms, which would differ between sets")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -202,6 +222,12 @@ class StudySpec(Frozen):
                 "has its own. Remove one of the two"
             )
         return self
+
+    def of_set(self, name: str) -> Self:
+        """The study of one set. Its seeds differ from those of the other sets, so that sets are independent."""
+        place = list(self.sets).index(name)
+        own = {"name": f"{self.name}-{name}"[:64], "data": self.sets[name].model_dump(), "sets": {}}
+        return self.replace(**own, seed=MAX_SETS * self.seed + place)
 
     @property
     def trained_arms(self) -> dict[str, TrainedArm]:
@@ -261,6 +287,12 @@ class StudySpec(Frozen):
     def confirmation_seeds(self) -> tuple[int, ...]:
         """Confirmation seeds, the same in every arm; disjoint for different `seed`."""
         return tuple(1000 * self.seed + i + 1 for i in range(self.looks[-1]))
+
+
+def require_name(kind: str, name: str) -> None:
+    """Raise ValueError if an arm or a set may not have this name."""
+    if not re.fullmatch(ARM_NAME, name) or name == "base":
+        raise ValueError(f"{kind} name '{name}' is not allowed: use letters, digits, '_' and '-', and not 'base'")
 
 
 def same_arm(method: Method) -> str:

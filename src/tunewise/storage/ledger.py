@@ -10,6 +10,7 @@ runs/<study>/
                            checkpoint/ while it runs
   best/<arm>/              the deliverable
   report.html  report.json  figures/
+  sets/<name>/  sets.html  sets.json    of several datasets: a study folder for each, and the report on their mean
 """
 
 import json

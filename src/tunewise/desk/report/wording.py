@@ -2,19 +2,22 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality
 from tunewise.desk.analysis.low_rank import State
 from tunewise.desk.fairness.finding import listed
 from tunewise.desk.metrics.metrics import metric_named
-from tunewise.desk.report.views.view import ArmView
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Reason, Remark, Verdict, margin_in_units
 from tunewise.records import BETWEEN_PARTS, DataSummary
 from tunewise.spec import TASKS, CostName, Task
 from tunewise.text.numbers import MISSING, percent, share, threads, whole_percent
+
+if TYPE_CHECKING:
+    from tunewise.desk.report.views.view import ArmView
 
 
 def reproducible(device: str, num_threads: int) -> str:
@@ -227,7 +230,7 @@ def parts(verdict: Verdict) -> tuple[str, str, str]:
     return (seed, unit, rest)
 
 
-def capacity(arm: ArmView, task: Task) -> str:
+def capacity(arm: "ArmView", task: Task) -> str:
     """Trainable share and parameters per target: '0.749%, 1.4 per supervised token'."""
     if arm.trainable_percent is None or arm.parameters_per_target is None:
         return ""

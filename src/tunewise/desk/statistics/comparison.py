@@ -16,7 +16,7 @@ from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.statistics.gain import gain_kept
 from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
 from tunewise.desk.statistics.look import LAST, Look
-from tunewise.desk.statistics.margins import margin_parts, margin_test, margin_text, moved
+from tunewise.desk.statistics.margins import Claims, margin_parts, margin_test, margin_text, moved
 from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, ONE_SIDED_ERROR, Needed, needed
 from tunewise.desk.statistics.spread import ROUNDING
@@ -100,37 +100,43 @@ class Comparison:
         self._paired = PairedRuns(
             self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base}, look.most_freedom
         )
-        self._difference = self._paired.contrast({"arm": 1, "full": -1})
+        self.difference = self._paired.contrast({"arm": 1, "full": -1})
         self._harm = self._paired.contrast({"arm": sign, "full": -sign})
         self._gain = self._paired.contrast({"base": sign, "full": -sign}).interval()
         self._parts = margin_parts(self._paired, self._harm, margin, sign)
-        self._blocked = self._what_blocks()
+        self.blocked = self._what_blocks()
 
-    def p_values(self) -> dict[Word, float]:
-        """The smallest one-sided level at which each outcome would be given; 1 if no outcome is allowed.
+    def claims(self) -> Claims:
+        """What each outcome claims.
 
-        Headroom counts against the outcome: that of full adds to the quality loss, that of the arm is subtracted.
+        Headroom counts against it: that of full adds to the quality loss, that of the arm is subtracted.
         """
         of_full, of_arm = self._counted_headrooms()
         excesses = [part.excess for part in self._parts]
-        exceeded = min(moved(excess, -of_arm).probability_of_positive() for excess in excesses)
+        return Claims(
+            better=moved(self._harm, of_full),
+            as_good=tuple(moved(excess, of_full) for excess in excesses),
+            worse=tuple(moved(excess, -of_arm) for excess in excesses),
+        )
+
+    def p_values(self) -> dict[Word, float]:
+        """The smallest one-sided level at which each outcome would be given; 1 if no outcome is allowed."""
+        better, as_good, worse = self.claims()
         found: dict[Word, float] = {
-            "better": moved(self._harm, of_full).probability_of_negative(),
-            "as good": max(moved(excess, of_full).probability_of_negative() for excess in excesses),
-            "worse": min(1.0, len(excesses) * exceeded),
+            "better": better.probability_of_negative(),
+            "as good": max(excess.probability_of_negative() for excess in as_good),
+            "worse": min(1.0, len(worse) * min(excess.probability_of_positive() for excess in worse)),
         }
-        return {word: 1.0 if self._blocked else p for word, p in found.items()}
+        return {word: 1.0 if self.blocked else p for word, p in found.items()}
 
     def chance_of_word(self) -> float:
         """The predictive chance that the last look gives any outcome; 0 if not only the interval prevents one."""
-        if self._blocked:
+        if self.blocked:
             return 0.0
-        of_full, of_arm = self._counted_headrooms()
-        seeds, excesses = self._look.last, [part.excess for part in self._parts]
-        good = min(moved(excess, of_full).chance_of_negative(seeds, ONE_SIDED_ERROR) for excess in excesses)
-        half = ONE_SIDED_ERROR / len(excesses)
-        worse = max(moved(excess, -of_arm).chance_of_positive(seeds, half) for excess in excesses)
-        return min(1.0, good + worse)
+        seeds, (_, as_good, worse) = self._look.last, self.claims()
+        good = min(excess.chance_of_negative(seeds, ONE_SIDED_ERROR) for excess in as_good)
+        half = ONE_SIDED_ERROR / len(worse)
+        return min(1.0, good + max(excess.chance_of_positive(seeds, half) for excess in worse))
 
     def _counted_headrooms(self) -> tuple[float, float]:
         """The headroom of full and of the arm as far as it counts: all if above a quarter of the margin, else 0."""
@@ -144,7 +150,7 @@ class Comparison:
         With h the headroom of full and U the upper end of the quality loss: U + h, or U from a margin of 4 h on.
         """
         high, headroom = self._harm.interval(1 - 2 * levels.as_good).high, self._search.headroom_of_full or 0.0
-        if self._blocked or high is None:
+        if self.blocked or high is None:
             return None
         return max(0.0, min(high + headroom, max(high, headroom / HEADROOM_SHARE)))
 
@@ -152,7 +158,7 @@ class Comparison:
         """The verdict at these one-sided errors."""
         ruling = self._rule(levels)
         confidence = 1 - 2 * levels.of(ruling.outcome)
-        interval = self._difference.interval(confidence)
+        interval = self.difference.interval(confidence)
         share_excess = self._parts[-1].excess if self._margin.share_of_gain is not None else None
         is_few = interval.num_seeds < MIN_SEEDS
         return Verdict(
@@ -193,7 +199,7 @@ class Comparison:
         )
 
     def _chance_at_last(self, ruling: _Ruling) -> float | None:
-        is_open = ruling.outcome == "undecided" and not self._blocked
+        is_open = ruling.outcome == "undecided" and not self.blocked
         return self.chance_of_word() if is_open and not self._look.is_last else None
 
     def _gain_is_measurable(self) -> bool:
@@ -202,7 +208,7 @@ class Comparison:
     def _gain_kept(self, confidence: float) -> Estimate | None:
         if not self._gain_is_measurable():
             return None
-        return gain_kept(self._paired.contrast({"arm": 1, "base": -1}), self._difference, confidence)
+        return gain_kept(self._paired.contrast({"arm": 1, "base": -1}), self.difference, confidence)
 
     def _margins(self) -> list[float]:
         """The parts of the margin in units of the metric, in the order of `_parts`; the share of the estimated gain."""
@@ -235,8 +241,8 @@ class Comparison:
 
     def _rule(self, levels: Levels) -> _Ruling:
         """The outcome that the interval supports, unless something blocks it."""
-        if self._blocked:
-            return _Ruling("undecided", None, self._blocked)
+        if self.blocked:
+            return _Ruling("undecided", None, self.blocked)
         judgement = self._judgement(levels)
         if judgement.outcome == "undecided":
             threatened = self._judgement(levels, guarded=False).outcome

@@ -17,6 +17,14 @@ class MarginPart(NamedTuple):
     slack: Contrast  # quality loss + margin
 
 
+class Claims(NamedTuple):
+    """What each outcome claims, headroom included: contrasts with a mean below 0, for "worse" above 0."""
+
+    better: Contrast
+    as_good: tuple[Contrast, ...]  # all parts of the margin
+    worse: tuple[Contrast, ...]  # any part of it
+
+
 def margin_test(part: MarginPart, num_parts: int, levels: Levels, guarded: bool) -> MarginTest:
     """Ends of the intervals for one part of the margin; a missing end supports no outcome."""
     for_worse = part.excess.interval(1 - 2 * levels.worse / num_parts, guarded).low

@@ -102,23 +102,7 @@ def _reference_loss(state: StudyState) -> float | None:
 
 
 def _verdicts(state: StudyState, look: Look) -> tuple[Verdict, ...]:
-    study, full = state.study, state.full
-    assert full is not None, "checked by why_no_verdict"
-    assert state.base is not None, "checked by why_no_verdict"
-    metrics = judged_metrics(study)
-    reference = state.confirmed.get(study.reference_arm) or [state.base]
-
-    def comparison(arm: str, metric: str) -> Comparison:
-        runs = ArmScores(
-            arm=tuple(state.scores(state.confirmed[arm])),
-            full=tuple(state.scores(state.confirmed[full])),
-            base=tuple(state.scores(reference)),
-            against=full,
-        )
-        edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, state.records, name))
-        search = RateSearch(edges, _headroom(state, arm, metric), _headroom(state, full, metric))
-        return Comparison(arm, runs, metric, study.margin_in(metric), search, look)
-
+    study, full, metrics = state.study, state.full, judged_metrics(state.study)
     # The reference of gain is not a candidate, so it takes no share of the error.
     candidates = [arm for arm in study.compared_arms if arm in state.confirmed]
     others = [arm for arm in state.confirmed if arm not in (full, *candidates)]
@@ -126,11 +110,27 @@ def _verdicts(state: StudyState, look: Look) -> tuple[Verdict, ...]:
     left = [outcome for arm in ended for outcome in look.left[arm]]
     found: dict[str, Verdict] = {}
     for family, gone in ((candidates, left), *(([arm], []) for arm in others)):
-        asked = [comparison(arm, metric) for arm in family for metric in metrics]
+        asked = [comparison(state, arm, metric, look) for arm in family for metric in metrics]
         verdicts = [_with_lost_runs(verdict, state) for verdict in decide_together(asked, look.error, gone)]
         for verdict in reversed(verdicts):  # that of the primary metric last
             found[verdict.arm] = verdict.replace(secondary=found.get(verdict.arm))
     return tuple(found[arm] for arm in state.confirmed if arm != full)
+
+
+def comparison(state: StudyState, arm: str, metric: str, look: Look) -> Comparison:
+    """The arm compared with full in a metric; a look is complete, and `why_no_verdict` has no reason."""
+    study, full = state.study, state.full
+    assert full is not None, "checked by why_no_verdict"
+    assert state.base is not None, "checked by why_no_verdict"
+    runs = ArmScores(
+        arm=tuple(state.scores(state.confirmed[arm])),
+        full=tuple(state.scores(state.confirmed[full])),
+        base=tuple(state.scores(state.confirmed.get(study.reference_arm) or [state.base])),
+        against=full,
+    )
+    edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, state.records, name))
+    search = RateSearch(edges, _headroom(state, arm, metric), _headroom(state, full, metric))
+    return Comparison(arm, runs, metric, study.margin_in(metric), search, look)
 
 
 def _headroom(state: StudyState, arm: str, metric: str) -> float | None:

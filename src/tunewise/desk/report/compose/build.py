@@ -1,7 +1,7 @@
 """Build the report of a study folder from its records and scores."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import yaml
@@ -21,7 +21,7 @@ from tunewise.desk.statistics.bootstrap import pigeonhole_intervals
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.multiplicity import recommended
 from tunewise.desk.statistics.paired import PairedRuns
-from tunewise.desk.statistics.verdict import Verdict
+from tunewise.desk.statistics.verdict import Outcome, Verdict
 from tunewise.desk.study.declarations import GONE, as_exploratory, changed, changed_finding
 from tunewise.desk.study.looks import Reading, read_looks
 from tunewise.desk.study.prospects import prospects
@@ -194,21 +194,13 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
 
     `unfit`: the arms that are excluded because they do not fit in memory.
     """
-    clauses = {
-        "better": "better than full fine-tuning",
-        "as good": "as good as full fine-tuning within the margin",
-        "worse": "worse than full fine-tuning",
-    }
     allowed = [verdict for verdict in verdicts if not verdict.blocked_by]
-    arms = {outcome: [v.arm for v in allowed if v.outcome == outcome] for outcome in (*clauses, "undecided")}
-    decided = [f"{listed(arms[o])} {'is' if len(arms[o]) == 1 else 'are'} {clauses[o]}" for o in clauses if arms[o]]
+    stated = outcomes_stated({verdict.arm: verdict.outcome for verdict in allowed})
     blocked: dict[tuple[str, ...], list[str]] = {}
     for verdict in verdicts:
         if verdict.blocked_by:
             blocked.setdefault(verdict.blocked_by, []).append(verdict.arm)
-    sentences = ["; ".join(decided)] if decided else []
-    if arms["undecided"]:
-        sentences.append(f"{listed(arms['undecided'])} vs. full fine-tuning: inconclusive")
+    sentences = [*stated]
     failed = [v for v in allowed if v.outcome in ("better", "as good") and v.num_failed]
     sentences += [f"{v.num_failed} of {v.num_seeds} runs of {v.arm} failed" for v in failed]
     seconds = [v.secondary for v in verdicts if v.secondary and v.secondary.outcome == "worse"]
@@ -216,6 +208,23 @@ def headline(verdicts: Sequence[Verdict], unfit: Sequence[str] = ()) -> str:
     sentences += [f"Verdict withheld for {listed(of)}: {', '.join(rules)}" for rules, of in blocked.items()]
     sentences += [f"No verdict for {listed(unfit)}: out of memory"] if unfit else []
     return ". ".join(sentences) + "."
+
+
+CLAUSES: dict[Outcome, str] = {
+    "better": "better than full fine-tuning",
+    "as good": "as good as full fine-tuning within the margin",
+    "worse": "worse than full fine-tuning",
+}
+
+
+def outcomes_stated(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Sentences without a period: the arms that have an outcome, then those that are inconclusive."""
+    arms = {outcome: [arm for arm, own in outcomes.items() if own == outcome] for outcome in (*CLAUSES, "undecided")}
+    decided = [f"{listed(arms[o])} {'is' if len(arms[o]) == 1 else 'are'} {CLAUSES[o]}" for o in CLAUSES if arms[o]]
+    sentences = ["; ".join(decided)] if decided else []
+    if arms["undecided"]:
+        sentences.append(f"{listed(arms['undecided'])} vs. full fine-tuning: inconclusive")
+    return sentences
 
 
 # --- samples

@@ -34,6 +34,8 @@ def print_listing(root: Path, console: Console) -> None:
 
 def _cells(folder: Path) -> tuple[str, str, str, str]:
     path = folder / REPORT
+    if is_there(folder / "sets.json"):
+        return "-", "several sets", "-", f"see `tunewise report {folder}`"
     if not is_there(path):
         return "-", "-", "-", "no report yet: run the study's command again"
     try:
