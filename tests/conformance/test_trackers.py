@@ -51,6 +51,7 @@ EVERY: list[Event] = [
         seconds=0.5,
     ),
     events.Halved(run="r", max_tokens=512),
+    events.Moved(run="r", message="killed [b]from outside"),
     events.Stopping(run="r"),
     events.Stopped(run="r", message="stopped after step 3"),
     events.Refused(run="r", kind="DataError", message="no rows"),

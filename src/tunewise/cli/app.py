@@ -29,6 +29,7 @@ from tunewise.cli.options import (
     StopIfHopeless,
     StudyFile,
     Svg,
+    Workers,
     print_versions,
 )
 from tunewise.cli.show import placed_together, show_advice, show_report, show_side_by_side, show_unfinished
@@ -92,6 +93,7 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     accept_stale: AcceptStale = False,
     again: Again = False,
     hopeless: StopIfHopeless = 0.0,
+    workers: Workers = None,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
@@ -100,6 +102,7 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     Also writes the tuned models.
     """
     more = [f"budget={budget}"] if budget else []
+    more += [f"machine.workers={workers}"] if workers is not None else []
     more += ["accept_stale=true"] if accept_stale else []
     _run(_study(study, model, data, arm, [*(sets or []), *more]), out, again, hopeless)
 
@@ -116,6 +119,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     sets: Sets = None,
     accept_stale: AcceptStale = False,
     again: Again = False,
+    workers: Workers = None,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
@@ -123,6 +127,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.desk.protocol.resolve import keep_one_arm
 
     more = ["accept_stale=true"] if accept_stale else []
+    more += [f"machine.workers={workers}"] if workers is not None else []
     _run(keep_one_arm(_study(study, model, data, arm, [*(sets or []), *more]), only), out, again)
 
 

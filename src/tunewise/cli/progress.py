@@ -105,6 +105,8 @@ class StudyProgress:
                 self._say(event.message)
             case events.Halved():
                 self._say(f"out of memory: retrying with {event.max_tokens:,} tokens per micro-batch")
+            case events.Moved():
+                self._say(f"{clause(event.message)}. Its run starts again at another place")
             case events.TimedOut():
                 self._say("run timed out: it exceeded machine.run_limit_seconds")
             case events.Refused() | events.Crashed() | events.OutOfMemory():

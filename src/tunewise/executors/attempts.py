@@ -1,5 +1,6 @@
 """Attempts at a run: how many, with how many tokens at once, and the status of a run without a record."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +23,19 @@ class Attempts:
     ledger: Ledger
     machine: MachineSpec
     listener: Listener = unheard
+    is_crowded: Callable[[str], bool] = lambda run_id: False  # whether another run shared the machine with this one
 
     def run(self, spec: RunSpec, data_folder: Path) -> RunRecord:
         """Stored record of the run. A run that crashed is `failed`, never an exception.
 
-        A run for which memory ran out twice is `out-of-memory`; one slower than its limit is `timed-out`. Raises
-        KeyboardInterrupt if the run was asked to stop; its folder holds what it saved.
+        A run for which memory ran out twice, once without another run beside it, is `out-of-memory`; one slower than
+        its limit is `timed-out`. Raises KeyboardInterrupt if the run was asked to stop; its folder holds what it saved.
         """
         before = self.ledger.record(spec.run_id)
         attempts, max_tokens = before.attempts + 1 if before else 1, spec.train.tokens_at_once
         end = self._attempt(spec, data_folder, max_tokens)
-        while end.is_killed_for_memory and SMALLEST_SHARE * max_tokens > spec.train.tokens_at_once:
+        end.is_crowded = self.is_crowded(spec.run_id)
+        while end.has_too_many_tokens and SMALLEST_SHARE * max_tokens > spec.train.tokens_at_once:
             attempts, max_tokens = attempts + 1, max(1, max_tokens // 2)
             self.listener(events.Halved(run=spec.run_id, max_tokens=max_tokens))
             end = self._attempt(spec, data_folder, max_tokens)
@@ -86,6 +89,7 @@ class _End:
     is_killed_for_memory: bool = False
     is_timed_out: bool = False
     is_stopped: bool = False
+    is_crowded: bool = False  # other runs may have needed the memory
 
     def hear(self, event: Event) -> None:
         """Take note of one event."""
@@ -111,10 +115,17 @@ class _End:
             case _:
                 pass
 
+    @property
+    def has_too_many_tokens(self) -> bool:
+        """Whether the run alone needed more memory than there is."""
+        return self.is_killed_for_memory and not self.is_crowded
+
     def status(self, attempts: int) -> Status:
         """Status of a run that left no record."""
         if self.is_timed_out:
             return "timed-out"
+        if self.is_crowded:
+            return "failed"
         if self.is_killed_for_memory or (self.is_short_of_memory and attempts >= MAX_ATTEMPTS):
             return "out-of-memory"
         return "failed"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field
 
+from tunewise.errors import MachineError
 from tunewise.records.events import Event
 from tunewise.records.plan import ArmPlan, PlanRequest
 from tunewise.spec import Frozen, StudySpec
@@ -58,6 +59,10 @@ class RunJob(Frozen):
 Job = Annotated[PrepareJob | PlanJob | ProbeJob | RunJob, Field(discriminator="job")]
 
 
+class LostPlaceError(MachineError):
+    """The place where jobs are done is gone. Its run has no result, and another place can make or resume it."""
+
+
 class Executor(Protocol):
     """Executes jobs inside `with`. The executor does not know why a job is tried, nor what follows from its result.
 
@@ -67,8 +72,9 @@ class Executor(Protocol):
     def submit(self, jobs: Sequence[Job]) -> Iterator[Event]:
         """Events of the jobs, one job after another, each up to its `End`.
 
-        A failing job reports its failure and ends; a TunewiseError is raised only if the executor itself fails. After a
-        `stop`, raises KeyboardInterrupt once the current run has ended; no later job starts.
+        A failing job reports its failure and ends. Raises LostPlaceError if the place is gone, and another
+        TunewiseError if the executor itself fails otherwise. After a `stop`, raises KeyboardInterrupt once the current
+        run has ended; no later job starts.
         """
 
     def stop(self) -> bool:

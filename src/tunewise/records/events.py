@@ -110,6 +110,13 @@ class Halved(OfRun):
     max_tokens: int
 
 
+class Moved(OfRun):
+    """The place of a run was lost, as `message` says. The run is made or resumed at another place."""
+
+    event: Literal["moved"] = "moved"
+    message: str
+
+
 # --- from a job
 
 
@@ -216,7 +223,7 @@ class End(OfRun):
         return next((known.name for known in CRASHES if known == -self.code), None)
 
 
-OfDriver = Preparing | Planning | Findings | Prospects | TooLong | Unplanned | Checked | Begin | Halved
+OfDriver = Preparing | Planning | Findings | Prospects | TooLong | Unplanned | Checked | Begin | Halved | Moved
 OfJob = (
     Ready | Prepared | Planned | Probed | Step | Done | Stopping | Stopped | TimedOut | Refused | Crashed | OutOfMemory
 )
