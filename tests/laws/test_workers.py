@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from builders import make_run_spec
 from desk import conftest as fake
+from desk.planned_study import GIB, PEAK, arm_plan, study_plan
+from tunewise.commands.planning import room_of
 from tunewise.commands.running import Running
 from tunewise.desk.protocol import resolve
 from tunewise.desk.study.state import StudyState
 from tunewise.executors.places import Places
 from tunewise.inputs.input_files import InputFiles
 from tunewise.records import RunRecord
-from tunewise.records.events import unheard
+from tunewise.records.events import Event, unheard
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger
 
@@ -107,6 +109,26 @@ def test_law_33_records_depend_neither_on_the_number_of_workers_nor_on_who_is_do
     assert in_order.most == 1
     assert 1 < places.most <= workers
     assert len(places.made) == len(in_order.made), "no run is made twice but one that was lost"
+
+
+def test_runs_that_do_not_fit_together_are_made_one_at_a_time_and_the_user_is_told(tmp_path: Path) -> None:
+    big, small = arm_plan(step=PEAK.replace(weights=6 * GIB)), arm_plan(step=PEAK.replace(weights=0, activations=0))
+    plan = study_plan(full=big, lora=small).replace(device="cpu", memory_bytes=20 * GIB)
+    told: list[Event] = []
+    room = room_of(plan, 2, told.append)
+    assert [event.event for event in told] == ["crowded"]
+    assert "arm 'full' needs about 12.5 GiB" in str(told)
+    assert "only 1 at a time" in str(told)
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    places = Places([AssertionError] * 3, ledger, study_of("looks").machine, unheard)
+    places.room = room
+    under_way = make_run_spec(arm="full")
+    places.under_way[under_way.run_id] = under_way
+    assert not places.may_start(make_run_spec(arm="full", seed=8))
+    assert places.may_start(make_run_spec(arm="lora", seed=8))
+    assert room_of(plan.replace(device="cuda"), 2, unheard) is None
+    assert room_of(plan, 1, unheard) is None
 
 
 def test_a_confirmation_waits_for_its_turn_where_timing_is_exclusive_and_so_does_what_was_lost(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from tunewise.cli.options import (
     Svg,
     Workers,
     print_versions,
+    to_write,
 )
 from tunewise.cli.show import placed_together, show_advice, show_report, show_side_by_side, show_unfinished
 from tunewise.text.output import say, say_json, standard_streams
@@ -272,6 +273,33 @@ def generate(
 
     for arm, text in answers(folder, prompt, max_new_tokens, trust_remote_code=trust_remote_code).items():
         say(f"--- {arm}\n{text}")
+
+
+@app.command()
+def worker(
+    job: Annotated[Path, typer.Argument(help="Job file in the folder jobs/ of a study folder.", show_default=False)],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--events", parser=to_write, metavar="PATH", help="Append the events to this file instead of printing them."
+        ),
+    ] = None,
+    offline: Offline = False,
+) -> None:
+    """Do one job of a study, as its driver asks on other machines.
+
+    Exit status 0: done. 1: failed. 2: refused, with the reason. 4: over its time limit. 5: out of memory. 130: stopped
+    and saved. Events are JSON lines.
+    """
+    from tunewise.executors.worker import read_job, work
+    from tunewise.trackers.jsonl import JsonlTracker
+
+    asked = read_job(job)
+    tracker = JsonlTracker(to) if to else None
+    status = work(asked, tracker.on if tracker else lambda event: say(event.model_dump_json()))
+    if tracker:
+        tracker.close()
+    raise typer.Exit(status)
 
 
 def main() -> None:

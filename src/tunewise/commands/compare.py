@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tunewise.commands.deliver import deliver, disk_needed, tidy
 from tunewise.commands.opening import begin, load_data, of_its_time, require_declarations, require_no_stale
-from tunewise.commands.planning import planned
+from tunewise.commands.planning import planned, room_of
 from tunewise.commands.report import StudyResult, written
 from tunewise.commands.running import Running
 from tunewise.desk.fairness import check_before
@@ -95,6 +95,7 @@ def run_missing(
         require_no_stale(declared, data, stored)
     listener(events.Planning())
     plan = planned(executor, ledger, declared, data, listener)
+    places.room = room_of(plan, places.num_places, listener) if plan else None
     declared = settled(declared, plan)
     if plan and not stored and (found := too_long(declared, plan)):
         listener(events.TooLong(sentence=found[0], versions=found[1]))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from tunewise.errors import AGAIN, TunewiseError
 from tunewise.executors.base import Executor, RunJob
-from tunewise.records import MAX_ATTEMPTS, RunRecord, Status, events
+from tunewise.records import LOST, MAX_ATTEMPTS, RunRecord, Status, events
 from tunewise.records.events import Event, Listener, of_run, unheard
 from tunewise.spec import MachineSpec, RunSpec
+from tunewise.storage.lease import nonce_of, release, wait_until_free
 from tunewise.storage.ledger import Ledger
 
 KILLED = -9  # exit status of a process that Linux ends because memory ran out
@@ -31,7 +32,10 @@ class Attempts:
         A run for which memory ran out twice, once without another run beside it, is `out-of-memory`; one slower than
         its limit is `timed-out`. Raises KeyboardInterrupt if the run was asked to stop; its folder holds what it saved.
         """
+        outlived = wait_until_free(self.ledger.run_folder(spec.run_id))  # a worker that outlived its driver
         before = self.ledger.record(spec.run_id)
+        if outlived and before and before.status not in LOST:
+            return before
         attempts, max_tokens = before.attempts + 1 if before else 1, spec.train.tokens_at_once
         end = self._attempt(spec, data_folder, max_tokens)
         end.is_crowded = self.is_crowded(spec.run_id)
@@ -53,17 +57,20 @@ class Attempts:
 
     def _attempt(self, spec: RunSpec, data_folder: Path, max_tokens: int) -> "_End":
         """How one process with the run ended. The run's folder holds what it begins or resumes with."""
+        folder = self.ledger.begin(spec)
         job = RunJob(
-            folder=self.ledger.begin(spec),
+            folder=folder,
             data=data_folder,
             checkpoint_seconds=self.machine.checkpoint_seconds,
             limit_seconds=self.machine.run_limit_seconds,
             max_tokens=max_tokens,
+            lease=nonce_of(folder),
         )
         end = _End(kills_before=memory_kills())
         for event in self.executor.submit([job]):
             end.hear(event)
             self.listener(of_run(event, spec.run_id))
+        release(folder)
         if end.is_stopped:
             raise KeyboardInterrupt
         return end

@@ -49,6 +49,7 @@ class RunJob(Frozen):
     checkpoint_seconds: float
     limit_seconds: float | None
     max_tokens: int  # tokens per micro-batch
+    lease: str | None = None  # nonce of the run's lease, which its process adopts; None: there is none
 
     @property
     def root(self) -> Path:
@@ -56,7 +57,18 @@ class RunJob(Frozen):
         return self.folder
 
 
-Job = Annotated[PrepareJob | PlanJob | ProbeJob | RunJob, Field(discriminator="job")]
+class GreetJob(Frozen):
+    """Read a file of the study folder, and say who is there; reports Greeted."""
+
+    job: Literal["greet"] = "greet"
+    probe: Path
+
+    @property
+    def root(self) -> None:
+        """It has no log: its folder may not be visible."""
+
+
+Job = Annotated[PrepareJob | PlanJob | ProbeJob | RunJob | GreetJob, Field(discriminator="job")]
 
 
 class LostPlaceError(MachineError):

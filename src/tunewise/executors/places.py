@@ -43,14 +43,21 @@ class Places:
 
     Only the thread that calls `ended` hears events, so listeners need no locks. `openers` make the executors, which are
     opened when they are needed. Inside `with`, a Ctrl-C or SIGTERM lets every run save and stop, then `ended` raises
-    KeyboardInterrupt; a second one ends them at once.
+    KeyboardInterrupt; a second one ends them at once. `greet` checks a place before its first job (handshake.py); None:
+    the places are this machine.
     """
 
     def __init__(
-        self, openers: Sequence[Callable[[], Executor]], ledger: Ledger, machine: MachineSpec, listener: Listener
+        self,
+        openers: Sequence[Callable[[], Executor]],
+        ledger: Ledger,
+        machine: MachineSpec,
+        listener: Listener,
+        greet: Callable[[Executor, Path], object] | None = None,
     ) -> None:
         self.ledger, self.machine, self.listener = ledger, machine, listener
         self.num_places = len(openers)
+        self._greet = greet
         self.room: Room | None = None  # None: each place has its own machine, or nothing is known
         self.under_way: dict[str, RunSpec] = {}  # by run id
         self._crowded: set[str] = set()  # ids of runs under way that were not alone all the time
@@ -59,6 +66,7 @@ class Places:
         self._closed = list(openers)  # of places that are not open yet
         self._open: dict[Executor, Callable[[], Executor]] = {}
         self._free: list[Executor] = []
+        self._met: set[Executor] = set()
         self._told: queue.SimpleQueue[Event | Ended] = queue.SimpleQueue()
         self._stack = ExitStack()
 
@@ -74,7 +82,8 @@ class Places:
     def first(self) -> Executor:
         """The place that does all jobs but runs."""
         if not self._open:
-            self._free.append(self._opened())
+            self._free.append(executor := self._opened())
+            self._meet(executor)
         return next(iter(self._open))
 
     def may_start(self, spec: RunSpec) -> bool:
@@ -103,6 +112,7 @@ class Places:
         def make() -> None:
             outcome: RunRecord | BaseException
             try:
+                self._meet(executor)
                 outcome = attempts.run(spec, data_folder)
             except BaseException as error:  # the boundary of the thread: raised again by `ended`
                 outcome = error
@@ -144,6 +154,12 @@ class Places:
     def abandon(self) -> None:
         """End all runs at once; what they saved stays."""
         self._stack.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    def _meet(self, executor: Executor) -> None:
+        """Greet a place that is new. Raises MachineError if it cannot make runs of this study."""
+        if self._greet and executor not in self._met:
+            self._greet(executor, self.ledger.folder)
+            self._met.add(executor)
 
     def _next(self) -> Ended:
         while not isinstance(told := self._told.get(), Ended):
