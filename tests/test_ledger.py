@@ -104,7 +104,7 @@ def test_a_run_that_starts_again_finds_no_leftovers(ledger: Ledger) -> None:
     spec = run_spec()
     finish(ledger, spec, **{"weights/model.safetensors": "w"})
     folder = ledger.begin(spec)
-    assert [path.name for path in files_below(folder)] == ["spec.json"]
+    assert [path.name for path in files_below(folder)] == ["lease.json", "spec.json"]
     assert ledger.record(spec.run_id) is None
 
 
@@ -113,7 +113,8 @@ def test_a_run_that_can_be_continued_keeps_what_it_needs_for_that_and_nothing_el
     finish(ledger, spec, **{"weights/model.safetensors": "w", "checkpoint/step": "c", "log.txt": "hello"})
     (ledger.run_folder(spec.run_id) / "checkpoint").mkdir()
     folder = ledger.begin(spec)
-    assert {path.name for path in folder.iterdir()} == {"checkpoint", "log.txt", "spec.json", "steps.jsonl"}
+    kept = {"checkpoint", "log.txt", "steps.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {"lease.json", "spec.json", *kept}
 
 
 def test_a_done_run_keeps_no_checkpoint_and_a_lost_one_does(ledger: Ledger) -> None:

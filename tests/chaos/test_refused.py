@@ -127,7 +127,8 @@ def test_a_disk_that_is_full_is_said_so_and_with_room_the_study_ends_as_on_any_o
     assert [one["is_kept"] and one["is_same"] for one in found] == [True] * len(SIZES)
     for kilobytes, one in zip(SIZES, found, strict=True):
         place = tmp_path / f"{kilobytes}" / "study"
-        told = rf"cannot write {place}\S*: No space left on device\. Fix|not enough disk space for {place}: "
+        full = r"(Error while serializing: I/O error: )?No space left on device( \(os error 28\))?"
+        told = rf"cannot write {place}\S*: {full}\. Fix|not enough disk space for {place}: "
         assert one["said"] is None or re.match(told, one["said"]), one["said"]
     assert any("No space left on device" in (one["said"] or "") for one in found)
 

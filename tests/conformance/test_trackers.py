@@ -16,6 +16,7 @@ from tunewise.cli.terminal import Terminal
 from tunewise.records import events
 from tunewise.records.events import Event
 from tunewise.records.plan import Prospect
+from tunewise.records.worker import Worker
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.trackers.base import Tracker
 from tunewise.trackers.jsonl import JsonlTracker
@@ -33,6 +34,7 @@ PROSPECT = Prospect(
     smallest_margin=None,
     with_more_rows=0.9,
 )
+WORKER = Worker(host="node-7", process=1, python="3.12.1", versions={}, num_gpus=1, clock=1.0, nonce="n")
 EVERY: list[Event] = [
     events.Preparing(),
     events.Prepared(key="k"),
@@ -45,13 +47,16 @@ EVERY: list[Event] = [
     events.Planned(plan=study_plan()),
     events.Probed(speed=SPEED),
     events.Unplanned(message="no plan"),
+    events.Crowded(message="a run of arm '[b]full' needs 9 GiB"),
     events.Ready(),
+    events.Greeted(worker=WORKER),
     events.Begin(spec=make_run_spec(), done=1, expected=7),
     events.Step(
         run="r", num_steps=9, step=1, loss=2.0, learning_rate=1e-3, gradient_norm=1.0, num_targets=3, num_tokens=5,
         seconds=0.5,
     ),
     events.Halved(run="r", max_tokens=512),
+    events.Moved(run="r", message="killed [b]from outside"),
     events.Stopping(run="r"),
     events.Stopped(run="r", message="stopped after step 3"),
     events.Refused(run="r", kind="DataError", message="no rows"),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import make_data_summary, make_inputs
-from tunewise.commands.compare import next_runs
+from tunewise.commands.running import next_runs
 from tunewise.desk.protocol import centres, resolve
 from tunewise.desk.study.declarations import declarations
 from tunewise.desk.study.state import StudyState

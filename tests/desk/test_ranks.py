@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from desk.conftest import write_study
-from tunewise.commands.compare import begins
+from tunewise.commands.running import begins
 from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.protocol import resolve, schedule, trials
 from tunewise.desk.protocol.ranks import rank_curves

@@ -265,7 +265,7 @@ def test_a_learning_rate_trial_leaves_its_selected_valid_scores_and_nothing_else
     assert record.usage is not None
     assert record.usage.saved_bytes is None
     assert sorted(p.name for p in lab.ledger.run_folder(record.run_id).iterdir()) == [
-        *("record.json", "scores.parquet", "spec.json", "steps.jsonl"),
+        *("lease.json", "record.json", "scores.parquet", "spec.json", "steps.jsonl"),
     ]
 
 

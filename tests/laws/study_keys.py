@@ -18,6 +18,7 @@ from small_studies import FolderOf, SmallStudy, executor_here, rows_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import tunewise.lab.run.training
+from builders import make_run_spec
 from desk import conftest as fake
 from desk import simulated_study
 from fake_executor import FakeExecutor
@@ -31,12 +32,13 @@ from tunewise.desk.study.state import StudyState
 from tunewise.errors import UserError
 from tunewise.executors.attempts import Attempts
 from tunewise.executors.base import Job, RunJob
-from tunewise.executors.local import server
+from tunewise.executors.local import server, shares
+from tunewise.executors.places import Places
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.records import RunRecord
-from tunewise.records.events import Event
+from tunewise.records.events import Event, unheard
 from tunewise.spec import RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger, files_below
 
@@ -210,6 +212,16 @@ def limited(bench: Bench, study: StudySpec) -> Any:
         patch.setattr(server, "watch", note)
         run_here(patch, small, spec)
     return limits
+
+
+def placed(bench: Bench, study: StudySpec) -> Any:
+    """The number of places on a machine of eight cores, and whether a confirmation may start beside another run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shares, "usable_cores", lambda: 8)
+        machine, environments = shares.shared(study.machine)
+    places = Places([executor_here] * len(environments), Ledger(bench.new()), machine, unheard)
+    places.under_way["other"] = make_run_spec()
+    return len(environments), places.may_start(make_run_spec(role="confirm", seed=1))
 
 
 def run_here(patch: pytest.MonkeyPatch, small: SmallStudy, spec: RunSpec) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from laws.small_studies import SmallStudy, executor_here, small_study
-from tunewise.commands.compare import next_runs
+from tunewise.commands.running import next_runs
 from tunewise.desk.planning.expected import Length, Runs, expected_runs
 from tunewise.desk.protocol import schedule
 from tunewise.desk.study.state import StudyState

@@ -22,6 +22,7 @@ from study_keys import (
     kept,
     limited,
     parted,
+    placed,
     prepared,
     reported,
     reused,
@@ -172,6 +173,8 @@ TABLE: dict[str, Row] = {
     "machine.threads": Row(trained, 2),
     "machine.checkpoint_seconds": Row(checkpointed, 0),  # after every step
     "machine.run_limit_seconds": Row(limited, 7.0),
+    "machine.workers": Row(placed, 3),
+    "machine.exclusive_timing": Row(placed, True, {"machine.workers": 2}),
     "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),
     "machine.attention": Row(trained, "eager", {"machine.attention": "sdpa"}),
 }

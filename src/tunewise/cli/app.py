@@ -29,7 +29,9 @@ from tunewise.cli.options import (
     StopIfHopeless,
     StudyFile,
     Svg,
+    Workers,
     print_versions,
+    to_write,
 )
 from tunewise.cli.show import (
     placed_together,
@@ -99,6 +101,7 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     accept_stale: AcceptStale = False,
     again: Again = False,
     hopeless: StopIfHopeless = 0.0,
+    workers: Workers = None,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
@@ -107,6 +110,7 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     Also writes the tuned models.
     """
     more = [f"budget={budget}"] if budget else []
+    more += [f"machine.workers={workers}"] if workers is not None else []
     more += ["accept_stale=true"] if accept_stale else []
     _run(_study(study, model, data, arm, [*(sets or []), *more]), out, again, hopeless)
 
@@ -123,6 +127,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     sets: Sets = None,
     accept_stale: AcceptStale = False,
     again: Again = False,
+    workers: Workers = None,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
@@ -131,6 +136,7 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.desk.protocol.resolve import keep_one_arm
 
     more = ["accept_stale=true"] if accept_stale else []
+    more += [f"machine.workers={workers}"] if workers is not None else []
     asked = _study(study, model, data, arm, [*(sets or []), *more])
     require_one_set(asked)
     _run(keep_one_arm(asked, only), out, again)
@@ -281,6 +287,33 @@ def generate(
 
     for arm, text in answers(folder, prompt, max_new_tokens, trust_remote_code=trust_remote_code).items():
         say(f"--- {arm}\n{text}")
+
+
+@app.command()
+def worker(
+    job: Annotated[Path, typer.Argument(help="Job file in the folder jobs/ of a study folder.", show_default=False)],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--events", parser=to_write, metavar="PATH", help="Append the events to this file instead of printing them."
+        ),
+    ] = None,
+    offline: Offline = False,
+) -> None:
+    """Do one job of a study, as its driver asks on other machines.
+
+    Exit status 0: done. 1: failed. 2: refused, with the reason. 4: over its time limit. 5: out of memory. 130: stopped
+    and saved. Events are JSON lines.
+    """
+    from tunewise.executors.worker import read_job, work
+    from tunewise.trackers.jsonl import JsonlTracker
+
+    asked = read_job(job)
+    tracker = JsonlTracker(to) if to else None
+    status = work(asked, tracker.on if tracker else lambda event: say(event.model_dump_json()))
+    if tracker:
+        tracker.close()
+    raise typer.Exit(status)
 
 
 def main() -> None:

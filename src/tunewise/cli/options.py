@@ -79,6 +79,10 @@ Budget = Annotated[
         metavar="TEXT", help="Time limit, for example 2h. Reduces learning-rate trials and seeds equally for all arms."
     ),
 ]
+Workers = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Runs made at the same time: a number, or auto for one on every GPU."),
+]
 Folder = Annotated[Path, typer.Argument(help="Study folder, for example runs/quickstart.")]
 
 Again = Annotated[bool, typer.Option("--again", help="Repeat finished runs whose inputs or libraries have changed.")]

@@ -1,14 +1,15 @@
-"""Progress of a study in the terminal: current run, steps done, loss, speed, time left."""
+"""Progress of a study in the terminal: runs under way, steps done, loss, speed, time left."""
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -27,7 +28,7 @@ NAME_WIDTH = 16  # columns of an arm name in the bars, so that a line fits 80 co
 
 
 class StudyProgress:
-    """A tracker that draws two bars: the study and the current run."""
+    """A tracker that draws a bar for the study and one for every run under way."""
 
     def __init__(self, console: Console) -> None:
         self.bars = Progress(
@@ -41,10 +42,10 @@ class StudyProgress:
         )
         self.console = console
         self.study = self.bars.add_task("study", total=None, detail="")
-        self.run = self.bars.add_task("run", total=None, detail="", visible=False)
-        self.started = time.monotonic()
+        self.runs: dict[str, _Bar] = {}  # under way, by run id
         self.done_before: int | None = None
-        self.tokens = self.seconds = 0.0
+        self.is_stopping = False
+        self.durations: list[float] = []  # seconds of finished runs
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -97,11 +98,20 @@ class StudyProgress:
                     self._say("ending here, as --stop-if-hopeless asks: no arm was scored on the test set")
             case events.Unplanned():
                 self._say(f"note: {clause(event.message)}. The study continues without it.")
+            case events.Crowded():
+                self._say(f"note: {event.message}.")
             case events.Begin():
                 self._begin(event.spec, event.done, event.expected)
-            case events.Step():
-                self._step(event)
-            case events.Stopping():
+            case events.Step(run=str() as run) if run in self.runs:
+                self._step(self.runs[run], event)
+            case events.Done(run=str() as run) if run in self.runs:
+                self._done(self.runs[run])
+            case events.End(run=str() as run) if run in self.runs:
+                self.bars.update(self.runs[run].task, visible=False)
+            case events.Moved(run=str() as run):
+                self._say(f"{clause(event.message)}. Its run starts again at another place")
+            case events.Stopping() if not self.is_stopping:
+                self.is_stopping = True  # several runs say it
                 self._say("stopping after this step (Ctrl-C again: stop now)")
             case events.Stopped():
                 self._say(event.message)
@@ -124,22 +134,49 @@ class StudyProgress:
             self.done_before = done
             if done:
                 self.console.print(f"resuming: {done} runs are already done")
-        fresh = done - self.done_before
-        left = (time.monotonic() - self.started) / fresh * (expected - done) if fresh else None
-        detail = f"about {_duration(left)} left" if left is not None else ""
-        self.bars.update(self.study, completed=done, total=expected, detail=detail)
+        for run in [run for run, bar in self.runs.items() if not self.bars.tasks[bar.task].visible]:
+            del self.runs[run]
         rate = f", rate {spec.learning_rate:.3g}, seed {spec.seed}" if spec.learning_rate else ""
-        self.tokens = self.seconds = 0.0
         name = spec.arm if spec.role != "base" else "base"
-        self.bars.reset(self.run, description=name, total=None, visible=True, detail=f"{ROLES[spec.role]}{rate}")
+        self.runs[spec.run_id] = _Bar(self._hidden_bar(), time.monotonic())
+        detail = f"{ROLES[spec.role]}{rate}"
+        self.bars.reset(self.runs[spec.run_id].task, description=name, total=None, visible=True, detail=detail)
+        self.bars.update(self.study, completed=done, total=expected, detail=self._left(expected - done))
         if not self.console.is_interactive:
-            self._say(f"[{done + 1}/{expected}] {name}: {ROLES[spec.role]}{rate}")
+            self._say(f"[{done + len(self.runs)}/{expected}] {name}: {detail}")
 
-    def _step(self, event: events.Step) -> None:
-        self.tokens += event.num_tokens
-        self.seconds += event.seconds
-        detail = f"loss {event.loss:.3f}  {self.tokens / self.seconds:,.0f} tokens/s"
-        self.bars.update(self.run, completed=event.step, total=event.num_steps, detail=detail)
+    def _hidden_bar(self) -> TaskID:
+        """A bar that no run uses any more, or a new one; so the display has as many as there are places."""
+        used = {bar.task for bar in self.runs.values()} | {self.study}
+        free = (task.id for task in self.bars.tasks if task.id not in used)
+        return next(free, None) or self.bars.add_task("run", total=None, detail="", visible=False)
+
+    def _left(self, num_runs: int) -> str:
+        """Time left for so many runs, those under way included, if as many run at the same time as now."""
+        if not self.durations:
+            return ""
+        seconds = sum(self.durations) / len(self.durations) * num_runs / max(1, len(self.runs))
+        return f"about {_duration(seconds)} left"
+
+    def _step(self, bar: "_Bar", event: events.Step) -> None:
+        bar.tokens += event.num_tokens
+        bar.seconds += event.seconds
+        detail = f"loss {event.loss:.3f}  {bar.tokens / bar.seconds:,.0f} tokens/s"
+        self.bars.update(bar.task, completed=event.step, total=event.num_steps, detail=detail)
+
+    def _done(self, bar: "_Bar") -> None:
+        self.durations.append(time.monotonic() - bar.started)
+        self.bars.advance(self.study)
+
+
+@dataclass
+class _Bar:
+    """Bar of a run, and its speed so far."""
+
+    task: TaskID
+    started: float  # by the monotonic clock
+    tokens: float = 0.0
+    seconds: float = 0.0
 
 
 def _one_line(most: int | None = None) -> Column:

@@ -5,16 +5,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tunewise.desk.planning.estimates import study_seconds
+from tunewise.desk.planning.estimates import run_bytes, study_seconds
 from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors import ask
 from tunewise.executors.base import Executor
+from tunewise.executors.places import Room
 from tunewise.records import DataSummary, events
 from tunewise.records.events import Listener, unheard
-from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
+from tunewise.records.plan import TIGHT, ArmPlan, PlanRequest, Speed, StudyPlan
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
+from tunewise.text.numbers import size
 
 MOST_PROBED = 6  # arms that are timed; each takes seconds, and the speed of the others is derived
 
@@ -50,6 +52,25 @@ def planned(
     for asked in () if missing else (study, settled(study, found)):
         ledger.store_plan(data.key, asked, found)
     return found
+
+
+def room_of(plan: StudyPlan, num_places: int, listener: Listener) -> Room | None:
+    """Room for runs at the same time in the memory of this machine; None: they do not share memory.
+
+    `listener` hears if it is too small for as many runs as there are places.
+    """
+    if plan.device == "cuda" or num_places == 1:  # GPUs have their own memory
+        return None
+    room = Room(int(TIGHT * plan.memory_bytes), {name: run_bytes(arm) for name, arm in plan.arms.items()})
+    largest = max(room.needs, key=lambda name: room.needs[name])
+    if room.needs[largest] * num_places > room.capacity:
+        fitting = max(1, room.capacity // room.needs[largest])
+        message = (
+            f"a run of arm '{largest}' needs about {size(room.needs[largest])} and this machine has "
+            f"{size(plan.memory_bytes)}, so of such runs only {fitting} at a time will be made, not {num_places}"
+        )
+        listener(events.Crowded(message=message))
+    return room
 
 
 def timed(

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunewise.errors import USER_ERRORS, MachineError, TunewiseError
-from tunewise.executors.base import Executor, Job, PlanJob, PrepareJob, ProbeJob
+from tunewise.executors.base import Executor, GreetJob, Job, PlanJob, PrepareJob, ProbeJob
 from tunewise.records import events
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed, StudyPlan
+from tunewise.records.worker import Worker
 from tunewise.spec import StudySpec
 
-Answer = TypeVar("Answer", events.Prepared, events.Planned, events.Probed)
+Answer = TypeVar("Answer", events.Prepared, events.Planned, events.Probed, events.Greeted)
 
 
 def prepare(executor: Executor, study: StudySpec, root: Path) -> str:
@@ -26,6 +27,11 @@ def probe(executor: Executor, study: StudySpec, folder: Path, arm: str, plan: Ar
     """Speed of an arm that was planned in `folder`. Raises TunewiseError if it cannot be measured."""
     job = ProbeJob(study=study, root=folder, arm=arm, plan=plan)
     return _answer(executor, job, events.Probed, "measuring the speed").speed
+
+
+def greet(executor: Executor, probe: Path) -> Worker:
+    """Who does the jobs there, and what it read in the file. Raises TunewiseError if it does not answer."""
+    return _answer(executor, GreetJob(probe=probe), events.Greeted, "greeting a worker").worker
 
 
 def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Answer:

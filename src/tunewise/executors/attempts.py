@@ -1,13 +1,15 @@
 """Attempts at a run: how many, with how many tokens at once, and the status of a run without a record."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunewise.errors import AGAIN, TunewiseError
 from tunewise.executors.base import Executor, RunJob
-from tunewise.records import MAX_ATTEMPTS, RunRecord, Status, events
+from tunewise.records import LOST, MAX_ATTEMPTS, RunRecord, Status, events
 from tunewise.records.events import Event, Listener, of_run, unheard
 from tunewise.spec import MachineSpec, RunSpec
+from tunewise.storage.lease import nonce_of, release, wait_until_free
 from tunewise.storage.ledger import Ledger
 
 KILLED = -9  # exit status of a process that Linux ends because memory ran out
@@ -22,17 +24,22 @@ class Attempts:
     ledger: Ledger
     machine: MachineSpec
     listener: Listener = unheard
+    is_crowded: Callable[[str], bool] = lambda run_id: False  # whether another run shared the machine with this one
 
     def run(self, spec: RunSpec, data_folder: Path) -> RunRecord:
         """Stored record of the run. A run that crashed is `failed`, never an exception.
 
-        A run for which memory ran out twice is `out-of-memory`; one slower than its limit is `timed-out`. Raises
-        KeyboardInterrupt if the run was asked to stop; its folder holds what it saved.
+        A run for which memory ran out twice, once without another run beside it, is `out-of-memory`; one slower than
+        its limit is `timed-out`. Raises KeyboardInterrupt if the run was asked to stop; its folder holds what it saved.
         """
+        outlived = wait_until_free(self.ledger.run_folder(spec.run_id))  # a worker that outlived its driver
         before = self.ledger.record(spec.run_id)
+        if outlived and before and before.status not in LOST:
+            return before
         attempts, max_tokens = before.attempts + 1 if before else 1, spec.train.tokens_at_once
         end = self._attempt(spec, data_folder, max_tokens)
-        while end.is_killed_for_memory and SMALLEST_SHARE * max_tokens > spec.train.tokens_at_once:
+        end.is_crowded = self.is_crowded(spec.run_id)
+        while end.has_too_many_tokens and SMALLEST_SHARE * max_tokens > spec.train.tokens_at_once:
             attempts, max_tokens = attempts + 1, max(1, max_tokens // 2)
             self.listener(events.Halved(run=spec.run_id, max_tokens=max_tokens))
             end = self._attempt(spec, data_folder, max_tokens)
@@ -50,17 +57,20 @@ class Attempts:
 
     def _attempt(self, spec: RunSpec, data_folder: Path, max_tokens: int) -> "_End":
         """How one process with the run ended. The run's folder holds what it begins or resumes with."""
+        folder = self.ledger.begin(spec)
         job = RunJob(
-            folder=self.ledger.begin(spec),
+            folder=folder,
             data=data_folder,
             checkpoint_seconds=self.machine.checkpoint_seconds,
             limit_seconds=self.machine.run_limit_seconds,
             max_tokens=max_tokens,
+            lease=nonce_of(folder),
         )
         end = _End(kills_before=memory_kills())
         for event in self.executor.submit([job]):
             end.hear(event)
             self.listener(of_run(event, spec.run_id))
+        release(folder)
         if end.is_stopped:
             raise KeyboardInterrupt
         return end
@@ -86,6 +96,7 @@ class _End:
     is_killed_for_memory: bool = False
     is_timed_out: bool = False
     is_stopped: bool = False
+    is_crowded: bool = False  # other runs may have needed the memory
 
     def hear(self, event: Event) -> None:
         """Take note of one event."""
@@ -111,10 +122,17 @@ class _End:
             case _:
                 pass
 
+    @property
+    def has_too_many_tokens(self) -> bool:
+        """Whether the run alone needed more memory than there is."""
+        return self.is_killed_for_memory and not self.is_crowded
+
     def status(self, attempts: int) -> Status:
         """Status of a run that left no record."""
         if self.is_timed_out:
             return "timed-out"
+        if self.is_crowded:
+            return "failed"
         if self.is_killed_for_memory or (self.is_short_of_memory and attempts >= MAX_ATTEMPTS):
             return "out-of-memory"
         return "failed"

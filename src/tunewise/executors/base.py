@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field
 
+from tunewise.errors import MachineError
 from tunewise.records.events import Event
 from tunewise.records.plan import ArmPlan, PlanRequest
 from tunewise.spec import Frozen, StudySpec
@@ -48,6 +49,7 @@ class RunJob(Frozen):
     checkpoint_seconds: float
     limit_seconds: float | None
     max_tokens: int  # tokens per micro-batch
+    lease: str | None = None  # nonce of the run's lease, which its process adopts; None: there is none
 
     @property
     def root(self) -> Path:
@@ -55,7 +57,22 @@ class RunJob(Frozen):
         return self.folder
 
 
-Job = Annotated[PrepareJob | PlanJob | ProbeJob | RunJob, Field(discriminator="job")]
+class GreetJob(Frozen):
+    """Read a file of the study folder, and say who is there; reports Greeted."""
+
+    job: Literal["greet"] = "greet"
+    probe: Path
+
+    @property
+    def root(self) -> None:
+        """It has no log: its folder may not be visible."""
+
+
+Job = Annotated[PrepareJob | PlanJob | ProbeJob | RunJob | GreetJob, Field(discriminator="job")]
+
+
+class LostPlaceError(MachineError):
+    """The place where jobs are done is gone. Its run has no result, and another place can make or resume it."""
 
 
 class Executor(Protocol):
@@ -67,8 +84,9 @@ class Executor(Protocol):
     def submit(self, jobs: Sequence[Job]) -> Iterator[Event]:
         """Events of the jobs, one job after another, each up to its `End`.
 
-        A failing job reports its failure and ends; a TunewiseError is raised only if the executor itself fails. After a
-        `stop`, raises KeyboardInterrupt once the current run has ended; no later job starts.
+        A failing job reports its failure and ends. Raises LostPlaceError if the place is gone, and another
+        TunewiseError if the executor itself fails otherwise. After a `stop`, raises KeyboardInterrupt once the current
+        run has ended; no later job starts.
         """
 
     def stop(self) -> bool:

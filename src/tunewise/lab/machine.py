@@ -1,7 +1,9 @@
 """The machine of a run: its device, its libraries and its load."""
 
+import hashlib
 import os
 import platform
+import socket
 import sys
 import time
 from importlib.metadata import version
@@ -12,13 +14,11 @@ import torch
 
 from tunewise.errors import SpecError
 from tunewise.records import Environment
+from tunewise.records.worker import LIBRARIES, Worker, versions
 from tunewise.spec import Device
 
 # Kinds of processor time in which it is busy; guest time is part of user time.
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc")
-
-
-LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "tunewise")
 
 
 class OthersMeter:
@@ -69,6 +69,32 @@ def describe_environment(device: Device) -> Environment:
         threads=torch.get_num_threads(),
         memory_bytes=psutil.virtual_memory().total,
         versions={library: version(library) for library in LIBRARIES},
+        machine=_digits(socket.gethostname()),
+        gpu=_digits(_gpu()) if device == "cuda" else None,
+    )
+
+
+def _digits(name: str) -> str:
+    """A name that tells machines apart and names none: records may be published."""
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _gpu() -> str:
+    """Identity of the GPU of this process; without one, the part of the machine that the process may see."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return str(getattr(properties, "uuid", None) or os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+def describe_worker(nonce: str) -> Worker:
+    """This process and its machine; `nonce` is what it read in the study folder."""
+    return Worker(
+        host=socket.gethostname(),
+        process=os.getpid(),
+        python=platform.python_version(),
+        versions=versions(),
+        num_gpus=torch.cuda.device_count(),
+        clock=time.time(),
+        nonce=nonce,
     )
 
 

@@ -56,7 +56,7 @@ def prepare(study: StudySpec, root: Path) -> str:
     base_hash = hashes.of_model(study.model, config)
     existing = {name: hashes.of_weights(Path(arm.path)) for name, arm in study.existing_arms.items()}
     arms = {name: arm.model_dump(mode="json") for name, arm in study.arms.items()}
-    of_machine = study.machine.model_dump(exclude={"checkpoint_seconds", "run_limit_seconds", "test_set_ledger"})
+    of_machine = study.machine.model_dump(include={"device", "precision", "threads", "attention"})
     machine = [of_machine, pick_device(), torch.get_num_threads()]
     asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions()])
     data = data_key(study, tokens_by)

@@ -11,6 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from tunewise.records.data import DataSummary
 from tunewise.records.plan import Prospect, Speed, StudyPlan
+from tunewise.records.worker import Worker
 from tunewise.spec import Frozen, RunSpec
 from tunewise.spec.resolved import ResolvedStudy
 
@@ -94,6 +95,13 @@ class Unplanned(Frozen):
     message: str
 
 
+class Crowded(Frozen):
+    """The machine has not enough memory for as many runs at the same time as it has workers."""
+
+    event: Literal["crowded"] = "crowded"
+    message: str
+
+
 class Checked(Frozen):
     """What `check` knows before the study is planned. `remarks`: what would prevent the runs."""
 
@@ -117,6 +125,13 @@ class Halved(OfRun):
 
     event: Literal["halved"] = "halved"
     max_tokens: int
+
+
+class Moved(OfRun):
+    """The place of a run was lost, as `message` says. The run is made or resumed at another place."""
+
+    event: Literal["moved"] = "moved"
+    message: str
 
 
 # --- from a job
@@ -147,6 +162,13 @@ class Probed(Frozen):
 
     event: Literal["probed"] = "probed"
     speed: Speed
+
+
+class Greeted(Frozen):
+    """A worker has said who it is."""
+
+    event: Literal["greeted"] = "greeted"
+    worker: Worker
 
 
 class Step(OfRun):
@@ -225,10 +247,10 @@ class End(OfRun):
         return next((known.name for known in CRASHES if known == -self.code), None)
 
 
-OfDriver = Preparing | Planning | Findings | Prospects | TooLong | NextSet | Unplanned | Checked | Begin | Halved
-OfJob = (
-    Ready | Prepared | Planned | Probed | Step | Done | Stopping | Stopped | TimedOut | Refused | Crashed | OutOfMemory
-)
+OfStudy = Preparing | Planning | Findings | Prospects | TooLong | NextSet | Unplanned | Crowded | Checked
+OfDriver = OfStudy | Begin | Halved | Moved
+OfRuns = Step | Done | Stopping | Stopped | TimedOut | Refused | Crashed | OutOfMemory
+OfJob = Ready | Greeted | Prepared | Planned | Probed | OfRuns
 Event = Annotated[OfDriver | OfJob | End, Field(discriminator="event")]
 Listener = Callable[[Event], None]
 

@@ -29,6 +29,8 @@ class Environment(Frozen):
     threads: int
     memory_bytes: int
     versions: dict[str, str]  # full versions of the libraries that determine numbers
+    machine: str | None = None  # 8 hex digits of a hash of its host name; None: not recorded
+    gpu: str | None = None  # the same of the GPU's identity; None: none was used, or not recorded
 
 
 class Memory(Frozen):

@@ -43,6 +43,9 @@ class ForgettingSpec(Frozen):
     )
 
 
+MAX_WORKERS = 4096
+
+
 class MachineSpec(Frozen):
     """Device, precision and limits of the runs. None: determined once and stored in every run."""
 
@@ -61,6 +64,14 @@ class MachineSpec(Frozen):
         gt=0,
         description="longest run in seconds; a longer one is timed-out and the study continues "
         "without it; None: no limit",
+    )
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto"] = Field(
+        1,
+        description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "
+        "every GPU",
+    )
+    exclusive_timing: bool = Field(
+        False, description="make confirmation runs, whose times are reported, one at a time, with nothing beside them"
     )
     test_set_ledger: bool = Field(
         True, description="count in your data folder which studies took verdicts from the same test set"

@@ -7,7 +7,7 @@ runs/<study>/
                            and their hashes in sha256.json (written last);
                            plan-<hash>.json: what the runs were expected to need
   runs/<run-id>/           spec.json, steps.jsonl, scores.parquet, log.txt, weights/, record.json (written last);
-                           checkpoint/ while it runs
+                           checkpoint/ and lease.json while it runs
   best/<arm>/              the deliverable
   report.html  report.json  figures/
   sets/<name>/  sets.html  sets.json    of several datasets: a study folder for each, and the report on their mean
@@ -43,9 +43,11 @@ from tunewise.storage.disk import (
     sync_all,
     temporary_name,
     write_atomically,
+    write_with,
 )
 from tunewise.storage.files import file_hash, files_below, in_folders, is_there, read_text, reraise_as_study_error
 from tunewise.storage.gate import has_results, require_free, require_inside, require_key, require_no_links
+from tunewise.storage.lease import LEASE, Lease, take
 from tunewise.storage.seal import (
     CARD,
     DATA_HASHES,
@@ -241,15 +243,19 @@ class Ledger:
         return self.run_folder(run_id) / "spectrum.parquet"
 
     def begin(self, spec: RunSpec) -> Path:
-        """Folder of a run that starts now, with its spec inside; files with which it can resume are kept."""
+        """Folder of a run that starts now, with its spec inside; files with which it can resume are kept.
+
+        Waits as long as another process makes this run.
+        """
         folder = self.run_folder(spec.run_id)
         make_folder(folder)
         require_inside(folder)
-        delete(folder / RECORD)  # first: its presence says that the run is done and its other files are complete
+        take(folder)
+        sweep(folder.iterdir())  # first: a record that a process without the lease is storing cannot appear any more
+        delete(folder / RECORD)  # then: its presence says that the run is done and its other files are complete
         kept = TO_CONTINUE if (folder / CHECKPOINT).is_dir() else ()
         for name in sorted(OF_A_RUN.difference(kept)):
             delete(folder / name)
-        sweep(folder.iterdir())
         write_atomically(folder / "spec.json", spec.model_dump_json(indent=2))
         return folder
 
@@ -283,15 +289,27 @@ class Ledger:
             return []
         return [json.loads(line) for line in read_text(path).splitlines()]
 
-    def finish(self, record: RunRecord) -> None:
-        """Store a record, which makes its run done: hashes first, record.json last."""
+    def finish(self, record: RunRecord, lease: Lease | None = None) -> None:
+        """Store a record, which makes its run done: hashes first, record.json last.
+
+        Raises LostLeaseError, and stores nothing, if another process has taken the `lease` of this one. It is looked at
+        when the temporary file of the record exists: `begin` takes the lease, then deletes temporary files, so one of
+        the two processes notices the other, whatever their order.
+        """
         folder = self.run_folder(record.run_id)
         weights = folder / "weights"
         sync_all(weights)
         files = {name: file_hash(folder / name) for name in RUN_FILES if (folder / name).is_file()}
         saved = {str(p.relative_to(weights)): file_hash(p) for p in files_below(weights)}
         complete = record.replace(files=files, weights=saved)
-        write_atomically(folder / RECORD, sealed(json.loads(complete.model_dump_json())))
+        content = sealed(json.loads(complete.model_dump_json()))
+
+        def write(temporary: Path) -> None:
+            if lease:
+                lease.require()
+            temporary.write_text(content, encoding="utf-8")
+
+        write_with(folder / RECORD, write)
         if record.status not in LOST:
             delete(folder / CHECKPOINT)
 
@@ -303,6 +321,7 @@ class Ledger:
         """Delete what a command that died left of a finished run: nothing reads it."""
         folder = self.run_folder(run_id)
         delete(folder / CHECKPOINT)
+        delete(folder / LEASE)
         for path in folder.glob(f"*{TEMPORARY}"):
             delete(path)
 

@@ -54,7 +54,7 @@ def _held(path: Path, patience: float, waits: bool) -> Iterator[int]:
         _take(handle, path.parent, time.monotonic() + patience, waits)
         with reraise_as_study_error(path):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
+            os.pwrite(handle, json.dumps(this_process()).encode(), 0)
         yield handle
     finally:
         os.close(handle)
@@ -67,7 +67,7 @@ def _take(handle: int, folder: Path, deadline: float, waits: bool) -> None:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _holder(handle)
-            if not (waits or _is_gone(holder)) or time.monotonic() > deadline:
+            if not (waits or is_gone(holder)) or time.monotonic() > deadline:
                 raise StudyError(
                     f"{folder} is in use: {_describe(holder)}. "
                     "Wait for it to end, stop it, or choose another folder with --out."
@@ -77,7 +77,8 @@ def _take(handle: int, folder: Path, deadline: float, waits: bool) -> None:
         time.sleep(PAUSE_SECONDS)
 
 
-def _this_process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
+    """Identity of this process, for a file that says who holds something."""
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
@@ -96,8 +97,8 @@ def _holder(handle: int) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _is_gone(holder: dict[str, Any]) -> bool:
-    """True if the holder is dead, or has not written its description yet."""
+def is_gone(holder: dict[str, Any]) -> bool:
+    """True if the holder is dead, or has not written its description yet. Of another machine that is not known."""
     if not holder:
         return True
     if holder.get("host") != socket.gethostname():

@@ -43,17 +43,18 @@ class TimedRun(NamedTuple):
     step_seconds: tuple[float, ...]
 
 
-def cost_of(timed: Sequence[TimedRun], seconds_to_quality: float | None = None) -> Cost:
-    """The cost of one arm from its confirmed runs (none: all None)."""
-    runs = [run.record for run in timed]
+def cost_of(every: Sequence[TimedRun], timed: Sequence[TimedRun], seconds_to_quality: float | None = None) -> Cost:
+    """The cost of one arm from its confirmed runs, its times from those in `timed` (none: None)."""
+    runs = [run.record for run in every]
+    in_time = [run.record for run in timed]
     return Cost(
         trainable_parameters=_whole(_median(runs, lambda run: run.tuned.trainable_parameters if run.tuned else None)),
-        train_seconds=_median(runs, lambda run: run.usage.train_seconds if run.usage else None),
+        train_seconds=_median(in_time, lambda run: run.usage.train_seconds if run.usage else None),
         step_seconds=_median(timed, lambda run: usual_step(run.step_seconds)),
         first_step_seconds=_median(timed, lambda run: run.step_seconds[0] if run.step_seconds else None),
         seconds_to_quality=seconds_to_quality,
-        tokens_per_second=_median(runs, lambda run: _speed(run, supervised=False)),
-        supervised_tokens_per_second=_median(runs, lambda run: _speed(run, supervised=True)),
+        tokens_per_second=_median(in_time, lambda run: _speed(run, supervised=False)),
+        supervised_tokens_per_second=_median(in_time, lambda run: _speed(run, supervised=True)),
         load_peak_bytes=_peak_bytes(runs, lambda usage: usage.load_memory),
         peak_memory_bytes=_peak_bytes(runs, lambda usage: usage.train_memory),
         peak_memory_above_start_bytes=_whole(_median(runs, _above_start)),

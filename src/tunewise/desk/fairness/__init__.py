@@ -52,6 +52,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     machine.different_versions,
     machine.different_hardware,
     machine.overlapping_runs,
+    machine.unlike_company,
     machine.busy_machine,
     machine.continued_runs,
     machine.micro_batches_halved,

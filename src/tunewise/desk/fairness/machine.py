@@ -3,8 +3,9 @@
 import itertools
 from collections.abc import Iterator
 
+from tunewise.desk.analysis.company import company, is_same_device, is_same_machine, overlap_seconds, same_company
 from tunewise.desk.fairness.case import Case, unlike
-from tunewise.desk.fairness.finding import WORDS, Finding, count
+from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, count
 from tunewise.records import RunRecord
 
 QUIET_SHARE = 0.1  # of the CPU time; above it the times of runs are no longer comparable
@@ -41,21 +42,47 @@ def different_hardware(case: Case) -> Iterator[Finding]:
 
 
 def overlapping_runs(case: Case) -> Iterator[Finding]:
-    """Confirmed runs, whose times are reported, that shared their device with another run."""
-    pairs = [(a, b) for a, b in itertools.combinations(_timed(case), 2) if _overlap(a, b) and _is_confirmed(a, b)]
-    if pairs:
-        names = " and ".join(f"{run.spec.arm} (seed {run.spec.seed})" for run in pairs[0])
+    """Confirmed runs, whose times are reported, that shared the machine with another run."""
+    pairs = [
+        (a, b)
+        for a, b in itertools.combinations(case.records, 2)
+        if _is_confirmed(a, b) and is_same_machine(a, b) and overlap_seconds(a, b) > 0
+    ]
+    if not pairs:
+        return
+    on_one_device = [pair for pair in pairs if is_same_device(*pair)]
+    shown = on_one_device or pairs
+    names = " and ".join(f"{run.spec.arm} (seed {run.spec.seed})" for run in shown[0])
+    shared = "their GPU or processor" if on_one_device else "the machine, each on its own GPU,"
+    yield Finding(
+        id="timed-runs-overlapped",
+        severity="warns" if on_one_device else "note",
+        sentence=f"Timed runs shared {shared} with other runs, which may have slowed them. Times are compared only "
+        "between runs with as many others beside them.",
+        evidence=f"{count(len(shown), 'overlapping pair')}, for example {names}",
+    )
+
+
+def unlike_company(case: Case) -> Iterator[Finding]:
+    """Arms of which no confirmed runs had as many other runs beside them, so that their times are not comparable."""
+    runs = case.trained()
+    if len(runs) > 1 and not any(same_company(runs, case.records).values()):
+        numbers = {arm: sorted({company(run, case.records) for run in of_arm}) for arm, of_arm in runs.items()}
         yield Finding(
-            id="timed-runs-overlapped",
+            id="times-not-comparable",
             severity="warns",
-            sentence="Timed runs overlapped with other runs on the same device, so times are not comparable.",
-            evidence=f"{count(len(pairs), 'overlapping pair')}, for example {names}",
+            sentence="No timed runs of all arms had the same number of other runs beside them, so times are not shown. "
+            "With machine.exclusive_timing: true, timed runs are made one at a time.",
+            evidence="other runs at the same time: " + by_arm(numbers, lambda of: " or ".join(map(str, of))),
         )
 
 
 def busy_machine(case: Case) -> Iterator[Finding]:
     """Confirmed runs, whose times are reported, that had to share the processors with other programs."""
-    shares = {arm: [run.usage.others_share for run in runs if run.usage] for arm, runs in case.trained().items()}
+    shares = {
+        arm: [run.usage.others_share for run in runs if run.usage and not company(run, case.records)]
+        for arm, runs in case.trained().items()
+    }
     most = {arm: max((share for share in of if share is not None), default=0.0) for arm, of in shares.items()}
     if max(most.values(), default=0.0) > QUIET_SHARE:
         yield Finding(
@@ -82,20 +109,8 @@ def continued_runs(case: Case) -> Iterator[Finding]:
         )
 
 
-def _timed(case: Case) -> list[RunRecord]:
-    return [run for run in case.records if run.usage and run.usage.started and run.usage.ended]
-
-
 def _is_confirmed(a: RunRecord, b: RunRecord) -> bool:
     return any(run.spec.role == "confirm" and run.spec.learning_rate is not None for run in (a, b))
-
-
-def _overlap(a: RunRecord, b: RunRecord) -> bool:
-    device = [(run.environment.device_name, run.environment.system) if run.environment else None for run in (a, b)]
-    assert a.usage is not None, "only timed runs are compared"
-    assert b.usage is not None, "only timed runs are compared"
-    begins, ends = (a.usage.started, b.usage.started), (a.usage.ended, b.usage.ended)
-    return device[0] == device[1] and max(t for t in begins if t) < min(t for t in ends if t)
 
 
 def micro_batches_halved(case: Case) -> Iterator[Finding]:

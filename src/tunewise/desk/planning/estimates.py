@@ -25,6 +25,13 @@ def fit(peak: PeakMemory, memory_bytes: int) -> Fit:
     return "tight" if peak.total > TIGHT * memory_bytes else "fits"
 
 
+def run_bytes(arm: ArmPlan) -> int:
+    """Memory that a run of this arm needs at its peak, as planned or measured; 0: not known."""
+    planned = [peak.total for peak in (arm.step, arm.evaluation) if peak]
+    measured = arm.speed.peak_above_start_bytes if arm.speed else None
+    return max([*planned, measured or 0])
+
+
 def quantized(arm: ArmPlan) -> PeakMemory | None:
     """Derived peak of a step with the frozen linear weights stored in NF4, without the memory to unpack them.
 

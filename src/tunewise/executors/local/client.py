@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ from typing import Self
 from pydantic import TypeAdapter, ValidationError
 
 from tunewise.errors import AGAIN, MachineError, TunewiseError, refusal
-from tunewise.executors.base import Job, RunJob
+from tunewise.executors.base import Job, LostPlaceError, RunJob
 from tunewise.executors.local.lifeline import stop_signals
 from tunewise.inputs.import_path import PYTHON, safe_environment
 from tunewise.records import events
@@ -26,20 +26,21 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class LocalExecutor:
-    """A running server on this machine. It does one job at a time, so that timed runs never share the machine.
+    """A running server on this machine, which does one job at a time.
 
     Inside `with`, a Ctrl-C or SIGTERM lets the current run save and stop, then raises KeyboardInterrupt; a second one
-    ends it immediately. `held` are handles that stay open as long as any process of the server lives.
+    ends it immediately. `held` are handles that stay open as long as any process of the server lives. `environment`:
+    variables that its processes see, besides those of this process.
     """
 
-    def __init__(self, held: Sequence[int] = ()) -> None:
+    def __init__(self, held: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> None:
         self.is_stopping = False
         self._job: Job | None = None  # the current job
         self._timer: threading.Timer | None = None
         self._signals = ExitStack()
         self._printed: deque[str] = deque(maxlen=KEPT_LINES)
         try:
-            self.process, self._lifeline = _start(held)
+            self.process, self._lifeline = _start(held, environment or {})
             self._follower = threading.Thread(target=self._follow, daemon=True, name="lab server")
             self._follower.start()
         except (OSError, RuntimeError) as error:
@@ -124,19 +125,19 @@ class LocalExecutor:
         self._follower.join(GRACE_SECONDS)
         if code < 0:
             name = signal.Signals(-code).name
-            return MachineError(f"the process that runs the jobs was killed from outside ({name}). {AGAIN}")
+            return LostPlaceError(f"the process that runs the jobs was killed from outside ({name}). {AGAIN}")
         last = next((line.strip() for line in reversed(self._printed) if line.strip()), "it printed nothing")
         if message := refusal(RuntimeError(last)):
             return MachineError(message)
         return TunewiseError(f"the process that runs the jobs ended (exit status {code}): {last}")
 
 
-def _start(held: Sequence[int]) -> tuple["subprocess.Popen[str]", int]:
+def _start(held: Sequence[int], more: Mapping[str, str]) -> tuple["subprocess.Popen[str]", int]:
     """A server, and our end of its lifeline. Raises OSError if the system does not allow another process."""
     read, lifeline = os.pipe()
     environment = {
         "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would compete for the cores that torch needs
-        **safe_environment(os.environ),
+        **safe_environment({**os.environ, **more}),
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialize it
         "PYTHONHASHSEED": "0",  # peft writes sets of names, whose order would differ between processes
     }

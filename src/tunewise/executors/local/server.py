@@ -21,14 +21,14 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from tunewise.errors import MachineError, UserError, refusal
-from tunewise.executors.base import Job, PlanJob, PrepareJob, ProbeJob, RunJob
+from tunewise.executors.base import GreetJob, Job, PlanJob, PrepareJob, ProbeJob, RunJob
 from tunewise.executors.local.lifeline import watch
 from tunewise.inputs.import_path import PYTHON
 from tunewise.records import RunRecord, events
@@ -36,6 +36,7 @@ from tunewise.records.events import Event
 from tunewise.spec import RunSpec
 from tunewise.storage.disk import make_folder, open_own
 from tunewise.storage.files import reraise_as_study_error
+from tunewise.storage.lease import held
 from tunewise.text.safe import redacted
 
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
@@ -97,9 +98,10 @@ def _in_fresh_process(line: str) -> int:
 def do(job: Job) -> int:
     """Do one job in this process and return the exit status. Its output goes to the log of the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of a terminal; the parent tells us
-    log = job.root / "log.txt"
+    log = job.root / "log.txt" if job.root else None
     try:
-        _print_into(log)
+        if log:
+            _print_into(log)
         JOBS[job.job](job)
     except UserError as error:
         send(events.Refused(kind=type(error).__name__, message=redacted(str(error))))
@@ -152,7 +154,9 @@ def run_job(job: RunJob) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())  # batch systems send it to every process
     checkpoints = Checkpoints(job.folder, job.checkpoint_seconds, asked.is_set)
     try:
-        record: RunRecord = Run(spec, job.folder, job.data, send, checkpoints).execute(job.max_tokens)
+        with held(job.folder, job.lease) if job.lease else nullcontext() as lease:
+            run = Run(spec, job.folder, job.data, send, checkpoints, lease)
+            record: RunRecord = run.execute(job.max_tokens)
     except StoppedError as stopped:
         send(events.Stopped(message=str(stopped)))
     else:
@@ -165,6 +169,15 @@ def plan_job(job: PlanJob) -> None:
 
     watch(LIFELINE, None, send)
     send(events.Planned(plan=plan_study(job.study, job.root, job.request)))
+
+
+def greet_job(job: GreetJob) -> None:
+    """Say who is here, and what the file says that the driver has just written."""
+    from tunewise.lab.machine import describe_worker
+
+    watch(LIFELINE, None, send)
+    nonce = job.probe.read_text(encoding="utf-8") if job.probe.is_file() else ""
+    send(events.Greeted(worker=describe_worker(nonce[:64])))
 
 
 def probe_job(job: ProbeJob) -> None:
@@ -180,6 +193,7 @@ JOBS: dict[str, Callable[[Any], None]] = {
     "plan": plan_job,
     "probe": probe_job,
     "run": run_job,
+    "greet": greet_job,
 }
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 

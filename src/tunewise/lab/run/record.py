@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from tunewise.lab.machine import OthersMeter, describe_environment
 from tunewise.lab.run.context import RunContext
 from tunewise.records import RunRecord, Sample, Usage
+from tunewise.storage.lease import Lease
 from tunewise.storage.ledger import Ledger
 
 
@@ -32,8 +33,8 @@ def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
     )
 
 
-def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage) -> RunRecord:
-    """Record of a run, stored in the ledger of its study."""
+def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage, lease: Lease | None) -> RunRecord:
+    """Record of a run, stored in the ledger of its study. Raises LostLeaseError if another process makes the run."""
     training = run.training
     record = RunRecord(
         run_id=run.spec.run_id,
@@ -51,5 +52,5 @@ def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage) -> 
         usage=usage,
         environment=describe_environment(run.spec.device),
     )
-    Ledger(run.folder.parent.parent).finish(record)
+    Ledger(run.folder.parent.parent).finish(record, lease)
     return record

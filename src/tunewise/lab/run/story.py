@@ -23,6 +23,7 @@ from tunewise.records.events import Listener
 from tunewise.spec import ExistingMethod, MachineSpec, RunSpec
 from tunewise.storage.disk import delete, set_modes
 from tunewise.storage.files import files_below, reraise_as_study_error
+from tunewise.storage.lease import Lease
 from tunewise.storage.seal import CARD
 
 
@@ -36,8 +37,10 @@ class Run:
         data_folder: Path,
         listener: Listener,
         checkpoints: Checkpoints | None = None,  # None: at the default interval, never asked to stop
+        lease: Lease | None = None,  # None: no other process can make this run
     ) -> None:
         self.spec, self.folder, self.data_folder, self.listener = spec, folder, data_folder, listener
+        self.lease = lease
         self.checkpoints = checkpoints or Checkpoints(folder, MachineSpec().checkpoint_seconds)
         self.data = DataSummary.model_validate_json((data_folder / "data.json").read_text(encoding="utf-8"))
 
@@ -53,7 +56,7 @@ class Run:
         final = self._final_model(run)
         with run.evaluation():
             samples = Scoring(run, final).write()
-        return store_record(run, samples, usage_of(run, others, started))
+        return store_record(run, samples, usage_of(run, others, started), self.lease)
 
     def _context(self, meter: MemoryMeter, max_tokens: int | None) -> RunContext:
         spec = self.spec

@@ -67,8 +67,9 @@ def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord
 
 def arm_cost(evidence: Evidence, arm: str) -> Cost:
     """Cost of the confirmed runs of an arm; the base has none."""
-    reached = evidence.to_quality.get(arm)
-    return cost_of(evidence.timed(evidence.state.confirmed.get(arm, [])), reached.seconds if reached else None)
+    every, comparable = evidence.state.confirmed.get(arm, []), evidence.comparable.get(arm, [])
+    reached = evidence.to_quality.get(arm) if len(comparable) == len(every) else None
+    return cost_of(evidence.timed(every), evidence.timed(comparable), reached.seconds if reached else None)
 
 
 def _planned(evidence: Evidence, arm: str) -> PlannedView | None:

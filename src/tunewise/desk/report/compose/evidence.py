@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from tunewise.desk.analysis.company import same_company
 from tunewise.desk.analysis.costs import TimedRun, usual_step
 from tunewise.desk.analysis.curves import TimedCurve, ToQuality, to_quality
 from tunewise.desk.analysis.forgetting import AtEqualQuality, equal_quality
@@ -41,6 +42,12 @@ class Evidence:
             if arm != self.state.study.reference_arm
         }
         return to_quality(runs)
+
+    @cached_property
+    def comparable(self) -> dict[str, list[RunRecord]]:
+        """Confirmed runs of each arm whose times are comparable, because as many other runs shared the machine."""
+        trained = {arm: runs for arm, runs in self.state.confirmed.items() if self.state.study.arms[arm].is_trained}
+        return same_company(trained, self.state.records)
 
     def timed(self, runs: Iterable[RunRecord]) -> list[TimedRun]:
         """The runs with the seconds of their steps."""

@@ -1,0 +1,89 @@
+"""The share of this machine that each of several places gets: a GPU, or some of the processor's cores."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+
+from tunewise.errors import SpecError
+from tunewise.spec import MachineSpec
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+SECONDS = 30.0  # for nvidia-smi, which loads the driver on a machine where nothing else has
+# "GPU 0: NVIDIA H200 (UUID: GPU-...)", and below it, if the GPU is divided, "  MIG 1g.18gb  Device 0: (UUID: MIG-...)"
+LISTED = re.compile(r"^( *)(?:GPU|MIG) .*\(UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)\)\s*$", re.MULTILINE)
+
+
+def shared(
+    machine: MachineSpec, known_threads: Callable[[], int | None] = lambda: None
+) -> tuple[MachineSpec, tuple[Mapping[str, str], ...]]:
+    """The settings of each run, and for each place the variables that its processes see.
+
+    `known_threads`: of the runs that the study folder holds already, which new ones must equal. Raises SpecError if the
+    machine has no room for so many places.
+    """
+    if machine.workers == 1:
+        return machine, ({},)
+    if gpus := () if machine.device in ("cpu", "mps") else visible_gpus():
+        return machine, tuple({VISIBLE: gpu} for gpu in gpus[: _of_gpus(machine, len(gpus))])
+    if machine.device == "cuda":
+        raise SpecError(
+            f"machine.workers is {machine.workers}, but no GPU was found, and each worker needs one of its own. "
+            f"Name the GPUs in {VISIBLE}, or remove workers."
+        )
+    cores = usable_cores()
+    if machine.device == "mps" and machine.workers not in (1, "auto"):
+        raise SpecError(f"machine.workers is {machine.workers}, but this machine has one GPU. Remove workers.")
+    threads = machine.threads or known_threads()
+    number = (cores // threads if threads else 1) if machine.workers == "auto" else machine.workers
+    threads = threads or max(1, cores // number)
+    if number * threads > cores:
+        raise SpecError(
+            f"machine.workers is {number} and each run has {threads} threads, but tunewise may use only {cores} cores "
+            f"here. Allowed: at most {max(1, cores // threads)} workers with {threads} threads each. The number of "
+            "threads is part of a run's identity, so it stays as it is once a study has runs."
+        )
+    return machine.replace(threads=threads), ({},) * number
+
+
+def _of_gpus(machine: MachineSpec, num_gpus: int) -> int:
+    if machine.workers == "auto":
+        return num_gpus
+    if machine.workers > num_gpus:
+        raise SpecError(
+            f"machine.workers is {machine.workers}, but tunewise sees {num_gpus} GPU{'s' * (num_gpus != 1)}, and each "
+            f"worker needs one of its own. Allowed: 1 to {num_gpus}, or auto. To train on the processor instead, set "
+            "machine.device: cpu."
+        )
+    return machine.workers
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """NVIDIA GPUs, or parts of divided ones, that this process may use, as names for CUDA_VISIBLE_DEVICES."""
+    if VISIBLE in os.environ:
+        named = [name.strip() for name in os.environ[VISIBLE].split(",")]
+        return tuple(named[: named.index("-1")] if "-1" in named else filter(None, named))
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no such program: no such GPU
+        return ()
+    return listed_gpus(done.stdout) if done.returncode == 0 else ()
+
+
+def listed_gpus(text: str) -> tuple[str, ...]:
+    """The GPUs that `nvidia-smi -L` lists; of a divided GPU its parts instead."""
+    found: list[str] = []
+    for indent, name in LISTED.findall(text):
+        if indent and found and found[-1].startswith("GPU-"):
+            found.pop()
+        found.append(name)
+    return tuple(found)
