@@ -23,12 +23,12 @@ from calibrate_search import TOLERANCE, searches, searches_table
 from scipy import special
 
 from tunewise.desk.protocol.search import brackets_best, chosen_rate, lowest_point, search
-from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 from tunewise.desk.statistics.look import Look, looks_of
 from tunewise.desk.statistics.multiplicity import holm_levels
 from tunewise.desk.statistics.power import ONE_SIDED_ERROR
 from tunewise.desk.statistics.spread import Spread, table_spread
 from tunewise.spec import TuningSpec
+from tunewise.spec.quantities import HEADROOM_SHARE
 
 SEEDS = (3, 5, 10)
 LOOKS = looks_of((3, 5, 10), can_stop=False)  # stopping early cannot add wrong verdicts; see calibrate_looks.py

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tunewise.desk.protocol.search import Tolerance, chosen_rate, lowest_point, search
-from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 from tunewise.spec import DEFAULT_MARGINS, TuningSpec
+from tunewise.spec.quantities import HEADROOM_SHARE
 
 MARGIN = DEFAULT_MARGINS["nll"].absolute
 assert MARGIN is not None

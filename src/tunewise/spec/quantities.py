@@ -24,6 +24,8 @@ class Margin(Frozen):
         return self
 
 
+# Of the margin: the gain of a better learning rate that a search neglects and that counts against no outcome.
+HEADROOM_SHARE = 0.25
 DEFAULT_MARGINS = {
     "nll": Margin(absolute=0.02, share_of_gain=0.05),
     "accuracy": Margin(absolute=0.01),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tunewise.desk.fairness.case import Case, unlike
 from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, count, listed
 from tunewise.desk.protocol import trials
-from tunewise.desk.statistics.comparison import HEADROOM_SHARE
+from tunewise.spec.quantities import HEADROOM_SHARE
 
 
 def unequal_rule(case: Case) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.search import Search, Tolerance, best_rate, brackets_best, chosen_rate, headroom, search
-from tunewise.desk.statistics.comparison import HEADROOM_SHARE
 from tunewise.records import LOST, DataSummary, Evaluation, RunRecord, Status
 from tunewise.records.selection import pooled, selection_losses
 from tunewise.spec import DEFAULT_MARGINS, Role
+from tunewise.spec.quantities import HEADROOM_SHARE
 from tunewise.spec.resolved import ResolvedStudy
 
 TRIALS: tuple[Role, ...] = ("tune", "short")

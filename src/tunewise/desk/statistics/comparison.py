@@ -35,9 +35,9 @@ from tunewise.desk.statistics.verdict import (
     judge,
 )
 from tunewise.spec import Margin
+from tunewise.spec.quantities import HEADROOM_SHARE
 
 NUM_EXTREME_UNITS = 10
-HEADROOM_SHARE = 0.25  # of the margin; a larger gain from a better learning rate counts against an outcome
 # Reasons for an inconclusive verdict that a larger study would resolve.
 DECIDED_BY_MORE = ("seeds", "interval")
 
