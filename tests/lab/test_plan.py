@@ -91,12 +91,6 @@ def test_few_steps_are_followed_to_find_the_largest_micro_batch() -> None:
     assert largest(peak_bytes, 100_000, 10**9, 1000) == 100_000
 
 
-def test_no_step_has_more_examples_than_there_are() -> None:
-    train = TrainSpec(batch_size=100_000)
-    steps = workload(assumed_examples("sft", 28, 4), train, 0, Batching(64, 0))
-    assert steps.num_rows == 28
-
-
 @pytest.mark.parametrize(("family", "method"), [("gpt2", FullMethod()), ("bert", PeftMethod(type="IA3"))])
 def test_the_largest_micro_batch_of_a_plan_is_that_of_steps_that_were_followed(family: str, method: Method) -> None:
     is_classified = family in ENCODERS

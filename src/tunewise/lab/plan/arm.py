@@ -67,9 +67,9 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
         steps = [followed(*candidate) for candidate in work.candidates]
 
         def peak_bytes(num_examples: int) -> int:
-            return followed(work.of_longest(num_examples), num_examples < work.num_rows).peak_total
+            return followed(work.of_longest(num_examples), num_examples < setting.train.batch_size).peak_total
 
-        num_examples = largest(peak_bytes, work.num_rows, memory_bytes, fake_step.stays(subject.model, loop))
+        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes, fake_step.stays(subject.model, loop))
     frozen = _frozen_linear(subject.model)
     return plan.replace(
         step=PeakMemory(**max(steps, key=lambda step: step.peak_total).peak),

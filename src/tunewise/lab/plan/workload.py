@@ -27,11 +27,6 @@ class Workload:
     longest: Example  # of the candidates
 
     @property
-    def num_rows(self) -> int:
-        """Examples of a step: at most those that there are."""
-        return sum(len(batch.rows) for batch in self.first[0])
-
-    @property
     def fullest(self) -> list[Sequence[Batch]]:
         """Candidates as executable steps: those that begin a step alone, all others after another batch."""
         others = [of.batch for of in self.candidates if of.follows_others]
