@@ -20,7 +20,7 @@ from tunewise.spec.methods import (
     TrainedMethod,
 )
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
-from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
+from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, Workers, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec, TuningSpec
 from tunewise.spec.words import Attention, CostName, Device, Precision, Source
@@ -44,9 +44,6 @@ class ForgettingSpec(Frozen):
     )
 
 
-MAX_WORKERS = 4096
-
-
 class MachineSpec(Frozen):
     """Device, precision and limits of the runs. None: determined once and stored in every run."""
 
@@ -66,7 +63,7 @@ class MachineSpec(Frozen):
         description="longest run in seconds; a longer one is timed-out and the study continues "
         "without it; None: no limit",
     )
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto"] = Field(
+    workers: Workers = Field(
         1,
         description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "
         "every GPU",
@@ -158,7 +155,8 @@ class StudySpec(Frozen):
     )
     budget: str | None = Field(
         None,
-        description="time limit such as '2h' or '90min': reduces learning-rate trials and seeds equally for all arms",
+        description="limit of machine time, summed over workers, such as '2h' or '90min': reduces learning-rate trials "
+        "and seeds equally for all arms",
     )
 
     @field_validator("budget")
