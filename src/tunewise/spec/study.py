@@ -20,7 +20,7 @@ from tunewise.spec.methods import (
     TrainedMethod,
 )
 from tunewise.spec.metrics import MetricSpec, SamplesSpec, SecondarySpec, check_primary, check_secondary
-from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, parse_budget, parse_margin
+from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, Workers, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import TrainSpec, TuningSpec
 from tunewise.spec.words import Attention, CostName, Device, Precision, Source
@@ -43,9 +43,6 @@ class ForgettingSpec(Frozen):
     )
 
 
-MAX_WORKERS = 4096
-
-
 class MachineSpec(Frozen):
     """Device, precision and limits of the runs. None: determined once and stored in every run."""
 
@@ -65,7 +62,7 @@ class MachineSpec(Frozen):
         description="longest run in seconds; a longer one is timed-out and the study continues "
         "without it; None: no limit",
     )
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto"] = Field(
+    workers: Workers = Field(
         1,
         description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "
         "every GPU",
@@ -146,7 +143,8 @@ class StudySpec(Frozen):
     )
     budget: str | None = Field(
         None,
-        description="time limit such as '2h' or '90min': reduces learning-rate trials and seeds equally for all arms",
+        description="limit of machine time, summed over workers, such as '2h' or '90min': reduces learning-rate trials "
+        "and seeds equally for all arms",
     )
 
     @field_validator("budget")
