@@ -84,6 +84,17 @@ def test_a_run_that_somebody_killed_is_made_again_as_it_was(tmp_path: Path, monk
     assert (second.status, second.attempts) == ("failed", 2)
 
 
+def test_what_was_seen_on_the_machine_of_the_run_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter(range(100))
+    monkeypatch.setattr(attempts, "memory_kills", lambda: next(kills))
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    asked: list[int] = []
+    elsewhere = events.End(code=-signal.SIGKILL, is_short_of_memory=False)
+    assert run(ledger, elsewhere, asked=asked).status == "failed"
+    assert len(asked) == 1, "memory that ran out here meanwhile was not the run's"
+
+
 def test_a_crash_says_nothing_of_memory_however_often(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.create()

@@ -7,11 +7,15 @@ import pytest
 
 from desk.conftest import study_spec
 from fake_executor import FakeExecutor
+from on_ray import by_value, needs_ray
 from tunewise.errors import DataError, TunewiseError
 from tunewise.executors import ask
 from tunewise.executors.base import Executor, Job, PrepareJob, RunJob
 from tunewise.executors.local import client
 from tunewise.executors.local.client import LocalExecutor
+from tunewise.executors.ray.client import RayPlaces
+from tunewise.executors.ray.cluster import Demand, connected
+from tunewise.executors.ray.place import Place
 from tunewise.records import events
 from tunewise.records.events import Event
 
@@ -70,19 +74,44 @@ def answer(job: Job) -> Iterator[Event]:
             yield events.Done() if isinstance(job, RunJob) else events.Prepared(key=name)
 
 
-def local() -> Executor:
+class StrangePlace(Place):
+    """A place in an actor, whose server does the jobs above."""
+
+    def __init__(self, folder: str, threads: str | None) -> None:
+        client.SERVER = ("-c", JOBS)
+        super().__init__(folder, threads)
+
+
+def local(request: pytest.FixtureRequest) -> Executor:
     return LocalExecutor()
 
 
-def fake() -> Executor:
+def fake(request: pytest.FixtureRequest) -> Executor:
     return FakeExecutor(answer)
 
 
-@pytest.fixture(params=[local, fake], ids=["local", "fake"])
+def on_ray(request: pytest.FixtureRequest) -> Executor:
+    ray_alone: RayPlaces = request.getfixturevalue("ray_alone")
+    return ray_alone.open()
+
+
+@pytest.fixture(scope="module")
+def ray_alone() -> Iterator[RayPlaces]:
+    """A cluster of this machine alone."""
+    needs_ray()
+    with connected(None), by_value(__name__), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tunewise.executors.ray.client.Place", StrangePlace)
+        yield RayPlaces(Demand(cpus=1, gpus=0))
+
+
+ALL = [local, fake, pytest.param(on_ray, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=ALL, ids=["local", "fake", "ray"])
 def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
     monkeypatch.setattr(client, "SERVER", ("-c", JOBS))
-    make: Callable[[], Executor] = request.param
-    with make() as made:
+    make: Callable[[pytest.FixtureRequest], Executor] = request.param
+    with make(request) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.records import RunRecord
 from tunewise.records.events import Event, unheard
-from tunewise.spec import RunSpec, StudySpec
+from tunewise.spec import MachineSpec, RunSpec, StudySpec
 from tunewise.storage.ledger import Ledger, files_below
 
 CHAT = (
@@ -222,6 +223,26 @@ def placed(bench: Bench, study: StudySpec) -> Any:
     places = Places([executor_here] * len(environments), Ledger(bench.new()), machine, unheard)
     places.under_way["other"] = make_run_spec()
     return len(environments), places.may_start(make_run_spec(role="confirm", seed=1))
+
+
+def hosted(bench: Bench, study: StudySpec) -> Any:
+    """Whom the driver asks for places."""
+    asked: list[str] = []
+
+    def here(*of: object) -> tuple[MachineSpec, tuple[dict[str, str], ...]]:
+        asked.append("this machine")
+        return study.machine, ({},)
+
+    def cluster(address: str | None) -> AbstractContextManager[None]:
+        asked.append("Ray")
+        return nullcontext()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "shared", here)
+        patch.setattr(driver, "connected", cluster)
+        patch.setattr(driver, "nodes", lambda: [{"CPU": 1.0}])
+        with driver.places_of(study, Ledger(bench.new()), 0, unheard, None):
+            return asked
 
 
 def run_here(patch: pytest.MonkeyPatch, small: SmallStudy, spec: RunSpec) -> None:

@@ -19,6 +19,7 @@ from study_keys import (
     confirmed,
     counted,
     described,
+    hosted,
     kept,
     limited,
     parted,
@@ -173,6 +174,7 @@ TABLE: dict[str, Row] = {
     "machine.threads": Row(trained, 2),
     "machine.checkpoint_seconds": Row(checkpointed, 0),  # after every step
     "machine.run_limit_seconds": Row(limited, 7.0),
+    "machine.executor": Row(hosted, "ray"),
     "machine.workers": Row(placed, 3),
     "machine.exclusive_timing": Row(placed, True, {"machine.workers": 2}),
     "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),

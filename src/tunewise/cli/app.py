@@ -17,6 +17,7 @@ from tunewise.cli.options import (
     Arms,
     Budget,
     Data,
+    ExecutorOption,
     Folder,
     Model,
     NewStudyFile,
@@ -24,6 +25,7 @@ from tunewise.cli.options import (
     Out,
     PeftResults,
     Probe,
+    RayAddress,
     Records,
     Sets,
     StopIfHopeless,
@@ -102,6 +104,8 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     again: Again = False,
     hopeless: StopIfHopeless = 0.0,
     workers: Workers = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddress = None,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
@@ -111,8 +115,15 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     """
     more = [f"budget={budget}"] if budget else []
     more += [f"machine.workers={workers}"] if workers is not None else []
+    more += [f"machine.executor={executor}"] if executor is not None else []
     more += ["accept_stale=true"] if accept_stale else []
-    _run(_study(study, model, data, arm, [*(sets or []), *more]), out, again, hopeless)
+    _run(
+        _study(study, model, data, arm, [*(sets or []), *more]),
+        out,
+        again,
+        least_chance=hopeless,
+        ray_address=ray_address,
+    )
 
 
 @app.command()
@@ -128,6 +139,8 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
     accept_stale: AcceptStale = False,
     again: Again = False,
     workers: Workers = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddress = None,
     out: Out = None,
     offline: Offline = False,
 ) -> None:
@@ -137,9 +150,10 @@ def train(  # noqa: PLR0913 - every parameter is an option of the command
 
     more = ["accept_stale=true"] if accept_stale else []
     more += [f"machine.workers={workers}"] if workers is not None else []
+    more += [f"machine.executor={executor}"] if executor is not None else []
     asked = _study(study, model, data, arm, [*(sets or []), *more])
     require_one_set(asked)
-    _run(keep_one_arm(asked, only), out, again)
+    _run(keep_one_arm(asked, only), out, again, ray_address=ray_address)
 
 
 @app.command()
@@ -368,18 +382,14 @@ def _study(
     return study_from_options(study, model, data, arm or [], sets or [])
 
 
-def _run(study: Any, out: Path | None, again: bool, least_chance: float = 0.0) -> None:
+def _run(study: Any, out: Path | None, again: bool, **options: Any) -> None:
     from tunewise.cli.progress import StudyProgress
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.compare import compare as run_study
     from tunewise.commands.sets import compare_sets
 
     with StudyProgress(Terminal()) as progress:
-        result: Any
-        if study.sets:
-            result = compare_sets(study, out, progress.on, again=again, least_chance=least_chance)
-        else:
-            result = run_study(study, out, progress.on, again=again, least_chance=least_chance)
+        result: Any = (compare_sets if study.sets else run_study)(study, out, progress.on, again=again, **options)
     (show_sets if study.sets else show_report)(result)
     if result.unfinished:
         show_unfinished(result.unfinished)

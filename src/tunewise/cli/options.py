@@ -84,6 +84,18 @@ Workers = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="Runs made at the same time: a number, or auto for one on every GPU."),
 ]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="TEXT", help="Who makes the runs: local (this machine) or ray."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="TEXT",
+        help="Ray cluster: auto (the one on this machine) or HOST:PORT [default: a new one of this machine alone].",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="Study folder, for example runs/quickstart.")]
 
 Again = Annotated[bool, typer.Option("--again", help="Repeat finished runs whose inputs or libraries have changed.")]

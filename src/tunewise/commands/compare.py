@@ -1,7 +1,7 @@
 """The driver: ask the desk what to run next, let the lab run it, store the records, write the report."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tunewise.commands.deliver import deliver, disk_needed, tidy
@@ -26,11 +26,15 @@ from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.test_set import uses_in
 from tunewise.desk.study.verdicts import words_at
+from tunewise.errors import SpecError
 from tunewise.executors import ask
 from tunewise.executors.base import Executor
+from tunewise.executors.handshake import greet
 from tunewise.executors.local.client import LocalExecutor
 from tunewise.executors.local.shares import shared
 from tunewise.executors.places import Places
+from tunewise.executors.ray.client import RayPlaces
+from tunewise.executors.ray.cluster import connected, nodes, shared_by
 from tunewise.inputs.input_files import InputFiles
 from tunewise.records import LOST, events
 from tunewise.records.events import Listener, unheard
@@ -47,12 +51,14 @@ def compare(
     *,
     again: bool = False,
     least_chance: float = 0.0,
+    ray_address: str | None = None,
 ) -> StudyResult:
     """Run what is missing of `study`, write its report, and return both.
 
     `out` is the study folder (default `runs/<name>`). The same call resumes an interrupted study. `again`: repeat
     finished runs that were made with other inputs, libraries or threads; without it they are an error. `listener`
-    receives every event. `least_chance`: end after the search if no arm has this chance of an answer. Raises UserError
+    receives every event. `least_chance`: end after the search if no arm has this chance of an answer. `ray_address`:
+    of the cluster for `machine.executor: ray`; None: this machine alone. Raises UserError
     before training if the study cannot run, and KeyboardInterrupt after a Ctrl-C or SIGTERM, once the current run is
     saved.
     """
@@ -63,15 +69,34 @@ def compare(
     with exclusive(ledger.folder) as lock:
         ledger.sweep()
         inputs = InputFiles.of(study, ledger.folder)
-        machine, environments = shared(study.machine, lambda: threads_of(ledger))
-        study = study.replace(machine=machine)
-        openers = [opener(lock, environment) for environment in environments]
-        with Places(openers, ledger, machine, listener) as places:
+        with places_of(study, ledger, lock, listener, ray_address) as places:
+            study = study.replace(machine=places.machine)
             finished = run_missing(study, places, inputs, again=again, least_chance=least_chance)
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before doing this
         deliver(ledger, finished.study, finished.records)
         record_looks(finished)
         return written(ledger, unfinished(finished))
+
+
+@contextmanager
+def places_of(
+    study: StudySpec, ledger: Ledger, lock: int, listener: Listener, ray_address: str | None
+) -> Iterator[Places]:
+    """The places at which the study's runs are made. Raises UserError if there are none such."""
+    if ray_address is not None and study.machine.executor != "ray":
+        raise SpecError("--ray-address is the address of a Ray cluster. Add --executor ray, or leave it out.")
+    if study.machine.executor == "ray":
+        with connected(ray_address):
+            found = nodes()
+            machine, demand, number = shared_by(found, study.machine, lambda: threads_of(ledger))
+            openers: list[Callable[[], Executor]] = [RayPlaces(demand).open] * number
+            with Places(openers, ledger, machine, listener, greet) as places:
+                places.is_one_machine = len(found) == 1
+                yield places
+        return
+    machine, environments = shared(study.machine, lambda: threads_of(ledger))
+    with Places([opener(lock, environment) for environment in environments], ledger, machine, listener) as places:
+        yield places
 
 
 def opener(lock: int, environment: Mapping[str, str]) -> Callable[[], Executor]:
@@ -103,7 +128,7 @@ def run_missing(
         require_no_stale(declared, data, stored)
     listener(events.Planning())
     plan = planned(executor, ledger, declared, data, listener)
-    places.room = room_of(plan, places.num_places, listener) if plan else None
+    places.room = room_of(plan, places.num_places, listener) if plan and places.is_one_machine else None
     declared = settled(declared, plan)
     if plan and not stored and (found := too_long(declared, plan)):
         listener(events.TooLong(sentence=found[0], versions=found[1]))

@@ -37,6 +37,7 @@ def compare_sets(
     *,
     again: bool = False,
     least_chance: float = 0.0,
+    ray_address: str | None = None,
 ) -> SetsResult:
     """Run what is missing of the study of each set, write all reports, and return the one on their mean.
 
@@ -57,7 +58,8 @@ def compare_sets(
         for number, name in enumerate(study.sets, start=1):
             listener(events.NextSet(name=name, number=number, total=len(study.sets)))
             folder = ledger_of(ledger, name).folder
-            done = compare(study.of_set(name), folder, listener, again=again, least_chance=least_chance)
+            of_set = study.of_set(name)
+            done = compare(of_set, folder, listener, again=again, least_chance=least_chance, ray_address=ray_address)
             lost += [f"{name}: {line}" for line in done.unfinished]
         return SetsResult(ledger.folder, write_sets_report(ledger), tuple(lost))
 

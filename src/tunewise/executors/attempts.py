@@ -85,6 +85,17 @@ def memory_kills() -> int | None:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
+def with_cause(end: events.End, kills_before: int | None) -> events.End:
+    """The end of a killed process of this machine with its cause, if nobody has noted one closer to the process.
+
+    `kills_before`: memory_kills() before its job.
+    """
+    if end.code != KILLED or end.is_short_of_memory is not None:
+        return end
+    now = memory_kills()
+    return end.replace(is_short_of_memory=now is None or kills_before is None or now > kills_before)
+
+
 @dataclass
 class _End:
     """How a run ended, from the last events of its process."""
@@ -112,8 +123,7 @@ class _End:
             case events.End(code=0):
                 self.is_wordless = True
             case events.End(code=code) if code == KILLED:
-                now = memory_kills()
-                self.is_killed_for_memory = now is None or self.kills_before is None or now > self.kills_before
+                self.is_killed_for_memory = with_cause(event, self.kills_before).is_short_of_memory is not False
                 self.message = "the process was killed" + (
                     ", probably because memory ran out" if self.is_killed_for_memory else ""
                 )

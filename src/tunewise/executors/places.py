@@ -58,6 +58,7 @@ class Places:
         self.ledger, self.machine, self.listener = ledger, machine, listener
         self.num_places = len(openers)
         self._greet = greet
+        self.is_one_machine = True  # all places share the memory of one machine
         self.room: Room | None = None  # None: each place has its own machine, or nothing is known
         self.under_way: dict[str, RunSpec] = {}  # by run id
         self._crowded: set[str] = set()  # ids of runs under way that were not alone all the time
@@ -139,9 +140,10 @@ class Places:
         return end.outcome
 
     def _is_replaced(self, end: Ended) -> bool:
-        """True if the lost place can be opened again: it is not the only one, nor does this run lose all of them."""
+        """True if the lost place can be opened again: it is not this machine's only one, nor does this run lose all."""
         self._losses[end.spec.run_id] += 1
-        if self.num_places == 1 or self._losses[end.spec.run_id] >= MAX_ATTEMPTS:
+        is_only = self.num_places == 1 and self._greet is None
+        if is_only or self._losses[end.spec.run_id] >= MAX_ATTEMPTS:
             return False
         self._closed.append(self._open.pop(end.executor))
         return True

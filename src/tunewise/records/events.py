@@ -240,6 +240,7 @@ class End(OfRun):
 
     event: Literal["end"] = "end"
     code: int
+    is_short_of_memory: bool | None = None  # whether memory ran out on the job's machine; None: nobody looked there
 
     @property
     def crash(self) -> str | None:

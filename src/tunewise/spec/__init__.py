@@ -21,12 +21,11 @@ from tunewise.spec.study import (
     DEFAULT_LOOKS,
     MAX_SEEDS,
     ForgettingSpec,
-    MachineSpec,
     StudySpec,
     same_arm,
 )
 from tunewise.spec.tasks import TASKS, Task
-from tunewise.spec.train import TrainSpec, TuningSpec
+from tunewise.spec.train import MachineSpec, TrainSpec, TuningSpec
 from tunewise.spec.words import NO_DATA, NUMERICS, SPLIT_NAMES, Attention, CostName, Device, Precision, Role, Split
 
 __all__ = [

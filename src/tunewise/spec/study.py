@@ -20,10 +20,10 @@ from tunewise.spec.methods import (
     TrainedMethod,
 )
 from tunewise.spec.metrics import MetricSpec, SamplesSpec, SecondarySpec, check_primary, check_secondary
-from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, Workers, parse_budget, parse_margin
+from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
-from tunewise.spec.train import TrainSpec, TuningSpec
-from tunewise.spec.words import Attention, CostName, Device, Precision, Source
+from tunewise.spec.train import MachineSpec, TrainSpec, TuningSpec
+from tunewise.spec.words import CostName, Source
 
 # --- the sections of a study ----------------------------------------------------------------------
 
@@ -40,38 +40,6 @@ class ForgettingSpec(Frozen):
     tokens: int = Field(20_000, ge=0, description="tokens of general text; 0: forgetting is not measured")
     points: int = Field(
         10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: only at its end"
-    )
-
-
-class MachineSpec(Frozen):
-    """Device, precision and limits of the runs. None: determined once and stored in every run."""
-
-    device: Device | None = None
-    precision: Precision | None = None
-    threads: int | None = Field(None, ge=1)
-    attention: Attention | None = Field(
-        None,
-        description="attention kernel of transformers; None: the fastest that computes what the model's own does",
-    )
-    checkpoint_seconds: float = Field(
-        300, ge=0, description="seconds between checkpoints inside a run; 0: after every step"
-    )
-    run_limit_seconds: float | None = Field(
-        None,
-        gt=0,
-        description="longest run in seconds; a longer one is timed-out and the study continues "
-        "without it; None: no limit",
-    )
-    workers: Workers = Field(
-        1,
-        description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "
-        "every GPU",
-    )
-    exclusive_timing: bool = Field(
-        False, description="make confirmation runs, whose times are reported, one at a time, with nothing beside them"
-    )
-    test_set_ledger: bool = Field(
-        True, description="count in your data folder which studies took verdicts from the same test set"
     )
 
 

@@ -1,4 +1,4 @@
-"""Training of a study: batches, schedule, optimizer. The same for every arm."""
+"""Training of a study: batches, schedule, optimizer, the same for every arm; and the machines that make the runs."""
 
 import math
 from typing import Annotated, Literal, Self
@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tunewise.spec.frozen import Frozen
+from tunewise.spec.quantities import Workers
+from tunewise.spec.words import Attention, Device, ExecutorName, Precision
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -109,3 +111,38 @@ class TuningSpec(Frozen):
             name = "3 with tuning.search: short" if self.search == "short" else "tuning.rates"
             raise ValueError(f"tuning.cap must be at least {name}, but got {self.cap} < {in_full}")
         return self
+
+
+class MachineSpec(Frozen):
+    """Device, precision and limits of the runs. None: determined once and stored in every run."""
+
+    device: Device | None = None
+    precision: Precision | None = None
+    threads: int | None = Field(None, ge=1)
+    attention: Attention | None = Field(
+        None,
+        description="attention kernel of transformers; None: the fastest that computes what the model's own does",
+    )
+    checkpoint_seconds: float = Field(
+        300, ge=0, description="seconds between checkpoints inside a run; 0: after every step"
+    )
+    run_limit_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="longest run in seconds; a longer one is timed-out and the study continues "
+        "without it; None: no limit",
+    )
+    executor: ExecutorName = Field(
+        "local", description="who makes the runs: this machine, or the machines of a Ray cluster"
+    )
+    workers: Workers = Field(
+        1,
+        description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "
+        "every GPU",
+    )
+    exclusive_timing: bool = Field(
+        False, description="make confirmation runs, whose times are reported, one at a time, with nothing beside them"
+    )
+    test_set_ledger: bool = Field(
+        True, description="count in your data folder which studies took verdicts from the same test set"
+    )

@@ -29,6 +29,9 @@ Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]
 
 
+ExecutorName = Literal["local", "ray"]
+
+
 Attention = Literal["eager", "sdpa"]
 
 

@@ -1,0 +1,1 @@
+"""Runs on a cluster of Ray: only its actors, none of its trainers or tuners."""
