@@ -1,5 +1,6 @@
 """Laws of executors: every one of them, this machine's and the tests' own, keeps them; a new one is one line here."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from desk.conftest import study_spec
 from fake_executor import FakeExecutor
 from on_ray import by_value, needs_ray
+from on_slurm import fake_slurm
 from tunewise.errors import DataError, TunewiseError
 from tunewise.executors import ask
 from tunewise.executors.base import Executor, Job, PrepareJob, RunJob
@@ -16,8 +18,12 @@ from tunewise.executors.local.client import LocalExecutor
 from tunewise.executors.ray.client import RayPlaces
 from tunewise.executors.ray.cluster import Demand, connected
 from tunewise.executors.ray.place import Place
+from tunewise.executors.slurm import queue
+from tunewise.executors.slurm.client import SlurmExecutor
+from tunewise.executors.slurm.queue import SlurmQueue
 from tunewise.records import events
 from tunewise.records.events import Event
+from tunewise.spec import MachineSpec
 
 # What the jobs below do, by the name of their folder: in a server of its own, and as answers of the fake.
 JOBS = """
@@ -95,6 +101,45 @@ def on_ray(request: pytest.FixtureRequest) -> Executor:
     return ray_alone.open()
 
 
+# The same as a worker command, in a job of Slurm.
+WORKER = """
+import json, os, signal, sys, time
+from pathlib import Path
+from tunewise.records import events
+
+def send(*told):
+    with open(sys.argv[3], "a", encoding="utf-8") as file:
+        file.writelines(event.model_dump_json() + chr(10) for event in told)
+
+asked = []
+signal.signal(signal.SIGTERM, lambda *of: asked.append(1))
+job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+folder = Path(job.get("root") or job["folder"])
+if folder.name == "refused":
+    send(events.Refused(kind="DataError", message="no rows"), events.End(code=2))
+elif folder.name == "crash":
+    crash = events.Crashed(message="RuntimeError: broken", log=str(folder / "log.txt"))
+    send(events.Stopping(), crash, events.End(code=1))
+elif folder.name == "killed":
+    send(events.End(code=-9))
+elif folder.name == "waits":
+    send(events.Halved(max_tokens=1))
+    while not asked:
+        time.sleep(0.05)
+    send(events.Stopping(), events.Stopped(message="stopped"), events.End(code=0))
+else:
+    send(events.Done() if job["job"] == "run" else events.Prepared(key=folder.name), events.End(code=0))
+"""
+
+
+def on_slurm(request: pytest.FixtureRequest) -> Executor:
+    tmp_path, patch = request.getfixturevalue("tmp_path"), request.getfixturevalue("monkeypatch")
+    fake_slurm(patch, tmp_path)
+    (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
+    patch.setattr(queue, "WORKER", (sys.executable, str(tmp_path / "worker.py")))
+    return SlurmExecutor(SlurmQueue(tmp_path, MachineSpec()))
+
+
 @pytest.fixture(scope="module")
 def ray_alone() -> Iterator[RayPlaces]:
     """A cluster of this machine alone."""
@@ -104,10 +149,10 @@ def ray_alone() -> Iterator[RayPlaces]:
         yield RayPlaces(Demand(cpus=1, gpus=0))
 
 
-ALL = [local, fake, pytest.param(on_ray, marks=pytest.mark.slow)]
+ALL = [local, fake, on_slurm, pytest.param(on_ray, marks=pytest.mark.slow)]
 
 
-@pytest.fixture(params=ALL, ids=["local", "fake", "ray"])
+@pytest.fixture(params=ALL, ids=["local", "fake", "slurm", "ray"])
 def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
     monkeypatch.setattr(client, "SERVER", ("-c", JOBS))
     make: Callable[[pytest.FixtureRequest], Executor] = request.param
@@ -133,7 +178,8 @@ ENDS = {"good": 0, "refused": 2, "crash": 1, "killed": -9}
 @pytest.mark.parametrize("name", ENDS)
 def test_a_job_is_told_to_its_end_and_the_end_says_how_it_went(executor: Executor, name: str, tmp_path: Path) -> None:
     told = list(executor.submit([prepare(tmp_path / name)]))
-    assert told[-1] == events.End(code=ENDS[name])
+    assert isinstance(told[-1], events.End)
+    assert told[-1].code == ENDS[name]
     assert sum(isinstance(event, events.End) for event in told) == 1
     assert kinds(executor, [prepare(tmp_path / "good")]) == ["prepared", "end"], "the next job has its own events alone"
 

@@ -35,12 +35,13 @@ from tunewise.executors.attempts import Attempts
 from tunewise.executors.base import Job, RunJob
 from tunewise.executors.local import server, shares
 from tunewise.executors.places import Places
+from tunewise.executors.slurm.queue import options
 from tunewise.lab.data.prepare import prepare_examples
 from tunewise.lab.train.checkpoint import Checkpoints
 from tunewise.lab.train.loop import Loop, Step, train
 from tunewise.records import RunRecord
 from tunewise.records.events import Event, unheard
-from tunewise.spec import MachineSpec, RunSpec, StudySpec
+from tunewise.spec import MachineSpec, RunSpec, SlurmSpec, StudySpec
 from tunewise.storage.ledger import Ledger, files_below
 
 CHAT = (
@@ -243,6 +244,11 @@ def hosted(bench: Bench, study: StudySpec) -> Any:
         patch.setattr(driver, "nodes", lambda: [{"CPU": 1.0}])
         with driver.places_of(study, Ledger(bench.new()), 0, unheard, None):
             return asked
+
+
+def submitted(bench: Bench, study: StudySpec) -> Any:
+    """Options of `sbatch` for a run."""
+    return options(study.machine.slurm or SlurmSpec(), study.machine.threads)
 
 
 def run_here(patch: pytest.MonkeyPatch, small: SmallStudy, spec: RunSpec) -> None:

@@ -27,6 +27,7 @@ from study_keys import (
     prepared,
     reported,
     reused,
+    submitted,
     trained,
 )
 
@@ -65,6 +66,7 @@ WORDY = {"data.train": "@wordy.jsonl", "train.max_steps": 8, "arms.arm.learning_
 WRITTEN = {**WORDY, "samples": {"count": 1, "max_new_tokens": 2}}
 FORGETS = {"forgetting": {"text": "@general.txt", "tokens": 60, "points": 2}}
 CHAT = {"data": {"train": "@chat.jsonl", "chat_template": "@first.jinja"}}
+JOBS = {"machine": {"executor": "slurm", "slurm": {}}}
 TEXTS = {"task": "lm", "data": {"train": "@documents.txt"}}
 
 
@@ -176,6 +178,13 @@ TABLE: dict[str, Row] = {
     "machine.checkpoint_seconds": Row(checkpointed, 0),  # after every step
     "machine.run_limit_seconds": Row(limited, 7.0),
     "machine.executor": Row(hosted, "ray"),
+    "machine.slurm.partition": Row(submitted, "long", JOBS),
+    "machine.slurm.account": Row(submitted, "lab", JOBS),
+    "machine.slurm.qos": Row(submitted, "low", JOBS),
+    "machine.slurm.constraint": Row(submitted, "a100", JOBS),
+    "machine.slurm.time": Row(submitted, "2:00:00", JOBS),
+    "machine.slurm.memory": Row(submitted, "32G", JOBS),
+    "machine.slurm.gpus_per_run": Row(submitted, 1, JOBS),
     "machine.workers": Row(placed, 3),
     "machine.exclusive_timing": Row(placed, True, {"machine.workers": 2}),
     "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),

@@ -86,7 +86,7 @@ Workers = Annotated[
 ]
 ExecutorOption = Annotated[
     str | None,
-    typer.Option("--executor", metavar="TEXT", help="Who makes the runs: local (this machine) or ray."),
+    typer.Option("--executor", metavar="TEXT", help="Who makes the runs: local (this machine), ray or slurm."),
 ]
 RayAddress = Annotated[
     str | None,

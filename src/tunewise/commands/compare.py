@@ -35,6 +35,8 @@ from tunewise.executors.local.shares import shared
 from tunewise.executors.places import Places
 from tunewise.executors.ray.client import RayPlaces
 from tunewise.executors.ray.cluster import connected, nodes, shared_by
+from tunewise.executors.slurm import client as slurm
+from tunewise.executors.slurm.queue import prepared
 from tunewise.inputs.input_files import InputFiles
 from tunewise.records import LOST, events
 from tunewise.records.events import Listener, unheard
@@ -93,6 +95,12 @@ def places_of(
             with Places(openers, ledger, machine, listener, greet) as places:
                 places.is_one_machine = len(found) == 1
                 yield places
+        return
+    if study.machine.executor == "slurm":
+        machine = prepared(study.machine, threads_of(ledger))
+        with Places(slurm.openers(ledger.folder, machine), ledger, machine, listener, slurm.greet_first) as places:
+            places.is_one_machine = False
+            yield places
         return
     machine, environments = shared(study.machine, lambda: threads_of(ledger))
     with Places([opener(lock, environment) for environment in environments], ledger, machine, listener) as places:

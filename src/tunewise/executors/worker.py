@@ -6,13 +6,12 @@ that sees the folder, wherever it is mounted. Nothing in it is executed or unpic
 
 import re
 import secrets
-import signal
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from tunewise.errors import StudyError, clause
-from tunewise.executors.attempts import memory_kills
+from tunewise.executors.attempts import memory_kills, with_cause
 from tunewise.executors.base import GreetJob, Job, PlanJob, PrepareJob, ProbeJob, RunJob
 from tunewise.executors.local.client import LocalExecutor
 from tunewise.records import events
@@ -70,6 +69,8 @@ def work(job: Job, send: Listener) -> int:
     try:
         with LocalExecutor() as executor:
             for event in executor.submit([job]):
+                if isinstance(event, events.End):
+                    event = with_cause(event, ended.kills_before)
                 send(event)
                 ended.hear(event)
     except KeyboardInterrupt:
@@ -82,7 +83,7 @@ class _Status:
 
     def __init__(self) -> None:
         self.status = FAILED
-        self._kills = memory_kills()
+        self.kills_before = memory_kills()
 
     def hear(self, event: Event) -> None:
         match event:
@@ -96,8 +97,8 @@ class _Status:
                 self.status = TIMED_OUT
             case events.OutOfMemory():
                 self.status = OUT_OF_MEMORY
-            case events.End(code=code) if code == -signal.SIGKILL:
-                self.status = OUT_OF_MEMORY if memory_kills() != self._kills else FAILED
+            case events.End(is_short_of_memory=True):
+                self.status = OUT_OF_MEMORY
             case _:
                 pass
 

@@ -25,7 +25,7 @@ from tunewise.spec.study import (
     same_arm,
 )
 from tunewise.spec.tasks import TASKS, Task
-from tunewise.spec.train import MachineSpec, TrainSpec, TuningSpec
+from tunewise.spec.train import MachineSpec, SlurmSpec, TrainSpec, TuningSpec
 from tunewise.spec.words import NO_DATA, NUMERICS, SPLIT_NAMES, Attention, CostName, Device, Precision, Role, Split
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "SPLIT_NAMES",
     "SamplesSpec",
     "Split",
+    "SlurmSpec",
     "SplitShares",
     "StudySpec",
     "TASKS",

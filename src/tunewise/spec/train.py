@@ -113,6 +113,25 @@ class TuningSpec(Frozen):
         return self
 
 
+SlurmWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:&|*/-]{0,99}$")]
+
+
+class SlurmSpec(Frozen):
+    """Options that every job of a run gets from `sbatch`."""
+
+    partition: SlurmWord | None = Field(None, description="partition of the jobs")
+    account: SlurmWord | None = Field(None, description="account that the jobs are charged to")
+    qos: SlurmWord | None = Field(None, description="quality of service")
+    constraint: SlurmWord | None = Field(None, description="features that a node must have, such as a100")
+    time: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(:[0-9]{1,2}){0,2}$")] | None = Field(
+        None, description="time limit of one job, such as 2:00:00 or 1-12"
+    )
+    memory: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")] | None = Field(
+        None, description="memory of one job, such as 32G"
+    )
+    gpus_per_run: int = Field(0, ge=0, le=1, description="GPUs of one job; 0: it trains on the processor")
+
+
 class MachineSpec(Frozen):
     """Device, precision and limits of the runs. None: determined once and stored in every run."""
 
@@ -133,8 +152,9 @@ class MachineSpec(Frozen):
         "without it; None: no limit",
     )
     executor: ExecutorName = Field(
-        "local", description="who makes the runs: this machine, or the machines of a Ray cluster"
+        "local", description="who makes the runs: this machine, the machines of a Ray cluster, or jobs of Slurm"
     )
+    slurm: SlurmSpec | None = Field(None, description="options of the jobs, for executor: slurm")
     workers: Workers = Field(
         1,
         description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "

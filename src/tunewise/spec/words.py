@@ -29,7 +29,7 @@ Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]
 
 
-ExecutorName = Literal["local", "ray"]
+ExecutorName = Literal["local", "ray", "slurm"]
 
 
 Attention = Literal["eager", "sdpa"]

@@ -17,7 +17,7 @@ from tunewise.storage.files import reraise_as_study_error
 KEY = re.compile(r"[0-9a-f]{16}")  # of a run or of prepared data: the name of its folder
 UNFINISHED = re.compile(rf"(.+)\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
 # remains of a command that ended before it made a run or prepared data
-BEGUN = {"": {".lock", "runs", "data"}, "runs": {"writable"}, "data": {"hashes.json", "log.txt"}}
+BEGUN = {"": {".lock", "runs", "data", "jobs"}, "runs": {"writable"}, "data": {"hashes.json", "log.txt"}}
 
 
 def require_no_links(folder: Path) -> None:
