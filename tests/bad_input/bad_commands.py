@@ -18,6 +18,11 @@ COMMANDS = [
     command("an unknown command", "comprae study.yaml", "No such command 'comprae'"),
     command("an unknown option", "compare --modle tiny", "No such option: --modle", "--model"),
     command("an option without its value", "compare --model", "requires an argument"),
+    command("a job file that is not there", "worker runs/s/jobs/x.json", "is not a job file", "folder jobs"),
+    command(
+        "a pickle as a job file", "worker s/jobs/x.json", "not", **{"s/runs/a": b"", "s/jobs/x__json": b"\x80\x04\x95"}
+    ),
+    command("no worker by option", "compare --model tiny --data t.jsonl --workers 0", "machine.workers", "0"),
     command("two study files", "compare a.yaml b.yaml", "unexpected extra argument", "(b.yaml)"),
     command("an arm without a method", "compare --model tiny --data . --arm lora", "NAME=METHOD", "got 'lora'"),
     command(

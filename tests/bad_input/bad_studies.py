@@ -107,6 +107,8 @@ NUMBERS = [
     key("null as a number", "seed: null\n", "'seed'", "a whole number", "None"),
     key("a list as a number", "seed: [1]\n", "'seed'", "a whole number", "[1]"),
     key("one number for two", "train: {betas: [0.9]}\n", "'train.betas.1' is missing"),
+    key("no worker", "machine: {workers: 0}\n", "machine.workers", "from 1 to 4,096, or auto", "got 0"),
+    key("all workers", "machine: {workers: all}\n", "machine.workers", "or auto", "'all'"),
     key("looks that do not rise", "looks: [5, 5]\n", "looks must increase", "[5, 5]"),
     key("six looks", "looks: [1, 2, 3, 4, 5, 6]\n", "'looks'", "at most 5"),
     key("an unknown protocol", "protocol: bold\n", "protocol", "adaptive", "fixed", "bold"),

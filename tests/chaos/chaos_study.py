@@ -27,7 +27,7 @@ from tunewise.storage.ledger import Ledger
 # Measured, or about how a run was interrupted: no two runs agree in them.
 OF_RECORD = {"usage", "environment", "files"}
 OF_REPORT = re.compile(r".*_seconds|.*_per_second|.*peak.*_bytes|.*to_quality|seconds|environment")
-FINDINGS = ("runs-continued", "busy-machine", "timed-runs-overlapped")
+FINDINGS = ("runs-continued", "busy-machine", "timed-runs-overlapped", "times-not-comparable")
 
 
 def chaos_study(root: Path) -> StudySpec:

@@ -1,11 +1,13 @@
 """A budget shrinks caps and looks alike for all arms, in a fixed order, and says what that costs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tunewise.desk.planning.budget import expected_seconds, first_trial, fit, within_budget
 from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.study.state import StudyState
 from tunewise.records import DataSummary, RunRecord
 from tunewise.spec import StudySpec, forgetting_steps, parse_budget
 from tunewise.storage.ledger import Ledger
@@ -100,3 +102,15 @@ def test_the_report_says_what_the_budget_cut(make_study: Any) -> None:
     assert "Even the smallest version needs" in note.sentence
     assert "verdict at 3 seeds instead of 5" in note.sentence
     assert len(report.study.planned_seeds) == 3
+
+
+def test_with_workers_the_budget_counts_machine_time_and_the_wall_time_is_named_beside_it(
+    make_study: Callable[..., Ledger],
+) -> None:
+    state = StudyState.read(make_study(study={"budget": "2h"}, max_runs=2))
+    shared = StudyState.read(make_study(study={"budget": "2h", "machine": {"workers": 4}}, max_runs=2))
+    assert state.budget is not None
+    assert shared.budget is not None
+    assert "machine time" not in state.budget
+    assert "of machine time, which 4 workers do in about" in shared.budget
+    assert (state.study.looks, state.study.tuning) == (shared.study.looks, shared.study.tuning)

@@ -76,7 +76,8 @@ Out = Annotated[
 Budget = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help="Time limit, for example 2h. Reduces learning-rate trials and seeds equally for all arms."
+        metavar="TEXT",
+        help="Limit of machine time, for example 2h. Reduces learning-rate trials and seeds equally for all arms.",
     ),
 ]
 Workers = Annotated[

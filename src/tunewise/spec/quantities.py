@@ -1,10 +1,10 @@
-"""Quantities that a study writes as text: the margin and the budget."""
+"""Quantities that a study writes as text, such as the margin and the budget."""
 
 import math
 import re
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tunewise.spec.frozen import Frozen
 
@@ -49,3 +49,17 @@ def parse_budget(text: str) -> float:
     if not match or float(match[1]) == 0 or math.isinf(float(match[1])):
         raise ValueError(f"budget '{text:.40}' is not valid. Write a time above 0, such as '2h', '90min' or '45s'.")
     return float(match[1]) * BUDGET_SECONDS[match[2]]
+
+
+MAX_WORKERS = 4096
+
+
+def check_workers(value: object) -> object:
+    """`value`, if it is a number of workers or 'auto'. Raises ValueError, with one message for both kinds."""
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WORKERS
+    if value != "auto" and not is_number:
+        raise ValueError(f"must be a whole number from 1 to {MAX_WORKERS:,}, or auto, but got {value!r:.40}")
+    return value
+
+
+Workers = Annotated[Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto"], BeforeValidator(check_workers)]

@@ -123,7 +123,8 @@ class StudySpec(Frozen):
     )
     budget: str | None = Field(
         None,
-        description="time limit such as '2h' or '90min': reduces learning-rate trials and seeds equally for all arms",
+        description="limit of machine time, summed over workers, such as '2h' or '90min': reduces learning-rate trials "
+        "and seeds equally for all arms",
     )
 
     @field_validator("budget")

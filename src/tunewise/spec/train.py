@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tunewise.spec.frozen import Frozen
+from tunewise.spec.quantities import Workers
 from tunewise.spec.words import Attention, Device, ExecutorName, Precision
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -110,9 +111,6 @@ class TuningSpec(Frozen):
         return self
 
 
-MAX_WORKERS = 4096
-
-
 SlurmWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:&|*/-]{0,99}$")]
 
 
@@ -155,7 +153,7 @@ class MachineSpec(Frozen):
         "local", description="who makes the runs: this machine, the machines of a Ray cluster, or jobs of Slurm"
     )
     slurm: SlurmSpec | None = Field(None, description="options of the jobs, for executor: slurm")
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto"] = Field(
+    workers: Workers = Field(
         1,
         description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "
         "every GPU",

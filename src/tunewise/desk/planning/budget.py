@@ -88,7 +88,10 @@ def within_budget(study: ResolvedStudy, data: DataSummary, records: Sequence[Run
 
 
 def _sentence(declared: ResolvedStudy, chosen: ResolvedStudy, data: DataSummary, needed: float, seconds: float) -> str:
+    workers = declared.machine.workers
     time = f"about {duration(needed)} of {duration(seconds)}"
+    if isinstance(workers, int) and workers > 1:
+        time += f" of machine time, which {workers} workers do in about {duration(needed / workers)}"
     if needed > seconds:
         fits = f"Even the smallest version needs {time}. Use fewer arms, fewer steps or less data."
     else:
