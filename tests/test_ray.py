@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chaos_study import chaos_study, outcome
+from chaos_study import chaos_study, made_alike
 
 from on_ray import by_value, needs_ray
 from tunewise.commands import compare as driver
@@ -151,7 +151,7 @@ def test_a_study_on_ray_that_loses_places_has_the_records_of_one_made_here(
     driver.compare(on_ray, tmp_path / "ray", lose)
     assert lost
     assert moved, "a run went to another place"
-    assert outcome(tmp_path / "ray") == outcome(tmp_path / "here")
+    assert made_alike(tmp_path / "ray") == made_alike(tmp_path / "here")
     assert not [of for of in psutil.Process().children(recursive=True) if "ray" in of.name()]
 
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import psutil
 import ray
 import yaml
-from chaos_study import chaos_study, outcome
+from chaos_study import chaos_study, made_alike
 from ray.cluster_utils import Cluster
 
 KILLS_A_STUDY = 4
@@ -101,8 +101,8 @@ def kill_at_random(place: Path, nodes: Nodes, num_kills: int, draw: random.Rando
     """How many studies did not end as the undisturbed one; prints each."""
     begun = time.monotonic()
     assert started(place, "calm", nodes.address).wait() == 0, (place / "calm.log").read_text()
-    seconds, whole = time.monotonic() - begun, outcome(place / "whole")
-    wrong = int(outcome(place / "calm") != whole)
+    seconds, whole = time.monotonic() - begun, made_alike(place / "whole")
+    wrong = int(made_alike(place / "calm") != whole)
     print(f"on Ray, not disturbed, in {seconds:.0f} s: {'differs' if wrong else 'the same'}", flush=True)
     killed: Counter[str] = Counter()
     studies = 0
@@ -111,7 +111,7 @@ def kill_at_random(place: Path, nodes: Nodes, num_kills: int, draw: random.Rando
         kills = disturbed(place, name, nodes, seconds, [draw.choice(kinds) for _ in range(KILLS_A_STUDY)], draw)
         killed.update(kills)
         studies += 1
-        if outcome(place / name) != whole:
+        if made_alike(place / name) != whole:
             wrong += 1
             print(f"differs after {kills}", flush=True)
         else:

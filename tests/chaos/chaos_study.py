@@ -91,6 +91,11 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {**found, "report": {**report, "warnings": [w for w in report["warnings"] if w["id"] not in FINDINGS]}}
 
 
+def made_alike(folder: Path) -> dict[str, Any]:
+    """The outcome but for the report, which also shows who made the runs and what the plan measured."""
+    return {name: found for name, found in outcome(folder).items() if name != "report"}
+
+
 def without_measured(value: Any) -> Any:
     """Plain data of a report without the keys of what was measured, however deep."""
     if isinstance(value, dict):
