@@ -124,7 +124,7 @@ def test_the_ratio_of_learning_rates_is_estimated_from_three_search_seeds_and_el
 ) -> None:
     assert {arm.rate_ratio for arm in report.arms} == {None}
     assert "Best learning rate as a multiple of full&#39;s: not estimated" in page
-    ledger = make_study(study={"tuning": {"seeds": 3}})
+    ledger = make_study(study={"tuning": {"seeds": 3, "rates": 5}})
     searched = write_report(ledger)
     found = searched.arm("lora-r8").rate_ratio
     assert found is not None
