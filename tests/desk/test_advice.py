@@ -53,22 +53,22 @@ def test_the_arm_that_the_verdicts_recommend_is_named_with_its_own_runs_and_figu
     report = build_report(finished)
     advice = advice_of(report)
     says_no_more(report)
-    assert advice.arm == report.recommended_arm == "lora-r16-all"
+    assert advice.arm == report.recommended_arm == "lora-r8"
     confirmed, tried = (
-        {r.run_id for r in finished.records() if (r.spec.arm, r.spec.role) == ("lora-r16-all", role)}
+        {r.run_id for r in finished.records() if (r.spec.arm, r.spec.role) == ("lora-r8", role)}
         for role in ("confirm", "tune")
     )
     found = items(advice)
     assert set(found["method"].runs) == confirmed
     assert set(found["learning rate"].runs) == tried
-    verdict = next(v for v in report.verdicts if v.arm == "lora-r16-all")
+    verdict = next(v for v in report.verdicts if v.arm == "lora-r8")
     assert verdict.sentence in found["method"].reason
-    assert found["method"].say == "lora-r16-all: LoRA r=16, alpha=32 (scale 2), all-linear"
-    assert (found["rank"].say, found["targets"].say, found["epochs"].say) == ("16", "all-linear", "2")
-    assert found["learning rate"].say == f"{report.arm('lora-r16-all').learning_rate:g}"
+    assert found["method"].say == "lora-r8: LoRA r=8, alpha=32 (scale 4), qkv"
+    assert (found["rank"].say, found["targets"].say, found["epochs"].say) == ("8", "qkv", "2")
+    assert found["learning rate"].say == f"{report.arm('lora-r8').learning_rate:g}"
     assert "no others were compared at equal parameter budget" in found["targets"].reason
     assert "No other length was tried" in found["epochs"].reason
-    assert {one.arm for one in advice.alternatives} == {"full", "lora-r8"}
+    assert {one.arm for one in advice.alternatives} == {"full", "lora-r16-all"}
     for one in advice.alternatives:
         view = report.arm(one.arm)
         assert (one.trainable_parameters, one.train_seconds) == (view.trainable_parameters, view.train_seconds)
@@ -140,7 +140,7 @@ def test_one_good_arm_is_named_though_another_is_worse(make_study: StudyWriter) 
         "lora-r16-all": {"method": "lora", "rank": 16, "targets": "all-linear"},
         "lora-r1-query": {**WEAK, "targets": "all-linear"},
     }
-    report = build_report(make_study(study={"arms": arms, **QUICK}))
+    report = build_report(make_study(study={"arms": arms, **QUICK, "protocol": "fixed", "looks": [3]}))
     says_no_more(report)
     advice = advice_of(report)
     assert advice.arm == "lora-r16-all"

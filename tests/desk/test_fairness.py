@@ -154,7 +154,7 @@ def test_lost_runs_are_counted_by_arm(clean: Make, role: str, status: str, name:
         is_lost = spec.arm == "lora" and spec.role == role and (high if role == "tune" else spec.seed == 1)
         return record.replace(status=status, message="lost") if is_lost else record
 
-    found = findings(clean(study={"looks": [5]}, change=lose))
+    found = findings(clean(study={"looks": [5], "protocol": "fixed"}, change=lose))
     where, _, why = found[name].evidence.partition("; lost (runs/")
     assert where == ("lora: 1; seeds 1" if role == "confirm" else "lora: 1")
     assert why.endswith("/log.txt)") == (status == "failed")
@@ -217,7 +217,7 @@ def test_unequal_numbers_of_trials_are_told_with_their_counts(clean: Make) -> No
 
     found = findings(clean(change=raise_lowest_loss))
     assert found["unequal-trials"].severity == "note"
-    assert found["unequal-trials"].evidence == "full: 5, lora: 6"
+    assert found["unequal-trials"].evidence == "full: 3, lora: 7"
 
 
 def test_targets_under_half_of_the_linear_parameters_warn(clean: Make) -> None:
@@ -288,7 +288,7 @@ def lopsided(arm: str) -> Callable[[RunRecord], RunRecord]:
 
 
 def test_headroom_above_a_quarter_of_the_margin_is_told(clean: Make) -> None:
-    study = {"tuning": {"half_steps": False}}
+    study = {"tuning": {"half_steps": False}, "protocol": "fixed", "looks": [3]}
     for arm in ("full", "lora"):
         found = findings(clean(study=study, change=lopsided(arm)))["headroom"]
         assert (found.arms, found.severity, found.forbids) == (
@@ -302,7 +302,7 @@ def test_headroom_above_a_quarter_of_the_margin_is_told(clean: Make) -> None:
 
 
 def test_headroom_is_measured_by_a_share_of_the_gain_on_valid(clean: Make) -> None:
-    study = {"tuning": {"half_steps": False}, "margin": "50% of gain"}
+    study = {"tuning": {"half_steps": False}, "margin": "50% of gain", "protocol": "fixed", "looks": [3]}
     ledger = clean(study=study, change=lopsided("full"))
     # full gains 0.62 of its 3.1: half of it is a wide margin; of a gain that is 0.04 it is a narrow one
     assert "headroom" not in findings_with(ledger, lambda record: record, reference_loss=3.1)

@@ -45,10 +45,10 @@ def test_a_second_metric_of_the_search_is_judged_with_its_headroom(make_study: A
 
 
 def test_the_primary_metric_alone_decides_where_an_arm_ends(make_study: Any) -> None:
-    decided = build_report(make_study(study={"looks": [3, 5], "margin": "0.1", "secondary": HOPELESS}))
+    decided = build_report(make_study(study={"looks": [3, 5], "margin": "0.15", "secondary": HOPELESS}))
     assert decided.is_complete
     assert decided.study.went_on == ()
-    study = {"looks": [3, 5], "margin": "0.05", "secondary": {**BITS, "margin": "5"}}
+    study = {"looks": [3, 5], "margin": "0.06", "secondary": {**BITS, "margin": "5"}}
     mixed = build_report(make_study(study=study))
     (on,) = mixed.study.went_on
     assert 0 < len(on) < len(mixed.verdicts), "the margin is chosen so that one arm is decided at once"

@@ -112,7 +112,7 @@ def test_law_40_every_start_of_a_process_of_ours_leaves_the_current_folder_out(
 
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(OSError, match="started"):
-        client._start(())
+        client._start((), {})
     monkeypatch.setattr(subprocess, "run", start)
     with pytest.raises(OSError, match="started"):
         server._in_fresh_process("{}")

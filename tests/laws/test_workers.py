@@ -113,7 +113,7 @@ def test_law_33_records_depend_neither_on_the_number_of_workers_nor_on_who_is_do
 
 def test_runs_that_do_not_fit_together_are_made_one_at_a_time_and_the_user_is_told(tmp_path: Path) -> None:
     big, small = arm_plan(step=PEAK.replace(weights=6 * GIB)), arm_plan(step=PEAK.replace(weights=0, activations=0))
-    plan = study_plan(full=big, lora=small).replace(device="cpu", memory_bytes=20 * GIB)
+    plan = study_plan(full=big, lora=small).replace(device="cpu", memory_bytes=24 * GIB)
     told: list[Event] = []
     room = room_of(plan, 2, told.append)
     assert [event.event for event in told] == ["crowded"]

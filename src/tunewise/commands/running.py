@@ -72,9 +72,9 @@ class Running:
         return waiting
 
     def _start(self, spec: RunSpec, still_waiting: int) -> None:
-        self.inputs.require_same()
         under_way = len(self.places.under_way)
         self.listener(begins(spec, self.state, self._current(), under_way + 1 + still_waiting))
+        self.inputs.require_same()
         self.places.start(spec, self.ledger.data_folder(self.data.key))
 
     def _take(self, record: RunRecord | None) -> None:

@@ -142,6 +142,8 @@ def selected_rates(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[s
 def _selected_rate(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> float | None:
     losses, method = trial_losses(trials(records, arm)), study.trained_arms.get(arm)
     by_hand = method is not None and method.rates is not None  # none but these
+    if not losses:
+        return None
     return chosen_rate(losses, None if by_hand else tolerance(study, records, arm))
 
 
