@@ -126,7 +126,7 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
         if inner is None:
             return []
         model = inner
-    return list(model.model_fields)
+    return [name for name in model.model_fields if model is not StudySpec or name != "sets"]  # written in `data`
 
 
 def misread_numbers(given: object, read: object, origin: str, place: str = "") -> list[str]:

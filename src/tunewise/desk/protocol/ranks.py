@@ -7,14 +7,14 @@ candidate: it is trained directly, with its own rate and fresh seeds, and only t
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tunewise.desk.metrics.metrics import judged_metrics, metric_named, primary_metric
+from tunewise.desk.metrics.metrics import metric_named, primary_metric
 from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.protocol import trials as trials_module
 from tunewise.desk.protocol.resolve import twin
 from tunewise.desk.statistics.harm import harm, mean_of
 from tunewise.desk.statistics.rank_curve import RankCurve, RankPoint
 from tunewise.records import DataSummary, RunRecord, TrainableSummary, truncated_split
-from tunewise.spec import DEFAULT_MARGINS, LoraMethod
+from tunewise.spec import LoraMethod
 from tunewise.spec.resolved import ResolvedStudy
 
 # Of the margin: the most that the candidate may lose to the top rank. With a whole margin, where the top rank equals
@@ -102,7 +102,7 @@ def margin_on_valid(study: ResolvedStudy, metric: str, whole: Sequence[Scores], 
 
     A share of the gain is that of `whole` over `reference`.
     """
-    margin = study.margin_in(metric) if metric in judged_metrics(study) else DEFAULT_MARGINS[metric]
+    margin = trials_module.margin_in(study, metric)
     parts = [] if margin.absolute is None else [margin.absolute]
     if margin.share_of_gain is not None and reference:
         gain = abs(mean_of(metric, reference) - mean_of(metric, whole))

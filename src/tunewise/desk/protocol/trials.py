@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tunewise.desk.metrics.metrics import primary_metric
+from tunewise.desk.metrics.metrics import judged_metrics, primary_metric
 from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.search import Search, Tolerance, best_rate, brackets_best, chosen_rate, headroom, search
 from tunewise.records import LOST, DataSummary, Evaluation, RunRecord, Status
 from tunewise.records.selection import pooled, selection_losses
-from tunewise.spec import DEFAULT_MARGINS, Role
+from tunewise.spec import DEFAULT_MARGINS, Margin, Role
 from tunewise.spec.quantities import HEADROOM_SHARE
 from tunewise.spec.resolved import ResolvedStudy
 
@@ -51,16 +51,19 @@ def tolerance(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> T
 
     None with `protocol: fixed`, and if a share of the gain cannot be known.
     """
-    metric = primary_metric(study.task)
-    is_about = primary_metric(study.task, study.primary) == metric
-    margin = study.margin_in(metric) if is_about else DEFAULT_MARGINS[metric]
     if study.protocol == "fixed":
         return None
+    margin = margin_in(study, primary_metric(study.task))
     absolute = math.inf if margin.absolute is None else HEADROOM_SHARE * margin.absolute
     if margin.share_of_gain is None:
         return Tolerance(absolute)
     reference = _reference_loss(study, records) if arm != study.reference_arm else None
     return None if reference is None else Tolerance(absolute, HEADROOM_SHARE * margin.share_of_gain, reference)
+
+
+def margin_in(study: ResolvedStudy, metric: str) -> Margin:
+    """The declared margin if a verdict is about `metric`, else the default one."""
+    return study.margin_in(metric) if metric in judged_metrics(study) else DEFAULT_MARGINS[metric]
 
 
 def _reference_loss(study: ResolvedStudy, records: Sequence[RunRecord]) -> float | None:
