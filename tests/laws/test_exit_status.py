@@ -18,12 +18,13 @@ from tunewise.cli import app
 from tunewise.cli.progress import StudyProgress
 from tunewise.cli.terminal import Terminal
 from tunewise.commands import compare as driver
+from tunewise.commands.planning import planned
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
 from tunewise.errors import MachineError, TunewiseError
 from tunewise.executors import ask
 from tunewise.executors.attempts import Attempts
-from tunewise.executors.base import Job, PlanJob, PrepareJob, ProbeJob, RunJob
+from tunewise.executors.base import Job, LostPlaceError, PlanJob, PrepareJob, ProbeJob, RunJob
 from tunewise.executors.local import client
 from tunewise.executors.local.client import LocalExecutor
 from tunewise.records import events
@@ -99,6 +100,30 @@ def test_law_48_a_library_that_crashes_is_one_message(name: str) -> None:
     executor = FakeExecutor(lambda job: iter([events.End(code=-getattr(signal, name))]))
     with pytest.raises(MachineError, match=rf"preparing the data ended because a library crashed \({name}\)"):
         ask.prepare(executor, study_spec(), Path("nowhere"))
+
+
+def test_law_48_a_process_that_is_killed_once_is_asked_once_more() -> None:
+    """Law 48: a study does without its plan, or is refused, only if what killed the process is still there."""
+    ends: list[list[Event]] = [[events.End(code=-signal.SIGKILL)], [events.Prepared(key="k")]]
+    executor = FakeExecutor(lambda job: ends.pop(0))
+    assert ask.prepare(executor, study_spec(), Path("nowhere")) == "k"
+    executor = FakeExecutor(lambda job: [events.End(code=-signal.SIGKILL)])
+    with pytest.raises(TunewiseError, match="twice: the process was killed"):
+        ask.prepare(executor, study_spec(), Path("nowhere"))
+    assert len(executor.jobs) == 2
+
+
+def test_law_48_a_place_that_is_lost_while_it_plans_ends_the_command(tmp_path: Path) -> None:
+    """Law 48: a study without a plan is one that cannot be planned, not one whose place is gone."""
+
+    def lost(job: Job) -> list[Event]:
+        raise LostPlaceError("gone")
+
+    heard: list[Event] = []
+    data = data_summary()
+    with pytest.raises(LostPlaceError, match="gone"):
+        planned(FakeExecutor(lost), Ledger(tmp_path), resolve.resolve(study_spec(), data), data, heard.append)
+    assert heard == []
 
 
 def test_law_48_a_server_that_is_killed_alone_ends_the_command_with_its_run(

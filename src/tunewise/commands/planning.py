@@ -9,7 +9,7 @@ from tunewise.desk.planning.estimates import run_bytes, study_seconds
 from tunewise.desk.protocol.resolve import settled
 from tunewise.errors import StudyError, TunewiseError
 from tunewise.executors import ask
-from tunewise.executors.base import Executor
+from tunewise.executors.base import Executor, LostPlaceError
 from tunewise.executors.places import Room
 from tunewise.records import DataSummary, events
 from tunewise.records.events import Listener, unheard
@@ -40,6 +40,8 @@ def planned(
     folder = ledger.data_folder(data.key)
     try:
         found = ask.plan(executor, study, folder, PlanRequest())
+    except LostPlaceError:  # nothing can run there either
+        raise
     except TunewiseError as error:
         listener(events.Unplanned(message=f"the study could not be planned: {error}"))
         return None
@@ -89,6 +91,8 @@ def timed(
     for name in _chosen(found, shapes):
         try:
             speeds[shapes[name]] = ask.probe(executor, study, folder, name, found.arms[name])
+        except LostPlaceError:
+            raise
         except TunewiseError as error:
             tell(f"the speed of arm '{name}' could not be measured: {error}")
             speeds.pop(shapes[name], None)

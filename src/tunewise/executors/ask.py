@@ -35,7 +35,20 @@ def greet(executor: Executor, probe: Path) -> Worker:
 
 
 def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Answer:
-    """The answer of that kind. Events are read to the end even after a failure, or the next job would get them."""
+    """The answer of that kind. A process that was killed is asked once more: whatever killed it may be over."""
+    for _ in range(2):
+        if (answer := _asked(executor, job, kind, doing)) is not None:
+            return answer
+    raise TunewiseError(
+        f"{doing} ended without a result, twice: the process was killed, probably because memory ran out."
+    )
+
+
+def _asked(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Answer | None:
+    """The answer, or None if the process was killed.
+
+    Events are read to the end even after a failure, or the next job would get them.
+    """
     answer: Answer | None = None
     failure: TunewiseError | None = None
     crash: str | None = None
@@ -58,6 +71,4 @@ def _answer(executor: Executor, job: Job, kind: type[Answer], doing: str) -> Ans
             f"{doing} ended because a library crashed ({crash}), as some do on a damaged file. "
             "Check the files of the data and the model, and write or download them again."
         )
-    if answer is None:
-        raise TunewiseError(f"{doing} ended without a result: the process was killed, probably because memory ran out.")
     return answer
