@@ -109,6 +109,21 @@ NUMBERS = [
     key("a list as a number", "seed: [1]\n", "'seed'", "a whole number", "[1]"),
     key("one number for two", "train: {betas: [0.9]}\n", "'train.betas.1' is missing"),
     key("no worker", "machine: {workers: 0}\n", "machine.workers", "from 1 to 4,096, or auto", "got 0"),
+    key("a price of nothing", "machine: {price_per_hour: 0}\n", "machine.price_per_hour", "greater than 0", "got 0"),
+    key("an infinite price", "machine: {price_per_hour: .inf}\n", "machine.price_per_hour", "finite number", "inf"),
+    key("a price of yes", "machine: {price_per_hour: yes}\n", "machine.price_per_hour", "must be a number", "True"),
+    key("a price with its currency", "machine: {price_per_hour: 2 EUR}\n", "price_per_hour", "a number", "'2 EUR'"),
+    key("a currency without a price", "machine: {currency: EUR}\n", "EUR has no price", "machine.price_per_hour"),
+    key(
+        "a sentence as a currency",
+        "machine: {price_per_hour: 2, currency: US dollars}\n",
+        "machine.currency",
+        "such as EUR or €",
+        "'US dollars'",
+    ),
+    key(
+        "a price by a near name", "machine: {price_per_hours: 2}\n", "price_per_hours", "Did you mean 'price_per_hour'"
+    ),
     key("all workers", "machine: {workers: all}\n", "machine.workers", "or auto", "'all'"),
     key("looks that do not rise", "looks: [5, 5]\n", "looks must increase", "[5, 5]"),
     key("six looks", "looks: [1, 2, 3, 4, 5, 6]\n", "'looks'", "at most 5"),

@@ -188,6 +188,8 @@ TABLE: dict[str, Row] = {
     "machine.workers": Row(placed, 3),
     "machine.exclusive_timing": Row(placed, True, {"machine.workers": 2}),
     "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),
+    "machine.price_per_hour": Row(reported, 2.5),
+    "machine.currency": Row(reported, "EUR", {"machine.price_per_hour": 2.5}),
     "machine.attention": Row(trained, "eager", {"machine.attention": "sdpa"}),
 }
 

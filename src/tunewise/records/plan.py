@@ -5,7 +5,7 @@ from typing import Literal
 
 from tunewise.records.data import SplitSummary
 from tunewise.records.tuned import TrainableSummary
-from tunewise.spec import Device, Frozen, Precision, StudySpec, Task, TrainSpec, canonical_json
+from tunewise.spec import Device, Frozen, Precision, Price, StudySpec, Task, TrainSpec, canonical_json
 
 
 class PeakMemory(Frozen):
@@ -85,6 +85,16 @@ class StudySeconds(Frozen):
         return self.most + (self.second_look or 0.0)
 
 
+class PlannedCosts(Frozen):
+    """What a plan costs at the user's price, in its currency; the fields of `StudySeconds`. None: not known."""
+
+    price: Price
+    least: float | None = None
+    most: float | None = None
+    second_look: float | None = None
+    epochs: dict[str, float]  # arm -> an epoch of optimizer steps; on another card a lower bound
+
+
 # Share of the memory that is planned for; the driver and unused allocations take the rest.
 TIGHT = 0.9
 # Upper limit of `micro_batch_tokens: auto`: larger ones are not faster.
@@ -105,6 +115,7 @@ class StudyPlan(Frozen):
     work: Work
     arms: dict[str, ArmPlan]
     seconds: StudySeconds | None = None  # None: the speed of an arm or its number of steps is not known
+    costs: PlannedCosts | None = None  # at the price of the moment, so never stored; None: no price was given
 
 
 def plan_key(study: StudySpec) -> str:

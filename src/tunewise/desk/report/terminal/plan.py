@@ -12,14 +12,15 @@ from tunewise.desk.fairness.finding import listed
 from tunewise.desk.planning import estimates
 from tunewise.desk.planning.expected import expected_runs, later_looks
 from tunewise.desk.planning.gpus import Gpu
+from tunewise.desk.planning.prices import epoch_cost
 from tunewise.desk.protocol.resolve import resolve_as_planned
 from tunewise.desk.report.charts.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.terminal.tables import needed_width, print_table
-from tunewise.desk.report.terminal.times import at_least, study_duration
+from tunewise.desk.report.terminal.times import at_least, study_cost, study_duration
 from tunewise.records.plan import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec
 from tunewise.spec.resolved import ResolvedStudy
-from tunewise.text.numbers import MISSING, count, duration, size, threads
+from tunewise.text.numbers import MISSING, count, duration, money, size, threads
 
 USES = ("weights", "gradients", "optimizer", "activations", "logits")
 # from the report's palette, distinct for stacked neighbors; gray for memory that is only held
@@ -106,6 +107,10 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
     if any(arm.speed for arm in plan.arms.values()):
         rows.append(("per step", lambda arm: at_least(duration(arm.speed.step_seconds if arm.speed else None), arm)))
         rows.append(("per epoch", lambda arm: at_least(duration(estimates.epoch_seconds(arm, plan)), arm)))
+    if price := plan.costs and plan.costs.price:
+        label = "cost of an epoch, at least" if card else "cost of an epoch"
+        of_card = card[1] if card else None
+        rows.append((label, lambda arm: at_least(money(epoch_cost(arm, plan, price, of_card), price.currency), arm)))
     rows.append(("operations", lambda arm: "checked" if arm.is_checked else "estimate"))
     return rows
 
@@ -144,6 +149,8 @@ def _remarks(study: ResolvedStudy, plan: StudyPlan, card: Card) -> list[str]:
     if not all(arm.is_checked for arm in plan.arms.values()):
         remarks.append("estimate: a real step of a small model of this architecture ran different operations.")
     if card:
+        if study.machine.price and plan.costs is None:
+            remarks.append("machine.price_per_hour is for this machine. Give the price of the card with --prices.")
         remarks.append(f"{card[0]}: {card[1].source}. Derived values; nothing was measured on this card.")
     return remarks
 
@@ -154,6 +161,9 @@ def _time(study: ResolvedStudy, plan: StudyPlan) -> list[str]:
     found = []
     if plan.seconds:
         found += [f"The whole study: {study_duration(plan.seconds, plan)}.", *_what_is_counted(study, plan)]
+    if plan.costs and (cost := study_cost(plan.costs, plan)):
+        price = plan.costs.price
+        found.append(f"Cost at {money(price.per_hour, price.currency)} per hour: {cost}.")
     if "steps" in sources:
         found.append("Times are measured from real steps of each arm on this machine, with random weights.")
     if "similar" in sources:

@@ -16,7 +16,7 @@ from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, Environment
 from tunewise.records.plan import Prospect, StudySeconds
-from tunewise.spec import CostName, Frozen, Task
+from tunewise.spec import CostName, Frozen, Price, Task
 from tunewise.storage.test_sets import TestSetView
 
 REPORT_VERSION = 1
@@ -43,6 +43,8 @@ class StudyView(Frozen):
     finished_runs: int
     run_seconds: float  # of all finished runs together: loading, training, evaluation
     planned_seconds: StudySeconds | None  # of all its runs; None: not known before
+    price: Price | None = None  # of an hour, as the user gave it; None: the report shows no costs
+    run_cost: float | None = None  # of `run_seconds` at this price, in its currency
     command: str  # reruns the study, in a folder next to this one
     resolved: str  # study.yaml with every default
 
@@ -120,6 +122,7 @@ class ArmView(Frozen):
     peak_memory_above_start_bytes: int | None
     evaluate_peak_bytes: int | None
     saved_bytes: int | None
+    train_cost: float | None = None  # of `train_seconds` at the price of the study; None: no price, or no time
     planned: PlannedView | None  # None: not planned, or its rank was chosen by its own trials
     ratio_to_full: dict[str, float | None]  # of each cost
     metrics: dict[str, MetricSummary]  # on test; empty while nothing is confirmed
