@@ -124,6 +124,15 @@ NUMBERS = [
     key(
         "a price by a near name", "machine: {price_per_hours: 2}\n", "price_per_hours", "Did you mean 'price_per_hour'"
     ),
+    key("selection by nothing of its own", "select_by: primary\n", "select_by", "primary is None", "exact_match"),
+    key(
+        "selection by a value of the whole set",
+        "metrics: [{name: bleu}, {name: exact_match}]\nprimary: bleu\nmargin: '0.01'\nselect_by: primary\n",
+        "a share of texts",
+        "primary is bleu",
+        "(exact_match)",
+    ),
+    key("selection by name", "select_by: exact_match\n", "'select_by'", "'primary'", "'exact_match'"),
     key("all workers", "machine: {workers: all}\n", "machine.workers", "or auto", "'all'"),
     key("looks that do not rise", "looks: [5, 5]\n", "looks must increase", "[5, 5]"),
     key("six looks", "looks: [1, 2, 3, 4, 5, 6]\n", "'looks'", "at most 5"),

@@ -1,7 +1,7 @@
 """What a study is expected to need: the plan of every arm, made before anything is loaded. Plain data, never torch."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 from tunewise.records.data import SplitSummary
 from tunewise.records.tuned import TrainableSummary
@@ -49,6 +49,8 @@ class Speed(Frozen):
     fp32_score_seconds_per_token: float
     peak_above_start_bytes: int | None  # of a process that ran the step with most tokens; None: none did
     resume_seconds: float | None = None  # additional seconds of the steps that follow a scoring; None: not measured
+    # Of an answer of samples.max_new_tokens tokens, so most answers take less. None: the study selects by no texts.
+    write_seconds_per_row: float | None = None
 
 
 class ArmPlan(Frozen):
@@ -122,7 +124,9 @@ def plan_key(study: StudySpec) -> str:
     """8 hex digits: a hash of what the plan of a study depends on, except its data and machine."""
     where_to_search = {"learning_rate", "rates"}
     arms = {name: arm.model_dump(mode="json", exclude=where_to_search) for name, arm in study.arms.items()}
-    asked = [arms, study.train.model_dump(mode="json"), study.seed]
+    asked: list[Any] = [arms, study.train.model_dump(mode="json"), study.seed]
+    if study.select_by:  # the time of its texts is planned
+        asked.append(study.samples.max_new_tokens)
     return hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:8]
 
 

@@ -108,6 +108,7 @@ def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
         sources={s.split: s.source for s in state.data.splits},
         question=_question(study, state.full),
         primary_metric=primary_metric(state.data.task, study.primary),
+        selected_by=study.selecting_metric.name if study.selecting_metric else None,
         cost=study.cost,
         reference_arm=study.reference_arm,
         full_arm=state.full,

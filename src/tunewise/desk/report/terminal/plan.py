@@ -188,7 +188,7 @@ def _what_is_counted(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
         counted += f" up to the first look at {study.looks[0]} seeds, and up to {more} more for {study.looks[-1]} seeds"
     left_out = ["loading", "saving", "process starts"]
     if not TASKS[plan.task].has_classes and (study.samples.count or study.metrics):
-        left_out.append("generated text")
+        left_out.append("texts written for the test set" if study.select_by else "generated text")
     if any(arm.num_extracted for arm in study.arms.values()):
         left_out.append("the singular values for extract")
     yield f"The study has {counted}. Training and scoring are counted; {listed(left_out)} are not."

@@ -16,7 +16,7 @@ from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, Environment
 from tunewise.records.plan import Prospect, StudySeconds
-from tunewise.spec import CostName, Frozen, Price, Task
+from tunewise.spec import TASKS, CostName, Frozen, Price, Task
 from tunewise.storage.test_sets import TestSetView
 
 REPORT_VERSION = 1
@@ -31,6 +31,7 @@ class StudyView(Frozen):
     sources: dict[str, str]  # split -> where its rows come from
     question: str
     primary_metric: str  # of the verdicts
+    selected_by: str | None = None  # the metric of `select_by`; None: nll selects (classification: accuracy)
     cost: CostName  # that decides which arm is recommended
     reference_arm: str  # what gain is measured over: base, or for a classification the arm that trains the head alone
     full_arm: str | None  # what arms are compared with; None: the study has none
@@ -48,13 +49,18 @@ class StudyView(Frozen):
     command: str  # reruns the study, in a folder next to this one
     resolved: str  # study.yaml with every default
 
+    @property
+    def selection_metric(self) -> str:
+        """The metric on the validation set that chose learning rates and checkpoints."""
+        return self.selected_by or TASKS[self.task].selection_metric
+
 
 class RatePoint(Frozen):
     """One learning-rate trial."""
 
     learning_rate: float
     valid_nll: float | None  # None: it did not finish (it diverged or failed)
-    valid_accuracy: float | None  # None: also if not a classification
+    valid_accuracy: float | None  # share of right labels, or texts if these select; None: also if NLL selects
     forgetting: float | None  # change of the NLL on general text against the base; None: not measured
     selected: bool
 
