@@ -12,11 +12,11 @@ from tunewise.lab.machine import pick_device
 from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models.context import context_length
 from tunewise.lab.models.load import is_encoder, load_tokenizer
-from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.plan.configurations import configuration
 from tunewise.lab.plan.meta_model import blank_base
 from tunewise.lab.plan.setting import Kernels, PlanContext
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
+from tunewise.lab.weights.precision import pick_precision
 from tunewise.records import DataSummary, SplitSummary
 from tunewise.records.plan import PlanRequest
 from tunewise.spec import NO_DATA, Frozen, Method, StudySpec, Task
