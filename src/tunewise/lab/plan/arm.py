@@ -17,8 +17,8 @@ from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_
 from tunewise.lab.plan.workload import Workload
 from tunewise.lab.weights.quantized import stored_bytes
 from tunewise.records.plan import ArmPlan, PeakMemory
+from tunewise.spec import Device, Quantization
 from tunewise.spec import Method as MethodSpec
-from tunewise.spec import Quantization
 
 TRIED_FIRST = 1_024  # examples
 
@@ -46,7 +46,8 @@ def plan_arm(
         is_checked=False,
     )
     try:
-        return _followed(plan, subject, setting, work, _Memory(memory_bytes, spec.quantized)).replace(
+        memory = _Memory(memory_bytes, setting.device, spec.quantized, is_narrow=setting.is_narrow_for(spec))
+        return _followed(plan, subject, setting, work, memory).replace(
             is_checked=kernels is not None and spec.quantized is None and is_followed(setting, spec, kernels)
         )
     except REFUSALS as error:
@@ -54,17 +55,36 @@ def plan_arm(
 
 
 class _Memory(NamedTuple):
-    """Memory of the device, and how the frozen linear weights are stored in it; None: whole, as they are followed."""
+    """Memory of the device, and how the frozen linear weights are stored in it."""
 
     capacity: int
-    quantized: Quantization | None
+    device: Device
+    quantized: Quantization | None  # None: whole
+    is_narrow: bool  # as in the checkpoint, in bf16
 
     def saved(self, weights: Sequence[torch.Tensor]) -> int:
         """Bytes that the storage saves of `weights`, of which the largest is unpacked to fp32 at any time."""
-        if self.quantized is None or not weights:
+        if not weights or not (self.quantized or (self.is_narrow and weights[0].dtype == torch.float32)):
             return 0
-        packed = sum(stored_bytes(weight.numel(), self.quantized) for weight in weights)
-        return int(sum(weight.nbytes for weight in weights) - packed - 4 * max(weight.numel() for weight in weights))
+        counts = [weight.numel() for weight in weights]
+        stored = sum(stored_bytes(n, self.quantized) if self.quantized else 2 * n for n in counts)
+        return int(sum(weight.nbytes for weight in weights) - stored - 4 * max(counts))
+
+    def loading(self, model: torch.nn.Module, frozen: Sequence[torch.Tensor], saved: int) -> int:
+        """Bytes on the device while the base is loaded, for a model that is stored as in training.
+
+        A narrow base, and one that is quantized for another device, arrives tensor by tensor in its final form. Any
+        other is whole in fp32 first: on a CPU beside all that is stored anew, elsewhere beside one stored tensor.
+        """
+        parameters = list(model.parameters())
+        final = sum(parameter.nbytes for parameter in parameters) - saved
+        if self.is_narrow or (self.quantized and self.device != "cpu"):
+            return int(final + 4 * max(parameter.numel() for parameter in parameters))
+        whole = 4 * sum(parameter.numel() for parameter in parameters)
+        stored = [weight.nbytes for weight in frozen if weight.dtype != torch.float32]
+        if self.quantized:
+            stored = [stored_bytes(weight.numel(), self.quantized) for weight in frozen]
+        return int(whole + (sum(stored) if self.device == "cpu" else max(stored, default=0)))
 
 
 def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: Workload, memory: _Memory) -> ArmPlan:
@@ -89,11 +109,14 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
 
         frozen = _frozen_linear(subject.model)
         saved = memory.saved(frozen)
+        loading = memory.loading(subject.model, frozen, saved)
         stays = fake_step.stays(subject.model, loop)
         num_examples = largest(peak_bytes, setting.train.batch_size, memory.capacity + saved, stays)
     return plan.replace(
         step=_less(PeakMemory(**max(steps, key=lambda step: step.peak_total).peak), saved),
         evaluation=_less(PeakMemory(**evaluation.peak), saved_in_scoring),
+        loading=loading,
+        note="memory in 4 bits is derived from the same arm on the whole base" if memory.quantized else None,
         flops_per_token=round(sum(step.flops for step in steps) / sum(of.batch.num_tokens for of in work.candidates)),
         scoring_flops_per_token=round(evaluation.flops / work.candidates[0].batch.num_tokens),
         frozen_linear_weights=0 if memory.quantized else sum(weight.numel() for weight in frozen),

@@ -15,6 +15,7 @@ from tunewise.lab.plan.meta_model import MakeTensor, blank_base, give_storage, s
 from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.loop import Loop
 from tunewise.lab.train.optim import LearningRates
+from tunewise.lab.weights.narrow import keeps_weights
 from tunewise.lab.weights.quantized import quantize
 from tunewise.spec import Attention, Device, Precision, Task, TrainSpec
 from tunewise.spec import Method as MethodSpec
@@ -35,6 +36,11 @@ class PlanContext:
     device: Device
     precision: Precision
     attention: Attention | None
+    is_narrow: bool = False  # the checkpoint is bf16: see weights/narrow.py
+
+    def is_narrow_for(self, method: MethodSpec) -> bool:
+        """Whether a run of the method keeps linear weights in the bf16 of the checkpoint."""
+        return self.is_narrow and self.precision == "bf16" and keeps_weights(method)
 
     @property
     def small(self) -> "PlanContext":

@@ -21,6 +21,7 @@ from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.state import Training
+from tunewise.lab.weights.narrow import keeps_weights
 from tunewise.lab.weights.quantized import quantize
 from tunewise.records import DataSummary
 from tunewise.records.events import Listener
@@ -87,9 +88,10 @@ class RunContext:
         return self.spec.train.num_steps(self.data.split("train").rows)
 
     def load_base(self) -> Base:
-        """A fresh base in fp32, or quantized for such an arm; new weights come from the current random state."""
+        """A fresh base in fp32, or stored in fewer bits; new weights come from the current random state."""
         spec = self.spec
-        base = load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code)
+        narrow = spec.precision == "bf16" and keeps_weights(spec.method)
+        base = load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code, narrow)
         if spec.attention is not None:
             base.model.set_attn_implementation(spec.attention)
         if spec.method.quantized:

@@ -17,6 +17,7 @@ from transformers.utils import is_bitsandbytes_available
 
 from tunewise.errors import SpecError
 from tunewise.lab.models.class_order import LINEAR
+from tunewise.lab.weights.stored import StoredLinear
 from tunewise.spec import Device, Quantization
 
 
@@ -30,43 +31,24 @@ def bitsandbytes() -> ModuleType:
     return library
 
 
-class QuantizedLinear(torch.nn.Linear):  # type: ignore[misc]
-    """A frozen linear layer whose weight is stored in 4 bits; its bias, if any, stays as it is."""
+class QuantizedLinear(StoredLinear):
+    """A linear layer whose weight is stored in 4 bits."""
 
     def __init__(self, linear: torch.nn.Module, kind: Quantization, device: Device) -> None:
         whole: torch.Tensor = linear.weight.data.t() if isinstance(linear, Conv1D) else linear.weight.data
-        super().__init__(whole.shape[1], whole.shape[0], bias=False, device="meta")
         library, double = bitsandbytes(), kind == "nf4-double"
         packed, state = library.functional.quantize_4bit(
-            whole.contiguous().to(device), quant_type="nf4", compress_statistics=double
+            whole.float().contiguous().to(device), quant_type="nf4", compress_statistics=double
         )
-        self.weight = library.nn.Params4bit(  # the class by which peft and transformers recognize it
+        weight = library.nn.Params4bit(  # the class by which peft and transformers recognize it
             packed, requires_grad=False, quant_state=state, blocksize=state.blocksize, compress_statistics=double,
             quant_type="nf4", quant_storage=packed.dtype, bnb_quantized=True,
         )  # fmt: skip
-        self.bias = linear.bias
+        super().__init__(whole.shape[0], whole.shape[1], weight, linear.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """X W^T + b with the dequantized W, in the precision of autocast or else of `x`."""
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        bias = None if self.bias is None else self.bias.to(dtype)
-        product: torch.Tensor = _Product.apply(x.to(dtype), self.weight, bias)
-        return product
-
-
-class _Product(torch.autograd.Function):  # type: ignore[misc]
-    """A linear layer that keeps the packed weight for its gradient, and dequantizes it once more."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.weight, ctx.has_bias = weight, bias is not None
-        return torch.nn.functional.linear(x, dequantized(weight).to(x.dtype), bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        of_x = gradient @ dequantized(ctx.weight).to(gradient.dtype) if ctx.needs_input_grad[0] else None
-        return of_x, None, gradient.flatten(0, -2).sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
+    def matrix(self) -> torch.Tensor:
+        """The dequantized weight, in fp32."""
+        return dequantized(self.weight)
 
 
 def dequantized(weight: Any) -> torch.Tensor:
