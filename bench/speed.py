@@ -27,8 +27,8 @@ from tunewise.desk.protocol import resolve, schedule
 from tunewise.lab.data.batching import Example, read_examples, step_rows
 from tunewise.lab.methods.targets import resolve_targets
 from tunewise.lab.models.load import Base, load_base, load_config, load_tokenizer, model_source
-from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.prepare import prepare
+from tunewise.lab.weights.precision import pick_precision
 from tunewise.storage.ledger import Ledger
 
 CONTENDER = Path(__file__).parent / "contender.py"

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -130,14 +131,13 @@ def test_a_study_on_slurm_that_loses_a_job_has_the_records_of_one_made_here(
     study = chaos_study(tmp_path)
     driver.compare(study, tmp_path / "here")
     moved: list[str | None] = []
-    killed: list[int] = []
 
     def lose(event: events.Event) -> None:
-        if isinstance(event, events.Step) and event.step == 2 and not killed:
-            number = len((found / "submitted").read_text(encoding="utf-8").splitlines())
-            killed.append(int((found / f"{number}.process").read_text(encoding="utf-8")))
-            for process in psutil.Process(killed[0]).children(recursive=True):
-                process.kill()
+        if isinstance(event, events.Step) and event.step == 1 and not moved:  # it may have ended before this is heard
+            for file in found.glob("*.process"):
+                with suppress(psutil.NoSuchProcess):
+                    for process in psutil.Process(int(file.read_text(encoding="utf-8"))).children(recursive=True):
+                        process.kill()
         if isinstance(event, events.Moved):
             moved.append(event.run)
 

@@ -66,6 +66,9 @@ KEYS = [
     key("a misspelled key within", "train: {epoch: 3}\n", "train.epoch", "Did you mean 'epochs'"),
     key("a key that is like no other", "zzz: 1\n", "unknown key 'zzz'", "Known: name, model"),
     key("a key with a dot", "train.epochs: 3\n", "unknown key 'train.epochs'"),
+    study("4 bits, all trained", f"{ARMS}{{f: {{method: full, base: nf4}}}}", "'arms.f.base'", "of method lora"),
+    study("8 bits", f"{ARMS}{{q: {{method: lora, base: int8}}}}", "arms.q.base", "Use nf4 or nf4-double"),
+    study("4 bits and PiSSA", f"{ARMS}{{q: {{method: lora, base: nf4, variant: pissa}}}}", "base cannot be set"),
     key("300 unknown keys", "".join(f"key{i}: 1\n" for i in range(300)), "'key0'", "and 290 more mistakes"),
     study(
         "a misspelled key of an arm",

@@ -11,6 +11,7 @@ import pytest
 from tunewise.desk.analysis.curves import LossPoint
 from tunewise.desk.fairness import RULES, Case, Finding, check, check_before
 from tunewise.desk.protocol import resolve, schedule, trials
+from tunewise.desk.report.compose.build import build_report
 from tunewise.records import DataSummary, RunRecord, TrainableSummary
 from tunewise.storage.ledger import Ledger
 
@@ -223,6 +224,18 @@ def test_unequal_numbers_of_trials_are_told_with_their_counts(clean: Make) -> No
 def test_targets_under_half_of_the_linear_parameters_warn(clean: Make) -> None:
     narrow = {"full": {"method": "full"}, "lora": {"method": "lora", "targets": "qkv"}}
     assert findings(clean(study={"arms": narrow}))["narrow-targets"].evidence == "lora: 25% covered"
+
+
+def test_arms_on_a_base_in_4_bits_are_named_with_the_base_that_shows_its_cost(clean: Make) -> None:
+    arms = {"full": {"method": "full"}, "lora": {"method": "lora"}, "qlora": {"method": "lora", "base": "nf4"}}
+    ledger = clean(study={"arms": arms})
+    found = findings(ledger)
+    assert found["quantized-base"].evidence == "qlora: nf4; all other arms: whole"
+    assert "The scores of base-nf4 show it" in found["quantized-base"].sentence
+    assert "same-training" not in found, "the base is another one, so the training is, too"
+    assert [arm.name for arm in build_report(ledger).arms] == ["base", "base-nf4", "full", "lora", "qlora"]
+    assert {record.spec.arm for record in ledger.records() if record.spec.role == "base"} == {"base", "base-nf4"}
+    assert "quantized-base" not in findings(clean())
 
 
 def test_targets_that_match_nothing_block_before_the_study(clean: Make) -> None:

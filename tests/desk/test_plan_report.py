@@ -40,9 +40,18 @@ def printed(
 
 
 def test_a_peak_is_tight_above_nine_tenths_of_the_memory() -> None:
-    assert estimates.fit(PEAK, PEAK.total) == "tight"
-    assert estimates.fit(PEAK, PEAK.total - 1) == "does not fit"
-    assert estimates.fit(PEAK, math.ceil(PEAK.total / 0.9) + 1) == "fits"
+    arm = arm_plan(step=PEAK.model_dump(), evaluation=None, speed=None)
+    assert estimates.fit(arm, PEAK.total) == "tight"
+    assert estimates.fit(arm, PEAK.total - 1) == "does not fit"
+    assert estimates.fit(arm, math.ceil(PEAK.total / 0.9) + 1) == "fits"
+
+
+def test_an_arm_fits_only_if_loading_a_step_and_scoring_do() -> None:
+    arm = arm_plan(step=PEAK.model_dump(), evaluation=None, speed=None)
+    more = PEAK.replace(weights=PEAK.weights + 1)
+    assert estimates.fit(arm.replace(loading=PEAK.total + 1), PEAK.total) == "does not fit"
+    assert estimates.fit(arm.replace(evaluation=more), PEAK.total) == "does not fit"
+    assert estimates.fit(arm.replace(loading=PEAK.total, evaluation=PEAK), PEAK.total) == "tight"
 
 
 def test_a_quantized_base_replaces_the_bytes_of_its_frozen_weights_by_four_bits_and_constants() -> None:

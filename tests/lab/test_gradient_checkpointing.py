@@ -15,9 +15,9 @@ from tunewise.lab.methods import build_method
 from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import Base
 from tunewise.lab.models.packing import fit_attention
-from tunewise.lab.models.precision import store_frozen_weights
 from tunewise.lab.prepare import prepare
 from tunewise.lab.train.loss import add_gradient
+from tunewise.lab.weights.precision import store_frozen_weights
 from tunewise.spec import FullMethod, LoraMethod, Precision, StudySpec
 
 METHODS = {"full": FullMethod(), "lora": LoraMethod(rank=4, dropout=0.3)}

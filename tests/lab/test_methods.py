@@ -21,9 +21,9 @@ from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora
 from tunewise.lab.methods.reallocating import REALLOCATING, AdaLora
 from tunewise.lab.models.load import Base, load_tuned
-from tunewise.lab.models.precision import assert_masters
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.loss import example_losses
+from tunewise.lab.weights.precision import assert_masters
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod
 
 Load = Callable[..., Base]

@@ -16,8 +16,13 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import build_method
 from tunewise.lab.models.load import Base, load_base, load_config, load_tokenizer
-from tunewise.lab.models.precision import assert_masters, leave_inputs_as_they_are, pick_precision, store_frozen_weights
 from tunewise.lab.train.loss import add_gradient, example_losses
+from tunewise.lab.weights.precision import (
+    assert_masters,
+    leave_inputs_as_they_are,
+    pick_precision,
+    store_frozen_weights,
+)
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod
 
 Load = Callable[..., Base]

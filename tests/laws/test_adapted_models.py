@@ -32,11 +32,11 @@ from tunewise.lab.data.batching import Batching, Example, make_batch
 from tunewise.lab.evaluate.score import score
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models.load import BUNDLED, Base, load_tuned
-from tunewise.lab.models.precision import store_frozen_weights
 from tunewise.lab.prepare import prepare
 from tunewise.lab.run.story import Run
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
+from tunewise.lab.weights.precision import store_frozen_weights
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Precision, StudySpec, TrainSpec
 from tunewise.storage.ledger import Ledger
 

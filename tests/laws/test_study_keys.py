@@ -151,6 +151,7 @@ TABLE: dict[str, Row] = {
     "arms.lora.dropout": Row(trained, 0.5, LORA),
     "arms.lora.targets": Row(described, "qkv", LORA),
     "arms.lora.variant": Row(described, "rslora", LORA),
+    "arms.lora.base": Row(trained, "nf4", LORA),
     "arms.peft.type": Row(described, "LOHA", IA3),
     "arms.peft.options": Row(described, {"target_modules": "qkv"}, IA3),
     "arms.existing.path": Row(confirmed, "@drawn again", {"arms": {"arm": {"method": "existing", "path": "@llama"}}}),

@@ -15,11 +15,11 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import make_batch
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models.load import BUNDLED, LINEAR
-from tunewise.lab.models.precision import assert_masters, store_frozen_weights
 from tunewise.lab.train.loop import Loop, train
 from tunewise.lab.train.loss import example_losses
 from tunewise.lab.train.optim import LearningRates, describe_groups, make_optimizer, parameter_groups, rate_factors
 from tunewise.lab.train.updates import UpdateWatch
+from tunewise.lab.weights.precision import assert_masters, store_frozen_weights
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, TrainSpec
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 3

@@ -15,7 +15,7 @@ from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example, make_batch
 from tunewise.lab.methods import Method, build_method
 from tunewise.lab.models.load import Base, load_tuned
-from tunewise.lab.models.precision import store_frozen_weights
+from tunewise.lab.weights.precision import store_frozen_weights
 from tunewise.spec import LoraMethod, PeftMethod
 
 Load = Callable[..., Base]
@@ -152,7 +152,7 @@ def test_law_29_more_rank_than_the_weight_has_directions_is_refused(language_mod
 
 def test_law_29_loftq_is_refused_by_name() -> None:
     """Law 29: LoftQ needs a quantised base, and no arm begins from one."""
-    with pytest.raises(ValidationError, match="loftq compensates for quantization"):
+    with pytest.raises(ValidationError, match="loftq rounds the base with a quantizer of its own"):
         LoraMethod(variant="loftq")  # type: ignore[arg-type]
 
 

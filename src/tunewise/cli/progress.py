@@ -137,7 +137,7 @@ class StudyProgress:
         for run in [run for run, bar in self.runs.items() if not self.bars.tasks[bar.task].visible]:
             del self.runs[run]
         rate = f", rate {spec.learning_rate:.3g}, seed {spec.seed}" if spec.learning_rate else ""
-        name = spec.arm if spec.role != "base" else "base"
+        name = spec.arm
         self.runs[spec.run_id] = _Bar(self._hidden_bar(), time.monotonic())
         detail = f"{ROLES[spec.role]}{rate}"
         self.bars.reset(self.runs[spec.run_id].task, description=name, total=None, visible=True, detail=detail)

@@ -34,9 +34,9 @@ from tunewise.lab.models.load import (
     model_source,
 )
 from tunewise.lab.models.peft_loading import require_complete
-from tunewise.lab.models.precision import pick_precision
 from tunewise.lab.models.usable import enough_memory, require_usable, unnamed_classes
 from tunewise.lab.plan.setting import PlanContext, build
+from tunewise.lab.weights.precision import pick_precision
 from tunewise.records import DataSummary, TrainableSummary
 from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
 from tunewise.storage.disk import delete, make_folder, write_atomically

@@ -61,6 +61,7 @@ class ArmPlan(Frozen):
     is_packed: bool  # examples concatenated without padding
     step: PeakMemory | None  # of an optimizer step; None: this model's step cannot be traced
     evaluation: PeakMemory | None  # of scoring in fp32
+    loading: int | None = None  # bytes on the device while the base is loaded and stored; None: not known
     flops_per_token: int | None  # of a training step, forward and backward; only matrix products
     scoring_flops_per_token: int | None
     saved_bytes: int

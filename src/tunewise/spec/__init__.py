@@ -26,10 +26,23 @@ from tunewise.spec.study import (
 )
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import MachineSpec, SlurmSpec, TrainSpec, TuningSpec
-from tunewise.spec.words import NO_DATA, NUMERICS, SPLIT_NAMES, Attention, CostName, Device, Precision, Role, Split
+from tunewise.spec.words import (
+    BASES,
+    NO_DATA,
+    NUMERICS,
+    SPLIT_NAMES,
+    Attention,
+    CostName,
+    Device,
+    Precision,
+    Quantization,
+    Role,
+    Split,
+)
 
 __all__ = [
     "ARM_NAME",
+    "BASES",
     "Attention",
     "BaseMethod",
     "CHAT_ROLES",
@@ -57,6 +70,7 @@ __all__ = [
     "PeftMethod",
     "Precision",
     "Price",
+    "Quantization",
     "Role",
     "RunSpec",
     "SPLIT_NAMES",

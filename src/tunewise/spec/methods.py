@@ -3,12 +3,13 @@
 import json
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
 
 from tunewise.spec.frozen import Frozen
-from tunewise.spec.words import Source
+from tunewise.spec.words import REFUSED, Quantization, Source
 
 DEFAULT_MAX_RANK = 64
 LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
@@ -26,6 +27,11 @@ class AnyMethod(Frozen):
     def has_open_rank(self) -> bool:
         """True if the arm's own trials choose its rank (`rank: auto`)."""
         return False
+
+    @property
+    def quantized(self) -> Quantization | None:
+        """How the base of the arm is stored; None: whole, as it is."""
+        return getattr(self, "base", None)
 
     @property
     def has_open_targets(self) -> bool:
@@ -71,6 +77,22 @@ class TrainedMethod(AnyMethod):
     )
 
 
+class OnStoredBase(AnyMethod):
+    """Options of methods whose base can be stored in fewer bits."""
+
+    base: Quantization | None = Field(
+        None,
+        description="QLoRA (arXiv 2305.14314): nf4 stores the base's frozen linear weights in 4 bits, nf4-double also "
+        "their scales in 8 bits; None: whole",
+    )
+
+    @model_serializer(mode="wrap")
+    def _left_out_if_whole(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Plain data without `base` at its default, so that hashes and folders from before it existed stay valid."""
+        content = dump(self)
+        return content if self.base else {name: value for name, value in content.items() if name != "base"}
+
+
 def _on_all_linear(value: object) -> object:
     """Turn `extract: [8]` into `extract: {all-linear: [8]}`."""
     return {"all-linear": value} if isinstance(value, list | tuple) else value
@@ -107,7 +129,7 @@ class FullMethod(TrainedMethod):
         return "full fine-tuning"
 
 
-class LoraMethod(TrainedMethod):
+class LoraMethod(OnStoredBase, TrainedMethod):
     """LoRA (Hu et al. 2021, arXiv 2106.09685): W + scale * B A, with B and A of the given rank."""
 
     method: Literal["lora"] = "lora"
@@ -143,21 +165,18 @@ class LoraMethod(TrainedMethod):
             f"{HIGHEST_RANK:,})"
         )
 
-    @field_validator("variant", mode="before")
+    @field_validator("variant", "base", mode="before")
     @classmethod
-    def _no_loftq(cls, value: object) -> object:
-        if value == "loftq":
-            raise ValueError(
-                "loftq compensates for quantization, but here every arm starts from the unquantized base. "
-                "Use pissa, which starts from the base's singular vectors. An adapter trained with loftq "
-                "elsewhere can be merged into its base (tunewise adapter merge)"
-            )
+    def _not_of_another_arm(cls, value: object) -> object:
+        if isinstance(value, str) and value in REFUSED:
+            raise ValueError(REFUSED[value])
         return value
 
     @model_validator(mode="after")
-    def _only_a_drawn_start_has_a_scale(self) -> Self:
-        if self.init_scale != 1 and self.variant in ("pissa", "olora"):
-            raise ValueError(f"{self.variant} is initialized from the weight, so init_scale cannot be set. Remove it")
+    def _a_start_from_the_weight_is_taken_whole(self) -> Self:
+        if self.variant in ("pissa", "olora") and (self.init_scale != 1 or self.base is not None):
+            option = "base" if self.base else "init_scale"
+            raise ValueError(f"{self.variant} is initialized from the weight, so {option} cannot be set. Remove it")
         return self
 
     @model_validator(mode="after")
@@ -205,7 +224,7 @@ class LoraMethod(TrainedMethod):
         dropout = f", dropout {self.dropout:g}" if self.dropout else ""
         rank = f"auto up to {self.top_rank}" if self.rank == "auto" else self.rank
         start = f", initial A × {self.init_scale:g}" if self.init_scale != 1 else ""
-        kind = LORA_NAMES[self.variant]
+        kind = LORA_NAMES[self.variant] + (f" on {self.base}" if self.base else "")
         return f"{kind} r={rank}, alpha={self.alpha:g} (scale {self.scale:.4g}){start}{dropout}, {targets}"
 
     @property
@@ -259,14 +278,14 @@ class ExistingMethod(AnyMethod):
         return f"trained elsewhere: {self.path}"
 
 
-class BaseMethod(AnyMethod):
+class BaseMethod(OnStoredBase):
     """The untouched base, scored like an arm. Every study has it; the study file does not name it."""
 
     method: Literal["base"] = "base"
 
     def in_words(self) -> str:
         """The method in words."""
-        return "the untouched pretrained model"
+        return "the untouched pretrained model" + (f", stored as {self.base}" if self.base else "")
 
 
 TrainedArm = FullMethod | LoraMethod | HeadMethod | PeftMethod

@@ -68,6 +68,13 @@ def _is_above(item: Any, errors: Sequence[Any]) -> bool:
     return any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in errors)
 
 
+def _of_other_methods(location: list[str]) -> str:
+    """The methods that have this key, if it is one of an arm."""
+    in_arm = len(location) == 3 and location[0] == "arms"
+    methods = [name for name, spec in METHOD_SPECS.items() if in_arm and location[-1] in spec.model_fields]
+    return f" It is a key of method {' and '.join(methods)}." if methods else ""
+
+
 def explain(item: Any, origin: str) -> str:
     """One line for one pydantic error: place, value given, values allowed."""
     location = [str(part) for part in item["loc"]]
@@ -77,7 +84,7 @@ def explain(item: Any, origin: str) -> str:
     if item["type"] == "extra_forbidden":
         keys = _keys_at(item["loc"])
         allowed = near_miss(location[-1], keys) or (f" Known: {', '.join(keys)}." if keys else "")
-        return f"{origin}: unknown key '{dotted}'.{allowed}"
+        return f"{origin}: unknown key '{dotted}'.{allowed}{_of_other_methods(location)}"
     if item["type"] == "missing":
         return f"{origin}: '{dotted}' is missing.{_hint(dotted)}"
     if item["type"] == "union_tag_invalid":

@@ -11,14 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tunewise.spec.data import LOOKS_OF_SETS, MAX_SEED, MAX_SETS, DataSpec, StudyData, check_sets, separated
 from tunewise.spec.frozen import Frozen, canonical_json
-from tunewise.spec.methods import (
-    ArmMethod,
-    ExistingMethod,
-    LoraMethod,
-    Method,
-    TrainedArm,
-    TrainedMethod,
-)
+from tunewise.spec.methods import ArmMethod, ExistingMethod, LoraMethod, Method, TrainedArm, TrainedMethod
 from tunewise.spec.metrics import (
     MetricSpec,
     SamplesSpec,
@@ -30,7 +23,7 @@ from tunewise.spec.metrics import (
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import MachineSpec, TrainSpec, TuningSpec
-from tunewise.spec.words import CostName, Source
+from tunewise.spec.words import BASES, CostName, Quantization, Source
 
 # --- the sections of a study ----------------------------------------------------------------------
 
@@ -236,6 +229,11 @@ class StudySpec(Frozen):
         return {name: method for name, method in self.arms.items() if isinstance(method, ExistingMethod)}
 
     @property
+    def bases(self) -> tuple[Quantization | None, ...]:
+        """How the bases of the arms are stored: whole first, then the other ways, each once."""
+        return (None, *dict.fromkeys(arm.quantized for arm in self.arms.values() if arm.quantized))
+
+    @property
     def full_arm(self) -> str | None:
         """Name of the arm that the others are compared with; None if there is none."""
         return next((name for name, method in self.arms.items() if method.method == "full"), None)
@@ -287,8 +285,11 @@ class StudySpec(Frozen):
 
 def require_name(kind: str, name: str) -> None:
     """Raise ValueError if an arm or a set may not have this name."""
-    if not re.fullmatch(ARM_NAME, name) or name == "base":
-        raise ValueError(f"{kind} name '{name}' is not allowed: use letters, digits, '_' and '-', and not 'base'")
+    if not re.fullmatch(ARM_NAME, name) or name in BASES.values():
+        raise ValueError(
+            f"{kind} name '{name}' is not allowed: use letters, digits, '_' and '-', and not '{BASES[None]}'"
+            + (" or the name of a base in 4 bits" if name != BASES[None] and name in BASES.values() else "")
+        )
 
 
 def same_arm(method: Method) -> str:

@@ -29,6 +29,23 @@ Precision = Literal["bf16", "fp32"]
 Device = Literal["cpu", "cuda", "mps"]
 
 
+Quantization = Literal["nf4", "nf4-double"]  # of a base's linear weights; double: its scales are quantized, too
+
+
+# Names of the untouched base and of its quantized forms, in the place of the name of an arm.
+BASES: dict[Quantization | None, str] = {None: "base", "nf4": "base-nf4", "nf4-double": "base-nf4-double"}
+
+
+# Values of an arm that would make another arm than it seems -> why, and what to use.
+REFUSED = {
+    "loftq": "peft's loftq rounds the base with a quantizer of its own, so the adapter fits no base in 4 bits that "
+    "others can load. Use base: nf4, or variant pissa, which starts from the singular vectors of the base. An adapter "
+    "trained with loftq elsewhere can be merged into its base (tunewise adapter merge)",
+    "int8": "int8 of bitsandbytes also rounds the inputs of every layer on a GPU (arXiv 2208.07339), so the gradient "
+    "is not that of the loss. Use nf4 or nf4-double, which round weights alone",
+}
+
+
 ExecutorName = Literal["local", "ray", "slurm"]
 
 

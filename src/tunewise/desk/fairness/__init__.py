@@ -28,6 +28,7 @@ RULES_BEFORE: tuple[Rule, ...] = (
     protocol.too_few_seeds,
     protocol.remote_code,
     strength.narrow_targets,
+    strength.quantized_base,
     invariance.same_training,
     invariance.start_alone,
 )

@@ -57,7 +57,7 @@ def _groups(case: Case) -> list[Group]:
     for name, method in case.study.lora_arms.items():
         # pissa and olora start as a part of the weight; dora's magnitudes train at the same rate whatever the scale
         if method.variant in ("plain", "rslora"):
-            groups[method.rank, method.top_rank, method.targets, method.dropout].append((name, method))
+            groups[method.rank, method.top_rank, method.targets, method.dropout, method.base].append((name, method))
     return [group for group in groups.values() if len(group) > 1]
 
 

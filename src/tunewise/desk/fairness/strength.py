@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from tunewise.desk.fairness.case import Case
 from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, listed
+from tunewise.spec import BASES
 
 MIN_LINEAR_SHARE = 0.5  # of the weights of the base's body
 TIGHT_MARGIN_SHARE = 0.5  # of full's steps; within the margin of its best before that, the margin is wide
@@ -55,3 +56,19 @@ def narrow_targets(case: Case) -> Iterator[Finding]:
             "image towers.",
             evidence=by_arm(narrow, lambda share: f"{share:.0%} covered"),
         )
+
+
+def quantized_base(case: Case) -> Iterator[Finding]:
+    """Arms that start from a base in 4 bits: their difference from the others includes what its rounding costs."""
+    stored = {name: arm.base for name, arm in case.study.lora_arms.items() if arm.base}
+    if not stored:
+        return
+    names, bases = list(stored), sorted({BASES[kind] for kind in stored.values()})
+    verb = "starts" if len(names) == 1 else "start"
+    yield Finding(
+        id="quantized-base",
+        severity="note",
+        sentence=f"{listed(names)} {verb} from a base whose linear weights are rounded to 4 bits, so any difference "
+        f"from the other arms includes the cost of that. The scores of {listed(bases)} show it before training.",
+        evidence=by_arm(stored, str) + "; all other arms: whole",
+    )

@@ -18,18 +18,18 @@ Fit = Literal["fits", "tight", "does not fit"]
 BITS_IN_NF4 = 4.127
 
 
-def fit(peak: PeakMemory, memory_bytes: int) -> Fit:
-    """Whether a peak fits in the memory; tight: it takes more than 90% of it."""
-    if peak.total > memory_bytes:
+def fit(arm: ArmPlan, memory_bytes: int) -> Fit:
+    """Whether loading, a step and scoring fit in the memory; tight: one of them takes more than 90% of it."""
+    if run_bytes(arm) > memory_bytes:
         return "does not fit"
-    return "tight" if peak.total > TIGHT * memory_bytes else "fits"
+    return "tight" if run_bytes(arm) > TIGHT * memory_bytes else "fits"
 
 
 def run_bytes(arm: ArmPlan) -> int:
     """Memory that a run of this arm needs at its peak, as planned or measured; 0: not known."""
     planned = [peak.total for peak in (arm.step, arm.evaluation) if peak]
     measured = arm.speed.peak_above_start_bytes if arm.speed else None
-    return max([*planned, measured or 0])
+    return max([*planned, arm.loading or 0, measured or 0])
 
 
 def quantized(arm: ArmPlan) -> PeakMemory | None:

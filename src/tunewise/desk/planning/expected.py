@@ -77,8 +77,8 @@ def _one_search(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials
 
 
 def num_scored(study: ResolvedStudy) -> int:
-    """Number of runs that only score: the base, and arms trained elsewhere."""
-    return 1 + len(study.arms) - len(study.trained_arms)
+    """Number of runs that only score: the bases, and arms trained elsewhere."""
+    return len(study.bases) + len(study.arms) - len(study.trained_arms)
 
 
 def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Iterator[Runs]:
@@ -88,7 +88,7 @@ def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Itera
     """
     held_out = ("test", "general") if length.has_general else ("test",)
     selects = study.select_by is not None
-    yield Runs("base", "base", 1, in_fp32=("valid", *held_out), written=int(selects))
+    yield Runs("base", "base", len(study.bases), in_fp32=("valid", *held_out), written=int(selects))
     for name, arm in study.arms.items():
         if not arm.is_trained:
             yield Runs(name, "confirm", 1, in_fp32=("valid", *held_out))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.data import num_steps
 from tunewise.spec import (
+    BASES,
     NUMERICS,
     BaseMethod,
     Method,
@@ -63,7 +64,7 @@ class Drafts:
             return None
         for arm in self.study.arms if old.role != "base" else ("base",):
             if old.role == "base":
-                specs: tuple[RunSpec, ...] = (self.base(),)
+                specs: tuple[RunSpec, ...] = self.bases()
             elif old.role != "confirm":
                 specs = self.tune(arm, old.learning_rate, old.head_learning_rate, old.role)
             else:
@@ -88,10 +89,12 @@ class Drafts:
         chosen = {self.identity(record.spec): record.run_id for record in ordered}
         return [record for record in records if chosen[self.identity(record.spec)] == record.run_id]
 
-    def base(self) -> RunSpec:
-        """The scoring of the untouched base."""
+    def bases(self) -> tuple[RunSpec, ...]:
+        """The scorings of the untouched base: whole, and as the arms store it."""
         seed = self.study.confirmation_seeds()[0]
-        return self._run("base", "base", BaseMethod(), seed, None, None)
+        return tuple(
+            self._run(BASES[kind], "base", BaseMethod(base=kind), seed, None, None) for kind in self.study.bases
+        )
 
     def tune(self, arm: str, rate: float | None, head_rate: float | None, role: Role) -> tuple[RunSpec, ...]:
         """A learning-rate trial, a run for each search seed; of full length, or `short`: on a part of the steps."""

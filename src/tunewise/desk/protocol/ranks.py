@@ -47,7 +47,7 @@ def reference_runs(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[R
     """The reference of gain, scored on `valid`: the base, or the trials of the head arm at its best rate."""
     arm = study.reference_arm
     if arm == "base":
-        return [r for r in records if r.spec.role == "base" and r.status == "done"]
+        return [r for r in records if r.spec.arm == "base" and r.status == "done"]
     return trials_module.chosen_trials(records, arm)
 
 

@@ -16,9 +16,7 @@ from tunewise.desk.protocol.drafts import short_schedule as short_schedule
 from tunewise.desk.protocol.trials import arm_search, fits, selected_rates, shared_head_rate
 from tunewise.records import MAX_ATTEMPTS, DataSummary, RunRecord
 from tunewise.records.data import num_steps as num_steps
-from tunewise.spec import (
-    RunSpec,
-)
+from tunewise.spec import BASES, RunSpec
 from tunewise.spec.resolved import ResolvedStudy
 
 
@@ -34,7 +32,7 @@ def current(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRecord
         kept = draft.one_each(kept)
     head = study.reference_arm
     head_rate = shared_head_rate(study, data, _searched(study, data, kept))
-    kept = [r for r in kept if r.spec.arm in ("base", head) or r.spec.head_learning_rate in (None, head_rate)]
+    kept = [r for r in kept if r.spec.arm in (*BASES.values(), head) or r.spec.head_learning_rate in (None, head_rate)]
     return _searched(study, data, kept)
 
 
@@ -64,7 +62,7 @@ def next_runs(study: ResolvedStudy, data: DataSummary, records: Sequence[RunReco
     def missing(runs: list[RunSpec]) -> list[RunSpec]:
         return [run for run in runs if draft.identity(run) not in known]
 
-    base = missing([draft.base()])
+    base = missing(list(draft.bases()))
     needs_head_rate = data.num_new_parameters and study.train.head_learning_rate is None
     if needs_head_rate and (waiting := _search(draft, ended, study.reference_arm, None)):
         return base + missing(waiting)

@@ -75,7 +75,7 @@ def _reference_loss(study: ResolvedStudy, records: Sequence[RunRecord]) -> float
     if study.reference_arm != "base":
         found = trial_losses(trials(records, study.reference_arm))
         return min((loss for loss in found.values() if loss is not None), default=math.inf)
-    base = next((record for record in records if record.spec.role == "base"), None)
+    base = next((record for record in records if record.spec.arm == "base"), None)
     if base is None:
         return math.inf
     return base.evaluations[0].selection_loss if base.evaluations else None

@@ -14,7 +14,7 @@ from tunewise.desk.protocol.ranks import rank_curves
 from tunewise.desk.statistics.rank_curve import RankCurve
 from tunewise.desk.study.run_files import RunFiles
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import TASKS
+from tunewise.spec import TASKS, Quantization
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
 
@@ -82,8 +82,13 @@ class StudyState:
 
     @cached_property
     def base(self) -> RunRecord | None:
-        """The scored untouched base; None: not done."""
-        return next((r for r in self.records if r.spec.role == "base" and r.status == "done"), None)
+        """The scored untouched base, whole; None: not done."""
+        return self.bases.get(None)
+
+    @cached_property
+    def bases(self) -> dict[Quantization | None, RunRecord]:
+        """The scored untouched base by how it is stored (None: whole), as far as that is done."""
+        return {r.spec.method.quantized: r for r in self.records if r.spec.role == "base" and r.status == "done"}
 
     @property
     def full(self) -> str | None:

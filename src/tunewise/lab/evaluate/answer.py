@@ -8,6 +8,7 @@ import torch
 from tunewise.lab.data.examples import prompt_ids
 from tunewise.lab.evaluate.generate import generate
 from tunewise.lab.models.load import load_base, load_config, load_tokenizer, load_tuned
+from tunewise.lab.weights.quantized import quantize
 from tunewise.records import DataSummary
 from tunewise.spec import TASKS, StudySpec
 
@@ -28,6 +29,9 @@ def answer(
         base = load_base(study.model, data.task, data.labels, tokenizer, study.trust_remote_code)
         if folder is None and base.new_parameters:
             continue  # an untrained head cannot answer
+        stored = study.arms[arm].quantized if folder is not None else None
+        if stored is not None:
+            quantize(base.model, base.head_modules, stored, "cpu")
         model = base.model if folder is None else load_tuned(base, folder, study.trust_remote_code)
         if TASKS[data.task].has_classes:
             answers[arm] = _label(model, ids, data.labels)

@@ -6,6 +6,7 @@ from tunewise.lab.methods.base import Method as Method
 from tunewise.lab.methods.full import Full, Head
 from tunewise.lab.methods.peft_methods import AnyPeft, Lora, rank_parameters
 from tunewise.lab.methods.reallocating import REALLOCATING
+from tunewise.lab.weights.quantized import num_weights
 from tunewise.records import TrainableSummary
 from tunewise.spec import FullMethod, HeadMethod, LoraMethod, PeftMethod, Task
 from tunewise.spec import Method as MethodSpec
@@ -27,7 +28,7 @@ def describe(model: torch.nn.Module, method: Method) -> TrainableSummary:
     """What is trained in a prepared model. Totals include adapters, as in peft; tied weights count once."""
     return TrainableSummary(
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        total_parameters=sum(p.numel() for p in model.parameters()),
+        total_parameters=sum(num_weights(p) for p in model.parameters()),
         scale=method.scale,
         num_target_modules=None if method.targets is None else len(method.targets.names),
         linear_share=None if method.targets is None else method.targets.linear_share,

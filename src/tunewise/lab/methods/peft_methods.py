@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from tunewise.errors import SpecError
 from tunewise.lab.methods.targets import Targets, resolve_targets
 from tunewise.lab.models.load import Base
+from tunewise.lab.weights.narrow import as_if_wide
 from tunewise.spec import TASKS, LoraMethod, PeftMethod, Task
 from tunewise.text.suggest import lookup, near_miss
 
@@ -48,7 +49,8 @@ class _Adapter:
 
     def adapt(self, base: Base, config: Any) -> PeftModel:
         """The base with the adapters of `config`. Raises SpecError for an initialization that cannot be saved."""
-        model = get_peft_model(base.model, config)
+        with as_if_wide(base.model):
+            model = get_peft_model(base.model, config)
         takes_over = _takes_over(config)
         if takes_over:
             saved = get_peft_model_state_dict(model)

@@ -8,6 +8,7 @@ import torch
 from tunewise.adapter.patterns import NamePattern
 from tunewise.errors import SpecError
 from tunewise.lab.models.load import LINEAR, Base
+from tunewise.lab.weights.quantized import num_weights
 from tunewise.text.suggest import near_miss
 
 KEYWORDS = ("qkv", "attention", "mlp", "all-linear")
@@ -72,7 +73,7 @@ def body_parameters(base: Base) -> int:
 def _all_linear(base: Base) -> dict[str, int]:
     heads, output = tuple(base.head_modules), base.model.get_output_embeddings()
     return {
-        name: sum(p.numel() for p in module.parameters())
+        name: sum(num_weights(p) for p in module.parameters())
         for name, module in base.model.named_modules()
         if isinstance(module, LINEAR) and module is not output and not _inside(name, heads)
     }

@@ -1,1 +1,1 @@
-"""Base models and tokenizers: loaded, checked, and prepared for packed batches and mixed precision."""
+"""Base models and tokenizers: loaded, checked, and prepared for packed batches."""

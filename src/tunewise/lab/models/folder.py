@@ -58,6 +58,15 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     return sorted([first, *shards])
 
 
+def checkpoint(source: str, name: str) -> list[Path]:
+    """The safetensors of a model in a folder or on the hub, from which they are fetched. Raises ModelError."""
+    if Path(source).is_dir():
+        return [file for file in weight_files(Path(source), name) if file.suffix == ".safetensors"]
+    index = _on_hub(source, INDEX)
+    files = [WEIGHTS] if index is None else index_shards(index, name)
+    return [found for file in files if (found := _on_hub(source, file)) is not None]
+
+
 def index_shards(index: Path, name: str) -> list[str]:
     """Names of the shards in an index, each allowed. Raises ModelError."""
     shards = _keys(index).get("weight_map")

@@ -42,6 +42,7 @@ from tunewise.lab.models.library_errors import reraised
 from tunewise.lab.models.limits import require_possible, require_unrounded
 from tunewise.lab.models.peft_loading import load_adapter
 from tunewise.lab.private import draw_weights, mark_as_not_drawn
+from tunewise.lab.weights.narrow import is_stored_in_bf16, keep_narrow, widen
 from tunewise.spec import TASKS, Task
 
 BUNDLED = {"tiny": ASSETS / "tiny"}
@@ -150,10 +151,19 @@ def padding_id(tokenizer: PreTrainedTokenizerBase, num_embeddings: int | None = 
     return 0
 
 
-def load_base(
-    name: str, task: Task, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool
+def load_base(  # noqa: PLR0913 - a base is loaded for many purposes, and only here
+    name: str,
+    task: Task,
+    labels: tuple[str, ...],
+    tokenizer: PreTrainedTokenizerBase,
+    trust_remote_code: bool,
+    narrow: bool = False,
 ) -> Base:
-    """The base in fp32 and eval mode. New weights come from torch's generator: seed it first."""
+    """The base in fp32 and eval mode. New weights come from torch's generator: seed it first.
+
+    `narrow`: the linear weights of a language model whose checkpoint is bf16 stay so, and are frozen; its function is
+    the same (weights/narrow.py).
+    """
     config = load_config(name, task, trust_remote_code)
     require_unrounded(name, model_source(name), config)
     auto = AutoModelForCausalLM
@@ -165,7 +175,11 @@ def load_base(
             "id2label": dict(enumerate(labels)),
             "label2id": {label: i for i, label in enumerate(labels)},
         }
+    if narrow and not TASKS[task].has_classes and is_stored_in_bf16(model_source(name), name):
+        options = {"dtype": torch.bfloat16}
     model, names = _load_whole(auto, name, model_source(name), trust_remote_code, options)
+    if options.get("dtype"):
+        keep_narrow(model, auto, trust_remote_code)
     if not TASKS[task].has_classes:
         require_whole(name, names, model)
         if model.get_output_embeddings() is None:
@@ -192,12 +206,11 @@ def _load_whole(
             weight_files(Path(source), name)
         model, info = kind.from_pretrained(
             source,
-            dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # shapes are compared later: a head for other labels is replaced by a new one
-            **options,
+            **{"dtype": torch.float32, **options},
         )
         return model, Names.of(info)
 
@@ -257,7 +270,9 @@ def load_tuned(base: Base, folder: Path, trust_remote_code: bool = False) -> tor
 
 def _load_adapter(base: Base, folder: Path) -> PeftModel:
     with _readable_errors(str(folder), "the tuned weights"), quiet_transformers():
-        return load_adapter(base.model, folder, base.model.config.name_or_path).float()
+        adapted = load_adapter(base.model, folder, base.model.config.name_or_path)
+        widen(adapted)
+        return adapted
 
 
 def _classes_by_name(base: Base, model: torch.nn.Module, folder: Path) -> None:

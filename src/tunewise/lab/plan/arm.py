@@ -1,6 +1,7 @@
 """Plan of one arm: what is trained, what a step needs, and what fits."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -14,7 +15,9 @@ from tunewise.lab.plan.memory import StepMeter
 from tunewise.lab.plan.meta_model import give_storage, without_values
 from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
+from tunewise.lab.weights.quantized import stored_bytes
 from tunewise.records.plan import ArmPlan, PeakMemory
+from tunewise.spec import Device, Quantization
 from tunewise.spec import Method as MethodSpec
 
 TRIED_FIRST = 1_024  # examples
@@ -43,19 +46,54 @@ def plan_arm(
         is_checked=False,
     )
     try:
-        return _followed(plan, subject, setting, work, memory_bytes).replace(
-            is_checked=kernels is not None and is_followed(setting, spec, kernels)
+        memory = _Memory(memory_bytes, setting.device, spec.quantized, is_narrow=setting.is_narrow_for(spec))
+        return _followed(plan, subject, setting, work, memory).replace(
+            is_checked=kernels is not None and spec.quantized is None and is_followed(setting, spec, kernels)
         )
     except REFUSALS as error:
         return plan.replace(note=f"the step of this model cannot be traced without running it: {error}"[:300])
 
 
-def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: Workload, memory_bytes: int) -> ArmPlan:
+class _Memory(NamedTuple):
+    """Memory of the device, and how the frozen linear weights are stored in it."""
+
+    capacity: int
+    device: Device
+    quantized: Quantization | None  # None: whole
+    is_narrow: bool  # as in the checkpoint, in bf16
+
+    def saved(self, weights: Sequence[torch.Tensor]) -> int:
+        """Bytes that the storage saves of `weights`, of which the largest is unpacked to fp32 at any time."""
+        if not weights or not (self.quantized or (self.is_narrow and weights[0].dtype == torch.float32)):
+            return 0
+        counts = [weight.numel() for weight in weights]
+        stored = sum(stored_bytes(n, self.quantized) if self.quantized else 2 * n for n in counts)
+        return int(sum(weight.nbytes for weight in weights) - stored - 4 * max(counts))
+
+    def loading(self, model: torch.nn.Module, frozen: Sequence[torch.Tensor], saved: int) -> int:
+        """Bytes on the device while the base is loaded, for a model that is stored as in training.
+
+        A narrow base, and one that is quantized for another device, arrives tensor by tensor in its final form. Any
+        other is whole in fp32 first: on a CPU beside all that is stored anew, elsewhere beside one stored tensor.
+        """
+        parameters = list(model.parameters())
+        final = sum(parameter.nbytes for parameter in parameters) - saved
+        if self.is_narrow or (self.quantized and self.device != "cpu"):
+            return int(final + 4 * max(parameter.numel() for parameter in parameters))
+        whole = 4 * sum(parameter.numel() for parameter in parameters)
+        stored = [weight.nbytes for weight in frozen if weight.dtype != torch.float32]
+        if self.quantized:
+            stored = [stored_bytes(weight.numel(), self.quantized) for weight in frozen]
+        return int(whole + (sum(stored) if self.device == "cpu" else max(stored, default=0)))
+
+
+def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: Workload, memory: _Memory) -> ArmPlan:
     vocabulary = setting.config.get_text_config().vocab_size
     with fake_step.no_storage() as mode:
         give_storage(subject.model, without_values)
         evaluation = StepMeter(vocabulary)
         fake_step.meter_score(subject.model, fake_step.bare(work.candidates[0].batch, mode), "fp32", evaluation)
+        saved_in_scoring = memory.saved(_frozen_linear(subject.model))
         loop = begin_training(subject, setting)
         fake_step.begin(loop)
 
@@ -69,17 +107,27 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
         def peak_bytes(num_examples: int) -> int:
             return followed(work.of_longest(num_examples), num_examples < setting.train.batch_size).peak_total
 
-        num_examples = largest(peak_bytes, setting.train.batch_size, memory_bytes, fake_step.stays(subject.model, loop))
-    frozen = _frozen_linear(subject.model)
+        frozen = _frozen_linear(subject.model)
+        saved = memory.saved(frozen)
+        loading = memory.loading(subject.model, frozen, saved)
+        stays = fake_step.stays(subject.model, loop)
+        num_examples = largest(peak_bytes, setting.train.batch_size, memory.capacity + saved, stays)
     return plan.replace(
-        step=PeakMemory(**max(steps, key=lambda step: step.peak_total).peak),
-        evaluation=PeakMemory(**evaluation.peak),
+        step=_less(PeakMemory(**max(steps, key=lambda step: step.peak_total).peak), saved),
+        evaluation=_less(PeakMemory(**evaluation.peak), saved_in_scoring),
+        loading=loading,
+        note="memory in 4 bits is derived from the same arm on the whole base" if memory.quantized else None,
         flops_per_token=round(sum(step.flops for step in steps) / sum(of.batch.num_tokens for of in work.candidates)),
         scoring_flops_per_token=round(evaluation.flops / work.candidates[0].batch.num_tokens),
-        frozen_linear_weights=sum(weight.numel() for weight in frozen),
-        frozen_linear_bytes=sum(weight.nbytes for weight in frozen),
+        frozen_linear_weights=0 if memory.quantized else sum(weight.numel() for weight in frozen),
+        frozen_linear_bytes=0 if memory.quantized else sum(weight.nbytes for weight in frozen),
         largest_micro_batch=num_examples * len(work.longest.input_ids) or None,
     )
+
+
+def _less(peak: PeakMemory, saved: int) -> PeakMemory:
+    """The peak with weights that take `saved` bytes less."""
+    return peak.replace(weights=peak.weights - saved)
 
 
 def largest(peak_bytes: Callable[[int], int], most: int, memory_bytes: int, stays: int) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedConfig
 
 from tunewise.lab.data.batching import Example, read_examples
@@ -11,15 +12,16 @@ from tunewise.lab.evaluate.generate import stops_of_base
 from tunewise.lab.machine import pick_device
 from tunewise.lab.methods.placements import expand_placements
 from tunewise.lab.models.context import context_length
-from tunewise.lab.models.load import is_encoder, load_tokenizer
-from tunewise.lab.models.precision import pick_precision
+from tunewise.lab.models.load import is_encoder, load_tokenizer, model_source
 from tunewise.lab.plan.configurations import configuration
 from tunewise.lab.plan.meta_model import blank_base
 from tunewise.lab.plan.setting import Kernels, PlanContext
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
+from tunewise.lab.weights.narrow import is_stored_in_bf16
+from tunewise.lab.weights.precision import pick_precision
 from tunewise.records import DataSummary, SplitSummary
 from tunewise.records.plan import PlanRequest
-from tunewise.spec import NO_DATA, Frozen, Method, StudySpec, Task
+from tunewise.spec import NO_DATA, TASKS, Frozen, Method, StudySpec, Task
 from tunewise.spec.expand import with_head_arm
 from tunewise.storage.disk import write_atomically
 
@@ -73,10 +75,19 @@ def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
         device=device,
         precision=request.precision or study.machine.precision or pick_precision(device),
         attention=study.machine.attention,
+        is_narrow=not TASKS[known.task].has_classes and _is_narrow(study, config),
     )
     if any(arm.has_open_targets for arm in study.arms.values()):
         study = expand_placements(study, blank_base(setting.config, setting.task, setting.num_labels, setting.heads))
     return Basis(with_head_arm(study, known.task), setting, known, train, num_rows)
+
+
+def _is_narrow(study: StudySpec, config: PreTrainedConfig) -> bool:
+    """Whether the checkpoint is bf16: as its files say, or without them its configuration."""
+    source = model_source(study.model)
+    if Path(source).is_dir() and any(Path(source).glob("*.safetensors")):
+        return is_stored_in_bf16(source, study.model)
+    return bool(config.dtype == torch.bfloat16)
 
 
 def _known(study: StudySpec, config: PreTrainedConfig, folder: Path) -> tuple[Known, list[Example]]:

@@ -13,6 +13,8 @@ from tunewise.lab.models.load import Base, quiet_transformers
 from tunewise.lab.private import tensors_of
 from tunewise.spec import TASKS, Task
 
+MakeTensor = Callable[[torch.Tensor], torch.Tensor]  # a tensor of the shape and type of the given one
+
 # Settings of a small configuration, by the names to which transformers maps those of every family.
 SMALL: dict[str, int] = {
     "vocab_size": 256,
@@ -63,7 +65,7 @@ def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
     return small
 
 
-def give_storage(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def give_storage(model: torch.nn.Module, make: MakeTensor) -> None:
     """Replace all parameters and buffers by the results of `make`; tied ones stay tied."""
     made: dict[int, Any] = {}
     for module in model.modules():

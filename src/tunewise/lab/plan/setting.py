@@ -11,10 +11,12 @@ from tunewise.lab.data.batching import Batching
 from tunewise.lab.methods import Method, build_method
 from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import inner_model
-from tunewise.lab.plan.meta_model import blank_base, small_config
+from tunewise.lab.plan.meta_model import MakeTensor, blank_base, give_storage, small_config
 from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.loop import Loop
 from tunewise.lab.train.optim import LearningRates
+from tunewise.lab.weights.narrow import keeps_weights
+from tunewise.lab.weights.quantized import quantize
 from tunewise.spec import Attention, Device, Precision, Task, TrainSpec
 from tunewise.spec import Method as MethodSpec
 
@@ -34,6 +36,11 @@ class PlanContext:
     device: Device
     precision: Precision
     attention: Attention | None
+    is_narrow: bool = False  # the checkpoint is bf16: see weights/narrow.py
+
+    def is_narrow_for(self, method: MethodSpec) -> bool:
+        """Whether a run of the method keeps linear weights in the bf16 of the checkpoint."""
+        return self.is_narrow and self.precision == "bf16" and keeps_weights(method)
 
     @property
     def small(self) -> "PlanContext":
@@ -69,13 +76,19 @@ class PlannedModel:
         return self
 
 
-def build(setting: PlanContext, spec: MethodSpec) -> PlannedModel:
-    """The arm's model. Raises SpecError if it cannot be built."""
+def build(setting: PlanContext, spec: MethodSpec, made: MakeTensor | None = None) -> PlannedModel:
+    """The arm's model. Raises SpecError if it cannot be built.
+
+    `made` gives the tensors of a base that is quantized as in a run; None: on the meta device, and whole.
+    """
     base = blank_base(setting.config, setting.task, setting.num_labels, setting.heads)
     if setting.attention is not None:
         base.model.set_attn_implementation(setting.attention)
     method = build_method(spec, setting.task, setting.num_steps)
-    with torch.device("meta"):
+    if made is not None and spec.quantized is not None:
+        give_storage(base.model, made)
+        quantize(base.model, base.head_modules, spec.quantized, setting.device)
+    with torch.device("meta" if made is None else setting.device):
         model = method.prepare(base)
     return PlannedModel(model, method, base.head_modules)
 

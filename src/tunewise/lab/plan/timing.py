@@ -88,7 +88,7 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
     if needed > MOST_FREE * _free(setting.device) or seconds_of_one > LIMIT_SECONDS:
         return by_products(basis, plan, rates, study)
     work, scored = _work(load, seconds_of_one), _scored(basis, load, plan, rates.fp32)
-    subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
+    subject = _with_weights(setting, arm, kernels)
 
     def score_once(precision: Precision) -> float:
         return _score_seconds(subject.model, scored, load.batching, Compute(setting.device, precision))
@@ -103,7 +103,7 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
     )
     peak = meter.memory("train") if work.is_fullest else None
     del subject, loop  # a run also scores another model in fp32
-    subject = _with_weights(build(setting, arm).take_up(kernels), setting.device)
+    subject = _with_weights(setting, arm, kernels)
     fp32_seconds = [_apart(meter, "fp32", score_once) for _ in range(2)]
     return Speed(
         source="steps",
@@ -122,8 +122,14 @@ def _apart(meter: MemoryMeter, precision: Precision, score_once: Callable[[Preci
         return score_once(precision)
 
 
-def _with_weights(subject: PlannedModel, device: Device) -> PlannedModel:
-    give_storage(subject.model, lambda tensor: with_drawn_values(tensor).to(device))
+def _with_weights(setting: PlanContext, arm: Method, kernels: Kernels) -> PlannedModel:
+    def made(tensor: torch.Tensor) -> torch.Tensor:
+        return with_drawn_values(tensor).to(setting.device)
+
+    if arm.quantized is not None:
+        return build(setting, arm, made).take_up(kernels)
+    subject = build(setting, arm).take_up(kernels)
+    give_storage(subject.model, made)
     return subject
 
 

@@ -21,6 +21,8 @@ from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.state import Training
+from tunewise.lab.weights.narrow import keeps_weights
+from tunewise.lab.weights.quantized import quantize
 from tunewise.records import DataSummary
 from tunewise.records.events import Listener
 from tunewise.spec import RunSpec
@@ -86,11 +88,14 @@ class RunContext:
         return self.spec.train.num_steps(self.data.split("train").rows)
 
     def load_base(self) -> Base:
-        """A fresh base in fp32, its new weights initialized from the current random state."""
+        """A fresh base in fp32, or stored in fewer bits; new weights come from the current random state."""
         spec = self.spec
-        base = load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code)
+        narrow = spec.precision == "bf16" and keeps_weights(spec.method)
+        base = load_base(spec.model, spec.task, self.data.labels, self.tokenizer, spec.trust_remote_code, narrow)
         if spec.attention is not None:
             base.model.set_attn_implementation(spec.attention)
+        if spec.method.quantized:
+            quantize(base.model, base.head_modules, spec.method.quantized, spec.device)
         return base
 
     def ready(self, model: torch.nn.Module) -> ReadyModel:

@@ -7,9 +7,9 @@ import torch
 from tunewise.lab.compute import Compute
 from tunewise.lab.methods import Method
 from tunewise.lab.models.load import inner_model
-from tunewise.lab.models.precision import assert_masters, leave_inputs_as_they_are, store_frozen_weights
 from tunewise.lab.train.meters import return_freed_memory
 from tunewise.lab.train.optim import LearningRates, make_optimizer, parameter_groups
+from tunewise.lab.weights.precision import assert_masters, leave_inputs_as_they_are, store_frozen_weights
 from tunewise.spec import TrainSpec
 
 

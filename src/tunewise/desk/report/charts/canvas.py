@@ -15,6 +15,7 @@ import vl_convert
 
 from tunewise.desk.report.views.view import Report
 from tunewise.errors import StudyError
+from tunewise.spec import BASES
 from tunewise.text.safe import pictured
 
 # Role -> (on light, on dark). The SVG contains the light color.
@@ -56,7 +57,10 @@ FULL_WIDTH, HALF_WIDTH, PHONE = Canvas(1040, 13), Canvas(460, 12), Canvas(350, 1
 def colours(report: Report) -> dict[str, str]:
     """Arm -> color, the same in charts and page."""
     tuned = [arm.name for arm in report.tuned_arms()]
-    return {"base": BASE_COLOUR, **{name: PALETTE[i % len(PALETTE)] for i, name in enumerate(tuned)}}
+    return {
+        **dict.fromkeys(BASES.values(), BASE_COLOUR),
+        **{name: PALETTE[i % len(PALETTE)] for i, name in enumerate(tuned)},
+    }
 
 
 def to_svg(chart: Any) -> str:

@@ -17,18 +17,21 @@ from tunewise.desk.statistics.intervals import Estimate, unit_interval
 from tunewise.desk.statistics.paired import MetricSummary, PairedRuns, mean_interval
 from tunewise.desk.study.state import StudyState
 from tunewise.records import DataSummary, RunRecord
-from tunewise.spec import TASKS, BaseMethod, Method
+from tunewise.spec import BASES, TASKS, BaseMethod, Method
 
 MAX_TRAIN_POINTS = 60  # a curve a few hundred pixels wide shows no more
 
 
 def arm_views(evidence: Evidence) -> tuple[ArmView, ...]:
-    """The base first, then full, then the others in the order of the study."""
+    """The base first, whole and as arms store it, then full, then the others in the order of the study."""
     state = evidence.state
     ordered = sorted(state.study.arms, key=lambda name: name != state.full)
-    base = ("base", BaseMethod(), [state.base] if state.base else [])
+    bases = [
+        (BASES[kind], BaseMethod(base=kind), [state.bases[kind]] if kind in state.bases else [])
+        for kind in state.study.bases
+    ]
     tuned = [(name, state.study.arms[name], state.confirmed.get(name, [])) for name in ordered]
-    return tuple(_arm(evidence, name, method, runs) for name, method, runs in [base, *tuned])
+    return tuple(_arm(evidence, name, method, runs) for name, method, runs in [*bases, *tuned])
 
 
 def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
@@ -87,7 +90,7 @@ def _planned(evidence: Evidence, arm: str) -> PlannedView | None:
 
 
 def _rate_ratio(state: StudyState, arm: str) -> Estimate | None:
-    if state.full is None or arm in ("base", state.full):
+    if state.full is None or arm == state.full or arm in BASES.values():
         return None
     of_arm, of_full = (trials.seed_losses(state.records, name) for name in (arm, state.full))
     return rate_ratio(of_arm, of_full)
@@ -113,7 +116,7 @@ def _metrics(state: StudyState, method: Method, runs: Sequence[RunRecord]) -> di
 def _forgetting(state: StudyState, method: Method, runs: Sequence[RunRecord]) -> Estimate | None:
     """Change of the mean NLL on general text from the base; positive means forgotten."""
     measured = [run for run in runs if run.spec.inputs.general]
-    if state.base is None or not measured or method.method == "base":
+    if state.base is None or not measured or runs[0] is state.base:
         return None
     scores = state.scores(measured if method.is_trained else measured[:1], "general")
     base = state.scores([state.base], "general")

@@ -116,7 +116,7 @@ def expected(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
         if arm.step is None:
             yield f"Planned, {name}: {clause(str(arm.note))}."
             continue
-        room = f"{estimates.fit(arm.step, plan.memory_bytes)} in {numbers.size(plan.memory_bytes)}"
+        room = f"{estimates.fit(arm, plan.memory_bytes)} in {numbers.size(plan.memory_bytes)}"
         seconds = at_least(numbers.duration(arm.speed.step_seconds if arm.speed else None), arm)
         time = f", {seconds} per step" if arm.speed else ""
         yield f"Planned, {name}: {numbers.size(arm.step.total)} peak per step ({room}){time}."

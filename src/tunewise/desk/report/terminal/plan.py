@@ -92,9 +92,10 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
         *((f"  {use}", _part(use)) for use in USES),
         ("peak of a step", lambda arm: _total(arm.step)),
         ("peak of scoring", lambda arm: _total(arm.evaluation)),
+        ("peak of loading", lambda arm: MISSING if arm.loading is None else size(arm.loading)),
         (
             f"of {size(plan.memory_bytes)}",
-            lambda arm: estimates.fit(arm.step, plan.memory_bytes) if arm.step else MISSING,
+            lambda arm: estimates.fit(arm, plan.memory_bytes) if arm.step else MISSING,
         ),
         ("micro-batch", lambda arm: f"{arm.micro_batches[0][1]:,} tokens"),
         ("largest that fits", _largest),
@@ -146,7 +147,7 @@ def _remarks(study: ResolvedStudy, plan: StudyPlan, card: Card) -> list[str]:
         "Memory counts tensors alive at the peak; the process holds more (libraries, cached blocks). FLOPs count the "
         "matrix products of a training step, forward and backward."
     )
-    if not all(arm.is_checked for arm in plan.arms.values()):
+    if not all(arm.is_checked or arm.note for arm in plan.arms.values()):
         remarks.append("estimate: a real step of a small model of this architecture ran different operations.")
     if card:
         if study.machine.price and plan.costs is None:

@@ -16,7 +16,7 @@ from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, Environment
 from tunewise.records.plan import Prospect, StudySeconds
-from tunewise.spec import TASKS, CostName, Frozen, Price, Task
+from tunewise.spec import BASES, TASKS, CostName, Frozen, Price, Task
 from tunewise.storage.test_sets import TestSetView
 
 REPORT_VERSION = 1
@@ -202,7 +202,7 @@ class Report(Frozen):
 
     def tuned_arms(self) -> tuple[ArmView, ...]:
         """All arms but the base."""
-        return tuple(arm for arm in self.arms if arm.name != "base")
+        return tuple(arm for arm in self.arms if arm.name not in BASES.values())
 
 
 def schema_text() -> str:

@@ -34,7 +34,8 @@ def store_frozen_weights(model: torch.nn.Module, precision: Precision, fp32_modu
     _copy_tied_head(model, embeddings)
     kept = embeddings | {id(model.get_submodule(name).weight) for name in fp32_modules}
     linear = [module for module in model.modules() if isinstance(module, LINEAR)]
-    stored = [module for module in linear if not module.weight.requires_grad and id(module.weight) not in kept]
+    frozen = [m for m in linear if m.weight.dtype == torch.float32 and not m.weight.requires_grad]
+    stored = [module for module in frozen if id(module.weight) not in kept]
     for module in stored:
         module.weight.data = module.weight.data.to(torch.bfloat16)
     if stored:

@@ -1,0 +1,1 @@
+"""How a model's weights are stored: in fp32, in bf16, or in 4 bits."""
