@@ -12,14 +12,14 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from calibrate_cells import Cell, Floats, cells, normal
 from calibrate_looks import Design, designs, two_metrics
-from calibrate_search import TOLERANCE, searches, searches_table
+from calibrate_search import MARGIN, TOLERANCE, searches, searches_table
 from scipy import special
 
 from tunewise.desk.protocol.search import brackets_best, chosen_rate, lowest_point, search
@@ -27,6 +27,8 @@ from tunewise.desk.statistics.look import Look, looks_of
 from tunewise.desk.statistics.multiplicity import holm_levels
 from tunewise.desk.statistics.power import ONE_SIDED_ERROR
 from tunewise.desk.statistics.spread import Spread, table_spread
+from tunewise.records import Evaluation
+from tunewise.records.selection import selection_losses
 from tunewise.spec import TuningSpec
 from tunewise.spec.quantities import HEADROOM_SHARE
 
@@ -254,7 +256,31 @@ def of_two_metrics(measured: dict[str, float]) -> Iterator[Row]:
         yield Row("two arms in two metrics, the first decides when an arm ends", what, share, TWO_METRICS)
 
 
-SEARCH_NOISE = {"": 0.1, ", noisy search": 0.6}  # standard deviation of a trial's loss, in margins
+Score = Callable[[float], Evaluation]  # validation result of a trial from its true loss
+SELECTED_BY_TEXTS = ", selected by a share of 200 texts"
+NUM_TEXTS, RIGHT_AT_BEST, SHARED = 200, 0.6, 0.7  # share of right texts at the best rate; what rows have in common
+
+
+def by_loss(noise: float) -> Callable[[np.random.Generator], Score]:
+    """Trials whose loss has this standard deviation."""
+    return lambda rng: lambda loss: Evaluation(step=1, nll=loss + noise * rng.standard_normal(), accuracy=None)
+
+
+def by_texts(rng: np.random.Generator) -> Score:
+    """Trials of one search whose texts are right or wrong: rows are easy or hard for all, the rest is chance."""
+    rows = math.sqrt(SHARED) * rng.standard_normal(NUM_TEXTS)
+
+    def score(loss: float) -> Evaluation:
+        found = rows + math.sqrt(1 - SHARED) * rng.standard_normal(NUM_TEXTS)
+        right = found < special.ndtri(max(RIGHT_AT_BEST - loss, 1e-9))
+        nll = 1 + loss + 0.1 * MARGIN * rng.standard_normal()
+        return Evaluation(step=1, nll=nll, accuracy=right.mean(), right="".join(str(int(is_it)) for is_it in right))
+
+    return score
+
+
+# how a search sees its trials; standard deviations of losses in margins
+SEARCHES = {"": by_loss(0.1 * MARGIN), ", noisy search": by_loss(0.6 * MARGIN), SELECTED_BY_TEXTS: by_texts}
 
 
 def many_units(shares: tuple[float, float, float], rng: np.random.Generator, num_studies: int) -> Iterator[Row]:
@@ -267,20 +293,20 @@ def many_units(shares: tuple[float, float, float], rng: np.random.Generator, num
     yield Row(name, "as good at the margin, 3 seeds", called, 0.05)
 
 
-def whole_schedule(rng: np.random.Generator, num_studies: int, noise: str) -> Iterator[Row]:
+def whole_schedule(rng: np.random.Generator, num_studies: int, way: str) -> Iterator[Row]:
     """Errors of the whole schedule, from search to recommendation, with full and three arms.
 
     The loss is a parabola in the logarithm of the rate. Validation scores of the search are noisy. The truth that a
     verdict must match is the loss at the chosen rates; how often it does not match that at the best rates has no limit,
     because a verdict does not speak of them.
     """
-    margin, num_arms, num_units = 0.02, 4, 100
+    margin, num_arms, num_units = MARGIN, 4, 100
     tables = normal((0.4, 0.4, 0.2), num_units)
     wrong, num_recommended = dict.fromkeys(["as good", "better", "worse", "recommended"], 0), 0
     wrong_at_best = dict.fromkeys(["as good within 1.25 margins", "worse"], 0)
     for _ in range(num_studies):
         floors = np.array([0.0, 0.0, margin, margin]) + 0.002 * rng.standard_normal(num_arms)
-        searches = [_search(rng, best, SEARCH_NOISE[noise] * margin) for best in rng.uniform(-1, 1, num_arms)]
+        searches = [_search(best, SEARCHES[way](rng)) for best in rng.uniform(-1, 1, num_arms)]
         harms = (floors + [found[0] for found in searches]) - (floors[0] + searches[0][0])
         runs = 0.008 * tables.draw(rng, num_arms, 10, 5, 0.0)
         x = (runs[1:] - runs[:1]) / math.sqrt(2) + harms[1:, None, None]
@@ -296,7 +322,7 @@ def whole_schedule(rng: np.random.Generator, num_studies: int, noise: str) -> It
         at_best = floors[1:] - floors[0]
         wrong_at_best["as good within 1.25 margins"] += bool((good & (at_best >= 1.25 * margin)).any())
         wrong_at_best["worse"] += bool((said["worse"] & (at_best <= margin)).any())
-    name = f"the whole schedule, three arms{noise}"
+    name = f"the whole schedule, three arms{way}"
     for word, count in wrong.items():
         yield Row(name, f"any arm wrongly {word}", count / num_studies, ANY_LOOK)
     for word, count in wrong_at_best.items():
@@ -304,7 +330,7 @@ def whole_schedule(rng: np.random.Generator, num_studies: int, noise: str) -> It
     yield Row(name, "any arm recommended", num_recommended / num_studies, 1.0)
 
 
-def _search(rng: np.random.Generator, best: float, noise: float) -> tuple[float, bool, float]:
+def _search(best: float, score: Score) -> tuple[float, bool, float]:
     """Excess loss of the chosen rate over the best one, whether the best is bracketed, and the headroom left.
 
     `best` is the place of the best rate on the grid. One place away costs 0.05.
@@ -314,9 +340,10 @@ def _search(rng: np.random.Generator, best: float, noise: float) -> tuple[float,
     def excess(rate: float) -> float:
         return 0.05 * (math.log(rate / 1e-4, tuning.spacing) - best) ** 2
 
-    losses: dict[float, float | None] = {}
-    while waiting := search(tuning, 1e-4, losses, {}, dict, TOLERANCE).waiting:
-        losses |= {rate: excess(rate) + noise * rng.standard_normal() for rate in waiting}
+    results: dict[float, Evaluation | None] = {}
+    while waiting := search(tuning, 1e-4, results, {}, selection_losses, TOLERANCE).waiting:
+        results |= {rate: score(excess(rate)) for rate in waiting}
+    losses = selection_losses(results)
     chosen, lowest = chosen_rate(losses, TOLERANCE), lowest_point(losses)
     assert chosen is not None
     left = lowest.gain if lowest is not None and chosen in losses else 0.0
@@ -369,9 +396,10 @@ def every_row(num_normal: int, num_other: int, seed: int = 0) -> Iterator[Row]:
     for shares in [(0.3, 0.3, 0.4), (0.9, 0.05, 0.05)]:
         yield from many_units(shares, next(streams), num_other // 4)
     yield from of_designs(designs(next(streams), num_other))
-    for noise in SEARCH_NOISE:
-        yield from whole_schedule(next(streams), num_other, noise)
+    for way in ("", ", noisy search"):
+        yield from whole_schedule(next(streams), num_other, way)
     yield from of_two_metrics(two_metrics(next(streams), num_other))
+    yield from whole_schedule(next(streams), num_other, SELECTED_BY_TEXTS)
 
 
 # --- the document

@@ -92,6 +92,8 @@ def changed(spec: RunSpec, path: tuple[Any, ...]) -> list[RunSpec]:
         holder = holder[key]
     before = holder[path[-1]]
     found = []
+    if path[-1] == "select_by":  # the whole metric, or none
+        return [spec.replace(select_by=MetricSpec(name="exact_match"))]
     if path[-1] == "max_rank":  # goes with it alone
         holder["rank"] = "auto"
     for other in (not before, 7, 0.37, *WORDS, {"a": 1}, [0.37], [7]):

@@ -127,6 +127,37 @@ COMMANDS = [
     command("an answer to nothing", "generate nowhere", "Missing option '--prompt'"),
     command("a study file that is there", "init --to study.yaml", "exists already", "--to", study__yaml=STUDY),
     command("an unknown card", "plan --model tiny --gpu A1000", "A1000", "A100"),
+    command(
+        "prices of no card", "plan --model tiny --prices p.yaml", "--gpu", "machine.price_per_hour", p__yaml=b"L4: 1"
+    ),
+    *(
+        command(what, "plan --model tiny --gpu L4 --prices p.yaml", *words, p__yaml=content)
+        for what, content, words in [
+            (
+                "prices in another currency for each card",
+                b"L4: {price: 1}",
+                ("p.yaml: 'L4'", "a number", "{'price': 1}"),
+            ),
+            (
+                "a near miss of a card in a price file",
+                b"L4: 1\nA100-80: 2",
+                ("p.yaml: unknown", "Did you mean 'A100-80GB'"),
+            ),
+            ("a price file without the card", b"T4: 0.4", ("p.yaml: has no price for L4", "only for T4")),
+            ("two prices of a card", b"L4: 1\nnvidia l4: 2", ("p.yaml: L4 has two prices",)),
+            ("a price below nothing", b"L4: -1", ("p.yaml: 'L4'", "greater than 0", "-1")),
+            ("a price of no", b"L4: no", ("p.yaml: 'L4'", "must be a number", "False")),
+            ("a currency in bold", b"currency: <b>\nL4: 1", ("p.yaml: currency", "such as EUR or")),
+            ("an empty price file", b"", ("p.yaml: must be a mapping", "empty", "Write a price per hour")),
+            (
+                "a price file that is a tag",
+                b"L4: !!python/name:os.system",
+                ("p.yaml: not readable as YAML", "not allowed"),
+            ),
+            ("a price file in Latin-1", b"currency: \xa4\nL4: 1", ("p.yaml", "not UTF-8")),
+        ]
+    ),
+    command("no price file", "plan --model tiny --gpu L4 --prices p.yaml", "no such price file", "Write a price"),
 ]
 
 

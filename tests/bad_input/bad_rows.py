@@ -280,6 +280,74 @@ CONVERSATIONS += [
         "an object",
         "[1]",
     ),
+    rows("tools as Python prints them", [{**TALK[0], "tools": "[{'name': 'f'}]"}], "'tools'", "valid JSON", "'name'"),
+    rows("reasoning that the template does not write", answered(reasoning="r"), "'reasoning' (turn 2)", "never read"),
+    rows("reasoning that is a number", answered(thinking=7), "turn 2: 'thinking'", "must be text", "7"),
+    rows("weight and train that disagree", answered(weight=1, train=False), "turn 2", "'train' is False", "Keep one"),
+    rows("a list of texts as a content", [turns(("user", ["a", "b"]))], "turn 1", "must be text", "list"),
+    *(
+        rows(
+            f"{kind} in the content", [turns(("user", [{"type": kind, kind: "x"}]))], "turn 1", f"'{kind}'", "only text"
+        )
+        for kind in ("image_url", "input_audio", "audio", "video")
+    ),
+    *(
+        rows(f"{kind} beside a conversation", [{**TALK[0], kind: "a.mp4"}], f"'{kind}'", "remove the column")
+        for kind in ("image", "audio", "video")
+    ),
+    rows(
+        "the result of a tool at the beginning",
+        [turns(("tool", "12:30"), ("user", "q"), ("assistant", "a"))],
+        "turn 1, the result of a tool",
+        "follows nothing",
+        "drop the row",
+    ),
+    rows(
+        "the result of a tool after a question",
+        [sharegpt(("human", "q"), ("observation", "12:30"), ("gpt", "a"))],
+        "turn 2, the result of a tool",
+        "a turn of the user",
+        "Put the call before it",
+    ),
+    rows(
+        "the result of another call",
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "tool_calls": [{**CALLS, "id": "a1"}]},
+                    {"role": "tool", "content": "12:30", "tool_call_id": "a2"},
+                    {"role": "assistant", "content": "a"},
+                ]
+            }
+        ],
+        "turn 3, the result of a tool",
+        "'a2'",
+        "a1",
+        "tool_call_id",
+    ),
+    rows(
+        "only the system speaks", [turns(("system", "be kind"))] * 3, "no turn that the assistant answers", "of its 3"
+    ),
+    taken(
+        rows(
+            "the system begins, and the assistant answers",
+            [turns(("system", f"be kind {i}"), ("assistant", "yes")) for i in range(60)],
+            "sft",
+            "'yes",
+        )
+    ),
+    taken(
+        rows(
+            "contents that are lists of texts' parts",
+            [
+                turns(("user", [{"type": "text", "text": f"hi {i}"}]), ("assistant", [{"text": "ho"}]))
+                for i in range(60)
+            ],
+            "sft",
+            "'ho",
+        )
+    ),
     rows("a key of a turn that nothing reads", answered(prefix=True), "turn 2", "'prefix'", "1 of 1 rows"),
     rows("half a weight", answered(weight=0.5), "turn 2", "'weight' is 0.5", "must be 1 (trained on) or 0"),
     rows("a weight that is a text", answered(weight="0"), "turn 2", "'weight' is '0'", "must be 1 (trained on) or 0"),
@@ -342,6 +410,14 @@ TEMPLATES = [
     template("a chat template that divides by zero", "{{ 1 // 0 }}", "line 1", "rejects this conversation"),
     template(
         "a chat template that refuses", "{{ raise_exception('no') }}", "line 1", "rejects this conversation", "no"
+    ),
+    template(
+        "a chat template that wants turns to alternate",
+        "{% if messages[1].role != 'user' %}{{ raise_exception('Roles must alternate') }}{% endif %}",
+        "line 1",
+        "rejects this conversation",
+        "Roles must alternate",
+        "user, assistant",
     ),
     template(
         "a chat template without marks",

@@ -38,6 +38,17 @@ def test_of_six_arms_at_the_margin_and_in_the_whole_schedule_wrong_words_are_rar
     assert uncorrected.measured > 0.06  # so that the test would see it if Holm did nothing
 
 
+def test_selection_by_noisy_texts_makes_no_wrong_words():
+    """A search that sees 200 texts, right or wrong, is inconclusive more often, and not wrong more often."""
+    rng = np.random.default_rng(9)
+    rows = list(calibrate.whole_schedule(rng, 150, calibrate.SELECTED_BY_TEXTS))
+    assert not misses(rows)
+    score = calibrate.by_texts(rng)
+    shares = [score(0.1).accuracy for _ in range(200)]
+    assert abs(np.mean(shares) - 0.5) < 0.05
+    assert 0.01 < np.std(shares) < 0.04, "noise of the size of the margin or more"
+
+
 def test_looks_that_stop_early_save_runs_and_err_as_seldom_unless_ended_arms_give_up_their_level():
     fixed, _, adaptive, broken = calibrate_looks.designs(np.random.default_rng(2), 600)
     assert adaptive.resolved.runs < 0.87 * fixed.resolved.runs

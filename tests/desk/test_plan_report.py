@@ -20,7 +20,7 @@ from tunewise.errors import SpecError
 from tunewise.executors.base import Job, PlanJob
 from tunewise.records import events
 from tunewise.records.events import Event
-from tunewise.records.plan import StudyPlan, StudySeconds, fitting_tokens
+from tunewise.records.plan import StudyPlan, StudySeconds, fitting_tokens, plan_key
 from tunewise.spec import StudySpec
 
 
@@ -132,6 +132,23 @@ def test_the_time_of_a_study_is_that_of_its_trials_its_confirmations_and_the_bas
     found = estimates.study_seconds(more, plan)
     assert found is not None
     assert found.second_look == pytest.approx(2 * 2 * confirmation)
+
+
+def test_texts_that_select_are_written_at_every_evaluation_and_by_the_base() -> None:
+    """100 rows of valid at 0.2 s: 4 evaluations of each of 12 runs, and once by the base."""
+    share = {"metrics": [{"name": "exact_match"}], "primary": "exact_match", "forgetting": {"tokens": 0}}
+    plain, plan = timed_study(**share)
+    asked, _ = timed_study(**share, select_by="primary")
+    assert plan_key(asked) != plan_key(plain), "a plan without the time of texts is not reused"
+    valid = VALID.replace(rows=100)
+    plan = plan.replace(work=plan.work.replace(splits=(valid, TEST)))
+    writing = {name: arm.replace(speed=SPEED.replace(write_seconds_per_row=0.2)) for name, arm in plan.arms.items()}
+    found = estimates.study_seconds(asked, plan.replace(arms=writing))
+    before = estimates.study_seconds(plain, plan.replace(arms=writing))
+    assert found is not None
+    assert before is not None
+    assert found.least - before.least == pytest.approx(100 * 0.2 * (2 * (3 + 3) * 4 + 1))
+    assert estimates.study_seconds(asked, plan) is None
 
 
 def test_general_text_is_scored_at_every_point_and_valid_where_no_evaluation_has_done_so() -> None:

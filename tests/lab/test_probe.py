@@ -11,7 +11,7 @@ import torch
 from lab_fixtures import make_examples
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batching
-from tunewise.lab.plan import timing
+from tunewise.lab.plan import timing, writing
 from tunewise.lab.plan.meta_model import with_drawn_values
 from tunewise.lab.plan.study import plan_study
 from tunewise.lab.plan.workload import workload
@@ -72,6 +72,30 @@ def test_nothing_is_built_where_a_step_would_not_fit_in_the_free_memory(
     steps = -(-planned[1].work.num_rows // 8)
     tokens = planned[1].work.tokens_per_row * planned[1].work.num_rows / steps
     assert speed.step_seconds == pytest.approx(tokens * plan.flops_per_token / 1e6)
+
+
+def test_the_time_of_texts_is_measured_where_they_select(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one more token and of the first one, so of an answer of any length; without a step a lower bound."""
+    study, plan, folder = planned
+    assert speed_of(planned).write_seconds_per_row is None
+    texts = {"metrics": [{"name": "exact_match"}], "primary": "exact_match", "select_by": "primary"}
+    asked = study.replace(**texts, samples={"max_new_tokens": 40})
+    timed: list[int] = []
+    real = writing.continued
+
+    def continued(prompts: Any, model: Any, ends: Any, num_tokens: int) -> torch.Tensor:
+        timed.append(num_tokens)
+        return real(prompts, model, ends, num_tokens)
+
+    monkeypatch.setattr(writing, "continued", continued)
+    found = speed_of((asked, plan, folder)).write_seconds_per_row
+    assert found is not None
+    assert found > 0
+    assert sorted(timed) == [1, 1, writing.NUM_TIMED]
+    monkeypatch.setattr(timing, "_free", lambda device: 0)
+    monkeypatch.setattr(timing, "product_rates", lambda *of: timing.Rates(training=1e6, fp32=1e5))
+    found = speed_of((asked, plan, folder)).write_seconds_per_row
+    assert found == pytest.approx(40 * plan.arms["lora"].scoring_flops_per_token / 1e6)
 
 
 def test_a_step_that_would_take_too_long_is_done_in_part_and_says_nothing_of_the_peak(

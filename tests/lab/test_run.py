@@ -19,7 +19,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from builders import make_data_summary, make_inputs, make_run_spec, make_train_summary
 from tunewise.errors import SpecError
 from tunewise.lab.data.batching import Example
+from tunewise.lab.evaluate.generate import stop_ids
 from tunewise.lab.machine import require_device
+from tunewise.lab.models.load import inner_model
 from tunewise.lab.run.story import Run
 from tunewise.records import (
     EXAMPLES_SCHEMA,
@@ -35,6 +37,7 @@ from tunewise.spec import (
     HeadMethod,
     Inputs,
     LoraMethod,
+    MetricSpec,
     PeftMethod,
     RunSpec,
     SamplesSpec,
@@ -395,6 +398,45 @@ def test_the_scores_are_those_of_the_best_evaluation(laboratory: Callable[..., L
     plain = AutoModelForCausalLM.from_pretrained(lab.weights(record))
     assert nll_column(valid) == pytest.approx(lab.nll(plain, "valid"), rel=1e-4)
     assert nll_column(lab.scores(record, "test")) == pytest.approx(lab.nll(plain, "test"), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", [FullMethod(), LoraMethod(rank=4)], ids=["full", "lora"])
+def test_texts_that_select_are_those_of_the_weights_that_are_kept(
+    method: Any, laboratory: Callable[..., Laboratory]
+) -> None:
+    """`select_by`: every evaluation has a right or wrong for each validation row, and ties go to the lower NLL."""
+    lab = laboratory()
+    metric = MetricSpec(name="own", extract="w[0-9]*[02468]", kind="matches")
+    train = TRAIN.replace(epochs=12, evaluations=12).model_dump()
+    record = lab.run(method, train=train, learning_rate=2e-2, select_by=metric.model_dump())
+    plain = lab.run(method, train=train, learning_rate=2e-2)
+    assert [e.nll for e in record.evaluations] == [e.nll for e in plain.evaluations], "writing changes no training"
+    assert len({e.accuracy for e in record.evaluations}) > 1, "or the test shows nothing"
+    for one in record.evaluations:
+        assert one.right is not None
+        assert len(one.right) == len(LENGTHS["valid"])
+        assert one.accuracy == one.right.count("1") / len(one.right)
+    chosen = next(e for e in record.evaluations if e.step == record.selected_step)
+    tokenizer = AutoTokenizer.from_pretrained(lab.model)
+    kind = AutoModelForCausalLM if method.method == "full" else AutoPeftModelForCausalLM
+    model = kind.from_pretrained(lab.weights(record))
+    right = []
+    for example in lab.examples["valid"]:
+        ids = torch.tensor([list(example.input_ids[: example.supervised.index(True)])])
+        ends = stop_ids(inner_model(model), tokenizer)
+        out = model.generate(input_ids=ids, max_new_tokens=3, do_sample=False, eos_token_id=list(ends))
+        text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        right.append(re.search(metric.extract or "", text) is not None)
+    assert chosen.right == "".join(str(int(is_right)) for is_right in right)
+
+
+def test_the_base_says_what_the_gain_of_selection_by_texts_is_counted_from(
+    laboratory: Callable[..., Laboratory],
+) -> None:
+    lab = laboratory()
+    (before,) = lab.run(BaseMethod(), role="base", select_by={"name": "exact_match"}).evaluations
+    assert before.right is not None
+    assert before.selection_loss > 1 - before.right.count("1") / 4 - 1e-9
 
 
 def test_the_last_checkpoint_carries_the_scores_where_that_was_declared(laboratory: Callable[..., Laboratory]) -> None:

@@ -179,7 +179,7 @@ def test_exact_match_compares_what_is_extracted_last(
 
 def test_a_reference_without_what_is_extracted_is_refused_rather_than_never_matched(tmp_path: Path) -> None:
     metrics = (MetricSpec(name="exact_match", extract=GSM8K),)
-    with pytest.raises(DataError, match="which the answer 'forty-two' of the test data does not contain"):
+    with pytest.raises(DataError, match="which the answer 'forty-two' of the data does not contain"):
         scores_of(tmp_path, metrics, [("#### 1", "#### 1"), ("x", "forty-two")])
 
 

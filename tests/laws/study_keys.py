@@ -27,6 +27,7 @@ from tunewise.commands import compare as driver
 from tunewise.desk.planning.budget import within_budget
 from tunewise.desk.protocol import resolve, schedule
 from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.rows import costs
 from tunewise.desk.report.wording import recommendation
 from tunewise.desk.statistics.verdict import both_metrics
 from tunewise.desk.study.state import StudyState
@@ -303,13 +304,13 @@ def reused(bench: Bench, study: StudySpec) -> Any:
 
 
 def reported(bench: Bench, study: StudySpec) -> Any:
-    """What a report says of quality, and what it recommends, its figures made up."""
+    """What a report says of quality and costs, and what it recommends, its figures made up."""
     changes = study.model_dump(exclude_unset=True, mode="json", exclude={"data", "arms", "model", "name"})
     report = build_report(fake.write_study(bench.new(), study=changes))
     advice = recommendation(report.recommended_arm, report.study.cost) if report.recommended_arm else None
     both = [one for verdict in report.verdicts for one in both_metrics(verdict)]
     figures = [(verdict.metric, verdict.outcome, verdict.low, verdict.high) for verdict in both]
-    return report.headline, advice, figures
+    return report.headline, advice, figures, costs(report)
 
 
 def parted(bench: Bench, study: StudySpec) -> Any:

@@ -16,6 +16,7 @@ from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import make_batch
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.methods.targets import body_parameters, linear_modules, resolve_targets
+from tunewise.lab.methods.towers import tower_notes, towers
 from tunewise.lab.models.load import Base
 from tunewise.lab.train.gradients import GradientWatch
 from tunewise.lab.train.loop import Loop, train
@@ -117,6 +118,34 @@ def test_law_45_a_tower_for_images_is_no_target_of_text_and_counts_in_the_share(
     assert resolve_targets(found, "all-linear").linear_share < 1
     with pytest.raises(SpecError, match="matches no linear module"):
         resolve_targets(found, "vision_tower.*fc1")
+
+
+def test_law_45_full_fine_tuning_trains_what_text_passes_through_and_says_what_it_leaves() -> None:
+    """All weights of the part for text learn; exactly those without a gradient from text are frozen and named."""
+    reads_all = base("gemma3")
+    reads_all.model.requires_grad_(True)
+    ids = torch.arange(4, 20)[None]
+    reads_all.model(input_ids=ids).logits.sum().backward()
+    unreached = {name for name, p in reads_all.model.named_parameters() if p.grad is None}
+    assert unreached
+    assert set(towers(reads_all)) == {"model.vision_tower", "model.multi_modal_projector"}
+    found = base("gemma3")
+    method = build_method(FullMethod(), "lm", 2)
+    model = method.prepare(found)
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == unreached
+    frozen = {f"{name}.weight" for name in method.fp32_modules}
+    assert frozen <= unreached, "saved with the model, so never rounded"
+    assert any("vision_tower.encoder" in name for name in frozen)
+    (note,) = tower_notes(found)
+    assert "every arm trains only the part for text. model.vision_tower, model.multi_modal_projector (" in note
+    assert list(steps(model, method, 2)) == [1, 2]
+
+
+def test_law_45_a_model_of_text_has_no_towers() -> None:
+    found = base("llama")
+    assert (towers(found), tower_notes(found)) == ((), ())
+    model = build_method(FullMethod(), "lm", 1).prepare(found)
+    assert all(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "gemma3", "llama"])

@@ -90,6 +90,14 @@ SECOND = {
     "secondary": {"metric": "bits_per_byte", "margin": "0.02"},
 }
 
+OWN = {
+    **WRITTEN,
+    "train.evaluations": 4,
+    "metrics": [{"name": "own", "extract": "w[0-9]+", "kind": "matches"}],
+    "primary": "own",
+    "margin": "1pp",
+}
+
 # A new key of the schema needs a row here, which says what it changes.
 TABLE: dict[str, Row] = {
     "name": Row(kept, "another"),
@@ -104,6 +112,7 @@ TABLE: dict[str, Row] = {
     "checkpoint": Row(trained, "last", {**WORDY, "train.evaluations": 4}),
     "margin": Row(reported, "0.001", {**SEARCH, "looks": [3]}),
     "primary": Row(reported, "bits_per_byte", {**SEARCH, "looks": [3], "margin": "0.02"}),
+    "select_by": Row(trained, "primary", OWN),
     "secondary.metric": Row(reported, "exact_match", SECOND),
     "secondary.margin": Row(reported, "0.0001", SECOND),
     "cost": Row(reported, "saved_bytes", {**SEARCH, "looks": [3], "margin": "0.1"}),
@@ -189,6 +198,8 @@ TABLE: dict[str, Row] = {
     "machine.workers": Row(placed, 3),
     "machine.exclusive_timing": Row(placed, True, {"machine.workers": 2}),
     "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),
+    "machine.price_per_hour": Row(reported, 2.5),
+    "machine.currency": Row(reported, "EUR", {"machine.price_per_hour": 2.5}),
     "machine.attention": Row(trained, "eager", {"machine.attention": "sdpa"}),
 }
 

@@ -46,6 +46,7 @@ def said(*answers: dict[str, Any], row: dict[str, Any] | None = None) -> list[di
 
 
 def prepared(folder: Path, rows: list[dict[str, Any]], template: str = AS_OBJECT, **data: Any) -> Prepared:
+    folder.mkdir(exist_ok=True)
     (folder / "t.jinja").write_text(template)
     train = write_rows(folder / "rows.jsonl", rows)
     split = {"valid": 0.2, "test": 0.2}

@@ -24,6 +24,7 @@ from tunewise.cli.options import (
     Offline,
     Out,
     PeftResults,
+    Prices,
     Probe,
     RayAddress,
     Records,
@@ -198,6 +199,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
         str | None,
         typer.Option(metavar="TEXT", help="Plan for this GPU instead of this machine, for example A100-80GB."),
     ] = None,
+    prices: Prices = None,
     probe: Probe = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     svg: Svg = None,
@@ -209,7 +211,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     """
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.plan import plan as plan_study
-    from tunewise.desk.planning.gpus import find_gpu
+    from tunewise.desk.planning.prices import card_and_price, with_costs
     from tunewise.desk.report.terminal.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.storage.disk import require_output, write_output
@@ -217,9 +219,10 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     if svg:
         require_output(svg, ".svg")
     asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
-    card = find_gpu(gpu) if gpu else None
+    card, price = card_and_price(asked.machine, gpu, prices)
     missing: list[str] = []
     found = plan_study(asked, card[1].request() if card else None, probe=probe, tell=missing.append)
+    found = with_costs(found, price, card[1] if card else None)
     if svg:
         drawn = chart(found)
         write_output(svg, lambda temporary: temporary.write_text(drawn, encoding="utf-8"))

@@ -119,6 +119,10 @@ Svg = Annotated[
     Path | None,
     typer.Option(parser=to_write, metavar="PATH", help="Also save a chart of the memory breakdown as this .svg file."),
 ]
+Prices = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Your price per hour of each card (YAML), for the cost on --gpu."),
+]
 Records = Annotated[
     Path | None,
     typer.Option(parser=to_write, metavar="PATH", help="Also write one row per run to this .csv or .parquet file."),

@@ -137,5 +137,6 @@ def _scaled(arm: ArmPlan, found: StudyPlan, measured: dict[str, Speed]) -> Speed
         step_seconds=speed.step_seconds * work(arm) / work(like),
         score_seconds_per_token=speed.score_seconds_per_token * scoring,
         fp32_score_seconds_per_token=speed.fp32_score_seconds_per_token * scoring,
+        write_seconds_per_row=speed.write_seconds_per_row and speed.write_seconds_per_row * scoring,
         peak_above_start_bytes=None,
     )

@@ -21,6 +21,7 @@ from tunewise.lab.evaluate.generate import stops_of_base
 from tunewise.lab.machine import pick_device, require_device
 from tunewise.lab.methods import describe
 from tunewise.lab.methods.placements import expand_placements
+from tunewise.lab.methods.towers import tower_notes
 from tunewise.lab.models.context import context_length
 from tunewise.lab.models.fingerprints import FileHashes, minor_versions, text_fingerprint, tokenizer_fingerprint
 from tunewise.lab.models.limits import require_unrounded
@@ -83,7 +84,7 @@ def prepare(study: StudySpec, root: Path) -> str:
         versions=minor_versions(),
     )
     base = _usable_base(study, tokenizer, examples, folder)
-    notes = (*examples.notes, *base.notes, *_try_existing(study, tokenizer, examples, folder))
+    notes = (*examples.notes, *base.notes, *tower_notes(base), *_try_existing(study, tokenizer, examples, folder))
     chosen = study.data.chat_template
     template = read_template(chosen, tokenizer) if chosen else None
     summary = _summary(study, config, base, replace(examples, notes=notes), inputs, template)

@@ -1,11 +1,11 @@
 """What a study is expected to need: the plan of every arm, made before anything is loaded. Plain data, never torch."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 from tunewise.records.data import SplitSummary
 from tunewise.records.tuned import TrainableSummary
-from tunewise.spec import Device, Frozen, Precision, StudySpec, Task, TrainSpec, canonical_json
+from tunewise.spec import Device, Frozen, Precision, Price, StudySpec, Task, TrainSpec, canonical_json
 
 
 class PeakMemory(Frozen):
@@ -49,6 +49,8 @@ class Speed(Frozen):
     fp32_score_seconds_per_token: float
     peak_above_start_bytes: int | None  # of a process that ran the step with most tokens; None: none did
     resume_seconds: float | None = None  # additional seconds of the steps that follow a scoring; None: not measured
+    # Of an answer of samples.max_new_tokens tokens, so most answers take less. None: the study selects by no texts.
+    write_seconds_per_row: float | None = None
 
 
 class Checkpointed(Frozen):
@@ -94,6 +96,16 @@ class StudySeconds(Frozen):
         return self.most + (self.second_look or 0.0)
 
 
+class PlannedCosts(Frozen):
+    """What a plan costs at the user's price, in its currency; the fields of `StudySeconds`. None: not known."""
+
+    price: Price
+    least: float | None = None
+    most: float | None = None
+    second_look: float | None = None
+    epochs: dict[str, float]  # arm -> an epoch of optimizer steps; on another card a lower bound
+
+
 # Share of the memory that is planned for; the driver and unused allocations take the rest.
 TIGHT = 0.9
 # Upper limit of `micro_batch_tokens: auto`: larger ones are not faster.
@@ -114,13 +126,16 @@ class StudyPlan(Frozen):
     work: Work
     arms: dict[str, ArmPlan]
     seconds: StudySeconds | None = None  # None: the speed of an arm or its number of steps is not known
+    costs: PlannedCosts | None = None  # at the price of the moment, so never stored; None: no price was given
 
 
 def plan_key(study: StudySpec) -> str:
     """8 hex digits: a hash of what the plan of a study depends on, except its data and machine."""
     where_to_search = {"learning_rate", "rates"}
     arms = {name: arm.model_dump(mode="json", exclude=where_to_search) for name, arm in study.arms.items()}
-    asked = [arms, study.train.model_dump(mode="json"), study.seed]
+    asked: list[Any] = [arms, study.train.model_dump(mode="json"), study.seed]
+    if study.select_by:  # the time of its texts is planned
+        asked.append(study.samples.max_new_tokens)
     return hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:8]
 
 

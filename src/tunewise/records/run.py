@@ -65,12 +65,13 @@ class Evaluation(Frozen):
 
     step: int
     nll: float  # nats per supervised token (classify: per example)
-    accuracy: float | None  # None: not a classification
-    right: str | None = None  # "0110...": which rows, in order, were predicted correctly; None: not a classification
+    # Share of rows with the right label or, with `select_by`, the right text; None: NLL selects.
+    accuracy: float | None
+    right: str | None = None  # "0110...": which rows, in order, are right; None as above
 
     @property
     def selection_loss(self) -> float:
-        """NLL, or for a classification the error rate with ties broken by NLL (tied ones: records/selection.py)."""
+        """NLL, or the share of rows that are wrong with ties broken by NLL (tied ones: records/selection.py)."""
         if self.accuracy is None:
             return self.nll
         # One more correct example outweighs any NLL: the second term stays far below 1 / rows.

@@ -1,7 +1,8 @@
 """Selection of the best of several validation evaluations: checkpoints of a run, or trials of a search.
 
-By NLL. For a classification by accuracy: evaluations within one paired standard error of the most accurate one are
-tied, and NLL decides among them, so that a few rows of a small validation set do not choose the learning rate.
+By NLL, or by a share of right rows: the accuracy of a classification, or the texts of `select_by`. Evaluations within
+one paired standard error of the most accurate one are then tied, and NLL decides among them, so that a few rows of a
+small validation set do not choose the learning rate.
 """
 
 import math
@@ -13,8 +14,8 @@ from tunewise.records.run import Evaluation
 def selection_losses(found: Mapping[float, Evaluation | None]) -> dict[float, float | None]:
     """Losses that selection minimizes, one per evaluation compared; None stays None.
 
-    NLL. For a classification the error rate, where tied evaluations take that of the most accurate, plus a trace of
-    NLL.
+    NLL. If a share of right rows selects, the error rate, where tied evaluations take that of the most accurate, plus a
+    trace of NLL.
     """
     evaluations = [evaluation for evaluation in found.values() if evaluation is not None]
     best = most_accurate(evaluations) if evaluations else None
@@ -51,7 +52,7 @@ def most_accurate(evaluations: Sequence[Evaluation]) -> Evaluation:
 def is_tied(best: Evaluation, other: Evaluation) -> bool:
     """True if `other` is within one paired standard error of the accuracy of `best`, over the validation rows."""
     if best.right is None or other.right is None:
-        return best == other  # not a classification: no ties
+        return best == other  # NLL selects: no ties
     num_rows = len(best.right)
     assert len(other.right) == num_rows, "one study, one validation set"
     right, other_right = int(best.right, 2), int(other.right, 2)

@@ -14,7 +14,7 @@ from tunewise.spec.methods import (
     TrainedArm,
 )
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
-from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, parse_budget, parse_margin
+from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, Price, parse_budget, parse_margin
 from tunewise.spec.run import Inputs, RunSpec, forgetting_steps
 from tunewise.spec.study import (
     ARM_NAME,
@@ -69,6 +69,7 @@ __all__ = [
     "NUMERICS",
     "PeftMethod",
     "Precision",
+    "Price",
     "Quantization",
     "Role",
     "RunSpec",

@@ -100,6 +100,17 @@ def check_secondary(secondary: SecondarySpec, primary: str | None, metrics: Sequ
         raise ValueError(f"secondary.metric: {primary} is already the primary metric. Name another one or remove it.")
 
 
+def check_selection(primary: str | None, metrics: Sequence[MetricSpec]) -> None:
+    """Raise ValueError if `select_by: primary` has no metric that can select: a share of texts, each right or wrong."""
+    shares = [metric.name for metric in metrics if metric.counted_as in SHARES]
+    if primary not in shares:
+        known = ", ".join(shares) or "exact_match, under metrics"
+        raise ValueError(
+            f"select_by: primary needs a primary metric that is a share of texts, but primary is {primary}. Set "
+            f"primary to one ({known}), or remove select_by"
+        )
+
+
 def _check_judged(key: str, name: str, metrics: Sequence[MetricSpec]) -> None:
     if name == "perplexity":
         raise ValueError(

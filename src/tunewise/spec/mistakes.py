@@ -48,9 +48,19 @@ def explain_all(errors: Sequence[Any], origin: str) -> str:
     """One line for each of pydantic's errors, at most MAX_LINES of them."""
     # a refused item is missing from its list, which is not another mistake
     told = [item for item in errors if item["type"] != "too_short" or not _is_above(item, errors)]
-    lines = [explain(item, origin) for item in told[:MAX_LINES]]
+    lines = _each_list_once([explain(item, origin) for item in told[:MAX_LINES]])
     more = len(told) - len(lines)
     return "\n".join([*lines, *([f"{origin}: and {more:,} more mistakes."] if more else [])])
+
+
+def _each_list_once(lines: Sequence[str]) -> list[str]:
+    """The lines, each list of known names only where it is first given."""
+    begin, given, shown = " Known: ", set(), []
+    for line in lines:
+        start, _, names = line.partition(begin)
+        shown.append(start if names and names in given else line)
+        given.add(names)
+    return shown
 
 
 def _is_above(item: Any, errors: Sequence[Any]) -> bool:

@@ -2,9 +2,10 @@
 
 import math
 import re
+import unicodedata
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tunewise.spec.frozen import Frozen
 
@@ -61,6 +62,33 @@ def parse_budget(text: str) -> float:
     if not match or float(match[1]) == 0 or math.isinf(float(match[1])):
         raise ValueError(f"budget '{text:.40}' is not valid. Write a time above 0, such as '2h', '90min' or '45s'.")
     return float(match[1]) * BUDGET_SECONDS[match[2]]
+
+
+# --- money
+
+
+def check_currency(text: str) -> str:
+    """`text`, if it is 1 to 8 letters or currency signs. Raises ValueError."""
+    kinds = {unicodedata.category(letter) for letter in text}
+    if not 1 <= len(text) <= 8 or not kinds <= {"Lu", "Ll", "Lo", "Sc"}:
+        raise ValueError(f"must be 1 to 8 letters or a currency sign, such as EUR or €, but got {text!r:.40}")
+    return text
+
+
+Currency = Annotated[str, AfterValidator(check_currency)]
+# at most a million: a mistyped price is refused, and no cost overflows
+HourlyPrice = Annotated[float, Field(gt=0, le=1_000_000)]
+
+
+class Price(Frozen):
+    """Price of one hour of what makes a run: a GPU, or a whole machine with one worker. Always the user's own."""
+
+    per_hour: HourlyPrice
+    currency: Currency | None = None  # None: not given
+
+    def cost(self, seconds: float | None) -> float | None:
+        """Cost of this time, in the currency; None: the time is not known."""
+        return None if seconds is None else self.per_hour * seconds / 3600
 
 
 MAX_WORKERS = 4096

@@ -22,14 +22,7 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
     path = Path(path)
     if not path.is_file():
         raise SpecError(f"no such study file: {path}. `tunewise init` writes one.")
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: not readable as YAML: it is not UTF-8 ({error}). Save it as UTF-8 text.") from error
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}.") from error
-    except YamlError as error:
-        raise SpecError(f"{path}: not readable as YAML: {error}.") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         kind = "empty" if content is None else type(content).__name__
         raise SpecError(f"{path}: a study must be a mapping of keys, but this is {kind}. `tunewise init` writes one.")
@@ -37,6 +30,18 @@ def read_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         set_key(content, key, value)
     content.setdefault("name", as_name(path.stem))
     return resolve_paths(parse_study(content, str(path)), path.parent)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain data in a YAML file; None if it is empty. Raises SpecError."""
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not readable as YAML: it is not UTF-8 ({error}). Save it as UTF-8 text.") from error
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}.") from error
+    except YamlError as error:
+        raise SpecError(f"{path}: not readable as YAML: {error}.") from error
 
 
 def parse_study(content: Mapping[str, Any], origin: str) -> StudySpec:

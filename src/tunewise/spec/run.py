@@ -50,6 +50,7 @@ class RunSpec(Frozen):
     precision: Precision
     threads: int
     attention: Attention | None = None
+    select_by: MetricSpec | None = None  # chooses checkpoints on the validation set; None: the task's own
     resample: bool = False  # train and valid are this seed's draw from the rows of both
     inputs: Inputs
     numerics: int = NUMERICS
@@ -66,7 +67,7 @@ class RunSpec(Frozen):
                 content["method"].pop(name, None)
         if content["method"].get("init_scale") == 1:
             del content["method"]["init_scale"]
-        for name in ("ranks", "resample"):
+        for name in ("ranks", "resample", "select_by"):
             if not content[name]:
                 del content[name]
         content["train"].pop("head_learning_rate", None)

@@ -19,7 +19,14 @@ from tunewise.spec.methods import (
     TrainedArm,
     TrainedMethod,
 )
-from tunewise.spec.metrics import MetricSpec, SamplesSpec, SecondarySpec, check_primary, check_secondary
+from tunewise.spec.metrics import (
+    MetricSpec,
+    SamplesSpec,
+    SecondarySpec,
+    check_primary,
+    check_secondary,
+    check_selection,
+)
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
 from tunewise.spec.train import MachineSpec, TrainSpec, TuningSpec
@@ -99,6 +106,11 @@ class StudySpec(Frozen):
     )
     secondary: SecondarySpec | None = Field(
         None, description="a second metric of every verdict, with its own margin; it shares the error of the first"
+    )
+    select_by: Literal["primary"] | None = Field(
+        None,
+        description="primary: the primary metric, a share of texts written for the validation set, chooses learning "
+        "rates and checkpoints; None: nll (classification: accuracy) does",
     )
     cost: CostName = Field(
         "trainable_parameters", description="cost by which the cheapest acceptable arm is recommended"
@@ -188,6 +200,8 @@ class StudySpec(Frozen):
         check_primary(self.primary, self.metrics, self.margin)
         if self.secondary is not None:
             check_secondary(self.secondary, self.primary, self.metrics)
+        if self.select_by:
+            check_selection(self.primary, self.metrics)
         return self
 
     @model_validator(mode="after")
@@ -240,6 +254,11 @@ class StudySpec(Frozen):
     def reference_arm(self) -> str:
         """Name of the arm over which gain is measured: the base, or for classification the head alone."""
         return (self.head_arm if self.task and TASKS[self.task].has_classes else None) or "base"
+
+    @property
+    def selecting_metric(self) -> MetricSpec | None:
+        """Metric of written texts that chooses learning rates and checkpoints; None: the task's own does."""
+        return next((metric for metric in self.metrics if self.select_by and metric.name == self.primary), None)
 
     @property
     def compared_arms(self) -> tuple[str, ...]:

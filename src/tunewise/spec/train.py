@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tunewise.spec.frozen import Frozen
-from tunewise.spec.quantities import Workers
+from tunewise.spec.quantities import Currency, HourlyPrice, Price, Workers
 from tunewise.spec.words import Attention, Device, ExecutorName, Precision
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -166,3 +166,19 @@ class MachineSpec(Frozen):
     test_set_ledger: bool = Field(
         True, description="count in your data folder which studies took verdicts from the same test set"
     )
+    price_per_hour: HourlyPrice | None = Field(
+        None,
+        description="price of an hour of what makes a run: a GPU, or the machine with one worker; None: no cost shown",
+    )
+    currency: Currency | None = Field(None, description="currency of the price, such as EUR; None: bare numbers")
+
+    @model_validator(mode="after")
+    def _currency_of_a_price(self) -> Self:
+        if self.currency and self.price_per_hour is None:
+            raise ValueError(f"currency: {self.currency} has no price. Add machine.price_per_hour, or remove it")
+        return self
+
+    @property
+    def price(self) -> Price | None:
+        """The user's price of an hour; None: not given."""
+        return None if self.price_per_hour is None else Price(per_hour=self.price_per_hour, currency=self.currency)

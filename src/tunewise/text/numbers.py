@@ -55,6 +55,14 @@ def size(num_bytes: int | None) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
 
 
+def money(amount: float | None, currency: str | None) -> str:
+    """Cost in the user's currency: '1,234.50 EUR', '0.12 EUR', '0.0042 EUR'; '0.12' without a currency."""
+    if amount is None:
+        return MISSING
+    value = f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
+    return f"{value} {currency}" if currency else value
+
+
 def speed(tokens_per_second: float | None) -> str:
     """Format a rate per second as '4,416 /s'."""
     return MISSING if tokens_per_second is None else f"{tokens_per_second:,.0f} /s"

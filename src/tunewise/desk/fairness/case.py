@@ -7,7 +7,7 @@ from functools import cached_property
 
 from tunewise.desk.analysis.curves import LossPoint, share_of_training
 from tunewise.desk.fairness.finding import Finding
-from tunewise.desk.metrics.metrics import primary_metric
+from tunewise.desk.metrics.metrics import primary_metric, selection_metric
 from tunewise.desk.protocol import confirmations, trials
 from tunewise.records import DataSummary, RunRecord, TrainableSummary
 from tunewise.spec.resolved import ResolvedStudy
@@ -52,7 +52,7 @@ class Case:
 
     def margin_in_loss(self) -> float | None:
         """The margin in units of what selection minimizes; None if another metric is judged or no gain is known."""
-        metric = primary_metric(self.data.task)
+        metric = selection_metric(self.study)
         if primary_metric(self.data.task, self.study.primary) != metric:
             return None
         margin = self.study.margin_in(metric)

@@ -121,6 +121,12 @@ def primary_metric(task: Task, asked: str | None = None) -> str:
     return asked or TASKS[task].reported[0]
 
 
+def selection_metric(study: ResolvedStudy) -> str:
+    """The metric on the validation set that chooses learning rates and checkpoints."""
+    chosen = study.selecting_metric
+    return TASKS[study.task].selection_metric if chosen is None else chosen.name
+
+
 def judged_metrics(study: ResolvedStudy) -> tuple[str, ...]:
     """The metrics of a study's verdicts, the primary one first."""
     primary = primary_metric(study.task, study.primary)

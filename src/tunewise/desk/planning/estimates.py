@@ -77,8 +77,8 @@ def length(study: ResolvedStudy, plan: StudyPlan) -> Length | None:
 def study_seconds(study: ResolvedStudy, plan: StudyPlan) -> StudySeconds | None:
     """What all runs of a resolved study take, by the speeds of its arms. None: not known.
 
-    Text generation and the singular values of `extract` are left out. An arm whose rank is not yet known is assumed to
-    be as slow as at its highest one.
+    Texts for the test set and the singular values of `extract` are left out. An arm whose rank is not yet known is
+    assumed to be as slow as at its highest one.
     """
     speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in study.trained_arms}
     known = {name: speed for name, speed in speeds.items() if speed}
@@ -86,10 +86,17 @@ def study_seconds(study: ResolvedStudy, plan: StudyPlan) -> StudySeconds | None:
     if known_length is None or not speeds or len(known) < len(speeds):
         return None
     tokens = {split.split: split.tokens for split in plan.work.splits} | {"general": study.forgetting.tokens}
+    if study.select_by and any(speed.write_seconds_per_row is None for speed in known.values()):
+        return None
     slowest = max(known.values(), key=lambda speed: speed.fp32_score_seconds_per_token)
 
+    num_valid = next((split.rows for split in plan.work.splits if split.split == "valid"), 0)
+
+    def writing(of: Runs) -> float:
+        return of.num_runs * of.written * num_valid * (known.get(of.arm, slowest).write_seconds_per_row or 0.0)
+
     def seconds(runs: Iterable[Runs]) -> float:
-        return sum(_seconds(of, known.get(of.arm, slowest), tokens) for of in runs)
+        return sum(_seconds(of, known.get(of.arm, slowest), tokens) + writing(of) for of in runs)
 
     more = seconds(later_looks(study, known_length))
     return StudySeconds(

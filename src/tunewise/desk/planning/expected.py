@@ -36,6 +36,7 @@ class Runs(NamedTuple):
     valid: int = 0  # how often it scores valid in the precision of training
     general: int = 0  # the same of the general text
     in_fp32: tuple[str, ...] = ()  # what it scores once, at its end: splits and the general text
+    written: int = 0  # how often it writes texts for valid
     pauses: int = 0  # how often it scores between two steps
 
     def scored_tokens(self, tokens: Mapping[str, int]) -> tuple[int, int]:
@@ -86,7 +87,8 @@ def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Itera
     With `least`, an arm with `rank: auto` ends with its first search if it may become identical to another arm.
     """
     held_out = ("test", "general") if length.has_general else ("test",)
-    yield Runs("base", "base", len(study.bases), in_fp32=("valid", *held_out))
+    selects = study.select_by is not None
+    yield Runs("base", "base", len(study.bases), in_fp32=("valid", *held_out), written=int(selects) * len(study.bases))
     for name, arm in study.arms.items():
         if not arm.is_trained:
             yield Runs(name, "confirm", 1, in_fp32=("valid", *held_out))
@@ -111,10 +113,13 @@ def _search(study: ResolvedStudy, name: str, length: Length, extent: Extent, tru
         train = short_training(study.train, length.num_steps)
         num_steps = train.num_steps(0)
         at = evaluated(train, num_steps)
-        yield Runs(name, "short", trials.short, num_steps, len(at), pauses=_between(at, num_steps))
+        written = len(at) if study.select_by else 0
+        yield Runs(name, "short", trials.short, num_steps, len(at), written=written, pauses=_between(at, num_steps))
     at = evaluated(study.train, length.num_steps)
     pauses = _between(at, length.num_steps)
-    yield Runs(name, "tune", trials.full_length, length.num_steps, len(at) + truncated, general, pauses=pauses)
+    written = len(at) if study.select_by else 0
+    scored = len(at) + truncated
+    yield Runs(name, "tune", trials.full_length, length.num_steps, scored, general, written=written, pauses=pauses)
 
 
 def confirmations(study: ResolvedStudy, name: str, length: Length, num_runs: int) -> Runs:
@@ -123,7 +128,8 @@ def confirmations(study: ResolvedStudy, name: str, length: Length, num_runs: int
     `valid` is scored at every evaluation, at other points of the forgetting curve, and for every extracted adapter.
     """
     points = forgetting_steps(study.forgetting.points if length.has_general else 0, length.num_steps)
-    at = evaluated(study.train, length.num_steps) | points
+    evaluations = evaluated(study.train, length.num_steps)
+    at = evaluations | points
     return Runs(
         arm=name,
         role="confirm",
@@ -132,6 +138,7 @@ def confirmations(study: ResolvedStudy, name: str, length: Length, num_runs: int
         valid=len(at) + study.arms[name].num_extracted,
         general=len(points),
         in_fp32=("test", "general") if length.has_general else ("test",),
+        written=len(evaluations) if study.select_by else 0,
         pauses=_between(at, length.num_steps),
     )
 

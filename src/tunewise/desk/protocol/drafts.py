@@ -139,6 +139,7 @@ class Drafts:
             precision=data.precision,
             threads=data.threads,
             attention=study.machine.attention,
+            select_by=study.selecting_metric if rate is not None or role == "base" else None,
             resample=study.data.resample and role == "confirm" and rate is not None,
             inputs=data.inputs.replace(general=general, existing=data.existing.get(arm)),
         )

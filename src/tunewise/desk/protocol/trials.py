@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tunewise.desk.metrics.metrics import judged_metrics, primary_metric
+from tunewise.desk.metrics.metrics import judged_metrics, selection_metric
 from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.search import Search, Tolerance, best_rate, brackets_best, chosen_rate, headroom, search
 from tunewise.records import LOST, DataSummary, Evaluation, RunRecord, Status
@@ -53,7 +53,7 @@ def tolerance(study: ResolvedStudy, records: Sequence[RunRecord], arm: str) -> T
     """
     if study.protocol == "fixed":
         return None
-    margin = margin_in(study, primary_metric(study.task))
+    margin = margin_in(study, selection_metric(study))
     absolute = math.inf if margin.absolute is None else HEADROOM_SHARE * margin.absolute
     if margin.share_of_gain is None:
         return Tolerance(absolute)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from tunewise.desk.report.views.capacity_view import LowRankView, RankView
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.report.wording import STATES, figure, signed_interval
+from tunewise.text import numbers
 from tunewise.text.numbers import MISSING, count, duration, ratio, size
 
 
@@ -47,6 +48,24 @@ def planned(report: Report) -> str:
         for row in planned_rows(report)
     ]
     return f"planned: {'; '.join(parts)}" if parts else ""
+
+
+def money(report: Report, cost: float | None) -> str:
+    """A cost in the currency of the study's price."""
+    return numbers.money(cost, report.study.price.currency if report.study.price else None)
+
+
+def costs(report: Report) -> str:
+    """One line on the costs of a training of each arm and of the whole study; empty if no price was given."""
+    price = report.study.price
+    if price is None:
+        return ""
+    arms = ", ".join(f"{arm.name} {money(report, arm.train_cost)}" for arm in report.tuned_arms())
+    total = f"all {report.study.finished_runs} runs so far" if not report.is_complete else "all runs of the study"
+    return (
+        f"cost at {money(report, price.per_hour)} per hour: one training of {arms}; {total}, with loading and scoring, "
+        f"{money(report, report.study.run_cost)}"
+    )
 
 
 class RankRow(NamedTuple):

@@ -5,12 +5,11 @@ from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.report.wording import figure
 from tunewise.desk.statistics.intervals import Estimate
-from tunewise.spec.tasks import Task
 from tunewise.text.numbers import rate
 
 
-def search(arm: ArmView, task: Task) -> tuple[str, ...]:
-    """How the learning rate was found, line by line."""
+def search(arm: ArmView, metric: str) -> tuple[str, ...]:
+    """How the learning rate was found by this metric, line by line."""
     if not arm.learning_rate_curve:
         return ()
     tried = len(arm.learning_rate_curve)
@@ -20,7 +19,7 @@ def search(arm: ArmView, task: Task) -> tuple[str, ...]:
         return (*lines, "the lowest or highest one")
     lines.append(f"between {rate(arm.bracket[0])} and {rate(arm.bracket[1])}")
     if arm.headroom is not None:
-        lines.append(f"headroom {_small('accuracy' if task == 'classify' else 'nll', arm.headroom)}")
+        lines.append(f"headroom {_small(metric, arm.headroom)}")
     return tuple(lines)
 
 

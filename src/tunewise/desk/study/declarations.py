@@ -48,6 +48,8 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
     if study.secondary is not None:
         second = study.secondary.metric
         declared["secondary"] = {"metric": second, "margin": study.margin_in(second).model_dump(mode="json")}
+    if study.select_by:
+        declared["select_by"] = study.select_by
     if study.data.resample:
         declared["resample"] = True
     return declared

@@ -128,7 +128,9 @@ class StudyState:
         return [LossPoint(0, 1 - value if metric_named(metric).higher_is_better else value), *measured]
 
     def selection_curve(self, arm: str) -> tuple[LossPoint, ...]:
-        """The loss that selection minimizes (NLL, or the error rate if classifying) by step, averaged over runs."""
+        """The loss that selection minimizes (NLL, or the share of wrong rows) by step, averaged over runs."""
+        if self.study.select_by:
+            return self._wrong_texts(arm)
         if not TASKS[self.data.task].has_classes:
             return mean_losses([run for run in self.loss_curves.get(arm, []) if run])
         measured = [
@@ -136,3 +138,14 @@ class StudyState:
             for run in self.confirmed.get(arm, [])
         ]
         return mean_losses([self._with_base("accuracy", run) for run in measured if run])
+
+    def _wrong_texts(self, arm: str) -> tuple[LossPoint, ...]:
+        """Share of validation rows with a wrong text by step, from that of the base on, averaged over runs."""
+        before = self.base.evaluations if self.base else ()
+        return mean_losses(
+            [
+                [LossPoint(e.step, 1 - e.accuracy) for e in (*before, *run.evaluations) if e.accuracy is not None]
+                for run in self.confirmed.get(arm, [])
+                if run.evaluations
+            ]
+        )

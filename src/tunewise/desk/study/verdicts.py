@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tunewise.desk.analysis.failures import failing_share_bound, far_runs
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
-from tunewise.desk.metrics.metrics import compute, judged_metrics
+from tunewise.desk.metrics.metrics import compute, judged_metrics, selection_metric
 from tunewise.desk.protocol import trials
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.look import Look
@@ -98,6 +98,8 @@ def _reference_loss(state: StudyState) -> float | None:
         return sum(losses) / len(losses)
     if state.base is None or TASKS[state.data.task].has_classes:
         return None
+    if state.study.select_by:
+        return state.base.evaluations[0].selection_loss if state.base.evaluations else None
     return compute("nll", state.scores([state.base], "valid")[0])
 
 
@@ -138,6 +140,6 @@ def _headroom(state: StudyState, arm: str, metric: str) -> float | None:
 
     None if selection minimizes another metric, so that the trials did not measure this one.
     """
-    if metric != TASKS[state.data.task].selection_metric:
+    if metric != selection_metric(state.study):
         return None
     return trials.headroom_left(state.study, state.records, arm)

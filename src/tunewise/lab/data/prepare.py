@@ -121,7 +121,7 @@ def prepare_examples(
     indexed.at_hand.clear()  # sampled rows are kept only until they are encoded
     num_drawn = {split: range(len(rows)) for split, rows in drawn.items()}
     exact, near = (count(drawn["test"], drawn["train"]) for count in (count_exact_duplicates, count_near_duplicates))
-    long_notes, test_set = _long_notes(drawn), texts_hash(drawn["test"])
+    text_notes, test_set = [*_long_notes(drawn), *_reasoning_notes(drawn)], texts_hash(drawn["test"])
     encoded = {split: encode_rows(form, rows) for split, rows in drawn.items()}
     # limited again because a document becomes many windows; other rows are within the limit already
     taken = {split: draw(members, getattr(data.limit, split)) for split, members in encoded.items()}
@@ -145,7 +145,7 @@ def prepare_examples(
             *_unread_notes(study.task, task, first["train"]),
             *(_answer_notes(examples, tokenizer, stops) if task == "sft" else ()),
             *_remarks(data, max_length),
-            *long_notes,
+            *text_notes,
         ),
         exact_duplicates=exact,
         near_duplicates=near,
@@ -215,6 +215,18 @@ def _long_notes(drawn: Mapping[Split, Sequence[Row]]) -> list[str]:
     return [
         f"{count:,} texts have more than {LONG_TEXT:,} characters. For answers and texts to "
         "classify of this length, only the beginning is tokenized, so more tokens are truncated than counted."
+    ]
+
+
+def _reasoning_notes(drawn: Mapping[Split, Sequence[Row]]) -> list[str]:
+    """A remark if a chat template leaves out reasoning of turns that are only read."""
+    counts = {split: sum(row.text.drops_reasoning for row in rows) for split, rows in drawn.items()}
+    where = ", ".join(f"{count:,} of {len(drawn[split]):,} rows of {split}" for split, count in counts.items() if count)
+    if not where:
+        return []
+    return [
+        f"The chat template leaves out the reasoning of answers that are only read in {where}. The model will not read "
+        "it in use either, because the template leaves it out there too."
     ]
 
 

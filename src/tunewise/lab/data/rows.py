@@ -23,6 +23,7 @@ class Text:
     tools: tuple[dict[str, Any], ...] = ()  # chat: tools that the assistant could call
     untrained: frozenset[int] = frozenset()  # chat: turns of the assistant that are only read
     references: tuple[str, ...] = ()  # equally good answers; empty: `answer` alone
+    drops_reasoning: bool = False  # chat: the template leaves out reasoning of turns that are only read
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,8 @@ def read_references(cells: Cells) -> tuple[str, ...]:
 
 # Columns that add meaning to a row's text, which would be lost if only the text were trained on.
 UNREAD = (
-    *("tools", "functions", "images", "videos", "audios", "documents", "chat_template_kwargs", "chosen", "rejected"),
-    *("kto_tag", "history"),
+    *("tools", "functions", "documents", "chat_template_kwargs", "chosen", "rejected", "kto_tag", "history"),
+    *("image", "images", "video", "videos", "audio", "audios"),
 )
 ANY_UNREAD = frozenset(UNREAD)
 

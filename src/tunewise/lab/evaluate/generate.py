@@ -44,8 +44,8 @@ def generate(
     stops = stop_ids(base, tokenizer)
     padding = padding_id(tokenizer, base.get_input_embeddings().weight.shape[0])
     written: dict[int, Generated] = {}
-    for piece in _pieces(prompts, max_new_tokens, max_tokens):
-        new_BN = _continue([prompts[row] for row in piece], model, _Ends(stops, padding), max_new_tokens)
+    for piece in pieces(prompts, max_new_tokens, max_tokens):
+        new_BN = continued([prompts[row] for row in piece], model, Ends(stops, padding), max_new_tokens)
         for row, ids in zip(piece, new_BN.tolist(), strict=True):
             written[row] = _read(ids, tokenizer, stops)
     return [written[row] for row in range(len(prompts))]
@@ -85,7 +85,7 @@ def _ids(given: Any) -> list[int]:
     return [int(token) for token in several if isinstance(token, int)]
 
 
-def _pieces(prompts: Sequence[list[int]], max_new_tokens: int, max_tokens: int) -> list[list[int]]:
+def pieces(prompts: Sequence[list[int]], max_new_tokens: int, max_tokens: int) -> list[list[int]]:
     """Rows by descending length, split into batches of limited size; the first row of a batch is its widest."""
     pieces: list[list[int]] = []
     for row in sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row)):
@@ -97,14 +97,14 @@ def _pieces(prompts: Sequence[list[int]], max_new_tokens: int, max_tokens: int) 
 
 
 @dataclass(frozen=True)
-class _Ends:
+class Ends:
     """Tokens that end the texts of a batch."""
 
     stops: tuple[int, ...]
     padding: int  # fills up a finished row
 
 
-def _continue(prompts: Sequence[list[int]], model: torch.nn.Module, ends: _Ends, max_new_tokens: int) -> torch.Tensor:
+def continued(prompts: Sequence[list[int]], model: torch.nn.Module, ends: Ends, max_new_tokens: int) -> torch.Tensor:
     """(B, up to N) token ids; a finished row is padded after the token that ended it."""
     width = max(len(ids) for ids in prompts)
     padding = [width - len(ids) for ids in prompts]

@@ -43,7 +43,7 @@ def exact_match(metric: MetricSpec) -> Count:
         if not wanted:
             raise DataError(
                 f"metrics: {metric.name} extracts '{metric.extract}', which the answer {references[0][-60:]!r} of the "
-                "test data does not contain. Correct the expression, or remove such rows."
+                "data does not contain. Correct the expression, or remove such rows."
             )
         return [float(last_match(metric.extract, written) in wanted)]
 

@@ -5,6 +5,7 @@ import torch
 from tunewise.errors import SpecError
 from tunewise.lab.methods.base import WholeModel, learn_only
 from tunewise.lab.methods.targets import resolve_targets
+from tunewise.lab.methods.towers import freeze_towers
 from tunewise.lab.models.load import LINEAR, Base
 from tunewise.spec import FullMethod
 
@@ -16,10 +17,14 @@ class Full(WholeModel):
         self.spec = spec
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with everything trained. Raises SpecError if an adapter is to be extracted from missing targets."""
+        """The base with everything trained that text passes through; the rest stays in fp32, as it is saved.
+
+        Raises SpecError if an adapter is to be extracted from missing targets.
+        """
         for targets in self.spec.extract:
             resolve_targets(base, targets)
         base.model.requires_grad_(True)
+        self.fp32_modules = freeze_towers(base)
         return base.model
 
 

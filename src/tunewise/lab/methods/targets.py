@@ -51,7 +51,7 @@ def linear_modules(base: Base) -> dict[str, int]:
 
     Heads are left out, and so are towers for images and sound: text gives them no gradient.
     """
-    reads_text = _text_part(base)
+    reads_text = text_part(base)
     return {name: size for name, size in _all_linear(base).items() if _inside(name, (reads_text,)) or not reads_text}
 
 
@@ -79,7 +79,7 @@ def _all_linear(base: Base) -> dict[str, int]:
     }
 
 
-def _text_part(base: Base) -> str:
+def text_part(base: Base) -> str:
     """Name of the module that reads text in a model that also reads images or sound; '' for any other model."""
     config = getattr(base.model, "config", None)
     if config is None or config.get_text_config() is config:

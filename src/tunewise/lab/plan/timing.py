@@ -23,6 +23,7 @@ from tunewise.lab.plan.kernels import try_kernels
 from tunewise.lab.plan.meta_model import give_storage, with_drawn_values
 from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
+from tunewise.lab.plan.writing import write_seconds_per_row
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.records.plan import ArmPlan, PlanRequest, Speed
@@ -85,7 +86,7 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
     # a run also scores in fp32, and loads all weights as fp32
     needed = max(plan.step.total, plan.evaluation.total if plan.evaluation else 0)
     if needed > MOST_FREE * _free(setting.device) or seconds_of_one > LIMIT_SECONDS:
-        return by_products(basis, plan, rates)
+        return by_products(basis, plan, rates, study)
     work, scored = _work(load, seconds_of_one), _scored(basis, load, plan, rates.fp32)
     subject = _with_weights(setting, arm, kernels)
 
@@ -97,6 +98,9 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
         timed = _time_steps(subject.model, work, loop)
         usual = _usual(timed)
         seconds, after = _interrupted(subject.model, work, loop, lambda: _apart(meter, setting.precision, score_once))
+    writes = write_seconds_per_row(
+        subject.model, scored, study, setting.task, Compute(setting.device, setting.precision)
+    )
     peak = meter.memory("train") if work.is_fullest else None
     del subject, loop  # a run also scores another model in fp32
     subject = _with_weights(setting, arm, kernels)
@@ -108,6 +112,7 @@ def probe_arm(study: StudySpec, folder: Path, name: str, plan: ArmPlan) -> Speed
         fp32_score_seconds_per_token=min(fp32_seconds),
         peak_above_start_bytes=peak.above_start_bytes if peak else None,
         resume_seconds=max(0.0, min(sum(step.total - usual.of(step.num_tokens) for step in steps) for steps in after)),
+        write_seconds_per_row=writes,
     )
 
 
@@ -233,7 +238,7 @@ def _seconds(work: Callable[[], object]) -> float:
 # --- without a step
 
 
-def by_products(basis: Basis, plan: ArmPlan, rates: Rates) -> Speed:
+def by_products(basis: Basis, plan: ArmPlan, rates: Rates, study: StudySpec) -> Speed:
     """Lower bound of the time: the plan's FLOPs at the rate of bare matrix products."""
     assert plan.flops_per_token is not None, "set together with the step"
     assert plan.scoring_flops_per_token is not None, "set together with the step"
@@ -242,6 +247,9 @@ def by_products(basis: Basis, plan: ArmPlan, rates: Rates) -> Speed:
         step_seconds=tokens_per_step(basis) * plan.flops_per_token / rates.training,
         score_seconds_per_token=plan.scoring_flops_per_token / rates.training,
         fp32_score_seconds_per_token=plan.scoring_flops_per_token / rates.fp32,
+        write_seconds_per_row=study.samples.max_new_tokens * plan.scoring_flops_per_token / rates.training
+        if study.select_by
+        else None,
         peak_above_start_bytes=None,
     )
 

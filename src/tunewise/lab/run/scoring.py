@@ -1,6 +1,5 @@
 """Scoring stage of a run: every split, adapters extracted from the update, and written answers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +7,11 @@ import pyarrow as pa
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Example
-from tunewise.lab.data.examples import prompt_length
 from tunewise.lab.evaluate.extract import extractions, find_change
-from tunewise.lab.evaluate.generate import Generated, generate
-from tunewise.lab.evaluate.score import require_finite, summarise
+from tunewise.lab.evaluate.score import require_finite
 from tunewise.lab.evaluate.text_scores import written_columns
 from tunewise.lab.evaluate.truncate import truncations
+from tunewise.lab.run.answers import answers, evaluation
 from tunewise.lab.run.context import ReadyModel, RunContext
 from tunewise.records import SCORES_SCHEMA, SPECTRUM_SCHEMA, Sample, extracted_split, truncated_split
 from tunewise.spec import TASKS, FullMethod
@@ -46,8 +44,8 @@ class Scoring:
         for split in [*splits, *(["general"] if spec.inputs.general else [])]:
             examples = self.run.examples(split)
             found = require_finite(self.final.score(examples, compute), spec.model)
-            if spec.role == "base" and split == "valid":
-                training.evaluations.append(summarise(found, 0))  # what the gain of a trial is counted from
+            if spec.role == "base" and split == "valid":  # what the gain of a trial is counted from
+                training.evaluations.append(evaluation(self.run, self.final.model, found, compute))
             if split == "test":
                 found, samples = self._answered(examples, found)
             rows += _of_split(split, found)
@@ -93,7 +91,7 @@ class Scoring:
         if TASKS[spec.task].has_classes:
             outputs = [self.run.data.labels[row["prediction"]] for row in rows]
         else:
-            written = self._generated(examples if spec.metrics else shown)
+            written = answers(self.run, self.final.model, examples if spec.metrics else shown)
             outputs = [one.text for one in written]
         if spec.metrics:
             columns = written_columns(spec.metrics, examples, written)
@@ -103,15 +101,6 @@ class Scoring:
             for example, output in zip(shown, outputs, strict=False)
         )
         return rows, tuple(samples)
-
-    def _generated(self, examples: Sequence[Example]) -> list[Generated]:
-        run, spec = self.run, self.run.spec
-        prompts = [list(e.input_ids[: prompt_length(spec.task, e.supervised)]) for e in examples]
-        max_tokens = run.budget.max_tokens
-        written: list[Generated] = generate(
-            self.final.model, run.tokenizer, prompts, spec.samples.max_new_tokens, max_tokens
-        )
-        return written
 
 
 def _of_split(split: str, rows: Rows) -> Rows:

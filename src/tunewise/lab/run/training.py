@@ -14,6 +14,7 @@ from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.score import summarise
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models.load import Base
+from tunewise.lab.run.answers import evaluation
 from tunewise.lab.run.context import ReadyModel, RunContext
 from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.checkpoint import Checkpoints
@@ -111,8 +112,8 @@ class TrainingSession:
             self._measure_forgetting()
         for step in train(self.ready.model, self._batches(training.num_steps), self._loop()):
             self._note(step)
-            evaluation = self._evaluate() if step.step in evaluate_at else None
-            self._measure_forgetting(evaluation)
+            evaluated = self._evaluate() if step.step in evaluate_at else None
+            self._measure_forgetting(evaluated)
             self.checkpoints.after_step(self.state)
 
     def _loop(self) -> Loop:
@@ -160,19 +161,19 @@ class TrainingSession:
         training = self.run.training
         with self.run.evaluation():
             rows = self.ready.score(self.curve.valid, self.run.compute)
-            evaluation = summarise(rows, training.num_steps)
-        if not math.isfinite(evaluation.nll):
-            raise DivergedError(f"step {training.num_steps}: validation loss is {evaluation.nll}")
+            if not math.isfinite(nll := summarise(rows, training.num_steps).nll):
+                raise DivergedError(f"step {training.num_steps}: validation loss is {nll}")
+            found = evaluation(self.run, self.ready.model, rows, self.run.compute)
         best = next((e for e in training.evaluations if e.step == training.selected_step), None)
-        training.evaluations.append(evaluation)
+        training.evaluations.append(found)
         if self.run.spec.checkpoint == "last" or best is None or takes_over(training.evaluations, best):
             training.valid_rows = rows
             self.checkpoints.select(self.state)
-        return evaluation
+        return found
 
-    def _measure_forgetting(self, evaluation: Evaluation | None = None) -> None:
+    def _measure_forgetting(self, evaluated: Evaluation | None = None) -> None:
         step = self.run.training.num_steps
         if step not in self.curve.steps:
             return  # ending a phase returns freed memory, which the next step would have to request again
         with self.run.evaluation():
-            self.curve.measure(step, lambda rows: self.ready.score(rows, self.run.compute), evaluation)
+            self.curve.measure(step, lambda rows: self.ready.score(rows, self.run.compute), evaluated)

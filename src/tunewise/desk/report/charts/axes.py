@@ -9,7 +9,6 @@ import altair as alt
 from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report.charts.canvas import SURFACE, Row, arm_colour, data, names
 from tunewise.desk.report.views.view import Report
-from tunewise.spec import TASKS
 
 HEIGHT = 310
 
@@ -25,12 +24,12 @@ FALLING = alt.Scale(zero=False, nice=False, padding=14, reverse=True)
 
 def valid_metric(report: Report) -> str:
     """The validation metric used for selection, which the charts of trials show."""
-    return TASKS[report.study.task].selection_metric
+    return report.study.selection_metric
 
 
 def shown_value(metric: str, nll: float | None, accuracy: float | None) -> float | None:
     """The value of that metric in display units; None: not measured."""
-    value = accuracy if metric == "accuracy" else nll
+    value = nll if metric == "nll" else accuracy
     return None if value is None else value * metric_named(metric).scale
 
 

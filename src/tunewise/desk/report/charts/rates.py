@@ -43,8 +43,8 @@ def learning_rates(report: Report, canvas: Canvas) -> Any:
         return alt.Chart(data(some)).encode(x=x, color=colour)
 
     curves = marks(near).encode(y=y)
-    # accuracies often tie, so that a parabola through them is not informative
-    searched = () if name == "accuracy" else report.arms
+    # shares of right rows often tie, so that a parabola through them is not informative
+    searched = report.arms if name == "nll" else ()
     bent = marks([row for arm in searched for row in parabola(arm, near)]).encode(y=y)
     untried = marks([row for arm in searched for row in lowest_point(arm, near)]).encode(y=y)
     off = marks([row for row in rows if row["value"] is not None and row not in near])

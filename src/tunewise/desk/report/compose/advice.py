@@ -154,7 +154,7 @@ def _targets(case: _Case) -> AdviceItem:
 
 
 def _rate(case: _Case) -> AdviceItem:
-    lines = search_words.search(case.view, case.report.study.task)
+    lines = search_words.search(case.view, case.report.study.selection_metric)
     if case.view.learning_rate is None or not lines:
         return AdviceItem(topic="learning rate", say=None, reason=f"{case.arm} was not trained here.", runs=())
     steps = f"{case.view.num_steps:,} steps of {case.state.study.train.batch_size} examples"

@@ -37,7 +37,7 @@ def arm_views(evidence: Evidence) -> tuple[ArmView, ...]:
 def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord]) -> ArmView:
     state = evidence.state
     tuned = runs[0].tuned if runs else None
-    cost = arm_cost(evidence, name)
+    cost, price = arm_cost(evidence, name), state.study.machine.price
     trained = [run for run in runs if run.spec.learning_rate is not None]
     losses = trials.measured_losses(trials.trials(state.records, name))
     return ArmView(
@@ -49,6 +49,7 @@ def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord
         headroom=trials.headroom_left(state.study, state.records, name),
         rate_ratio=_rate_ratio(state, name),
         **dict(cost),
+        train_cost=price.cost(cost.train_seconds) if price else None,
         total_parameters=tuned.total_parameters if tuned else None,
         trainable_percent=100 * tuned.trainable_parameters / tuned.total_parameters if tuned else None,
         parameters_per_target=tuned.trainable_parameters / _num_targets(state.data) if tuned else None,

@@ -99,6 +99,8 @@ def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
     again = ["tunewise", "compare", str(path / "study.yaml"), "--out", f"{path}-again"]
     finished = [*state.first_searches, *state.records]
     usages = [record.usage for record in finished if record.usage]
+    run_seconds = sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages)
+    price = study.machine.price
     return StudyView(
         name=study.name,
         model=study.model,
@@ -106,6 +108,7 @@ def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
         sources={s.split: s.source for s in state.data.splits},
         question=_question(study, state.full),
         primary_metric=primary_metric(state.data.task, study.primary),
+        selected_by=study.selecting_metric.name if study.selecting_metric else None,
         cost=study.cost,
         reference_arm=study.reference_arm,
         full_arm=state.full,
@@ -116,8 +119,10 @@ def _study_view(reading: Reading, plan: StudyPlan | None) -> StudyView:
         looks=study.looks,
         went_on=reading.going,
         finished_runs=len(finished),
-        run_seconds=sum(u.load_seconds + (u.train_seconds or 0) + u.evaluate_seconds for u in usages),
+        run_seconds=run_seconds,
         planned_seconds=plan and study_seconds(state.searched, plan),
+        price=price,
+        run_cost=price.cost(run_seconds) if price else None,
         command=shlex.join(again),
         resolved=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
     )

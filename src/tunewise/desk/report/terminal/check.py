@@ -13,13 +13,14 @@ from rich.text import Text
 from tunewise.desk.fairness import check_before
 from tunewise.desk.metrics.metrics import primary_metric
 from tunewise.desk.planning import estimates
+from tunewise.desk.planning.prices import with_costs
 from tunewise.desk.protocol.centres import centre
 from tunewise.desk.protocol.schedule import num_steps
 from tunewise.desk.protocol.search import first_places, grid_rate
 from tunewise.desk.report import wording
 from tunewise.desk.report.terminal.tables import print_table
 from tunewise.desk.report.terminal.text import print_findings
-from tunewise.desk.report.terminal.times import at_least, study_duration
+from tunewise.desk.report.terminal.times import at_least, study_cost, study_duration
 from tunewise.desk.statistics.power import (
     MIN_SEEDS,
     MIN_UNITS,
@@ -120,7 +121,9 @@ def expected(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
         time = f", {seconds} per step" if arm.speed else ""
         yield f"Planned, {name}: {numbers.size(arm.step.total)} peak per step ({room}){time}."
     if whole := estimates.study_seconds(study, plan):
-        yield f"Planned, the whole study: {study_duration(whole, plan)}. Details: tunewise plan."
+        costs = with_costs(plan.replace(seconds=whole), study.machine.price).costs
+        cost = f" ({study_cost(costs, plan)})" if costs else ""
+        yield f"Planned, the whole study: {study_duration(whole, plan)}{cost}. Details: tunewise plan."
 
 
 def _example(data: DataSummary) -> Text:

@@ -13,14 +13,15 @@ from tunewise.desk.planning import estimates
 from tunewise.desk.planning.expected import expected_runs, later_looks
 from tunewise.desk.planning.fitting import what_fits
 from tunewise.desk.planning.gpus import Gpu
+from tunewise.desk.planning.prices import epoch_cost
 from tunewise.desk.protocol.resolve import resolve_as_planned
 from tunewise.desk.report.charts.canvas import FULL_WIDTH, INK, Row, data, standalone, styled, to_svg
 from tunewise.desk.report.terminal.tables import needed_width, print_table
-from tunewise.desk.report.terminal.times import at_least, study_duration
+from tunewise.desk.report.terminal.times import at_least, study_cost, study_duration
 from tunewise.records.plan import ArmPlan, PeakMemory, StudyPlan
 from tunewise.spec import TASKS, StudySpec
 from tunewise.spec.resolved import ResolvedStudy
-from tunewise.text.numbers import MISSING, count, duration, size, threads
+from tunewise.text.numbers import MISSING, count, duration, money, size, threads
 
 USES = ("weights", "gradients", "optimizer", "activations", "logits")
 # from the report's palette, distinct for stacked neighbors; gray for memory that is only held
@@ -108,6 +109,10 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
     if any(arm.speed for arm in plan.arms.values()):
         rows.append(("per step", lambda arm: at_least(duration(arm.speed.step_seconds if arm.speed else None), arm)))
         rows.append(("per epoch", lambda arm: at_least(duration(estimates.epoch_seconds(arm, plan)), arm)))
+    if price := plan.costs and plan.costs.price:
+        label = "cost of an epoch, at least" if card else "cost of an epoch"
+        of_card = card[1] if card else None
+        rows.append((label, lambda arm: at_least(money(epoch_cost(arm, plan, price, of_card), price.currency), arm)))
     rows.append(("operations", lambda arm: "checked" if arm.is_checked else "estimate"))
     return rows
 
@@ -147,6 +152,8 @@ def _remarks(study: ResolvedStudy, plan: StudyPlan, card: Card) -> list[str]:
     if not all(arm.is_checked or arm.note for arm in plan.arms.values()):
         remarks.append("estimate: a real step of a small model of this architecture ran different operations.")
     if card:
+        if study.machine.price and plan.costs is None:
+            remarks.append("machine.price_per_hour is for this machine. Give the price of the card with --prices.")
         remarks.append(f"{card[0]}: {card[1].source}. Derived values; nothing was measured on this card.")
     return remarks
 
@@ -157,6 +164,9 @@ def _time(study: ResolvedStudy, plan: StudyPlan) -> list[str]:
     found = []
     if plan.seconds:
         found += [f"The whole study: {study_duration(plan.seconds, plan)}.", *_what_is_counted(study, plan)]
+    if plan.costs and (cost := study_cost(plan.costs, plan)):
+        price = plan.costs.price
+        found.append(f"Cost at {money(price.per_hour, price.currency)} per hour: {cost}.")
     if "steps" in sources:
         found.append("Times are measured from real steps of each arm on this machine, with random weights.")
     if "similar" in sources:
@@ -181,7 +191,7 @@ def _what_is_counted(study: ResolvedStudy, plan: StudyPlan) -> Iterator[str]:
         counted += f" up to the first look at {study.looks[0]} seeds, and up to {more} more for {study.looks[-1]} seeds"
     left_out = ["loading", "saving", "process starts"]
     if not TASKS[plan.task].has_classes and (study.samples.count or study.metrics):
-        left_out.append("generated text")
+        left_out.append("texts written for the test set" if study.select_by else "generated text")
     if any(arm.num_extracted for arm in study.arms.values()):
         left_out.append("the singular values for extract")
     yield f"The study has {counted}. Training and scoring are counted; {listed(left_out)} are not."

@@ -97,7 +97,7 @@ def _print_arms(report: Report, console: Console) -> None:
     quality = wording.metric_title(name, report.study.task)
     caption = f"{quality} on the test set; costs are medians of confirmed runs, with the ratio to full"
     print_rows(console, "arms", columns, rows, caption)
-    if line := rows_module.planned(report):
+    for line in filter(None, (rows_module.costs(report), rows_module.planned(report))):
         console.print(Text(line, style="dim"))
 
 

@@ -16,7 +16,7 @@ from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Verdict
 from tunewise.records import DataSummary, Environment
 from tunewise.records.plan import Prospect, StudySeconds
-from tunewise.spec import BASES, CostName, Frozen, Task
+from tunewise.spec import BASES, TASKS, CostName, Frozen, Price, Task
 from tunewise.storage.test_sets import TestSetView
 
 REPORT_VERSION = 1
@@ -31,6 +31,7 @@ class StudyView(Frozen):
     sources: dict[str, str]  # split -> where its rows come from
     question: str
     primary_metric: str  # of the verdicts
+    selected_by: str | None = None  # the metric of `select_by`; None: nll selects (classification: accuracy)
     cost: CostName  # that decides which arm is recommended
     reference_arm: str  # what gain is measured over: base, or for a classification the arm that trains the head alone
     full_arm: str | None  # what arms are compared with; None: the study has none
@@ -43,8 +44,15 @@ class StudyView(Frozen):
     finished_runs: int
     run_seconds: float  # of all finished runs together: loading, training, evaluation
     planned_seconds: StudySeconds | None  # of all its runs; None: not known before
+    price: Price | None = None  # of an hour, as the user gave it; None: the report shows no costs
+    run_cost: float | None = None  # of `run_seconds` at this price, in its currency
     command: str  # reruns the study, in a folder next to this one
     resolved: str  # study.yaml with every default
+
+    @property
+    def selection_metric(self) -> str:
+        """The metric on the validation set that chose learning rates and checkpoints."""
+        return self.selected_by or TASKS[self.task].selection_metric
 
 
 class RatePoint(Frozen):
@@ -52,7 +60,7 @@ class RatePoint(Frozen):
 
     learning_rate: float
     valid_nll: float | None  # None: it did not finish (it diverged or failed)
-    valid_accuracy: float | None  # None: also if not a classification
+    valid_accuracy: float | None  # share of right labels, or texts if these select; None: also if NLL selects
     forgetting: float | None  # change of the NLL on general text against the base; None: not measured
     selected: bool
 
@@ -120,6 +128,7 @@ class ArmView(Frozen):
     peak_memory_above_start_bytes: int | None
     evaluate_peak_bytes: int | None
     saved_bytes: int | None
+    train_cost: float | None = None  # of `train_seconds` at the price of the study; None: no price, or no time
     planned: PlannedView | None  # None: not planned, or its rank was chosen by its own trials
     ratio_to_full: dict[str, float | None]  # of each cost
     metrics: dict[str, MetricSummary]  # on test; empty while nothing is confirmed

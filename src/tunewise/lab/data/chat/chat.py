@@ -3,13 +3,10 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jinja2
-from transformers.utils.chat_template_utils import render_jinja_template
-
-from tunewise.errors import DataError, clause
-from tunewise.lab.data.chat.template import GENERATION_MARK, TEMPLATE_ERRORS, read_template
+from tunewise.errors import DataError
+from tunewise.lab.data.chat.template import TEMPLATE_ERRORS, ChatTemplate
 from tunewise.lab.data.chat.tools import with_text_arguments
 from tunewise.lab.data.chat.turns import Conversation, read_conversation
 from tunewise.lab.data.chat.written import prints_python, require_written
@@ -26,8 +23,6 @@ from tunewise.lab.data.rows import (
 )
 from tunewise.lab.data.tokens import Encoding, TextTokenizer, lies_across
 from tunewise.spec import DataSpec
-
-Messages = Sequence[dict[str, Any]]
 
 
 class Joined(NamedTuple):
@@ -56,7 +51,7 @@ class Chat:
         self.end = tokenizer.end
         self.special_ids = frozenset(tokenizer.tokenizer.all_special_ids)
         self.max_length = max_length
-        self.template = read_template(data.chat_template, tokenizer.tokenizer)
+        self.template = ChatTemplate(data.chat_template, tokenizer.tokenizer)
 
     def render(self, cells: Cells) -> Text | None:
         """The conversation up to the last answer, and that answer; None if there is none to train on."""
@@ -71,33 +66,41 @@ class Chat:
         if not answers:
             return None
         checked_text(text, f"{cells.place}: the conversation as the chat template writes it")
-        require_written(said, text, lambda other: self._write(other.messages, other.tools), cells.place)
-        prompt = self._written(said.messages[: answers[-1]], said.tools, cells.place, add_generation_prompt=True)
+        drops_reasoning = require_written(
+            said,
+            text,
+            lambda other: self.template.write(other.messages, other.tools),
+            cells.place,
+            self.template.advice_on_tools(),
+        )
+        prompt = self.template.written(
+            said.messages[: answers[-1]], said.tools, cells.place, add_generation_prompt=True
+        )
         answer = said.messages[answers[-1]].get("content", "")
-        return Text(prompt, answer, said.messages, said.tools, said.untrained, read_references(cells))
+        return Text(prompt, answer, said.messages, said.tools, said.untrained, read_references(cells), drops_reasoning)
 
     def _as_read(self, said: Conversation, place: str) -> tuple[Conversation, str]:
         """The conversation with call arguments as the template takes them (object or JSON), and its text."""
         if not any("tool_calls" in message for message in said.messages):
-            return said, self._written(said.messages, said.tools, place)
+            return said, self.template.written(said.messages, said.tools, place)
         try:
-            text = self._write(said.messages, said.tools)
+            text = self.template.write(said.messages, said.tools)
         except TEMPLATE_ERRORS:
             text = None  # some templates concatenate the arguments with other text
         if text is not None and not prints_python(said, text):
             return said, text
         as_json = replace(said, messages=with_text_arguments(said.messages))
-        return as_json, self._written(as_json.messages, as_json.tools, place)
+        return as_json, self.template.written(as_json.messages, as_json.tools, place)
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedRow]:
         """One example per conversation. Raises DataError if the template does not show which tokens are answers."""
-        texts = [self._written(row.text.messages, row.text.tools, row.example) for row in rows]
+        texts = [self.template.written(row.text.messages, row.text.tools, row.example) for row in rows]
         encodings = self.tokenizer.encode(texts)
         merges = [
             text.startswith(row.text.prompt) and lies_across(encoding, len(row.text.prompt))
             for row, text, encoding in zip(rows, texts, encodings, strict=True)
         ]
-        if GENERATION_MARK.search(self.template):
+        if self.template.has_marks:
             whole: list[Encoding | Joined] = list(encodings)
             masks = self._marked(rows, encodings)
         else:
@@ -107,46 +110,15 @@ class Chat:
 
     def read_prompt(self, prompt: str) -> list[int]:
         """The prompt as a first turn of the user. Raises DataError."""
-        text = self._written([{"role": "user", "content": prompt}], (), "the prompt", add_generation_prompt=True)
-        return self.tokenizer.ids([text])[0]
-
-    def _written(self, messages: Messages, tools: Messages, place: str, add_generation_prompt: bool = False) -> str:
-        """The turns rendered by the template. Raises DataError, which begins with `place`, if it rejects them."""
-        try:
-            return self._write(messages, tools, add_generation_prompt)
-        except jinja2.TemplateSyntaxError as error:
-            raise DataError(f"the chat template, line {error.lineno}, is not valid Jinja: {error.message}.") from error
-        except TEMPLATE_ERRORS as error:
-            reason = clause(error)
-            begins = f" up to turn {len(messages)}" if add_generation_prompt else ""
-            roles = ", ".join(str(message["role"]) for message in messages[:8])
-            raise DataError(
-                f"{place}: the chat template rejects this conversation{begins}: {reason}. Roles of its turns: "
-                f"{roles}{', ...' if len(messages) > 8 else ''}."
-            ) from error
-
-    def _write(self, messages: Messages, tools: Messages, add_generation_prompt: bool = False) -> str:
-        text: str = self.tokenizer.tokenizer.apply_chat_template(
-            list(messages),
-            tools=list(tools) or None,
-            chat_template=self.template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
+        text = self.template.written(
+            [{"role": "user", "content": prompt}], (), "the prompt", add_generation_prompt=True
         )
-        return text
+        return self.tokenizer.ids([text])[0]
 
     def _marked(self, rows: Sequence[Row], encodings: Sequence[Encoding]) -> list[list[bool]]:
         masks: list[list[bool]] = []
         for tools, members in itertools.groupby(rows, key=lambda row: row.text.tools):
-            batch: Any = self.tokenizer.tokenizer.apply_chat_template(
-                [list(row.text.messages) for row in members],
-                tools=list(tools) or None,
-                chat_template=self.template,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-                tokenizer_kwargs={"verbose": False},
-            )
+            batch = self.template.tokens_and_marks([row.text.messages for row in members], tools)
             ids = [encoding.ids for encoding in encodings[len(masks) : len(masks) + len(batch["input_ids"])]]
             assert batch["input_ids"] == ids, "both ways from text to tokens agree"
             masks += [[bool(mark) for mark in marks] for marks in batch["assistant_masks"]]
@@ -156,13 +128,7 @@ class Chat:
         """The mask without turns that are not trained on. Raises DataError if marks and turns do not match."""
         if not row.text.untrained:
             return mask
-        _, (spans,) = render_jinja_template(
-            conversations=[list(row.text.messages)],
-            tools=list(row.text.tools) or None,
-            chat_template=self.template,
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.tokenizer.special_tokens_map,
-        )
+        spans = self.template.marked_spans(row.text.messages, row.text.tools)
         turns = [turn for turn, message in enumerate(row.text.messages) if message["role"] == "assistant"]
         if len(spans) != len(turns):
             raise DataError(
@@ -228,7 +194,7 @@ class Chat:
         return encoding, mask
 
     def _up_to(self, row: Row, turn: int, add_generation_prompt: bool = False) -> str:
-        return self._written(row.text.messages[:turn], row.text.tools, row.example, add_generation_prompt)
+        return self.template.written(row.text.messages[:turn], row.text.tools, row.example, add_generation_prompt)
 
     def _cut(self, row: Row, text: str, encoding: Encoding | Joined, supervised: list[bool]) -> EncodedRow:
         if not any(supervised):

@@ -15,7 +15,7 @@ from tunewise.lab.data.chat.tools import read_calls, read_tools
 from tunewise.lab.data.column_names import CONVERSATIONS, roles_line, turns_column
 from tunewise.lab.data.rows import Cells, UnreadError, checked_text
 from tunewise.spec import CHAT_ROLES
-from tunewise.text.suggest import near_miss
+from tunewise.text.suggest import listed, near_miss
 
 ROLES = ("system", "user", "assistant")  # misspelled names of these are reported; templates may know others
 FORMS = (("role", "content"), ("from", "value"))
@@ -73,6 +73,7 @@ def read_conversation(cells: Cells, roles: Mapping[str, str]) -> Conversation:
     if any(isinstance(turn, dict) and turn.get("function_call") for turn in value):
         # OpenAI's older form, whose calls became tool_calls, answered by a tool
         messages = [{**message, "role": "tool"} if message["role"] == "function" else message for message in messages]
+    _require_order(what, messages)
     system = _system_of(cells, messages)
     untrained = frozenset(
         turn + len(system)
@@ -137,6 +138,9 @@ class _Reader:
         message = {"role": role, **({} if content is None else {"content": content}), **given}
         for name in WEIGHTS:
             message.pop(name, None)
+        for name in REASONING:
+            if name in message:
+                message[name] = checked_text(message[name], f"{where}: '{name}'")
         calls = [message.pop(name) for name in ("tool_calls", "function_call") if name in message]
         if role == "assistant" and any(calls):
             message["tool_calls"] = [call for group in calls for call in read_calls(group, where)]
@@ -205,7 +209,32 @@ def _joined(content: Any, where: str) -> Any:
     return "".join(checked_text(part.get("text"), f"{where}, part {number}") for number, part in enumerate(content, 1))
 
 
+def _require_order(what: str, messages: list[dict[str, Any]]) -> None:
+    """Raise DataError for the result of a tool that no turn before it can have called."""
+    ids: list[str] = []
+    before = "nothing"
+    for number, message in enumerate(messages, start=1):
+        ids += [str(call["id"]) for call in message.get("tool_calls", ()) if "id" in call]
+        if message["role"] == "tool":
+            where = f"{what}: turn {number}, the result of a tool,"
+            if before not in ("assistant", "tool"):
+                raise DataError(
+                    f"{where} follows {before if number == 1 else f'a turn of the {before}'}, but a result follows the "
+                    "assistant's turn that calls the tool. Put the call before it, or drop the row."
+                )
+            if ids and str(answered := message.get("tool_call_id", ids[0])) not in ids:
+                raise DataError(
+                    f"{where} answers the call {answered!r:.40}, but the calls before it are {listed(ids)}. Correct "
+                    "tool_call_id, or drop the row."
+                )
+        before = message["role"]
+
+
 def _require_weight(where: str, role: str, given: Mapping[str, Any]) -> None:
+    if len({bool(given[name]) for name in WEIGHTS if name in given}) > 1:
+        raise DataError(
+            f"{where}: 'weight' is {given['weight']!r:.40}, but 'train' is {given['train']!r:.40}. Keep one."
+        )
     for name in WEIGHTS:
         weight = given.get(name)
         if weight not in (None, 0, 1):

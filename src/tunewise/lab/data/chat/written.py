@@ -3,9 +3,10 @@
 The check is made by rendering: without the part, or with another in its place, the text must change.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -18,33 +19,87 @@ Write = Callable[[Conversation], str]
 # Errors of a template when a part is missing, which show that it uses the part.
 LOOKED_AT = (DataError, jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 PARTS = ("tool_calls", *REASONING)
+THINKING = re.compile(
+    r"\s*(?:<think>)?(.*)</think>", re.DOTALL
+)  # reasoning inside the content, as Qwen and DeepSeek do
+THOUGHT = "the text before </think>"
+ADVICE = "Use a model whose template does, write a template of your own (data.chat_template), or remove"
 
 
-def require_written(said: Conversation, text: str, write: Write, place: str) -> None:
-    """Raise UnreadError for the first part of a conversation that is missing in `text`, which `write` made from it."""
-    advice = "Use a model whose template does, write a template of your own (data.chat_template), or remove"
+def require_written(said: Conversation, text: str, write: Write, place: str, on_tools: str = "") -> bool:
+    """Whether `text`, which `write` made from the conversation, lacks reasoning of turns that are only read.
+
+    Raises UnreadError for any other part that it lacks. `on_tools` is advice for tools that it lacks.
+    """
     if said.tools and _is_same(replace(said, tools=()), text, write):
         raise UnreadError(
             "tools",
             f"{place}: the chat template does not write the tools of this conversation, so the model would never read "
-            f"them. {advice} the tools.",
+            f"them.{on_tools} {ADVICE} the tools.",
         )
-    for name in PARTS:
-        turn = next((turn for turn, message in enumerate(said.messages) if message.get(name)), None)
-        if turn is not None and _is_same(_without(said, name), text, write):
-            raise UnreadError(
-                name,
-                f"{place}: the chat template does not write '{name}' (turn {turn + 1}), so the model would never read "
-                f"it. {advice} '{name}'.",
-            )
+    drops_reasoning = False
+    for part in _parts(said):
+        if not _is_same(part.changed, text, write):
+            continue
+        if part.is_reasoning and part.turn in said.untrained:  # in use, too, it is left out of earlier turns
+            drops_reasoning = True
+            continue
+        raise UnreadError(part.name, f"{place}: {_lost(said, part, write)}")
     turn = _unwritten_turn(said, text, write)
     if turn is not None:
         role = said.messages[turn]["role"]
         raise UnreadError(
             f"a turn of {role}",
             f"{place}: the chat template does not write what turn {turn + 1} says, of role '{role}', so the model "
-            f"would never read it. {advice} the turn.",
+            f"would never read it. {ADVICE} the turn.",
         )
+    return drops_reasoning
+
+
+class _Part(NamedTuple):
+    """A part of one turn."""
+
+    turn: int
+    name: str  # its field, or THOUGHT
+    changed: Conversation  # the conversation without the part, or with another in its place
+
+    @property
+    def is_reasoning(self) -> bool:
+        return self.name in (*REASONING, THOUGHT)
+
+    def up_to_its_turn(self, said: Conversation) -> Conversation:
+        return replace(said, messages=said.messages[: self.turn + 1])
+
+
+def _parts(said: Conversation) -> Iterator[_Part]:
+    for turn, message in enumerate(said.messages):
+        for name in PARTS:
+            if part := message.get(name):
+                # reasoning may be given under two names, of which a template reads one
+                same = {other for other in REASONING if name in REASONING and message.get(other) == part}
+                rest = {key: value for key, value in message.items() if key not in {name, *same}}
+                yield _Part(turn, name, _with_turn(said, turn, rest))
+        content = message.get("content", "")
+        thought = THINKING.match(content) if message["role"] == "assistant" else None
+        if thought and thought[1].strip():
+            other = f"{content[: thought.end(1)]} {thought[1]}{content[thought.end(1) :]}"
+            yield _Part(turn, THOUGHT, _with_turn(said, turn, {**message, "content": other}))
+
+
+def _lost(said: Conversation, part: _Part, write: Write) -> str:
+    """What is lost, why, and what to do."""
+    what = part.name if part.name == THOUGHT else f"'{part.name}'"
+    alone = part.up_to_its_turn(said)
+    if part.is_reasoning and not _is_same(part.up_to_its_turn(part.changed), write(alone), write):
+        return (
+            f"the chat template leaves out {what} (turn {part.turn + 1}) because the conversation goes on, so this "
+            "answer would be trained on without it. Write a row for each answer, which ends with it and gives the "
+            f"earlier answers weight 0, or remove {what}."
+        )
+    return (
+        f"the chat template does not write {what} (turn {part.turn + 1}), so the model would never read it. "
+        f"{ADVICE} {what}."
+    )
 
 
 def _is_same(other: Conversation, text: str, write: Write) -> bool:
@@ -54,9 +109,8 @@ def _is_same(other: Conversation, text: str, write: Write) -> bool:
         return False
 
 
-def _without(said: Conversation, name: str) -> Conversation:
-    messages = ({key: part for key, part in message.items() if key != name} for message in said.messages)
-    return replace(said, messages=tuple(messages))
+def _with_turn(said: Conversation, turn: int, message: dict[str, Any]) -> Conversation:
+    return replace(said, messages=(*said.messages[:turn], message, *said.messages[turn + 1 :]))
 
 
 def _unwritten_turn(said: Conversation, text: str, write: Write) -> int | None:
@@ -67,15 +121,11 @@ def _unwritten_turn(said: Conversation, text: str, write: Write) -> int | None:
         found = text.find(content, place)
         if found >= 0:
             place = found + len(content)
-        elif _is_same(_with_other_content(said, turn), text, write):
+            continue
+        other = {**message, "content": f"x {content} x"}  # both ends, because a template may cut reasoning off
+        if _is_same(_with_turn(said, turn, other), text, write):
             return turn
     return None
-
-
-def _with_other_content(said: Conversation, turn: int) -> Conversation:
-    message = said.messages[turn]
-    other = {**message, "content": f"{message['content']} {message['content']}"}
-    return replace(said, messages=(*said.messages[:turn], other, *said.messages[turn + 1 :]))
 
 
 def prints_python(said: Conversation, text: str) -> bool:
