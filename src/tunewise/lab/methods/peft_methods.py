@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
 from tunewise.errors import SpecError
+from tunewise.lab.methods.name_values import require_effective
 from tunewise.lab.methods.targets import Targets, resolve_targets
 from tunewise.lab.models.load import Base
 from tunewise.spec import TASKS, LoraMethod, PeftMethod, Task
@@ -225,6 +226,7 @@ class AnyPeft(_Adapter):
         if "target_modules" in fields:
             self.targets = resolve_targets(base, options.get("target_modules", "all-linear"))
             options["target_modules"] = list(self.targets.names)
+            require_effective(options, self.targets.names)
         if "feedforward_modules" in fields:  # IA3: those of the targets whose input is scaled, not their output
             named = options.get("feedforward_modules") or IA3_FEEDFORWARD.get(base.model.config.model_type, ())
             feedforward = resolve_targets(base, named).names if named else ()
