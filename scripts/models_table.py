@@ -114,7 +114,7 @@ def _load(folder: Path) -> Base:
 
 def _targets(base: Base, targets: str) -> tuple[str, ...]:
     try:
-        return resolve_targets(base, targets).names
+        return resolve_targets(base, targets, with_experts=True).names
     except TunewiseError:
         return ()
 

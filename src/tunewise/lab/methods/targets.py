@@ -1,4 +1,4 @@
-"""From a target name (`qkv`, `all-linear`, module names, a regex) to the full names of linear modules."""
+"""From a target name (`qkv`, `all-linear`, module names, a regex) to the full names of linear modules and experts."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 
 from tunewise.adapter.patterns import NamePattern
 from tunewise.errors import SpecError
+from tunewise.lab.methods.experts import expert_parameters
 from tunewise.lab.models.load import LINEAR, Base
 from tunewise.text.suggest import near_miss
 
@@ -23,15 +24,26 @@ QKV_NAMES = {
 
 @dataclass(frozen=True)
 class Targets:
-    """Linear modules to adapt, and their share of the base."""
+    """Linear modules and experts to adapt, and their share of the base."""
 
-    names: tuple[str, ...]
+    modules: tuple[str, ...]
+    experts: tuple[str, ...]  # parameters, each with the weights of several experts
     linear_share: float  # of all weights of the base's body: see `body_parameters`
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.modules, *self.experts)
 
-def resolve_targets(base: Base, targets: str | tuple[str, ...]) -> Targets:
-    """Full names of the modules that `targets` means. Raises SpecError if one of its names matches nothing."""
-    sizes = linear_modules(base)
+
+def resolve_targets(base: Base, targets: str | tuple[str, ...], *, with_experts: bool = False) -> Targets:
+    """Full names of what `targets` means. Raises SpecError if one of its names matches nothing.
+
+    `with_experts`: also experts stored as one tensor, which only LoRA can adapt.
+    """
+    modules = linear_modules(base)
+    experts = _of_text(base, expert_parameters(base.model)) if with_experts else {}
+    sizes = modules | experts
     if not sizes:
         raise SpecError(f"{type(base.model).__name__} has no linear modules that LoRA could adapt.")
     wanted = (targets,) if isinstance(targets, str) else targets
@@ -41,8 +53,9 @@ def resolve_targets(base: Base, targets: str | tuple[str, ...]) -> Targets:
         if not matches:
             raise SpecError(_no_match(target, list(sizes)))
         chosen.update(matches)
-    names = tuple(name for name in sizes if name in chosen)
-    return Targets(names, sum(sizes[name] for name in names) / body_parameters(base))
+    share = sum(sizes[name] for name in chosen) / body_parameters(base)
+    of_modules, of_experts = (tuple(name for name in of if name in chosen) for of in (modules, experts))
+    return Targets(of_modules, of_experts, share)
 
 
 def linear_modules(base: Base) -> dict[str, int]:
@@ -50,8 +63,7 @@ def linear_modules(base: Base) -> dict[str, int]:
 
     Heads are left out, and so are towers for images and sound: text gives them no gradient.
     """
-    reads_text = _text_part(base)
-    return {name: size for name, size in _all_linear(base).items() if _inside(name, (reads_text,)) or not reads_text}
+    return _of_text(base, _all_linear(base))
 
 
 def body_parameters(base: Base) -> int:
@@ -63,7 +75,7 @@ def body_parameters(base: Base) -> int:
     heads = tuple(base.head_modules)
     others: dict[int, int] = {}
     for name, module in base.model.named_modules():
-        if isinstance(module, (*LINEAR, torch.nn.Embedding)) or _inside(name, heads):
+        if _is_linear(module) or isinstance(module, torch.nn.Embedding) or _inside(name, heads):
             continue
         others |= {id(p): p.numel() for p in module.parameters(recurse=False) if sum(n > 1 for n in p.shape) > 1}
     return sum(_all_linear(base).values()) + sum(others.values())
@@ -74,8 +86,18 @@ def _all_linear(base: Base) -> dict[str, int]:
     return {
         name: sum(p.numel() for p in module.parameters())
         for name, module in base.model.named_modules()
-        if isinstance(module, LINEAR) and module is not output and not _inside(name, heads)
+        if _is_linear(module) and module is not output and not _inside(name, heads)
     }
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    """True for Linear and Conv1D; some routers derive from Linear, but return more than a product."""
+    return isinstance(module, LINEAR) and not type(module).__name__.endswith("Router")
+
+
+def _of_text(base: Base, sizes: dict[str, int]) -> dict[str, int]:
+    reads_text = _text_part(base)
+    return {name: size for name, size in sizes.items() if not reads_text or _inside(name, (reads_text,))}
 
 
 def _text_part(base: Base) -> str:
