@@ -11,8 +11,8 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
-# One with fused projections, one with experts beside dense layers, one with other mixers.
-FAST = ("Phi-3", "DeepSeek-V3", "LFM2")
+# One with fused projections, one with experts beside dense layers, one with state-space layers.
+FAST = ("Phi-3", "DeepSeek-V3", "Falcon-H1")
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,22 @@ from tunewise.text.suggest import near_miss
 
 KEYWORDS = ("qkv", "attention", "mlp", "all-linear")
 ATTENTION_PARTS = {"attn", "attention", "self_attn", "self_attention", "self", "mixer_attn"}
-OTHER_MIXERS = {"linear_attn", "mamba", "mixer", "conv"}  # of hybrid models: neither softmax attention nor MLP
+# Parts of a block that are neither softmax attention nor MLP: mixers of hybrid models, and small parts of Gemma 3n.
+OTHER_PARTS = {"linear_attn", "mamba", "mixer", "conv", "temporal_block", "altup", "laurel"}
+OTHER_PARTS |= {"altup_projections", "altup_unembed_projections", "per_layer_input_gate", "per_layer_projection"}
+# Names that tell what a module is where its holder does not: all parts of Nemotron-H are called mixer.
+HELD_BY_ATTENTION = {"q_proj", "k_proj", "v_proj"}
+MLP_NAMES = {"gate_proj", "up_proj", "down_proj"}
 QKV_NAMES = {
     *("q_proj", "k_proj", "v_proj", "qkv_proj"),  # Llama, Qwen, Mistral, Gemma, OPT; Phi-3
     *("c_attn", "query_key_value", "Wqkv", "qkv"),  # GPT-2; GPT-NeoX, Bloom, Falcon; ModernBERT, MPT
     *("query", "key", "value", "query_proj", "key_proj", "value_proj"),  # BERT, RoBERTa; DeBERTa
     *("q_lin", "k_lin", "v_lin"),  # DistilBERT
+    *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),  # latent attention of DeepSeek
 }
+# Linear modules of a state-space block whose weights its fused kernels read: an adapter would have no effect there.
+READ_BY_KERNELS = ("x_proj", "dt_proj", "out_proj")
+CLAMPED = ".altup.correction_coefs"  # Gemma 3n clamps the weight and multiplies by it, without calling the module
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,9 @@ def resolve_targets(base: Base, targets: str | tuple[str, ...], *, with_experts:
         raise SpecError(f"{type(base.model).__name__} has no linear modules that LoRA could adapt.")
     wanted = (targets,) if isinstance(targets, str) else targets
     chosen: set[str] = set()
+    called = sizes.keys() - _never_called(base.model)
     for target in wanted:
-        matches = _matches(target, list(sizes))
+        matches = _matches(target, [name for name in sizes if name in called or target not in KEYWORDS])
         if not matches:
             raise SpecError(_no_match(target, list(sizes)))
         chosen.update(matches)
@@ -113,20 +123,38 @@ def _inside(name: str, modules: tuple[str, ...]) -> bool:
     return any(name == module or name.startswith(module + ".") for module in modules)
 
 
+def _never_called(model: torch.nn.Module) -> set[str]:
+    """Names of linear modules whose weight is used without a call. Keywords leave them out.
+
+    A state-space block (Mamba) is known by its transition `A_log` and its skip `D`.
+    """
+    modules = dict(model.named_modules())
+    blocks = [name for name, module in modules.items() if hasattr(module, "A_log") and hasattr(module, "D")]
+    clamped = {name for name in modules if name.endswith(CLAMPED)}
+    return clamped | {f"{block}.{own}" for block in blocks for own in READ_BY_KERNELS}
+
+
 def _matches(target: str, names: list[str]) -> list[str]:
     in_blocks = [n for n in names if any(part.isdigit() for part in n.split("."))]
-    attention = [n for n in in_blocks if ATTENTION_PARTS & set(n.split(".")[:-1])]
+    holders = {n.rpartition(".")[0] for n in in_blocks if n.rpartition(".")[2] in HELD_BY_ATTENTION}
+    attention = [n for n in in_blocks if ATTENTION_PARTS & set(n.split(".")[:-1]) or n.rpartition(".")[0] in holders]
     if target == "all-linear":
         return names
     if target == "attention":
         return attention
     if target == "mlp":
-        return [n for n in in_blocks if n not in attention and not OTHER_MIXERS & set(n.split("."))]
+        return [n for n in in_blocks if n not in attention and _is_mlp(n)]
     if target == "qkv":
         return [n for n in attention if n.rpartition(".")[2] in QKV_NAMES]
     if re.fullmatch(r"[\w.]+", target):
         return [n for n in names if n == target or n.endswith("." + target)]
     return NamePattern(target, "targets", max(map(len, names), default=0)).matching(names)
+
+
+def _is_mlp(name: str) -> bool:
+    """True for a module of a block, outside attention, that is part of its MLP."""
+    parts = name.split(".")
+    return parts[-1] in MLP_NAMES or not OTHER_PARTS & set(parts)
 
 
 def _no_match(target: str, names: list[str]) -> str:
