@@ -56,7 +56,7 @@ class Row:
     others: tuple[str, ...]
     share: float | None  # of the body's weights that `all-linear` covers
     is_packed: bool | None  # None: not reached
-    is_checked: bool | None
+    plan: str  # what a plan of its step is: checked, an estimate, or none; '–': not reached
     problem: str  # why it cannot be loaded, trained, saved or reloaded; '': it can
 
     @property
@@ -64,7 +64,7 @@ class Row:
         """Its cells in the table."""
         named = (_code(names) for names in (self.qkv, self.attention, self.mlp, self.others))
         share = "–" if self.share is None else f"{self.share:.0%}"
-        ends = [share, _word(self.is_packed), _word(self.is_checked)]
+        ends = [share, _word(self.is_packed), self.plan]
         return [f"{self.name}: {ARCHITECTURES[self.name].what}", *named, *ends]
 
 
@@ -86,7 +86,7 @@ def measured(name: str) -> Row:
             others=_endings(set(everything) - set(attention) - set(mlp)),
             share=None,
             is_packed=None,
-            is_checked=None,
+            plan="–",
             problem="",
         )
         return _trained(row, base, folder, config)
@@ -104,7 +104,7 @@ def _trained(row: Row, base: Base, folder: Path, config: PreTrainedConfig) -> Ro
         share = method.targets.linear_share
     except (TunewiseError, *REFUSALS) as error:
         return replace(row, problem=str(error))
-    return replace(row, share=share, is_packed=is_packed, is_checked=_is_planned(config), problem=problem)
+    return replace(row, share=share, is_packed=is_packed, plan=_plan(config), problem=problem)
 
 
 def _load(folder: Path) -> Base:
@@ -162,14 +162,16 @@ def _reloaded(model: torch.nn.Module, method: Method, folder: Path) -> str:
     return "" if torch.equal(before, after) else f"reloaded, it differs by {float((before - after).abs().max()):.1g}"
 
 
-def _is_planned(config: PreTrainedConfig) -> bool:
-    """True if a plan traces the step of this architecture, and its operations are those of a real step."""
+def _plan(config: PreTrainedConfig) -> str:
+    """What a plan says of a step of this architecture."""
     train_spec = TrainSpec(batch_size=2)
     setting = PlanContext(config, "lm", 0, (), train_spec, 3, "cpu", "fp32", None)
     kernels = try_kernels(setting, LORA)
     work = workload(assumed_examples("lm", 2, 16), train_spec, 0, (kernels or Kernels(None, 0)).batching(train_spec))
     plan = plan_arm(setting, work, LORA, kernels, 10**10)
-    return plan.is_checked and plan.flops_per_token is not None
+    if plan.flops_per_token is None:
+        return "none"
+    return "checked" if plan.is_checked else "estimate"
 
 
 def _code(names: Sequence[str]) -> str:
