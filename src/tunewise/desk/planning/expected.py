@@ -88,7 +88,7 @@ def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Itera
     """
     held_out = ("test", "general") if length.has_general else ("test",)
     selects = study.select_by is not None
-    yield Runs("base", "base", len(study.bases), in_fp32=("valid", *held_out), written=int(selects) * len(study.bases))
+    yield Runs("base", "base", len(study.bases), in_fp32=("valid", *held_out), written=int(selects))
     for name, arm in study.arms.items():
         if not arm.is_trained:
             yield Runs(name, "confirm", 1, in_fp32=("valid", *held_out))
