@@ -9,7 +9,6 @@ import torch
 from peft.tuners.lora import LoraLayer
 from small_models import PADDING, small_tokenizer, text_windows
 from transformers import AutoModelForCausalLM
-from tunewise.lab.models.precision import store_frozen_weights
 
 from tunewise.adapter.file import read_adapter
 from tunewise.errors import ModelError, SpecError
@@ -22,6 +21,7 @@ from tunewise.lab.methods.placements import placement_costs
 from tunewise.lab.methods.targets import body_parameters, linear_modules
 from tunewise.lab.models.load import Base, inner_model, load_tuned
 from tunewise.lab.train.loss import example_losses
+from tunewise.lab.weights.precision import store_frozen_weights
 from tunewise.spec import FullMethod, LoraMethod, PeftMethod
 
 ARCHITECTURES: Any = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "architectures.py"))["ARCHITECTURES"]
@@ -267,3 +267,9 @@ def test_law_14_gradients_of_experts_are_the_same_with_gradient_checkpointing(na
     plain, again = gradients
     for own, gradient in plain.items():
         torch.testing.assert_close(again[own], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_law_55_an_arm_on_experts_is_refused_on_a_base_in_4_bits() -> None:
+    with pytest.raises(SpecError, match="cannot be combined with base: nf4, which stores linear weights alone"):
+        adapted("Mixtral", base="nf4")
+    adapted("Mixtral", base="nf4", targets="attention")

@@ -148,6 +148,10 @@ class Lora(_Adapter):
         self.targets = targets = resolve_targets(base, self.spec.targets, with_experts=True)
         if targets.experts and self.spec.has_open_rank:
             raise not_on_experts("rank: auto, which truncates one product for each module", targets.experts)
+        if targets.experts and self.spec.quantized:
+            raise not_on_experts(
+                f"base: {self.spec.quantized}, which stores linear weights alone in 4 bits", targets.experts
+            )
         options = {
             "lora_dropout": self.spec.dropout,
             "fan_in_fan_out": any(isinstance(base.model.get_submodule(name), Conv1D) for name in targets.modules),
