@@ -1,7 +1,7 @@
 """How much time several workers save: measured on this machine, or simulated from the run times of a finished study.
 
 python bench/workers.py simulate FOLDER ...    the driver's own loop on a virtual clock, with 1 to 512 workers
-python bench/workers.py measure --workers 2    a study of 25 equal runs with 1 worker and with 2, one thread each
+python bench/workers.py measure [--ray]         a study of 25 runs with 1 worker and with 2, one thread each
 
 The ideal is the sum of all run times, divided by the number of workers. The longest chain is a bound that no number of
 workers can beat: runs that wait for each other, because a search goes on from what it has seen.
@@ -110,25 +110,38 @@ def simulate(folder: Path, overhead: float) -> None:
 # --- measured
 
 
-def measure(workers: int, rounds: int) -> None:
+def measure(workers: int, rounds: int, with_ray: bool) -> None:
     """Print wall times of a study of equal runs, with one worker and with several, in turns."""
-    found: dict[int, list[float]] = {1: [], workers: []}
+    contenders = [(1, "local"), (workers, "local"), *([(workers, "ray")] if with_ray else [])]
+    found: dict[tuple[int, str], list[float]] = {contender: [] for contender in contenders}
     with tempfile.TemporaryDirectory() as name:
         for turn in range(rounds):
-            for number in found:
-                found[number].append(_seconds_of_runs(Path(name) / f"{number}-{turn}", number))
-                print(json.dumps({"workers": number, "seconds": round(found[number][-1], 1)}), flush=True)
-    alone, shared = (statistics.median(found[number]) for number in (1, workers))
-    print(f"1 worker {alone:.1f} s, {workers} workers {shared:.1f} s: {alone / shared:.2f} times as fast")
+            for number, executor in found:
+                seconds = _seconds_of_runs(Path(name) / f"{executor}-{number}-{turn}", number, executor)
+                found[number, executor].append(seconds)
+                print(json.dumps({"workers": number, "on": executor, "seconds": round(seconds, 1)}), flush=True)
+    alone = statistics.median(found[1, "local"])
+    for number, executor in contenders[1:]:
+        shared = statistics.median(found[number, executor])
+        print(f"{number} workers on {executor}: {shared:.1f} s for {alone:.1f} s, {alone / shared:.2f} times as fast")
 
 
-def _seconds_of_runs(out: Path, workers: int) -> float:
+def _seconds_of_runs(out: Path, workers: int, executor: str) -> float:
     """From the start of the first run to the end of the last."""
     command = [
         *(sys.executable, "-m", "tunewise", "compare", "--model", "tiny", "--data", "builtin:tickets", "--offline"),
         *("--arm", "full=full", "--arm", "lora=lora,rank=8", "--workers", str(workers), "--out", str(out)),
         *("--set", "train.max_steps=40", "--set", "tuning.rates=1", "--set", "tuning.cap=1", "--set", "looks=[11]"),
-        *("--set", "machine.threads=1", "--set", "forgetting.tokens=0", "--set", "samples.count=0"),
+        *(
+            "--set",
+            "machine.threads=1",
+            "--set",
+            "forgetting.tokens=0",
+            "--set",
+            "samples.count=0",
+            "--executor",
+            executor,
+        ),
     ]
     begin = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -154,7 +167,8 @@ def main() -> None:
     measuring = commands.add_parser("measure")
     measuring.add_argument("--workers", type=int, default=2)
     measuring.add_argument("--rounds", type=int, default=3)
-    measuring.set_defaults(do=lambda given: measure(given.workers, given.rounds))
+    measuring.add_argument("--ray", action="store_true")
+    measuring.set_defaults(do=lambda given: measure(given.workers, given.rounds, given.ray))
     given = parser.parse_args()
     do: Callable[[argparse.Namespace], object] = given.do
     do(given)

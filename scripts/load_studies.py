@@ -178,7 +178,7 @@ def _summary(rows: dict[str, int], num_classes: int) -> DataSummary:
     )
     versions = {"torch": "2.13", "transformers": "5.23", "peft": "0.21"}
     return DataSummary(
-        key="0123abcd",
+        key="0123abcd0123abcd",
         task="classify" if num_classes else "sft",
         labels=tuple(f"class {number}" for number in range(num_classes)),
         splits=splits,

@@ -132,4 +132,4 @@ def test_what_a_run_is_expected_to_score_is_what_its_spec_asks_for() -> None:
     assert steps == 200
     assert runs["confirm"] == Runs("full", "confirm", 3, 200, 5, 5, (confirm.score_splits[1], "general"), pauses=3)
     assert runs["tune"] == Runs("full", "tune", 3, 200, 4, 1, pauses=3)
-    assert runs["base"] == Runs("base", "base", 1, 0, 0, 0, (*draft.base().score_splits, "general"))
+    assert runs["base"] == Runs("base", "base", 1, 0, 0, 0, (*draft.bases()[0].score_splits, "general"))

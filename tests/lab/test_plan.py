@@ -259,3 +259,49 @@ def test_tied_weights_stay_tied_when_they_are_given_storage() -> None:
     give_storage(model, with_small_values)
     assert model.lm_head.weight is model.transformer.wte.weight
     assert model.lm_head.weight.device.type == "cpu"
+
+
+# --- what fits
+
+
+def test_checkpointing_is_planned_only_for_a_step_that_does_not_fit() -> None:
+    roomy, small = (plan("llama", make_examples([30] * 8), memory) for memory in (2**40, 2**16))
+    assert roomy.checkpointed is None
+    assert small.step is not None
+    assert small.flops_per_token is not None
+    assert small.checkpointed is not None
+    assert small.checkpointed.step.activations < small.step.activations
+    assert small.checkpointed.flops_per_token > small.flops_per_token
+
+
+def test_a_narrow_or_quantized_base_arrives_in_its_final_form() -> None:
+    """Loading: 4 bytes a weight for a base that is whole in fp32 first; final size and one tensor for a narrow one."""
+    examples = make_examples([30] * 8)
+
+    def planned(spec: LoraMethod, **changes: object) -> ArmPlan:
+        of = setting("llama", precision="bf16", **changes)
+        kernels = try_kernels(of, spec)
+        assert kernels is not None
+        return plan_arm(of, workload(examples, of.train, 0, kernels.batching(of.train)), spec, kernels, 2**40)
+
+    def loading(spec: LoraMethod, **changes: object) -> int:
+        found = planned(spec, **changes).loading
+        assert found is not None
+        return found
+
+    base = setting("llama")
+    counts = [p.numel() for p in blank_base(base.config, "sft", 0, ()).model.parameters()]
+    adapter = planned(LORA).tuned.trainable_parameters
+    linear = planned(LORA).frozen_linear_weights
+    head = small_config("llama").vocab_size * small_config("llama").hidden_size
+    assert loading(LORA, device="cuda") == 4 * (sum(counts) + adapter) + 2 * 32 * 48
+    final = 4 * (sum(counts) - linear - head + adapter) + 2 * (linear + head)
+    assert loading(LORA, is_narrow=True) == final + 4 * max(counts)
+    dora = LORA.replace(variant="dora")
+    assert loading(dora, is_narrow=True, device="cuda") > loading(LORA, is_narrow=True, device="cuda")
+    packed = LORA.replace(base="nf4")
+    assert loading(packed, is_narrow=True) < loading(LORA, is_narrow=True)
+    whole, kept = planned(LORA).evaluation, planned(LORA, is_narrow=True).evaluation
+    assert whole is not None
+    assert kept is not None
+    assert 0 < whole.weights - kept.weights <= 2 * linear

@@ -1,6 +1,9 @@
 """Laws of target names: which modules `qkv`, `attention`, `mlp` and `all-linear` mean, per architecture."""
 
+import re
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,6 +207,62 @@ def test_cross_checks_use_models_that_the_library_builds(config_of: Callable[[st
     # the folder fixtures save and load; the names must also be those of a model straight from its configuration
     base = Base(AutoModelForCausalLM.from_config(config_of("llama")), (), ())
     assert chosen(base, "qkv") == full_names("llama", ENDINGS["llama"][0])
+
+
+LLAMA = ("self_attn.q_proj self_attn.k_proj self_attn.v_proj", "self_attn.o_proj")
+GATED = "mlp.gate_proj mlp.up_proj mlp.down_proj"
+EXPERTS = "mlp.experts.gate_up_proj mlp.experts.down_proj"
+SHARED = "mlp.shared_experts.gate_proj mlp.shared_experts.up_proj mlp.shared_experts.down_proj"
+LATENT = ("self_attn.q_a_proj self_attn.q_b_proj self_attn.kv_a_proj_with_mqa self_attn.kv_b_proj", "self_attn.o_proj")
+# Written by hand from the papers, for the architectures of docs/reference/models.md: qkv, the rest of attention, MLP,
+# and what all-linear adds.
+BY_HAND: dict[str, tuple[str, str, str, str]] = {
+    "GPT-BigCode": ("attn.c_attn", "attn.c_proj", "mlp.c_fc mlp.c_proj", ""),
+    "BLOOM": (
+        *("self_attention.query_key_value", "self_attention.dense"),
+        *("mlp.dense_h_to_4h mlp.dense_4h_to_h", ""),
+    ),
+    "MPT": ("attn.Wqkv", "attn.out_proj", "ffn.up_proj ffn.down_proj", ""),
+    "Gemma 2": (*LLAMA, GATED, ""),
+    "Gemma 3": (*LLAMA, GATED, ""),
+    "Mixtral": (*LLAMA, EXPERTS, ""),
+    "DeepSeek-V3": (*LATENT, f"{GATED} {EXPERTS} {SHARED}", ""),
+    "Falcon-H1": (*LLAMA, GATED.replace("mlp", "feed_forward"), "mamba.in_proj"),
+    "Mamba": ("", "", "", "mixer.in_proj"),
+    "Nemotron-H": (
+        *("mixer.q_proj mixer.k_proj mixer.v_proj", "mixer.o_proj"),
+        "mixer.experts.up_proj mixer.experts.down_proj mixer.shared_experts.up_proj mixer.shared_experts.down_proj",
+        "mixer.in_proj",
+    ),
+    "RecurrentGemma": (
+        *("temporal_block.q_proj temporal_block.k_proj temporal_block.v_proj", "temporal_block.o_proj"),
+        GATED.replace("mlp", "mlp_block"),
+        "temporal_block.linear_x temporal_block.linear_y temporal_block.linear_out",
+    ),
+}
+BY_HAND |= {"Falcon": BY_HAND["BLOOM"], "DeepSeek-V2": BY_HAND["DeepSeek-V3"]}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_keywords_mean_the_same_in_fused_latent_mixed_and_hybrid_architectures(name: str) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "architectures.py"
+    with torch.device("meta"):
+        base = Base(
+            AutoModelForCausalLM.from_config(runpy.run_path(str(script))["ARCHITECTURES"][name].config()), (), ()
+        )
+
+    def found(keyword: str) -> set[str]:
+        try:
+            names = resolve_targets(base, keyword, with_experts=True).names
+        except SpecError:
+            return set()
+        return {re.sub(r"^.*?\.\d+\.", "", full) for full in names}
+
+    qkv, rest, mlp, others = (set(names.split()) for names in BY_HAND[name])
+    assert found("qkv") == qkv
+    assert found("attention") == qkv | rest
+    assert found("mlp") == mlp
+    assert found("all-linear") == qkv | rest | mlp | others
 
 
 def test_the_other_mixers_of_a_hybrid_model_are_neither_attention_nor_mlp() -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+# Shapes of results; torch limits those of grouped products to its kernel on CUDA, see `grouped_products_in_fp32`.
+from torch import _meta_registrations
+
 # Tensors with shapes and without storage, on which a plan traces a step; torch has no public name for them.
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -28,6 +31,7 @@ aten = torch.ops.aten
 # torch's own lists name the operators; those that begin with an underscore are what a step dispatches.
 FLASH_ATTENTION_ON_CPU = aten._scaled_dot_product_flash_attention_for_cpu
 FLASH_ATTENTION_ON_CPU_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward
+GROUPED_PRODUCT = aten._grouped_mm
 NORM_OF_ALL, SCALE_ALL = aten._foreach_norm.Scalar, aten._foreach_mul_.Tensor
 TO_COPY = aten._to_copy.default
 
@@ -108,4 +112,18 @@ def one_text_a_row() -> Iterator[None]:
     one text, or carry an explicit mask.
     """
     with replaced(masking_utils, "find_packed_sequence_indices", lambda position_ids: None):
+        yield
+
+
+@contextmanager
+def grouped_products_in_fp32() -> Iterator[None]:
+    """Inside the block, a product of rows by the weights of their experts may be traced in any type.
+
+    torch asks for bf16, as its kernel on CUDA does, but its kernel on CPU multiplies fp32 as well.
+    """
+
+    def shape_alone(rows: Any, weights: Any, *_: Any, offs: Any = None, out_dtype: Any = None, **__: Any) -> Any:
+        return _meta_registrations._create_grouped_mm_output_tensor(rows, weights, offs, out_dtype)
+
+    with replaced(_meta_registrations, "_meta_grouped_mm_common", shape_alone):
         yield

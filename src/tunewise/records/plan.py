@@ -53,6 +53,13 @@ class Speed(Frozen):
     write_seconds_per_row: float | None = None
 
 
+class Checkpointed(Frozen):
+    """An optimizer step with gradient checkpointing."""
+
+    step: PeakMemory
+    flops_per_token: int
+
+
 class ArmPlan(Frozen):
     """Needs of one arm."""
 
@@ -61,6 +68,7 @@ class ArmPlan(Frozen):
     is_packed: bool  # examples concatenated without padding
     step: PeakMemory | None  # of an optimizer step; None: this model's step cannot be traced
     evaluation: PeakMemory | None  # of scoring in fp32
+    checkpointed: Checkpointed | None = None  # None: the step fits as asked, or was asked with it
     loading: int | None = None  # bytes on the device while the base is loaded and stored; None: not known
     flops_per_token: int | None  # of a training step, forward and backward; only matrix products
     scoring_flops_per_token: int | None

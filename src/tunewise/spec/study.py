@@ -286,10 +286,7 @@ class StudySpec(Frozen):
 def require_name(kind: str, name: str) -> None:
     """Raise ValueError if an arm or a set may not have this name."""
     if not re.fullmatch(ARM_NAME, name) or name in BASES.values():
-        raise ValueError(
-            f"{kind} name '{name}' is not allowed: use letters, digits, '_' and '-', and not '{BASES[None]}'"
-            + (" or the name of a base in 4 bits" if name != BASES[None] and name in BASES.values() else "")
-        )
+        raise ValueError(f"{kind} name '{name}' is not allowed: use letters, digits, '_' and '-', and not 'base'")
 
 
 def same_arm(method: Method) -> str:

@@ -52,8 +52,7 @@ def narrow_targets(case: Case) -> Iterator[Finding]:
             id="narrow-targets",
             severity="warns",
             sentence=f"{listed(list(narrow))} {verb} less than half of the body's weights. "
-            "`targets: all-linear` often does better. It does not cover experts stored as one tensor, convolutions or "
-            "image towers.",
+            "`targets: all-linear` often does better. It does not cover convolutions or image towers.",
             evidence=by_arm(narrow, lambda share: f"{share:.0%} covered"),
         )
 

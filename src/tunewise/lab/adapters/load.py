@@ -27,7 +27,8 @@ from tunewise.adapter.refusals import PREFIX
 from tunewise.errors import ModelError
 from tunewise.lab.evaluate.generate import stops_of_base
 from tunewise.lab.models.context import context_length
-from tunewise.lab.models.load import load_base, load_config, load_tokenizer, model_source, quiet_transformers
+from tunewise.lab.models.library_errors import quiet_transformers
+from tunewise.lab.models.load import load_base, load_config, load_tokenizer, model_source
 from tunewise.lab.models.peft_loading import load_adapter, require_complete, require_known_kind, tensor_shapes
 from tunewise.lab.plan.meta_model import blank_base
 from tunewise.spec import TASKS, Task

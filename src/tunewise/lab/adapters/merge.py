@@ -12,7 +12,8 @@ from tunewise.errors import ModelError
 from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.rows import ScoredRows
-from tunewise.lab.models.load import padding_id, quiet_transformers
+from tunewise.lab.models.library_errors import quiet_transformers
+from tunewise.lab.models.load import padding_id
 from tunewise.storage.disk import new_folder, require_new
 from tunewise.storage.files import files_below
 

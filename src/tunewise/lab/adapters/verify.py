@@ -10,7 +10,8 @@ from tunewise.lab.adapters.forms import Forms
 from tunewise.lab.adapters.load import AdapterFolder
 from tunewise.lab.adapters.merge import merge_in_fp32, read_back, store
 from tunewise.lab.adapters.rows import ScoredRows
-from tunewise.lab.models.load import load_tokenizer, padding_id, quiet_transformers
+from tunewise.lab.models.library_errors import quiet_transformers
+from tunewise.lab.models.load import load_tokenizer, padding_id
 from tunewise.storage.files import reraise_as_study_error
 from tunewise.storage.scratch import scratch_folder
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
 from tunewise.errors import SpecError
+from tunewise.lab.methods.experts import linear_in_fp32, not_on_experts, require_adaptable, target_options
+from tunewise.lab.methods.name_values import require_effective
 from tunewise.lab.methods.targets import Targets, resolve_targets
 from tunewise.lab.models.load import Base
 from tunewise.lab.weights.narrow import as_if_wide
@@ -57,6 +59,7 @@ class _Adapter:
             self._start = {name: tensor.clone() for name, tensor in saved.items() if ".lora_" in name}
         if takes_over or getattr(config, "use_dora", False):  # the residual weight and its norms need full precision
             self.fp32_modules = tuple(f"{n}.base_layer" for n, m in model.named_modules() if isinstance(m, LoraLayer))
+        self.fp32_modules = tuple(dict.fromkeys((*self.fp32_modules, *linear_in_fp32(model))))
         return model
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
@@ -142,17 +145,26 @@ class Lora(_Adapter):
 
     def prepare(self, base: Base) -> torch.nn.Module:
         """The base with adapters. Raises SpecError for targets that match nothing, and for olora on GPT-2."""
-        self.targets = resolve_targets(base, self.spec.targets)
-        names = self.targets.names
+        self.targets = targets = resolve_targets(base, self.spec.targets, with_experts=True)
+        if targets.experts and self.spec.has_open_rank:
+            raise not_on_experts("rank: auto, which truncates one product for each module", targets.experts)
+        if targets.experts and self.spec.quantized:
+            raise not_on_experts(
+                f"base: {self.spec.quantized}, which stores linear weights alone in 4 bits", targets.experts
+            )
+        options = {
+            "lora_dropout": self.spec.dropout,
+            "fan_in_fan_out": any(isinstance(base.model.get_submodule(name), Conv1D) for name in targets.modules),
+            **VARIANTS[self.spec.variant],
+        }
+        require_adaptable(options, targets.experts)
         config = LoraConfig(
             task_type=TASK_TYPES[self.task],
             r=self.spec.top_rank,
             lora_alpha=self.spec.alpha,
-            lora_dropout=self.spec.dropout,
-            target_modules=list(names),
-            fan_in_fan_out=isinstance(base.model.get_submodule(names[0]), Conv1D),
             modules_to_save=list(base.head_modules) or None,
-            **VARIANTS[self.spec.variant],
+            **options,
+            **target_options(base.model, targets.modules, targets.experts),
         )
         _check_start(config, base)
         try:
@@ -161,15 +173,19 @@ class Lora(_Adapter):
             raise SpecError(f"peft rejects LoRA with targets {self.spec.targets!r}: {error}") from error
         if self.spec.init_scale != 1:
             _scale_start(model, self.spec.init_scale)
-        scales = _scales(model)
+        scales, layers = _scales(model), [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
         assert scales == {self.spec.scale}, f"peft scales by {scales}, the specification says {self.spec.scale}"
+        assert len(layers) == len(targets.names), f"peft adapts {len(layers)} of {len(targets.names)} targets"
         return model
 
 
 def rank_parameters(model: torch.nn.Module) -> int:
-    """Parameters that one more rank in every adapted layer would add, d_in + d_out of each; 0 if there is none."""
+    """Parameters that one more rank in every adapted layer would add, d_in + d_out of each; 0 if there is none.
+
+    In a layer of experts every expert has its own factors.
+    """
     layers = (layer for layer in model.modules() if isinstance(layer, LoraLayer))
-    return sum(layer.in_features + layer.out_features for layer in layers)
+    return sum(getattr(layer, "num_experts", 1) * (layer.in_features + layer.out_features) for layer in layers)
 
 
 @torch.no_grad()
@@ -214,6 +230,18 @@ class AnyPeft(_Adapter):
         """Options that differ from peft's defaults unless the study sets them."""
         return {}
 
+    def _resolved(self, base: Base, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that name the targets in full."""
+        is_lora = self.spec.type.upper() == PeftType.LORA.value
+        wanted = options.get("target_modules", () if options.get("target_parameters") else "all-linear")
+        wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+        every = (*wanted, *(options.get("target_parameters") or ()))
+        self.targets = resolve_targets(base, every, with_experts=is_lora)
+        require_adaptable(options, self.targets.experts)
+        if not is_lora:
+            return {"target_modules": list(self.targets.modules)}
+        return target_options(base.model, self.targets.modules, self.targets.experts)
+
     def _config(self, base: Base) -> Any:
         known = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
         config_class = lookup(known, self.spec.type.upper(), "peft type")
@@ -225,12 +253,13 @@ class AnyPeft(_Adapter):
             if name in SELECTORS:
                 raise SpecError(f"peft option '{name}': use target_modules instead, with names or a regex.")
         if "target_modules" in fields:
-            self.targets = resolve_targets(base, options.get("target_modules", "all-linear"))
-            options["target_modules"] = list(self.targets.names)
+            options |= self._resolved(base, options)
+            require_effective(options, (*options["target_modules"], *options.get("target_parameters", ())))
         if "feedforward_modules" in fields:  # IA3: those of the targets whose input is scaled, not their output
-            named = options.get("feedforward_modules") or IA3_FEEDFORWARD.get(base.model.config.model_type, ())
-            feedforward = resolve_targets(base, named).names if named else ()
-            options["feedforward_modules"] = [name for name in feedforward if name in options["target_modules"]]
+            adapted, named = options["target_modules"], options.get("feedforward_modules")
+            usual = tuple(f".{end}" for end in IA3_FEEDFORWARD.get(base.model.config.model_type, ()))
+            feedforward = resolve_targets(base, named).names if named else [n for n in adapted if n.endswith(usual)]
+            options["feedforward_modules"] = [name for name in feedforward if name in adapted]
         if "modules_to_save" in fields and base.head_modules:
             options.setdefault("modules_to_save", list(base.head_modules))
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, PreTrainedConfig
 
-from tunewise.lab.models.load import quiet_transformers
+from tunewise.lab.models.library_errors import quiet_transformers
 from tunewise.lab.plan.meta_model import give_storage, small_config, with_small_values
 from tunewise.lab.private import TorchDispatchMode
 

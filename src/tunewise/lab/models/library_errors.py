@@ -1,8 +1,11 @@
-"""Errors of the libraries that load files from outside, as one ModelError with the library's message."""
+"""What loading libraries say: their errors become one ModelError with the message, their reports are not shown."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from transformers.utils import logging as transformers_logging
 
 from tunewise.errors import TunewiseError
 from tunewise.lab.train.memory import is_out_of_memory
@@ -46,3 +49,18 @@ def reraised(kind: type[TunewiseError], what: str, advise: Callable[[str], str] 
         if type(error).__name__ != PANIC:
             raise
         raise kind(f"{what}: {advise(all_lines(error))}") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Suppress progress bars and load reports; the relevant facts are in Base and in the record."""
+    before = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()

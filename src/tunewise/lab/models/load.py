@@ -1,9 +1,7 @@
 """Base models and tokenizers: bundled, from a folder, or from the hub; always fp32, always safetensors."""
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from tunewise.adapter.config import CONFIG as ADAPTER_CONFIG
 from tunewise.assets import ASSETS
@@ -38,7 +35,7 @@ from tunewise.lab.models.class_order import (
     require_order,
 )
 from tunewise.lab.models.folder import require_plain_base, weight_files
-from tunewise.lab.models.library_errors import reraised
+from tunewise.lab.models.library_errors import quiet_transformers, reraised
 from tunewise.lab.models.limits import require_possible, require_unrounded
 from tunewise.lab.models.peft_loading import load_adapter
 from tunewise.lab.private import draw_weights, mark_as_not_drawn
@@ -289,18 +286,3 @@ def _classes_by_name(base: Base, model: torch.nn.Module, folder: Path) -> None:
 def is_classifier(model: PreTrainedModel) -> bool:
     """True if it has a classification head."""
     return type(model).__name__.endswith("ForSequenceClassification")
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Suppress progress bars and load reports; the relevant facts are in Base and in the record."""
-    before = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -1,6 +1,7 @@
 """Plan of one arm: what is trained, what a step needs, and what fits."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from tunewise.lab.plan.meta_model import give_storage, without_values
 from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.lab.weights.quantized import stored_bytes
-from tunewise.records.plan import ArmPlan, PeakMemory
+from tunewise.records.plan import ArmPlan, Checkpointed, PeakMemory
 from tunewise.spec import Device, Quantization
 from tunewise.spec import Method as MethodSpec
 
@@ -47,11 +48,22 @@ def plan_arm(
     )
     try:
         memory = _Memory(memory_bytes, setting.device, spec.quantized, is_narrow=setting.is_narrow_for(spec))
-        return _followed(plan, subject, setting, work, memory).replace(
+        found = _followed(plan, subject, setting, work, memory)
+        if found.step and found.step.total > memory_bytes and not setting.train.gradient_checkpointing:
+            less = replace(setting, train=setting.train.replace(gradient_checkpointing=True))
+            subject = build(less, spec).take_up(kernels or Kernels(None, 0))
+            found = found.replace(checkpointed=_checkpointed(_followed(plan, subject, less, work, memory)))
+        return found.replace(
             is_checked=kernels is not None and spec.quantized is None and is_followed(setting, spec, kernels)
         )
     except REFUSALS as error:
         return plan.replace(note=f"the step of this model cannot be traced without running it: {error}"[:300])
+
+
+def _checkpointed(plan: ArmPlan) -> Checkpointed:
+    assert plan.step is not None, "it was followed"
+    assert plan.flops_per_token is not None, "set together with the step"
+    return Checkpointed(step=plan.step, flops_per_token=plan.flops_per_token)
 
 
 class _Memory(NamedTuple):

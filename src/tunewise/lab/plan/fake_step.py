@@ -12,7 +12,7 @@ import torch
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.plan.memory import StepMeter
-from tunewise.lab.private import FakeTensorMode, one_text_a_row
+from tunewise.lab.private import FakeTensorMode, grouped_products_in_fp32, one_text_a_row
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.loss import example_losses
 from tunewise.spec import Precision
@@ -21,7 +21,7 @@ from tunewise.spec import Precision
 @contextmanager
 def no_storage() -> Iterator[FakeTensorMode]:
     """Inside the block, new tensors have shapes but no memory."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row():
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row(), grouped_products_in_fp32():
         yield mode
 
 

@@ -60,7 +60,7 @@ def _at(low: ArmPlan, high: ArmPlan, share: float) -> ArmPlan:
         first, last = getattr(low, name) or 0, getattr(high, name) or 0
         return round(first + share * (last - first))
 
-    names = ("flops_per_token", "scoring_flops_per_token", "saved_bytes")
+    names = ("flops_per_token", "scoring_flops_per_token", "saved_bytes", "loading")
     batches = (low.largest_micro_batch, high.largest_micro_batch)
     return low.replace(
         step=_peak(low.step, high.step, share),

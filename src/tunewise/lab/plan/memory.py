@@ -10,6 +10,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from tunewise.lab.private import (
     FLASH_ATTENTION_ON_CPU,
     FLASH_ATTENTION_ON_CPU_BACKWARD,
+    GROUPED_PRODUCT,
     TO_COPY,
     TorchDispatchMode,
     address_of,
@@ -33,11 +34,17 @@ def _attention_backward(
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
-# torch counts the FLOPs only of its CUDA attention kernels
+def _grouped_product(rows: torch.Tensor, weights: torch.Tensor, *_: Any, **__: Any) -> int:
+    """Every row is multiplied by the weights of one expert: (R, K) by (E, K, N), or (M, R) by (R, N) for a gradient."""
+    return 2 * int(rows.numel() * weights.shape[-1])
+
+
+# torch counts the FLOPs only of its CUDA attention kernels, and none of grouped products
 FLOPS = {
     **flop_registry,
     FLASH_ATTENTION_ON_CPU: _attention_forward,
     FLASH_ATTENTION_ON_CPU_BACKWARD: _attention_backward,
+    GROUPED_PRODUCT: _grouped_product,
 }
 
 

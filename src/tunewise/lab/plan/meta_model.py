@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from tunewise.errors import ModelError
-from tunewise.lab.models.library_errors import reraised
-from tunewise.lab.models.load import Base, quiet_transformers
+from tunewise.lab.models.library_errors import quiet_transformers, reraised
+from tunewise.lab.models.load import Base
 from tunewise.lab.private import tensors_of
 from tunewise.spec import TASKS, Task
 
@@ -23,7 +23,12 @@ SMALL: dict[str, int] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+    "num_kv_heads": 2,  # Falcon
     "head_dim": 16,
+    # of mixtures: enough experts for the largest published groups, and a mixture within the two layers
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 16),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
+    "first_k_dense_replace": 1,
 }
 
 
@@ -56,8 +61,12 @@ def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The same architecture at a size that runs in milliseconds."""
     small = type(config).from_dict(config.to_dict())
     all_layers = small.num_hidden_layers
-    for name, value in SMALL.items():
-        if getattr(small, name, None) is not None:
+    sizes = dict(SMALL)
+    if getattr(config, "num_key_value_heads", None) == getattr(config, "num_attention_heads", None):
+        sizes["num_key_value_heads"] = sizes["num_attention_heads"]  # latent attention computes with no other number
+    for name, value in sizes.items():
+        is_derived = isinstance(getattr(type(small), name, None), property)
+        if getattr(small, name, None) is not None and not is_derived:
             setattr(small, name, min(value, getattr(small, name)))
     for name, value in vars(small).items():  # a kind, or a window, for every layer
         if isinstance(value, list) and len(value) == all_layers > small.num_hidden_layers:

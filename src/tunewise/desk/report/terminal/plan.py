@@ -11,6 +11,7 @@ from rich.text import Text
 from tunewise.desk.fairness.finding import listed
 from tunewise.desk.planning import estimates
 from tunewise.desk.planning.expected import expected_runs, later_looks
+from tunewise.desk.planning.fitting import what_fits
 from tunewise.desk.planning.gpus import Gpu
 from tunewise.desk.planning.prices import epoch_cost
 from tunewise.desk.protocol.resolve import resolve_as_planned
@@ -137,6 +138,7 @@ def _remarks(study: ResolvedStudy, plan: StudyPlan, card: Card) -> list[str]:
     for name, arm in plan.arms.items():
         if arm.step and (packed := estimates.quantized(arm)):
             remarks.append(f"{name} on a 4-bit base (NF4): about {size(packed.total)}, derived by formula.")
+    remarks += what_fits(plan)
     remarks += _time(study, plan)
     margin = estimates.resolvable_margin(study, plan)
     if margin:
