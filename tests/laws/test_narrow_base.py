@@ -98,3 +98,19 @@ def test_law_56_only_a_checkpoint_of_bf16_alone_is_kept(model_folder: Folder, na
     assert not is_stored_in_bf16("a/hub-id", "m")
     with pytest.raises(ModelError, match="no safetensors"):
         is_stored_in_bf16(str(narrow_folder("opt").parent), "m")
+
+
+def test_law_56_scoring_as_stored_is_another_run_and_says_so(
+    model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores in the precision of training differ from those in fp32 by its rounding, training does not."""
+    lab = Laboratory(tmp_path, "sft", model_folder("llama"), make_examples)
+    exact = lab.run(LoraMethod(rank=4), precision="bf16")
+    stored = lab.run(LoraMethod(rank=4), precision="bf16", scoring="stored")
+    assert exact.run_id != stored.run_id
+    assert exact.evaluations == stored.evaluations
+    pairs = zip(lab.scores(exact, "test"), lab.scores(stored, "test"), strict=True)
+    apart = [abs(one["nll"] - other["nll"]) / one["nll"] for one, other in pairs]
+    assert 0 < max(apart) < 0.01
+    in_fp32 = [lab.run(LoraMethod(rank=4), scoring=scoring) for scoring in ("exact", "stored")]
+    assert lab.scores(in_fp32[0]) == lab.scores(in_fp32[1])

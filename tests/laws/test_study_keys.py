@@ -200,6 +200,7 @@ TABLE: dict[str, Row] = {
     "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),
     "machine.price_per_hour": Row(reported, 2.5),
     "machine.currency": Row(reported, "EUR", {"machine.price_per_hour": 2.5}),
+    "machine.scoring": Row(confirmed, "stored", {"machine": {"precision": "bf16"}, **LORA}),
     "machine.attention": Row(trained, "eager", {"machine.attention": "sdpa"}),
 }
 

@@ -136,6 +136,8 @@ def plan_key(study: StudySpec) -> str:
     asked: list[Any] = [arms, study.train.model_dump(mode="json"), study.seed]
     if study.select_by:  # the time of its texts is planned
         asked.append(study.samples.max_new_tokens)
+    if study.machine.scoring != "exact":
+        asked.append(study.machine.scoring)
     return hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:8]
 
 

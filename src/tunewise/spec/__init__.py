@@ -37,6 +37,7 @@ from tunewise.spec.words import (
     Precision,
     Quantization,
     Role,
+    Scoring,
     Split,
 )
 
@@ -75,6 +76,7 @@ __all__ = [
     "RunSpec",
     "SPLIT_NAMES",
     "SamplesSpec",
+    "Scoring",
     "Split",
     "SlurmSpec",
     "SplitShares",

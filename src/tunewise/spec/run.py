@@ -8,7 +8,7 @@ from tunewise.spec.methods import Method
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.tasks import Task
 from tunewise.spec.train import TrainSpec
-from tunewise.spec.words import NUMERICS, Attention, Device, Precision, Role, Split
+from tunewise.spec.words import NUMERICS, Attention, Device, Precision, Role, Scoring, Split
 
 
 class Inputs(Frozen):
@@ -51,6 +51,7 @@ class RunSpec(Frozen):
     threads: int
     attention: Attention | None = None
     select_by: MetricSpec | None = None  # chooses checkpoints on the validation set; None: the task's own
+    scoring: Scoring = "exact"
     resample: bool = False  # train and valid are this seed's draw from the rows of both
     inputs: Inputs
     numerics: int = NUMERICS
@@ -67,6 +68,8 @@ class RunSpec(Frozen):
                 content["method"].pop(name, None)
         if content["method"].get("init_scale") == 1:
             del content["method"]["init_scale"]
+        if content["scoring"] == "exact":
+            del content["scoring"]
         for name in ("ranks", "resample", "select_by"):
             if not content[name]:
                 del content[name]

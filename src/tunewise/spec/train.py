@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tunewise.spec.frozen import Frozen
 from tunewise.spec.quantities import Currency, HourlyPrice, Price, Workers
-from tunewise.spec.words import Attention, Device, ExecutorName, Precision
+from tunewise.spec.words import Attention, Device, ExecutorName, Precision, Scoring
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -141,6 +141,11 @@ class MachineSpec(Frozen):
     attention: Attention | None = Field(
         None,
         description="attention kernel of transformers; None: the fastest that computes what the model's own does",
+    )
+    scoring: Scoring = Field(
+        "exact",
+        description="of confirmed runs; exact: in fp32 arithmetic; stored: in the precision of training, which takes "
+        "less memory and time; the scores then include its rounding, and intervals do not count it",
     )
     checkpoint_seconds: float = Field(
         300, ge=0, description="seconds between checkpoints inside a run; 0: after every step"

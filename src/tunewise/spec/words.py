@@ -49,6 +49,9 @@ REFUSED = {
 ExecutorName = Literal["local", "ray", "slurm"]
 
 
+Scoring = Literal["exact", "stored"]  # of confirmed runs: in fp32, or in the precision of training
+
+
 Attention = Literal["eager", "sdpa"]
 
 

@@ -29,6 +29,7 @@ RULES_BEFORE: tuple[Rule, ...] = (
     protocol.remote_code,
     strength.narrow_targets,
     strength.quantized_base,
+    training.scored_as_stored,
     invariance.same_training,
     invariance.start_alone,
 )

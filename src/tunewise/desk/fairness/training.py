@@ -44,6 +44,18 @@ def different_precision(case: Case) -> Iterator[Finding]:
     yield from _differing(case, aspects, "different-precision", "The arms were trained in different precisions.")
 
 
+def scored_as_stored(case: Case) -> Iterator[Finding]:
+    """Confirmed runs are scored in the precision of training."""
+    if case.study.machine.scoring == "stored" and case.data.precision != "fp32":
+        yield Finding(
+            id="scored-as-stored",
+            severity="note",
+            sentence=f"Scores are computed in {case.data.precision}, as in training (`machine.scoring: stored`), so "
+            "they include its rounding. Intervals do not count it; with `exact` there is none.",
+            evidence="machine.scoring: stored",
+        )
+
+
 def _differing(
     case: Case, aspects: dict[str, Callable[[RunRecord], str]], name: str, sentence: str
 ) -> Iterator[Finding]:

@@ -81,7 +81,7 @@ def study_seconds(study: ResolvedStudy, plan: StudyPlan) -> StudySeconds | None:
     assumed to be as slow as at its highest one.
     """
     speeds = {name: plan.arms[name].speed if name in plan.arms else None for name in study.trained_arms}
-    known = {name: speed for name, speed in speeds.items() if speed}
+    known = {name: _as_scored(study, speed) for name, speed in speeds.items() if speed}
     known_length = length(study, plan)
     if known_length is None or not speeds or len(known) < len(speeds):
         return None
@@ -104,6 +104,13 @@ def study_seconds(study: ResolvedStudy, plan: StudyPlan) -> StudySeconds | None:
         most=seconds(expected_runs(study, known_length, "cap")),
         second_look=more if study.looks[1:] else None,
     )
+
+
+def _as_scored(study: ResolvedStudy, speed: Speed) -> Speed:
+    """The speed with scoring in the precision of training where the study asks for it."""
+    if study.machine.scoring == "exact":
+        return speed
+    return speed.replace(fp32_score_seconds_per_token=speed.score_seconds_per_token)
 
 
 def _seconds(runs: Runs, speed: Speed, tokens: Mapping[str, int]) -> float:

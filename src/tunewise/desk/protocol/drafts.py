@@ -140,6 +140,7 @@ class Drafts:
             threads=data.threads,
             attention=study.machine.attention,
             select_by=study.selecting_metric if rate is not None or role == "base" else None,
+            scoring="exact" if is_trial else study.machine.scoring,
             resample=study.data.resample and role == "confirm" and rate is not None,
             inputs=data.inputs.replace(general=general, existing=data.existing.get(arm)),
         )

@@ -103,10 +103,15 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
     vocabulary = setting.config.get_text_config().vocab_size
     with fake_step.no_storage() as mode:
         give_storage(subject.model, without_values)
-        evaluation = StepMeter(vocabulary)
-        fake_step.meter_score(subject.model, fake_step.bare(work.candidates[0].batch, mode), "fp32", evaluation)
-        saved_in_scoring = memory.saved(_frozen_linear(subject.model))
+        evaluation, batch = StepMeter(vocabulary), fake_step.bare(work.candidates[0].batch, mode)
+        is_exact = setting.scoring == "exact"
+        if is_exact:
+            fake_step.meter_score(subject.model, batch, "fp32", evaluation)
+            saved_in_scoring = memory.saved(_frozen_linear(subject.model))
         loop = begin_training(subject, setting)
+        if not is_exact:
+            fake_step.meter_score(subject.model, batch, setting.precision, evaluation)
+            saved_in_scoring = memory.saved(_frozen_linear(subject.model))
         fake_step.begin(loop)
 
         def followed(batch: Batch, follows_others: bool) -> StepMeter:

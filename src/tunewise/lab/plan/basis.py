@@ -75,6 +75,7 @@ def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
         device=device,
         precision=request.precision or study.machine.precision or pick_precision(device),
         attention=study.machine.attention,
+        scoring=study.machine.scoring,
         is_narrow=not TASKS[known.task].has_classes and _is_narrow(study, config),
     )
     if any(arm.has_open_targets for arm in study.arms.values()):

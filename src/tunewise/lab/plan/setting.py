@@ -17,7 +17,7 @@ from tunewise.lab.train.loop import Loop
 from tunewise.lab.train.optim import LearningRates
 from tunewise.lab.weights.narrow import keeps_weights
 from tunewise.lab.weights.quantized import quantize
-from tunewise.spec import Attention, Device, Precision, Task, TrainSpec
+from tunewise.spec import Attention, Device, Precision, Scoring, Task, TrainSpec
 from tunewise.spec import Method as MethodSpec
 
 RATE = 1e-5  # any value: it changes no shape
@@ -36,6 +36,7 @@ class PlanContext:
     device: Device
     precision: Precision
     attention: Attention | None
+    scoring: Scoring = "exact"
     is_narrow: bool = False  # the checkpoint is bf16: see weights/narrow.py
 
     def is_narrow_for(self, method: MethodSpec) -> bool:

@@ -22,6 +22,7 @@ from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.state import Training
 from tunewise.lab.weights.narrow import keeps_weights
+from tunewise.lab.weights.precision import store_frozen_weights
 from tunewise.lab.weights.quantized import quantize
 from tunewise.records import DataSummary
 from tunewise.records.events import Listener
@@ -97,6 +98,12 @@ class RunContext:
         if spec.method.quantized:
             quantize(base.model, base.head_modules, spec.method.quantized, spec.device)
         return base
+
+    def as_scored(self, ready: ReadyModel) -> ReadyModel:
+        """A reloaded model as it is scored; with `scoring: stored`, frozen linear weights as in training."""
+        if self.spec.scoring == "stored" and keeps_weights(self.spec.method):
+            store_frozen_weights(ready.model, self.spec.precision)
+        return ready
 
     def ready(self, model: torch.nn.Module) -> ReadyModel:
         """The fp32 model on its device, with suitable kernels and batches."""

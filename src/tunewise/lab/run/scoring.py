@@ -31,12 +31,12 @@ class Scoring:
         """Write scores.parquet; returns the sample answers.
 
         The validation set is scored as the selection saw it; test and general text in fp32. A trial, whose model was
-        never stored, scores only general text, in the precision of training.
+        never stored, scores only general text, in the precision of training, as every run does with `scoring: stored`.
         """
         spec, training = self.run.spec, self.run.training
         is_trial = spec.role in ("short", "tune")
         splits = [name for name in spec.score_splits if not (is_trial or (name == "valid" and training.valid_rows))]
-        compute = self.run.compute if is_trial else Compute(spec.device, "fp32")
+        compute = self.run.compute if is_trial or spec.scoring == "stored" else Compute(spec.device, "fp32")
         rows = _of_split("valid", training.valid_rows)
         if spec.ranks and training.valid_rows:
             rows += self._truncated()

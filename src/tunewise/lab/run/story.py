@@ -88,7 +88,7 @@ class Run:
         run.training.saved_bytes = save(run, method, selected.model)
         del base, method, selected  # otherwise two models would be in memory, and in the peak of the evaluation
         # score what the user gets: read back from disk, onto a fresh fp32 base
-        return run.ready(load_tuned(run.load_base(), run.folder / "weights", spec.trust_remote_code))
+        return run.as_scored(run.ready(load_tuned(run.load_base(), run.folder / "weights", spec.trust_remote_code)))
 
     def _trained(self, run: RunContext, base: Base) -> tuple[Method, ReadyModel]:
         """The model with the selected weights. The optimizer is released with the session."""
