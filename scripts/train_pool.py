@@ -28,7 +28,7 @@ SIZES: dict[str, Any] = {
     "trec6": {"train": 480, "valid": 300, "test": 500, "batch_size": 16, "centres": (3e-4, 3e-3, 1.35e-2)},
     "sst2": {"train": 400, "valid": 200, "test": 250, "batch_size": 8, "centres": (1e-4, 1e-3, 4e-3)},
     # a generation: no head, and shorter runs
-    "e2e": {"train": 240, "valid": 60, "test": 200, "batch_size": 16, "centres": (3e-3, 1e-2), "epochs": 2},
+    "e2e": {"train": 160, "valid": 40, "test": 120, "batch_size": 16, "centres": (3e-3, 1e-2), "epochs": 2},
 }
 POOL = Path(__file__).parent / "pool"
 POOL_SCHEMA = pa.schema(

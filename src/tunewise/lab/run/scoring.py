@@ -47,7 +47,7 @@ class Scoring:
             if spec.role == "base" and split == "valid":  # what the gain of a trial is counted from
                 training.evaluations.append(evaluation(self.run, self.final.model, found, compute))
             if split == "test":
-                found, samples = self._answered(examples, found)
+                found, samples = self._answered(examples, found, compute)
             rows += _of_split(split, found)
         if isinstance(spec.method, FullMethod) and spec.method.extract and training.valid_rows:
             rows += self._extracted(spec.method)
@@ -84,14 +84,15 @@ class Scoring:
                 rows += _of_split(extracted_split("valid", adapter.targets, adapter.rank), found)
         return rows
 
-    def _answered(self, examples: list[Example], rows: Rows) -> tuple[Rows, tuple[Sample, ...]]:
+    def _answered(self, examples: list[Example], rows: Rows, compute: Compute) -> tuple[Rows, tuple[Sample, ...]]:
         """Test rows, with generated text if metrics need it; and the first answers as samples."""
         spec = self.run.spec
         shown = examples[: spec.samples.count]
         if TASKS[spec.task].has_classes:
             outputs = [self.run.data.labels[row["prediction"]] for row in rows]
         else:
-            written = answers(self.run, self.final.model, examples if spec.metrics else shown)
+            with compute.autocast():
+                written = answers(self.run, self.final.model, examples if spec.metrics else shown)
             outputs = [one.text for one in written]
         if spec.metrics:
             columns = written_columns(spec.metrics, examples, written)
