@@ -10,6 +10,7 @@ Shapes: B studies, S seeds, U units of the pool, N columns of a table (units, an
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -29,8 +30,7 @@ from tunewise.desk.statistics.power import ONE_SIDED_ERROR, predictive_chance
 from tunewise.desk.statistics.spread import mean_squares, table_spread
 
 HERE = Path(__file__).parent
-POOLS = {"trec6": "TREC", "sst2": "SST-2", "e2e": "E2E"}
-OF_CLASSES = ("trec6", "sst2")  # these have labels, so accuracy, too
+POOLS = {"trec6": "TREC", "sst2": "SST-2"}
 MARGINS = {"accuracy": 0.01, "nll": 0.02}  # the package's defaults; for NLL the absolute part
 NUM_STUDIES = 2000
 CONTROLS = ("full-tenth", "lora-r1-query")
@@ -47,7 +47,7 @@ class Pool:
     name: str
     metric: str
     losses: dict[str, Floats]  # arm -> (S, U): error or NLL of the unit, summed over its rows
-    rows_U: Floats  # rows of each unit; supervised tokens of a generation
+    rows_U: Floats  # rows of each unit
 
     @property
     def num_units(self) -> int:
@@ -75,14 +75,7 @@ def read_pool(name: str, metric: str) -> Pool:
             index="seed", columns="unit", values="loss", aggfunc="sum", observed=True
         ).to_numpy()
     one_run = rows[(rows["arm"] == "full") & (rows["seed"] == rows["seed"].min())]
-    by_unit = one_run.groupby("unit", observed=True)
-    sizes = by_unit.size() if name in OF_CLASSES else by_unit["tokens"].sum()
-    return Pool(POOLS[name], metric, losses, sizes.to_numpy(dtype=float))
-
-
-def measured() -> list[tuple[str, str]]:
-    """Every pool with each of its metrics."""
-    return [(name, metric) for name in POOLS for metric in MARGINS if metric == "nll" or name in OF_CLASSES]
+    return Pool(POOLS[name], metric, losses, one_run.groupby("unit", observed=True).size().to_numpy(dtype=float))
 
 
 # --- studies drawn from a pool
@@ -173,13 +166,14 @@ def best_power(drawn: Fit, margin: float) -> float:
 def every_row(num_studies: int, seed: int = 0) -> Iterator[Row]:
     """Yield all rows of the tables; every part has its own stream of random numbers."""
     streams = iter(np.random.default_rng(seed).spawn(100))
-    for name, metric in measured():
-        pool = read_pool(name, metric)
-        yield from of_pool(next(streams), pool, num_studies)
-        for arm in ("full", "lora-r8"):
-            yield from same_arm(next(streams), pool, arm, num_studies)
-        for arm in CONTROLS:
-            yield from control(next(streams), pool, arm, num_studies)
+    for name in POOLS:
+        for metric in MARGINS:
+            pool = read_pool(name, metric)
+            yield from of_pool(next(streams), pool, num_studies)
+            for arm in ("full", "lora-r8"):
+                yield from same_arm(next(streams), pool, arm, num_studies)
+            for arm in CONTROLS:
+                yield from control(next(streams), pool, arm, num_studies)
 
 
 # --- how often a default study ends inconclusive
@@ -221,7 +215,7 @@ def ends_table(num_studies: int, seed: int = 1) -> str:
     lines = ["| data | metric | arm | in truth | as good or better | worse | inconclusive | of one arm | seeds |",
              "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     streams = iter(np.random.default_rng(seed).spawn(100))
-    for name, metric in measured():
+    for name, metric in itertools.product(POOLS, MARGINS):
         pool = read_pool(name, metric)
         for arm in ("lora-r8", *CONTROLS):
             rng = next(streams)
@@ -295,20 +289,15 @@ def main() -> None:
 
 def pools_table() -> str:
     """Markdown table of the pools' arms, seeds and scores."""
-    lines = [
-        "| data | arm | seeds | accuracy | spread | NLL | spread |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    lines = ["| data | arm | seeds | accuracy | spread over seeds | NLL |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     for name in POOLS:
-        nll = read_pool(name, "nll")
-        for arm, losses in nll.losses.items():
-            by_seed = losses.sum(axis=1) / nll.rows_U.sum()
-            of_nll, accuracy = f"{by_seed.mean():.3f} | {by_seed.std(ddof=1):.3f}", "– | –"
-            if name in OF_CLASSES:
-                error = read_pool(name, "accuracy")
-                correct = 1 - error.losses[arm].sum(axis=1) / error.rows_U.sum()
-                accuracy = f"{correct.mean():.1%} | {correct.std(ddof=1):.1%}"
-            lines.append(f"| {nll.name} | {arm} | {len(losses)} | {accuracy} | {of_nll} |")
+        error, nll = read_pool(name, "accuracy"), read_pool(name, "nll")
+        rows = error.rows_U.sum()
+        for arm, losses in error.losses.items():
+            by_seed = 1 - losses.sum(axis=1) / rows
+            loss = nll.losses[arm].sum(axis=1).mean() / rows
+            accuracy = f"{by_seed.mean():.1%} | {by_seed.std(ddof=1):.1%}"
+            lines.append(f"| {error.name} | {arm} | {len(losses)} | {accuracy} | {loss:.3f} |")
     return "\n".join(lines)
 
 

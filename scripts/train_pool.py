@@ -2,7 +2,6 @@
 
 python scripts/train_pool.py trec6 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_TREC6
 python scripts/train_pool.py sst2 --model FOLDER_OF_ALL_MINILM_L6_V2 --data FOLDER_OF_SST2
-python scripts/train_pool.py e2e --model tiny --data FOLDER_OF_E2E
 
 Everything goes through `tunewise.compare` into runs/pool-<name>; the same command resumes. `full` and `lora-r8` are
 confirmed with 40 seeds at the rates that their searches found. Two arms that are known to be worse have 10 of them.
@@ -27,8 +26,6 @@ NUM_SEEDS, NUM_CONTROL_SEEDS = 40, 10
 SIZES: dict[str, Any] = {
     "trec6": {"train": 480, "valid": 300, "test": 500, "batch_size": 16, "centres": (3e-4, 3e-3, 1.35e-2)},
     "sst2": {"train": 400, "valid": 200, "test": 250, "batch_size": 8, "centres": (1e-4, 1e-3, 4e-3)},
-    # a generation: no head, and shorter runs
-    "e2e": {"train": 160, "valid": 40, "test": 120, "batch_size": 16, "centres": (3e-3, 1e-2), "epochs": 2},
 }
 POOL = Path(__file__).parent / "pool"
 POOL_SCHEMA = pa.schema(
@@ -41,7 +38,6 @@ POOL_SCHEMA = pa.schema(
         ("label", pa.int8()),
         ("prediction", pa.int8()),
         ("nll", pa.float32()),
-        ("tokens", pa.int32()),  # supervised ones
     ]
 )
 
@@ -49,30 +45,20 @@ POOL_SCHEMA = pa.schema(
 def pool_study(name: str, model: str, data: Path, arms: dict[str, object], num_seeds: int) -> tw.StudySpec:
     """Study whose confirmed runs are the pool, or these arms of the pool."""
     sizes = SIZES[name]
-    rates = sizes["centres"][2:]
-    heads = {"head": {"method": "head", "learning_rate": rates[0]}} if rates else {}
-    epochs = sizes.get("epochs", 3)
     return tw.StudySpec.model_validate(
         {
             "name": f"pool-{name}",
             "model": model,
             "data": {
                 **{split: str(data / f"{split}.jsonl") for split in ("train", "valid", "test")},
-                "max_length": 128 if heads else 256,
+                "max_length": 128,
                 "limit": {split: sizes[split] for split in ("train", "valid", "test")},
-                **({} if heads else {"separator": " ->"}),
             },
-            "arms": {**arms, **heads},
-            "train": {
-                "epochs": epochs,
-                "batch_size": sizes["batch_size"],
-                "evaluations": epochs,
-                "micro_batch_tokens": 1024,
-            },
-            **({} if heads else {"forgetting": {"tokens": 0}}),
+            "arms": {**arms, "head": {"method": "head", "learning_rate": sizes["centres"][2]}},
+            "train": {"epochs": 3, "batch_size": sizes["batch_size"], "evaluations": 3, "micro_batch_tokens": 1024},
             "looks": [num_seeds],
             "samples": {"count": 0},
-            "machine": {"threads": 1, "attention": "eager", "workers": 2},
+            "machine": {"threads": 1, "attention": "eager"},
             "keep": "none",
         }
     )
@@ -80,7 +66,7 @@ def pool_study(name: str, model: str, data: Path, arms: dict[str, object], num_s
 
 def train_pool(name: str, model: str, data: Path, out: Path) -> dict[str, list[RunRecord]]:
     """Confirmed runs of every arm; the two worse arms use the first seeds of the others."""
-    full, lora = SIZES[name]["centres"][:2]
+    full, lora, _ = SIZES[name]["centres"]
     arms = {
         "full": {"method": "full", "learning_rate": full},
         "lora-r8": {"method": "lora", "rank": 8, "targets": "all-linear", "learning_rate": lora},
@@ -90,7 +76,7 @@ def train_pool(name: str, model: str, data: Path, out: Path) -> dict[str, list[R
     tenth = float(f"{(runs['full'][0].spec.learning_rate or 0) / 10:.3g}")
     known_worse = {
         "full-tenth": {"method": "full", "rates": [tenth]},
-        "lora-r1-query": {"method": "lora", "rank": 1, "targets": "query|c_attn", "learning_rate": lora},
+        "lora-r1-query": {"method": "lora", "rank": 1, "targets": ["query"], "learning_rate": lora},
     }
     tw.compare(pool_study(name, model, data, known_worse, NUM_CONTROL_SEEDS), out)
     return runs | {arm: of_arm for arm, of_arm in confirmed(out).items() if arm in known_worse}
@@ -119,7 +105,6 @@ def write_pool(folder: Path, runs: dict[str, list[RunRecord]], path: Path) -> No
             "label": scores.labels,
             "prediction": scores.predictions,
             "nll": scores.nll,
-            "tokens": scores.num_tokens,
         }
         tables.append(pa.table({name: pa.array(values) for name, values in columns.items()}).cast(POOL_SCHEMA))
     path.parent.mkdir(exist_ok=True)
