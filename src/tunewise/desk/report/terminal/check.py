@@ -51,9 +51,9 @@ NUMBERS = {
     "rows",
     "units",
     "tokens",
-    "trained on",
-    "rows truncated",
-    "tokens lost",
+    "trained\non",
+    "rows\ntruncated",
+    "tokens\nlost",
     "dropped",
     "trainable",
     "%",
@@ -139,7 +139,7 @@ def _example(data: DataSummary) -> Text:
 
 
 def _splits(data: DataSummary) -> Table:
-    names = ("split", "rows", "units", "tokens", "trained on", "rows truncated", "tokens lost", "dropped")
+    names = ("split", "rows", "units", "tokens", "trained\non", "rows\ntruncated", "tokens\nlost", "dropped")
     table = _table("data", names)
     for s in data.splits:
         figures = (s.rows, s.units, s.tokens, s.supervised_tokens, s.truncated_rows, s.truncated_tokens)
