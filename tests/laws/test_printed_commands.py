@@ -117,6 +117,14 @@ def test_law_35_the_next_steps_of_init_and_check_run_as_printed(at: Path, give: 
     assert (ledger.folder / "report.html").is_file()
 
 
+def test_law_35_init_needs_no_option_and_refuses_data_that_is_not_there(at: Path, give: Give) -> None:
+    """Law 35: the README's `init` runs without --to; what it writes can be checked, so its data is there."""
+    assert "wrote study.yaml" in give("tunewise init")
+    assert Path("study.yaml").is_file()
+    assert "no such file: nosuch.csv" in give("tunewise init --data nosuch.csv --to other.yaml", 2)
+    assert not Path("other.yaml").exists()
+
+
 def test_law_35_the_command_of_the_report_makes_the_study_again(at: Path, give: Give, folder_of: FolderOf) -> None:
     """Law 35: the command under 'make it again' makes the same runs with the same scores, in a folder beside the first,
     which it leaves alone."""

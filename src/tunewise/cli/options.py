@@ -18,13 +18,16 @@ def _go_offline(asked: bool) -> bool:
     return asked
 
 
-def to_write(text: str) -> Path:
-    """Path of an output that an option names. Raises SpecError if it is empty, for example an unset variable."""
+def to_write(named: str | Path) -> Path:
+    """Path of an output that an option names. Raises SpecError if it is empty, for example an unset variable.
+
+    Newer versions of typer also pass a default, which is a path already.
+    """
     from tunewise.errors import SpecError
 
-    if not text.strip():
+    if not str(named).strip():
         raise SpecError("an option that names an output is empty. Give it a path, or leave the option out.")
-    return Path(text)
+    return Path(named)
 
 
 def print_versions(is_asked: bool) -> None:

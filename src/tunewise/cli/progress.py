@@ -78,9 +78,9 @@ class StudyProgress:
     def _show(self, event: Event) -> None:
         match event:
             case events.Preparing():
-                self.bars.update(self.study, detail="loading model and data")
+                self._stage("loading model and data")
             case events.Planning():
-                self.bars.update(self.study, detail="planning")
+                self._stage("planning: some steps of each arm are timed")
             case events.Findings():
                 for finding in event.findings:
                     self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
@@ -125,6 +125,12 @@ class StudyProgress:
                 )  # no markup: the text comes from outside
             case _:  # results of jobs, which the driver reports itself
                 pass
+
+    def _stage(self, detail: str) -> None:
+        """Tell what goes on before the first run; also where no bars are drawn, for it can take minutes."""
+        self.bars.update(self.study, detail=detail)
+        if not self.console.is_interactive:
+            self._say(detail)
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False)

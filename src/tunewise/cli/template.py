@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from tunewise.cli.words import absolute_model, data_sources
+from tunewise.cli.words import absolute_model, data_sources, require_there
 from tunewise.errors import SpecError
 from tunewise.storage.disk import write_output
 
@@ -16,7 +16,8 @@ TEMPLATE = """\
 model: {model}          # tiny (bundled), a folder, or a hub id
 data:
 {data}
-  # columns: {{prompt: question, completion: answer}}   # if your columns have other names
+  # columns: {{prompt: question, completion: answer}}   # if your columns have other names;
+  # columns: {{text: question, label: kind}}            # the same for classes
   # limit: {{train: 1000}}                              # for a quick first try
   # max_length: 512                                   # tokens; longer examples are truncated and counted
 arms:
@@ -35,6 +36,7 @@ def write_template(model: str, data: str, path: Path) -> None:
     """Write a commented study file. Raises SpecError if it exists already or cannot be written."""
     if path.exists() or path.is_symlink():
         raise SpecError(f"{path} exists already. Choose another name with --to.")
+    require_there(data)
     sources = "\n".join(f"  {split}: {_as_yaml(source)}" for split, source in data_sources(data).items())
     check = shlex.join(["tunewise", "check", str(path)])
     content = TEMPLATE.format(check=check, model=_as_yaml(absolute_model(model)), data=sources)

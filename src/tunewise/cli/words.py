@@ -39,6 +39,8 @@ def study_from_options(
     return resolve_paths(parse_study(content, "command line"), Path())
 
 
+FILE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".gz")
+
 DEFAULT_ARMS: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
     "lora-r8": {"method": "lora", "rank": 8, "targets": "all-linear"},
@@ -80,6 +82,12 @@ def _split_outside_brackets(text: str) -> list[str]:
         else:
             parts[-1] += character
     return parts
+
+
+def require_there(data: str) -> None:
+    """Raise SpecError for what looks like a file of this machine, and is none."""
+    if Path(data).suffix in FILE_SUFFIXES and not Path(data).exists():
+        raise SpecError(f"no such file: {data}. Name an existing file or folder, a hub id, or builtin:tickets.")
 
 
 def data_sources(data: str) -> dict[str, str]:

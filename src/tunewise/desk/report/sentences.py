@@ -211,7 +211,7 @@ def prospect(found: Prospect) -> str:
     )
     if found.smallest_margin is None:
         return f"{first} These test rows resolve no margin."
-    smallest = f"{found.smallest_margin * metric.scale:.3g}"
+    smallest = f"{found.smallest_margin * metric.scale:.3g} {metric.difference_unit}"
     return (
         f"{first} The smallest margin with 80% is {smallest}. With four times the test rows, which cost scoring only, "
         f"the last chance is {wording.chance(found.with_more_rows)}."
