@@ -72,7 +72,7 @@ def trl(work: dict[str, Any], bf16: bool) -> Ends:
     ends: Ends = []
     arguments = SFTConfig(
         output_dir=work["scratch"], bf16=bf16, **_schedule(work), train_sampling_strategy="sequential",
-        max_length=None, completion_only_loss=True, gradient_checkpointing=False,
+        max_length=None, completion_only_loss=True,
     )  # fmt: skip
     rows = [
         {"input_ids": e.input_ids, "completion_mask": [int(is_trained) for is_trained in e.supervised]}
@@ -104,6 +104,8 @@ def _schedule(work: dict[str, Any]) -> dict[str, Any]:
         "weight_decay": train["weight_decay"],
         "warmup_steps": round(train["warmup"] * train["max_steps"]),
         "max_grad_norm": train["clip_norm"],
+        "gradient_checkpointing": train["gradient_checkpointing"],
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
@@ -113,7 +115,9 @@ def _schedule(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(work: dict[str, Any]) -> list[Example]:
-    """The examples in the order in which our run trains on them."""
+    """The examples in the order in which our run trains on them; `examples`, if bench/gpu_step.py made them."""
+    if "examples" in work:
+        return list(work["examples"])
     train = work["spec"]["train"]
     examples = read_examples(Path(work["data"]) / "train.parquet")
     steps = step_rows(len(examples), train["batch_size"], train["max_steps"], work["spec"]["seed"])
@@ -143,7 +147,12 @@ def _collator(work: dict[str, Any]) -> Any:
 
 
 def _model(work: dict[str, Any]) -> Any:
-    """The base in fp32, with peft's adapter where the arm has one; the targets are those that our arm has."""
+    """The base in fp32, with peft's adapter where the arm has one; the targets are those that our arm has.
+
+    `model`, if bench/gpu_step.py made one.
+    """
+    if "model" in work:
+        return work["model"]
     from peft import LoraConfig, TaskType, get_peft_model  # noqa: PLC0415
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: PLC0415
 
