@@ -78,9 +78,9 @@ class StudyProgress:
     def _show(self, event: Event) -> None:
         match event:
             case events.Preparing():
-                self._stage("loading model and data")
+                self.bars.update(self.study, detail="loading model and data")
             case events.Planning():
-                self._stage("planning: some steps of each arm are timed")
+                self._plan("planning: some steps of each arm are timed")
             case events.Findings():
                 for finding in event.findings:
                     self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
@@ -126,7 +126,7 @@ class StudyProgress:
             case _:  # results of jobs, which the driver reports itself
                 pass
 
-    def _stage(self, detail: str) -> None:
+    def _plan(self, detail: str) -> None:
         """Tell what goes on before the first run; also where no bars are drawn, for it can take minutes."""
         self.bars.update(self.study, detail=detail)
         if not self.console.is_interactive:
