@@ -226,7 +226,7 @@ def test_law_48_a_run_without_result_and_reason_is_not_taken_for_done(tmp_path: 
     """Law 48: a stream that says only that the job ended is out of step."""
     ledger = Ledger(tmp_path)
     ledger.create()
-    spec = schedule.Drafts(resolve.resolve(study_spec(), data_summary()), data_summary()).base()
+    spec = schedule.Drafts(resolve.resolve(study_spec(), data_summary()), data_summary()).bases()[0]
     with pytest.raises(TunewiseError, match="without a result or a reason"):
         Attempts(FakeExecutor(lambda job: ()), ledger, MachineSpec()).run(spec, tmp_path)
     assert ledger.records() == []

@@ -203,7 +203,7 @@ def test_law_47_who_changes_the_study_is_not_asked(compare: Callable[..., Ledger
     assert begun
     data = data_summary()
     study = resolve.resolve(study_spec(), data)
-    spec = Drafts(study, data).base()
+    spec = Drafts(study, data).bases()[0]
     lost = RunRecord(run_id=spec.run_id, spec=spec.replace(threads=3), status="failed")
     assert find_stale(study, data, [lost]) is None
     stale = find_stale(study, data, [lost.replace(run_id="0" * 16, status="done")])
