@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from tunewise.lab.models.folder import checkpoint
-from tunewise.lab.weights.stored import StoredLinear
+from tunewise.lab.weights.stored import StoredLinear, linear_of_body, replace_module
 from tunewise.spec import BaseMethod, LoraMethod, Method
 
 
@@ -55,12 +55,9 @@ def keep_narrow(model: PreTrainedModel, kind: Any, trust_remote_code: bool) -> N
     for name, buffer in built.named_buffers():
         holder, _, own = name.rpartition(".")
         getattr(model.get_submodule(holder), own).data = buffer.data
-    output = model.get_output_embeddings()
-    tied = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-    for name, module in list(model.named_modules()):
-        if type(module) is torch.nn.Linear and module is not output and id(module.weight) not in tied:
-            holder, _, own = name.rpartition(".")
-            setattr(model.get_submodule(holder), own, NarrowLinear(module))
+    for name, module in linear_of_body(model):
+        if type(module) is torch.nn.Linear:
+            replace_module(model, name, NarrowLinear(module))
     widen(model)
     model.config.dtype = torch.float32
 

@@ -16,8 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import is_bitsandbytes_available
 
 from tunewise.errors import SpecError
-from tunewise.lab.models.class_order import LINEAR
-from tunewise.lab.weights.stored import StoredLinear
+from tunewise.lab.weights.stored import StoredLinear, linear_of_body, replace_module
 from tunewise.spec import Device, Quantization
 
 
@@ -62,13 +61,8 @@ def quantize(model: PreTrainedModel, heads: Collection[str], kind: Quantization,
 
     Embeddings, norms, biases and experts that are stored as one tensor stay whole.
     """
-    output = model.get_output_embeddings()
-    tied = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-    for name, module in list(model.named_modules()):
-        is_head = module is output or any(name == head or name.startswith(f"{head}.") for head in heads)
-        if isinstance(module, LINEAR) and not is_head and id(module.weight) not in tied:
-            parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, QuantizedLinear(module, kind, device))
+    for name, module in linear_of_body(model, heads):
+        replace_module(model, name, QuantizedLinear(module, kind, device))
 
 
 def num_weights(parameter: torch.Tensor) -> int:

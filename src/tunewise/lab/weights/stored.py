@@ -1,9 +1,13 @@
 """Linear layers whose frozen weight is stored in fewer bits than it is multiplied in."""
 
 from abc import abstractmethod
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+
+from tunewise.lab.models.class_order import LINEAR
 
 
 class StoredLinear(torch.nn.Linear):  # type: ignore[misc]
@@ -38,3 +42,22 @@ class _Product(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         of_x = gradient @ ctx.layer.matrix().to(gradient.dtype) if ctx.needs_input_grad[0] else None
         return of_x, gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None
+
+
+def linear_of_body(model: PreTrainedModel, heads: Collection[str] = ()) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Name and module of every linear layer but the output layer, `heads` (module names), and those tied to embeddings.
+
+    The modules may be replaced meanwhile.
+    """
+    output = model.get_output_embeddings()
+    tied = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    for name, module in list(model.named_modules()):
+        is_head = module is output or any(name == head or name.startswith(f"{head}.") for head in heads)
+        if isinstance(module, LINEAR) and not is_head and id(module.weight) not in tied:
+            yield name, module
+
+
+def replace_module(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
+    """Put `module` in the place of the one of this full name."""
+    holder, _, own = name.rpartition(".")
+    setattr(model.get_submodule(holder), own, module)
