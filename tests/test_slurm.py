@@ -128,12 +128,14 @@ def test_a_study_on_slurm_that_loses_a_job_has_the_records_of_one_made_here(
     """Law 33 over Slurm."""
     found = fake_slurm(monkeypatch, tmp_path)
     monkeypatch.setattr(client, "LATE_SECONDS", 1.0)
+    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.05)
     study = chaos_study(tmp_path)
+    study = study.replace(train=study.train.replace(max_steps=40))  # long enough to be killed while it lasts
     driver.compare(study, tmp_path / "here")
     moved: list[str | None] = []
 
     def lose(event: events.Event) -> None:
-        if isinstance(event, events.Step) and event.step == 1 and not moved:  # it may have ended before this is heard
+        if isinstance(event, events.Step) and not moved:
             for file in found.glob("*.process"):
                 with suppress(psutil.NoSuchProcess):
                     for process in psutil.Process(int(file.read_text(encoding="utf-8"))).children(recursive=True):

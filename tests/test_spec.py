@@ -59,6 +59,7 @@ WORDS = (
         "plain",
         "rslora",
         "eager",
+        "stored",
         "sdpa",
     ),
     *("valid", "test", "base", "tune", "confirm", "matches", "something else"),

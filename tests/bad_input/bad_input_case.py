@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -141,6 +142,17 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """As in the command: some libraries warn of what this processor has and they lack."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def outcome(case: Case) -> Outcome:
     """What the command said, in this process; the names of temporary folders are left out."""
     with tempfile.TemporaryDirectory() as name:
@@ -154,6 +166,7 @@ def outcome(case: Case) -> Outcome:
             mock.patch.object(sys, "argv", ["tunewise", *case.arguments]),
             mock.patch.object(tunewise.commands.compare, "LocalExecutor", executor_without_model),
             mock.patch.object(tunewise.commands.plan, "LocalExecutor", executor_without_model),
+            without_warnings(),
             contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(said),
         ):
