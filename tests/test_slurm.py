@@ -121,6 +121,23 @@ def test_a_job_that_waits_is_cancelled_by_a_stop_and_by_the_next_command(
     assert not list(found.glob("*.waits")), "left by a command that died"
 
 
+def test_a_stop_while_a_job_is_being_submitted_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = fake_slurm(monkeypatch, tmp_path)
+    monkeypatch.setenv("FAKE_SLURM_FULL", "1")
+    place = SlurmExecutor(SlurmQueue(tmp_path, machine()))
+    submit = place.queue.submit
+
+    def stopped(path: Path) -> str:
+        number = submit(path)
+        assert place.stop()
+        return number
+
+    monkeypatch.setattr(place.queue, "submit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        list(place.submit([run(tmp_path / "runs")]))
+    assert not list(found.glob("*.waits"))
+
+
 @pytest.mark.slow
 def test_a_study_on_slurm_that_loses_a_job_has_the_records_of_one_made_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

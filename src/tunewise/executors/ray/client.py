@@ -123,6 +123,8 @@ class RayExecutor:
                     f"no node of the Ray cluster is left that has {self.places.demand} for a run. Add one. {AGAIN}"
                 )
         self.ray.get(started)
+        if self.is_stopping:  # asked when there was no actor to tell
+            raise KeyboardInterrupt
         return self._actor
 
     def _lost(self, error: Exception) -> BaseException:

@@ -50,9 +50,12 @@ class SlurmExecutor:
             return False
         self.is_stopping = True
         if self._number:
-            with suppress(MachineError):
-                self.queue.ask_to_stop(self._number)
+            self._ask_to_stop(self._number)
         return True
+
+    def _ask_to_stop(self, number: str) -> None:
+        with suppress(MachineError):
+            self.queue.ask_to_stop(number)
 
     def submit(self, jobs: Sequence[Job]) -> Iterator[Event]:
         """Events of the jobs, one job after another, each up to its `End`. Raises KeyboardInterrupt after a `stop`."""
@@ -61,6 +64,8 @@ class SlurmExecutor:
             path = write_job(self.queue.folder, job)
             try:
                 self._number = self.queue.submit(path)
+                if self.is_stopping:  # asked while it was being submitted, when there was no number to tell
+                    self._ask_to_stop(self._number)
                 yield from self._followed(path, self._number)
             finally:
                 self._job = None
