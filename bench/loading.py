@@ -3,8 +3,8 @@
 python bench/loading.py [--layers 10] [--out FILE]
 
 Writes a random Llama-shaped model (0.95 GB with 10 layers), and loads it in a process of its own each way. The peak is
-the highest resident memory above that before loading. It counts pages of the mapped file, which the system takes back
-when memory is short; they are also shown apart.
+the highest resident memory above that before loading, seen once a millisecond: without the pages of the mapped file,
+which the system takes back when memory is short, and with them.
 """
 
 import argparse
@@ -19,8 +19,7 @@ from machine import environment, publish
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 LOAD = """
-import json, sys
-import psutil
+import json, sys, threading, time
 from transformers import AutoTokenizer
 from tunewise.lab.models.load import load_base
 
@@ -28,11 +27,21 @@ def status(name):
     line = next(line for line in open("/proc/self/status") if line.startswith(name + ":"))
     return int(line.split()[1]) * 1024
 
+def watch():
+    while not done:
+        own.append(status("RssAnon"))
+        time.sleep(0.001)
+
+own, done = [], []
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
-before = status("VmRSS")
+before, own_before = status("VmRSS"), status("RssAnon")
+watcher = threading.Thread(target=watch)
+watcher.start()
 base = load_base(sys.argv[1], "sft", (), tokenizer, False, sys.argv[3] == "narrow")
+done.append(True)
+watcher.join()
 held = sum(p.nbytes for p in base.model.parameters())
-print(json.dumps({"peak": status("VmHWM") - before, "file": status("RssFile"), "held": held,
+print(json.dumps({"own": max(own) - own_before, "peak": status("VmHWM") - before, "held": held,
                   "largest": max(4 * p.numel() for p in base.model.parameters())}))
 """
 
@@ -44,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     tokenizer = Path(__file__).parents[1] / "src" / "tunewise" / "assets" / "tiny"
-    lines = ["| | checkpoint | weights held | largest tensor in fp32 | peak of loading | mapped file |"]
+    lines = ["| | checkpoint | weights held | largest tensor in fp32 | peak | with the mapped file |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
         config = LlamaConfig(
@@ -59,7 +68,7 @@ def main() -> None:
             command = [sys.executable, "-c", LOAD, folder, str(tokenizer), how]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found = json.loads(said.splitlines()[-1])
-            cells = (size, found["held"], found["largest"], found["peak"], found["file"])
+            cells = (size, found["held"], found["largest"], found["own"], found["peak"])
             lines.append(f"| {how} | " + " | ".join(f"{value / 1e9:.2f} GB" for value in cells) + " |")
     text = "\n".join(lines) + f"\n\n{environment()}\n"
     print(text)
