@@ -111,9 +111,12 @@ def kill_at_random(place: Path, nodes: Nodes, num_kills: int, draw: random.Rando
         kills = disturbed(place, name, nodes, seconds, [draw.choice(kinds) for _ in range(KILLS_A_STUDY)], draw)
         killed.update(kills)
         studies += 1
-        if made_alike(place / name) != whole:
+        made = made_alike(place / name)
+        if made != whole:
             wrong += 1
-            print(f"differs after {kills}", flush=True)
+            other = {what: (made.get(what), whole.get(what)) for what in made | whole}
+            found = {what: pair for what, pair in other.items() if pair[0] != pair[1]}
+            print(f"differs after {kills}, made and expected: {found}", flush=True)
         else:
             print(f"the same after {kills}", flush=True)
         shutil.rmtree(place / name)

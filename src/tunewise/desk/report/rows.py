@@ -1,12 +1,17 @@
 """Rows of the report's tables as text."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from tunewise.desk.analysis.curves import ToQuality
+from tunewise.desk.fairness.finding import Finding, Severity
 from tunewise.desk.report.views.capacity_view import LowRankView, RankView
-from tunewise.desk.report.views.view import Report
+from tunewise.desk.report.views.view import ArmView, Report
 from tunewise.desk.report.wording import STATES, figure, signed_interval
+from tunewise.spec import TASKS, Task
 from tunewise.text import numbers
-from tunewise.text.numbers import MISSING, count, duration, ratio, size
+from tunewise.text.numbers import MISSING, count, duration, percent, ratio, size
 
 
 class PlannedRow(NamedTuple):
@@ -134,3 +139,32 @@ def extracted_rows(view: LowRankView) -> list[ExtractedRow]:
         )
         for one in view.extracted
     ]
+
+
+def capacity(arm: ArmView, task: Task) -> str:
+    """Trainable share and parameters per target: '0.749%, 1.4 per supervised token'."""
+    if arm.trainable_percent is None or arm.parameters_per_target is None:
+        return ""
+    target = TASKS[task].target
+    each = arm.parameters_per_target
+    return f"{percent(arm.trainable_percent)}, {f'{each:,.0f}' if each >= 100 else f'{each:.3g}'} per {target}"
+
+
+def reached(found: ToQuality | None) -> str:
+    """'step 61, 5 of 5 runs'."""
+    if found is None:
+        return ""
+    return f"step {found.steps:.0f}, {found.reached} of {found.runs} runs"
+
+
+FOUND: dict[Severity, tuple[str, str]] = {
+    "blocks": ("blocks a verdict", "block a verdict"),
+    "warns": ("warning", "warnings"),
+    "note": ("note", "notes"),
+}
+
+
+def by_severity(findings: Sequence[Finding]) -> str:
+    """'2 warnings, 1 note'."""
+    counts = Counter(finding.severity for finding in findings)
+    return ", ".join(f"{counts[kind]} {names[counts[kind] > 1]}" for kind, names in FOUND.items() if counts[kind])

@@ -2,9 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from tunewise.desk.analysis.curves import ToQuality
 from tunewise.desk.analysis.forgetting import AtEqualQuality
 from tunewise.desk.analysis.low_rank import State
 from tunewise.desk.fairness.finding import listed
@@ -14,10 +12,7 @@ from tunewise.desk.statistics.paired import MetricSummary
 from tunewise.desk.statistics.verdict import Reason, Remark, Verdict, margin_in_units
 from tunewise.records import BETWEEN_PARTS, DataSummary
 from tunewise.spec import TASKS, CostName, Task
-from tunewise.text.numbers import MISSING, percent, share, threads, whole_percent
-
-if TYPE_CHECKING:
-    from tunewise.desk.report.views.view import ArmView
+from tunewise.text.numbers import MISSING, share, threads, whole_percent
 
 
 def reproducible(device: str, num_threads: int) -> str:
@@ -136,6 +131,18 @@ def size_interval(verdict: Verdict) -> str | None:
     return _ends(verdict.metric, verdict.low, verdict.high)
 
 
+def size_on_card(verdict: Verdict) -> str:
+    """What a card shows large: the difference, or its interval if the verdict is inconclusive.
+
+    Such a difference near 0 would read like "equal".
+    """
+    ends = size_interval(verdict)
+    if verdict.outcome != "undecided" or ends is None:
+        return size(verdict)
+    sides = {side(verdict.metric, end) for end in (verdict.low, verdict.high) if end is not None}
+    return f"{ends} {sides.pop()}" if has_direction(verdict) and len(sides) == 1 else ends
+
+
 def sized(verdict: Verdict) -> str:
     """'0.0340 worse (97.5% CI 0.0155 to 0.0508)'."""
     ends = size_interval(verdict)
@@ -230,25 +237,11 @@ def parts(verdict: Verdict) -> tuple[str, str, str]:
     return (seed, unit, rest)
 
 
-def capacity(arm: "ArmView", task: Task) -> str:
-    """Trainable share and parameters per target: '0.749%, 1.4 per supervised token'."""
-    if arm.trainable_percent is None or arm.parameters_per_target is None:
-        return ""
-    target = TASKS[task].target
-    each = arm.parameters_per_target
-    return f"{percent(arm.trainable_percent)}, {f'{each:,.0f}' if each >= 100 else f'{each:.3g}'} per {target}"
-
-
-def reached(found: ToQuality | None) -> str:
-    """'step 61, 5 of 5 runs'."""
-    if found is None:
-        return ""
-    return f"step {found.steps:.0f}, {found.reached} of {found.runs} runs"
-
-
 def within_margin(share_of_steps: float) -> str:
     """A sentence on how wide the margin is."""
     steps = whole_percent(share_of_steps)
+    if steps == whole_percent(0):
+        return "The margin is so wide that full fine-tuning was within it of its own best before training."
     return f"Full fine-tuning came within this margin of its own best after {steps} of its steps."
 
 
