@@ -102,6 +102,16 @@ def test_the_data_that_was_prepared_last_is_in_use_also_where_the_clock_was_set_
         os.utime(ledger.data_folder(other) / "data.json", (future + 10, future + 10))
 
 
+def test_job_files_of_a_command_that_died_are_removed_at_the_end(study: StudySpec, tmp_path: Path) -> None:
+    jobs = tmp_path / "study" / "jobs"
+    finish(study, jobs.parent)
+    jobs.mkdir(exist_ok=True)
+    for name in ("probe-0123456789abcdef", "0123456789abcdef.json", "0123456789abcdef.events"):
+        (jobs / name).write_text("left", encoding="utf-8")
+    finish(study, jobs.parent)
+    assert not list(jobs.iterdir())
+
+
 def test_a_loss_that_explodes_is_a_diverged_run_and_the_study_goes_on(study: StudySpec, tmp_path: Path) -> None:
     arms = {**study.model_dump()["arms"], "wild": {"method": "lora", "rank": 3, "rates": [1e30]}}
     finish(study.replace(arms=arms), tmp_path / "study", write_report_alone)

@@ -74,6 +74,7 @@ def compare(
         with places_of(study, ledger, lock, listener, ray_address) as places:
             study = study.replace(machine=places.machine)
             finished = run_missing(study, places, inputs, again=again, least_chance=least_chance)
+        ledger.forget_jobs()
         tidy(ledger, finished.study, finished.records)  # an earlier command may have ended before doing this
         deliver(ledger, finished.study, finished.records)
         record_looks(finished)

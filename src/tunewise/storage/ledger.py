@@ -122,6 +122,11 @@ class Ledger:
         sweep(path for name in ("runs", "data", "best") for path in (self.folder / name).rglob(f"*{TEMPORARY}"))
         sweep(path for name in (STUDY, DECLARATIONS) for path in self.folder.glob(f"{name}.*{TEMPORARY}"))
 
+    def forget_jobs(self) -> None:
+        """Remove job files, also those of commands that died. Only once no place of this command works any more."""
+        for path in (self.folder / "jobs").glob("*"):
+            delete(path)
+
     def is_begun(self) -> bool:
         """True if this is the folder of a study: it holds a study.yaml that tunewise wrote, a run, or prepared data."""
         return self._is_sealed() or has_results(self.folder)
