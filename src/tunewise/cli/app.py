@@ -11,6 +11,7 @@ import typer
 
 from tunewise.assets import ASSETS
 from tunewise.cli.adapter import adapter_app
+from tunewise.cli.gate import CLOSED, FailOnOption, Gate, Junit, Summary, gate_of, require_arms
 from tunewise.cli.options import (
     AcceptStale,
     Again,
@@ -23,11 +24,9 @@ from tunewise.cli.options import (
     NewStudyFile,
     Offline,
     Out,
-    PeftResults,
     Prices,
     Probe,
     RayAddress,
-    Records,
     Sets,
     StopIfHopeless,
     StudyFile,
@@ -36,12 +35,10 @@ from tunewise.cli.options import (
     print_versions,
     to_write,
 )
+from tunewise.cli.reports import list_studies, report
 from tunewise.cli.show import (
-    placed_together,
-    show_advice,
     show_report,
     show_sets,
-    show_side_by_side,
     show_unfinished,
 )
 from tunewise.text.output import say, say_json, standard_streams
@@ -108,23 +105,24 @@ def compare(  # noqa: PLR0913 - every parameter is an option of the command
     executor: ExecutorOption = None,
     ray_address: RayAddress = None,
     out: Out = None,
+    fail_on: FailOnOption = None,
+    summary: Summary = None,
+    junit: Junit = None,
     offline: Offline = False,
 ) -> None:
     """Run or resume a study; write its verdict and report.
 
     Also writes the tuned models.
     """
+    methods = [text for text in arm or [] if "=" in text or fail_on is None]
+    gate = gate_of(fail_on, [text for text in arm or [] if text not in methods], summary, junit)
     more = [f"budget={budget}"] if budget else []
     more += [f"machine.workers={workers}"] if workers is not None else []
     more += [f"machine.executor={executor}"] if executor is not None else []
     more += ["accept_stale=true"] if accept_stale else []
-    _run(
-        _study(study, model, data, arm, [*(sets or []), *more]),
-        out,
-        again,
-        least_chance=hopeless,
-        ray_address=ray_address,
-    )
+    asked = _study(study, model, data, methods, [*(sets or []), *more])
+    require_arms(gate, asked)
+    _run(asked, out, again, gate, least_chance=hopeless, ray_address=ray_address)
 
 
 @app.command()
@@ -249,44 +247,8 @@ def init(
     say(f"wrote {to}\nnext: {shlex.join(['tunewise', 'check', str(to)])}")
 
 
-@app.command()
-def report(
-    folders: Annotated[list[Path], typer.Argument(help="Study folders. Several are compared in one table.")],
-    records: Records = None,
-    peft_results: PeftResults = None,
-    advice: Annotated[bool, typer.Option("--advice", help="Print only the recommendation.")] = False,
-) -> None:
-    """Rebuild a report without training; compare several studies."""
-    from tunewise.commands.report import export, read_reports, write_files
-    from tunewise.commands.sets import report_sets
-
-    if of_sets := report_sets(folders, is_plain=not (records or peft_results or advice)):
-        show_sets(of_sets)
-        return
-    results = read_reports(folders, records)
-    is_alone = len(results) == 1 and not peft_results
-    together = None if advice or is_alone else placed_together(results, peft_results or [])
-    if len(results) == 1:  # after everything that can be refused
-        write_files(results[0])
-    if records:
-        say(f"{export(folders, records)} runs written to {records}")
-    if advice:
-        show_advice(results)
-    elif together:
-        show_side_by_side(together)
-    else:
-        show_report(results[0])
-
-
-@app.command(name="list")
-def list_studies(
-    root: Annotated[Path, typer.Argument(help="Folder that holds study folders.")] = Path("runs"),
-) -> None:
-    """List the studies in a folder with their verdicts."""
-    from tunewise.cli.terminal import Terminal
-    from tunewise.desk.report.terminal.listing import print_listing
-
-    print_listing(root, Terminal())
+app.command()(report)
+app.command(name="list")(list_studies)
 
 
 @app.command()
@@ -319,7 +281,7 @@ def worker(
 ) -> None:
     """Do one job of a study, as its driver asks on other machines.
 
-    Exit status 0: done. 1: failed. 2: refused, with the reason. 4: over its time limit. 5: out of memory. 130: stopped
+    Exit status 0: done. 1: failed. 2: refused, with the reason. 5: out of memory. 6: over its time limit. 130: stopped
     and saved. Events are JSON lines.
     """
     from tunewise.executors.worker import read_job, work
@@ -337,7 +299,7 @@ def main() -> None:
     """Run the command line.
 
     Exit status 0: everything requested was done. 3: some of it was not. 2: the user's mistake, explained in one
-    message. 1: a fault of tunewise. 130: interrupted.
+    message. 4: a gate (--fail-on) is closed. 1: a fault of tunewise. 130: interrupted.
     """
     from tunewise.errors import TunewiseError, UserError
     from tunewise.text.safe import redacted
@@ -385,7 +347,7 @@ def _study(
     return study_from_options(study, model, data, arm or [], sets or [])
 
 
-def _run(study: Any, out: Path | None, again: bool, **options: Any) -> None:
+def _run(study: Any, out: Path | None, again: bool, gate: Gate | None = None, **options: Any) -> None:
     from tunewise.cli.progress import StudyProgress
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.compare import compare as run_study
@@ -394,6 +356,9 @@ def _run(study: Any, out: Path | None, again: bool, **options: Any) -> None:
     with StudyProgress(Terminal()) as progress:
         result: Any = (compare_sets if study.sets else run_study)(study, out, progress.on, again=again, **options)
     (show_sets if study.sets else show_report)(result)
+    passes = gate is None or gate.lets_pass(result.report, study)
     if result.unfinished:
         show_unfinished(result.unfinished)
         raise typer.Exit(UNFINISHED)
+    if not passes:
+        raise typer.Exit(CLOSED)

@@ -27,7 +27,7 @@ PROBE = r"jobs/probe-[0-9a-f]{16}"
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 # Exit statuses of the command.
-DONE, FAILED, REFUSED, TIMED_OUT, OUT_OF_MEMORY, STOPPED = 0, 1, 2, 4, 5, 130
+DONE, FAILED, REFUSED, OUT_OF_MEMORY, TIMED_OUT, STOPPED = 0, 1, 2, 5, 6, 130
 
 
 def write_job(study: Path, job: Job) -> Path:
