@@ -2,7 +2,7 @@
 
 python scripts/replicate.py [--studies 2000] [--out docs/explanation/replication.md]      (make replicate)
 
-scripts/pool/ holds the scores of 40 seeds of two real arms and 10 of two known worse ones, on two datasets
+scripts/pool/ holds the scores of 40 seeds of two real arms and 10 of two known worse ones, on three datasets
 (scripts/train_pool.py makes them). A study is drawn as seeds and test units of the pool; its truth is the pool's mean.
 Exit code 1 if a limit is missed.
 
@@ -10,7 +10,6 @@ Shapes: B studies, S seeds, U units of the pool, N columns of a table (units, an
 """
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -30,7 +29,9 @@ from tunewise.desk.statistics.power import ONE_SIDED_ERROR, predictive_chance
 from tunewise.desk.statistics.spread import mean_squares, table_spread
 
 HERE = Path(__file__).parent
-POOLS = {"trec6": "TREC", "sst2": "SST-2"}
+POOLS = {"trec6": "TREC", "sst2": "SST-2", "e2e": "E2E"}
+METRICS = {"trec6": ("accuracy", "nll"), "sst2": ("accuracy", "nll"), "e2e": ("nll",)}
+MEASURED = tuple((name, metric) for name, metrics in METRICS.items() for metric in metrics)
 MARGINS = {"accuracy": 0.01, "nll": 0.02}  # the package's defaults; for NLL the absolute part
 NUM_STUDIES = 2000
 CONTROLS = ("full-tenth", "lora-r1-query")
@@ -47,12 +48,12 @@ class Pool:
     name: str
     metric: str
     losses: dict[str, Floats]  # arm -> (S, U): error or NLL of the unit, summed over its rows
-    rows_U: Floats  # rows of each unit
+    sizes_U: Floats  # rows of each unit; of E2E, which is scored per token, its supervised tokens
 
     @property
     def num_units(self) -> int:
         """Number of units of the pool, and of every study drawn from it."""
-        return len(self.rows_U)
+        return len(self.sizes_U)
 
     def harm(self, arm: str, against: str = "full") -> Floats:
         """(S, U) paired differences of the seeds that both arms have."""
@@ -61,7 +62,7 @@ class Pool:
 
     def truth(self, arm: str) -> float:
         """Mean quality loss of the whole pool, in units of the metric."""
-        return float(self.harm(arm).sum(axis=1).mean() / self.rows_U.sum())
+        return float(self.harm(arm).sum(axis=1).mean() / self.sizes_U.sum())
 
 
 @cache
@@ -75,7 +76,9 @@ def read_pool(name: str, metric: str) -> Pool:
             index="seed", columns="unit", values="loss", aggfunc="sum", observed=True
         ).to_numpy()
     one_run = rows[(rows["arm"] == "full") & (rows["seed"] == rows["seed"].min())]
-    return Pool(POOLS[name], metric, losses, one_run.groupby("unit", observed=True).size().to_numpy(dtype=float))
+    by_unit = one_run.groupby("unit", observed=True)
+    sizes = by_unit["tokens"].sum() if "tokens" in rows else by_unit.size()
+    return Pool(POOLS[name], metric, losses, sizes.to_numpy(dtype=float))
 
 
 # --- studies drawn from a pool
@@ -92,7 +95,7 @@ def draw(rng: np.random.Generator, harm_SU: Floats, pool: Pool, num_studies: int
         else np.arange(LOOK_SEEDS[-1])[:, None]
     )
     units = rng.integers(0, pool.num_units, (num_studies, 1, pool.num_units))
-    harm, sizes = harm_SU[seeds, units], pool.rows_U[units[:, 0]]
+    harm, sizes = harm_SU[seeds, units], pool.sizes_U[units[:, 0]]
     if pool.metric == "accuracy":
         pseudo = sizes.mean(axis=-1)[:, None, None] * np.array([1.0, -1.0])
         harm = np.concatenate([harm, np.broadcast_to(pseudo, (num_studies, LOOK_SEEDS[-1], 2))], axis=-1)
@@ -166,14 +169,13 @@ def best_power(drawn: Fit, margin: float) -> float:
 def every_row(num_studies: int, seed: int = 0) -> Iterator[Row]:
     """Yield all rows of the tables; every part has its own stream of random numbers."""
     streams = iter(np.random.default_rng(seed).spawn(100))
-    for name in POOLS:
-        for metric in MARGINS:
-            pool = read_pool(name, metric)
-            yield from of_pool(next(streams), pool, num_studies)
-            for arm in ("full", "lora-r8"):
-                yield from same_arm(next(streams), pool, arm, num_studies)
-            for arm in CONTROLS:
-                yield from control(next(streams), pool, arm, num_studies)
+    for name, metric in MEASURED:
+        pool = read_pool(name, metric)
+        yield from of_pool(next(streams), pool, num_studies)
+        for arm in ("full", "lora-r8"):
+            yield from same_arm(next(streams), pool, arm, num_studies)
+        for arm in CONTROLS:
+            yield from control(next(streams), pool, arm, num_studies)
 
 
 # --- how often a default study ends inconclusive
@@ -215,7 +217,7 @@ def ends_table(num_studies: int, seed: int = 1) -> str:
     lines = ["| data | metric | arm | in truth | as good or better | worse | inconclusive | of one arm | seeds |",
              "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     streams = iter(np.random.default_rng(seed).spawn(100))
-    for name, metric in itertools.product(POOLS, MARGINS):
+    for name, metric in MEASURED:
         pool = read_pool(name, metric)
         for arm in ("lora-r8", *CONTROLS):
             rng = next(streams)
@@ -281,7 +283,7 @@ def main() -> None:
         twice=replication_table(twice),
         pools=pools_table(),
         ends=ends_table(given.studies),
-        units=" and ".join(str(read_pool(name, "nll").num_units) for name in POOLS),
+        units=", ".join(f"{read_pool(name, 'nll').num_units} ({label})" for name, label in POOLS.items()),
     )
     given.out.write_text(text, encoding="utf-8")
     sys.exit(bool(missed or opposite))
@@ -289,15 +291,17 @@ def main() -> None:
 
 def pools_table() -> str:
     """Markdown table of the pools' arms, seeds and scores."""
-    lines = ["| data | arm | seeds | accuracy | spread over seeds | NLL |", "| --- | --- | ---: | ---: | ---: | ---: |"]
-    for name in POOLS:
-        error, nll = read_pool(name, "accuracy"), read_pool(name, "nll")
-        rows = error.rows_U.sum()
-        for arm, losses in error.losses.items():
-            by_seed = 1 - losses.sum(axis=1) / rows
-            loss = nll.losses[arm].sum(axis=1).mean() / rows
-            accuracy = f"{by_seed.mean():.1%} | {by_seed.std(ddof=1):.1%}"
-            lines.append(f"| {error.name} | {arm} | {len(losses)} | {accuracy} | {loss:.3f} |")
+    lines = [
+        "| data | arm | seeds | accuracy | spread | NLL | spread |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, label in POOLS.items():
+        pools = {metric: read_pool(name, metric) for metric in METRICS[name]}
+        for arm, losses in pools["nll"].losses.items():
+            scores = {metric: pool.losses[arm].sum(axis=1) / pool.sizes_U.sum() for metric, pool in pools.items()}
+            error, nll = scores.get("accuracy"), scores["nll"]
+            accuracy = "– | –" if error is None else f"{1 - error.mean():.1%} | {error.std(ddof=1):.1%}"
+            lines.append(f"| {label} | {arm} | {len(losses)} | {accuracy} | {nll.mean():.3f} | {nll.std(ddof=1):.3f} |")
     return "\n".join(lines)
 
 

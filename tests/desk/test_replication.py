@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tunewise.desk.statistics.spread import Spread
@@ -20,7 +21,7 @@ calibrate = importlib.import_module("calibrate")
 def test_arms_that_are_known_to_be_worse_are_found_and_never_called_as_good():
     rng = np.random.default_rng(3)
     num_due = 0
-    for name, metric, arm in itertools.product(replicate.POOLS, replicate.MARGINS, replicate.CONTROLS):
+    for (name, metric), arm in itertools.product(replicate.MEASURED, replicate.CONTROLS):
         found, *best, good = replicate.control(rng, replicate.read_pool(name, metric), arm, 400)
         is_due = bool(best) and best[0].measured >= replicate.CONTROL_FOUND
         num_due += is_due
@@ -51,8 +52,7 @@ def test_default_studies_end_in_one_outcome_and_more_seldom_inconclusive_of_one_
     assert worse.seeds < 5
 
 
-@pytest.mark.parametrize("metric", replicate.MARGINS)
-@pytest.mark.parametrize("name", replicate.POOLS)
+@pytest.mark.parametrize(("name", "metric"), replicate.MEASURED)
 def test_as_good_keeps_its_error_on_recorded_runs(name, metric):
     pool = replicate.read_pool(name, metric)
     rows = [row for row in replicate.of_pool(np.random.default_rng(3), pool, 400) if row.what.startswith("as good")]
@@ -62,7 +62,7 @@ def test_as_good_keeps_its_error_on_recorded_runs(name, metric):
 
 def test_a_pool_holds_paired_seeds_of_both_arms_and_the_truth_is_the_difference_of_their_means():
     for name in replicate.POOLS:
-        pool = replicate.read_pool(name, "accuracy")
+        pool = replicate.read_pool(name, "nll")
         assert {
             arm: len(losses) for arm, losses in pool.losses.items() if arm not in (*replicate.CONTROLS, "head")
         } == {
@@ -70,9 +70,17 @@ def test_a_pool_holds_paired_seeds_of_both_arms_and_the_truth_is_the_difference_
             "lora-r8": 40,
         }
         assert all(len(pool.losses[arm]) == 10 for arm in replicate.CONTROLS)
-        rows = pool.rows_U.sum()
+        rows = pool.sizes_U.sum()
         means = {arm: pool.losses[arm].sum(axis=1).mean() / rows for arm in ("full", "lora-r8")}
         assert pool.truth("lora-r8") == pytest.approx(means["lora-r8"] - means["full"], abs=1e-12)
+
+
+def test_a_pool_of_generated_text_is_scored_per_supervised_token():
+    pool = replicate.read_pool("e2e", "nll")
+    rows = pq.read_table(SCRIPTS / "pool" / "e2e.parquet").to_pylist()
+    of_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in ("full", "lora-r8")}
+    per_token = {arm: sum(r["nll"] for r in of) / sum(r["tokens"] for r in of) for arm, of in of_arm.items()}
+    assert pool.truth("lora-r8") == pytest.approx(per_token["lora-r8"] - per_token["full"], rel=1e-6)
 
 
 def test_a_drawn_study_has_the_mean_of_its_seeds_and_units():
@@ -93,8 +101,8 @@ def test_opposite_words_are_seen():
 def test_an_arm_that_is_truly_different_from_itself_would_be_seen():
     pool = replicate.read_pool("trec6", "nll")
     moved = pool.losses["full"].copy()
-    moved[: len(moved) // 2] += 15 * replicate.MARGINS["nll"] * pool.rows_U  # half of the seeds are another arm's
-    apart = replicate.Pool(pool.name, pool.metric, {"full": moved}, pool.rows_U)
+    moved[: len(moved) // 2] += 15 * replicate.MARGINS["nll"] * pool.sizes_U  # half of the seeds are another arm's
+    apart = replicate.Pool(pool.name, pool.metric, {"full": moved}, pool.sizes_U)
     row = next(replicate.control(np.random.default_rng(4), _against_first_half(apart), "moved", 200))
     assert row.measured > 0.5
 
@@ -102,7 +110,7 @@ def test_an_arm_that_is_truly_different_from_itself_would_be_seen():
 def _against_first_half(pool):
     half = len(pool.losses["full"]) // 2
     losses = {"full": pool.losses["full"][half:], "moved": pool.losses["full"][:half]}
-    return replicate.Pool(pool.name, pool.metric, losses, pool.rows_U)
+    return replicate.Pool(pool.name, pool.metric, losses, pool.sizes_U)
 
 
 def test_the_document_was_written_by_the_script_and_studies_done_twice_do_not_say_opposite_words():
