@@ -1,33 +1,13 @@
 """What resampling buys: intervals that hold for new training sets, as far as the draws are independent."""
 
-import numpy as np
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
 
-from tunewise.desk.statistics.intervals import two_way_interval
-
-STUDIES, SEEDS, UNITS = 2_000, 5, 100
-
-
-def coverage(shared: float, resample: bool) -> float:
-    """Share of studies whose 95% interval covers the mean difference over all training sets, 0.
-
-    Training sets and seeds add equal variances of 1. A draw takes the share `shared` of its pool, and the study has one
-    pool. So of the variance between training sets, this share is common to all draws (sampling without replacement),
-    and without resampling all of it.
-    """
-    rng = np.random.default_rng(19)
-    common = shared if resample else 1.0
-    covered = 0
-    for _ in range(STUDIES):
-        of_pool = rng.normal(0, common**0.5)
-        of_draw_S = rng.normal(0, (1 - common) ** 0.5, SEEDS)
-        of_seed_S, of_unit_N = rng.normal(0, 1, SEEDS), rng.normal(0, 1, UNITS)
-        table_SN = of_pool + (of_draw_S + of_seed_S)[:, None] + of_unit_N + rng.normal(0, 1, (SEEDS, UNITS))
-        found = two_way_interval(table_SN)
-        assert found.low is not None
-        assert found.high is not None
-        covered += found.low <= 0 <= found.high
-    return covered / STUDIES
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+coverage = importlib.import_module("training_sets").coverage
 
 
 def test_with_draws_from_a_large_pool_the_interval_covers_new_training_sets() -> None:
