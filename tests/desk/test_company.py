@@ -1,5 +1,7 @@
 """Laws of times on a shared machine: who ran beside whom, and which runs' times are compared."""
 
+import itertools
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +9,14 @@ import pytest
 
 from builders import make_run_spec
 from desk.conftest import StudyWriter, data_summary, environment, study_spec
-from tunewise.desk.analysis.company import company, is_same_device, is_same_machine, same_company
+from tunewise.desk.analysis.company import (
+    company,
+    is_same_device,
+    is_same_machine,
+    overlap_seconds,
+    overlapping,
+    same_company,
+)
 from tunewise.desk.fairness.case import Case
 from tunewise.desk.fairness.machine import busy_machine, overlapping_runs, unlike_company
 from tunewise.desk.protocol import resolve
@@ -49,6 +58,14 @@ def test_machines_and_gpus_are_told_apart_by_their_identity_and_old_records_by_t
     assert not is_same_machine(one, run(3, 0, 1, machine="bbbbbbbb"))
     assert is_same_machine(one, run(3, 0, 1, machine=None))
     assert not is_same_machine(one, run(3, 0, 1, machine=None, device_name="another"))
+
+
+def test_overlapping_pairs_are_those_of_every_two_runs() -> None:
+    rng = random.Random(0)
+    times = [(start, start + rng.randrange(6)) for start in (rng.randrange(20) for _ in range(40))]
+    runs = [run(seed, *time) for seed, time in enumerate(times, start=1)]
+    runs.insert(7, runs[0].replace(usage=None))
+    assert overlapping(runs) == [pair for pair in itertools.combinations(runs, 2) if overlap_seconds(*pair) > 0]
 
 
 def test_times_are_compared_between_runs_with_as_many_others_beside_them() -> None:

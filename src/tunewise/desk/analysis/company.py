@@ -38,6 +38,21 @@ def overlap_seconds(a: RunRecord, b: RunRecord) -> float:
     return max(0.0, (min(of_a[1], of_b[1]) - max(of_a[0], of_b[0])).total_seconds())
 
 
+def overlapping(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """Pairs of records whose recorded times overlap, on any machines, in the order of the records.
+
+    A run is compared only with those that had not ended when it began, because a study may have a thousand runs.
+    """
+    spans = ((span_of(run), number) for number, run in enumerate(records))
+    found: list[tuple[int, int]] = []
+    running: list[tuple[datetime, int]] = []  # end and number
+    for (start, end), number in sorted((span, number) for span, number in spans if span and span[0] < span[1]):
+        running = [(until, other) for until, other in running if until > start]
+        found += [(min(number, other), max(number, other)) for _, other in running]
+        running.append((end, number))
+    return [(records[a], records[b]) for a, b in sorted(found)]
+
+
 def span_of(run: RunRecord) -> tuple[datetime, datetime] | None:
     """Start and end of a run; None: not recorded."""
     if run.usage is None or run.usage.started is None or run.usage.ended is None:

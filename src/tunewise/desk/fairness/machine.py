@@ -1,9 +1,8 @@
 """Rules about where the arms ran: libraries, hardware, and runs that disturbed each other."""
 
-import itertools
 from collections.abc import Iterator
 
-from tunewise.desk.analysis.company import company, is_same_device, is_same_machine, overlap_seconds, same_company
+from tunewise.desk.analysis.company import company, is_same_device, is_same_machine, overlapping, same_company
 from tunewise.desk.fairness.case import Case, unlike
 from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, count
 from tunewise.records import RunRecord
@@ -43,11 +42,7 @@ def different_hardware(case: Case) -> Iterator[Finding]:
 
 def overlapping_runs(case: Case) -> Iterator[Finding]:
     """Confirmed runs, whose times are reported, that shared the machine with another run."""
-    pairs = [
-        (a, b)
-        for a, b in itertools.combinations(case.records, 2)
-        if _is_confirmed(a, b) and is_same_machine(a, b) and overlap_seconds(a, b) > 0
-    ]
+    pairs = [(a, b) for a, b in overlapping(case.records) if _is_confirmed(a, b) and is_same_machine(a, b)]
     if not pairs:
         return
     on_one_device = [pair for pair in pairs if is_same_device(*pair)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tunewise.errors import DataError, SpecError, clause
 from tunewise.lab.data.rows import Cells, EncodedRow, Row, Text, UnreadError, read_references, require_read
-from tunewise.lab.data.tokens import Encoding, TextTokenizer
+from tunewise.lab.data.tokens import Encoding, TextTokenizer, WordIds
 from tunewise.spec import DataSpec
 
 
@@ -84,7 +84,7 @@ class Pairs:
         rendered = "".join(parts) if len(columns) == 1 else prompt
         return self.tokenizer.begin(self.tokenizer.ids([rendered + self.data.separator])[0])
 
-    def _join(self, row: Row, prompt: Encoding, answer: Encoding, merges: bool) -> EncodedRow:
+    def _join(self, row: Row, prompt: Encoding | WordIds, answer: Encoding | WordIds, merges: bool) -> EncodedRow:
         read = self.tokenizer.begin(prompt.ids)
         if not read or not answer.ids:
             raise DataError(
@@ -99,7 +99,7 @@ class Pairs:
             example=row.example,
             unit=row.unit,
             input_ids=(read + learnt)[: self.max_length],
-            supervised=([False] * len(read) + [True] * len(learnt))[: self.max_length],
+            supervised=(bytes(len(read)) + b"\1" * len(learnt))[: self.max_length],
             num_bytes=len(row.text.answer[:last].encode()),
             label=-1,
             prompt=row.text.prompt,

@@ -1,11 +1,12 @@
 """Text to token ids, with the special tokens that a tokenizer adds around a text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tunewise.errors import ModelError
+from tunewise.lab.data.words import Words, is_exact, word_at
 
 if TYPE_CHECKING:
     from tokenizers import Encoding as BackendEncoding
@@ -39,6 +40,21 @@ class Encoding:
         return _place(self._tokens, token)[1]
 
 
+class WordIds:
+    """One text as ids, found word by word."""
+
+    __slots__ = ("ids", "read", "text")
+
+    def __init__(self, text: str, ids: list[int], read: Callable[[Sequence[str]], list[Encoding]]) -> None:
+        self.text, self.ids, self.read = text, ids, read
+
+    def end_of(self, token: int) -> int:
+        """End of a token in the text, which is read as a whole unless the token must be its end."""
+        if token == len(self.ids) - 1 and not self.text[-1].isspace():  # of white space a tokenizer may count less
+            return len(self.text)
+        return self.read([self.text])[0].end_of(token)
+
+
 def _place(tokens: "BackendEncoding", token: int) -> tuple[int, int]:
     found = tokens.token_to_chars(token)
     assert found is not None, "every token is inside the text"
@@ -54,6 +70,19 @@ def _is_across(tokens: "BackendEncoding", boundary: int) -> bool:
 def lies_across(encoding: Encoding, boundary: int) -> bool:
     """True if a token covers the characters on both sides of `boundary`."""
     return any(start < boundary < stop for start, stop in encoding.offsets)
+
+
+def _several_words(text: str, boundary: int) -> tuple[int, int]:
+    """Start and end of the two words before and after the boundary."""
+    start = boundary
+    for _ in range(WORDS_AROUND):
+        start = max(text.rfind(" ", 0, start), 0)
+    stop = boundary
+    for _ in range(WORDS_AROUND):
+        stop = text.find(" ", stop + 1)
+        if stop < 0:
+            return start, len(text)
+    return start, stop
 
 
 @dataclass(frozen=True)
@@ -101,17 +130,31 @@ class TextTokenizer:
         """The ids that `encode` gives."""
         return [tokens.ids for tokens in self._encode(texts)]
 
-    def beginnings(self, texts: Sequence[str], most: int) -> list[Encoding]:
+    def beginnings(self, texts: Sequence[str], most: int) -> list[Encoding | WordIds]:
         """As `encode`, but for a text of over LONG_TEXT characters possibly only its first tokens, more than `most`.
 
         They are those of the whole text: as much text again follows the last one that counts, so that nothing further
         on can affect them.
         """
-        encodings = self.encode([text if len(text) <= LONG_TEXT else "" for text in texts])
+        encodings = self._short([text if len(text) <= LONG_TEXT else "" for text in texts])
         for place, text in enumerate(texts):
             if len(text) > LONG_TEXT:
                 encodings[place] = self._beginning(text, most)
         return encodings
+
+    def _short(self, texts: Sequence[str]) -> list[Encoding | WordIds]:
+        if self._words is None:
+            return [*self.encode(texts)]
+        found = zip(texts, self._words.ids(texts), strict=True)
+        return [WordIds(text, ids, self.encode) for text, ids in found]
+
+    @cached_property
+    def _words(self) -> Words | None:
+        """None: tokens of words are not known to be those of the text."""
+        mark = self.tokenizer.eos_token
+        if mark is None or not is_exact(self.tokenizer.backend_tokenizer) or self.ids([mark]) != [[self.end]]:
+            return None
+        return Words(self.ids, (mark, self.end))
 
     def _beginning(self, text: str, most: int) -> Encoding:
         length = max(LONG_TEXT // 16, 32 * most)
@@ -141,16 +184,8 @@ class TextTokenizer:
         return [_is_across(found[text], boundary) for text, boundary in around]
 
     def _around(self, text: str, boundary: int) -> tuple[str, int]:
-        """The two words before and after the boundary, and its place in them."""
-        start = boundary
-        for _ in range(WORDS_AROUND):
-            start = max(text.rfind(" ", 0, start), 0)
-        stop = boundary
-        for _ in range(WORDS_AROUND):
-            stop = text.find(" ", stop + 1)
-            if stop < 0:
-                stop = len(text)
-                break
+        """The words around the boundary, and its place in them."""
+        start, stop = word_at(text, boundary) if self._words else _several_words(text, boundary)
         if len(text) > LONG_TEXT:  # possibly without a space
             start, stop = max(start, boundary - FAR), min(stop, boundary + FAR)
         return text[start:stop], boundary - start
