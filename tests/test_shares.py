@@ -1,7 +1,11 @@
 """What of this machine each of several workers gets."""
 
+from typing import Any
+
 import pytest
 
+from desk.conftest import study_spec
+from tunewise.commands.sharding import require_shardable
 from tunewise.errors import SpecError
 from tunewise.executors.local import shares
 from tunewise.executors.local.shares import listed_gpus, shared, visible_gpus
@@ -49,6 +53,63 @@ def test_each_worker_has_a_gpu_of_its_own_or_a_share_of_the_cores() -> None:
     assert (found.threads, len(environments)) == (2, 3)
     found, environments = shared(machine(workers="auto", device="cpu", threads=4))
     assert (found.threads, len(environments)) == (4, 2)
+
+
+@pytest.mark.usefixtures("box")
+def test_a_run_on_several_devices_has_as_many_gpus_or_shares_of_the_cores() -> None:
+    for workers in (1, "auto"):
+        _, environments = shared(machine(devices_per_run=2, workers=workers))
+        assert environments == ({"CUDA_VISIBLE_DEVICES": "3,GPU-a"},)
+    found, environments = shared(machine(devices_per_run=2, device="cpu"))
+    assert (found.threads, len(environments)) == (4, 1)
+    found, environments = shared(machine(devices_per_run=2, device="cpu", workers="auto", threads=2))
+    assert (found.threads, len(environments)) == (2, 2)
+
+
+@pytest.mark.usefixtures("box")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"devices_per_run": 3}, "sees 2 GPUs.*at most 2.*machine.device: cpu"),
+        ({"devices_per_run": 2, "workers": 2}, "sees 2 GPUs"),
+        ({"devices_per_run": 9, "device": "cpu"}, "needs 9 cores.*only 8 here.*at most 8 devices per run"),
+        ({"devices_per_run": 4, "device": "cpu", "threads": 3}, "needs 12 cores.*at most 2 devices"),
+        ({"devices_per_run": 2, "device": "mps"}, "needs Linux"),
+    ],
+)
+def test_more_devices_than_there_are_is_refused(content: dict[str, object], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        shared(machine(**content))
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ({"method": "full", "extract": [4]}, "arms.arm: extract.*Remove extract"),
+        ({"method": "lora", "variant": "pissa"}, "pissa.*variant: rslora"),
+        ({"method": "lora", "base": "nf4"}, "base: nf4.*Remove base"),
+        ({"method": "lora", "rank": "auto"}, "rank: auto.*Set a rank"),
+        ({"method": "peft", "type": "PROMPT_TUNING"}, "method peft.*lora or full"),
+        ({"method": "head"}, "method head"),
+        ({"method": "existing", "path": "somewhere"}, "method existing"),
+    ],
+)
+@pytest.mark.usefixtures("box")
+def test_an_arm_that_several_devices_cannot_make_is_refused_by_name(arm: dict[str, Any], words: str) -> None:
+    study = study_spec(arms={"arm": arm}, machine={"devices_per_run": 2})
+    with pytest.raises(SpecError, match=words) as refused:
+        require_shardable(study)
+    assert "remove machine.devices_per_run" in str(refused.value)
+    require_shardable(study.replace(machine={}))
+
+
+@pytest.mark.usefixtures("box")
+def test_only_language_models_are_divided() -> None:
+    study = study_spec(arms={"lora": {"method": "lora"}, "full": {"method": "full"}}, machine={"devices_per_run": 2})
+    for task in (None, "sft", "lm"):
+        require_shardable(study.replace(task=task))
+    with pytest.raises(SpecError, match="only for tasks sft and lm"):
+        require_shardable(study.replace(task="classify"))
 
 
 @pytest.mark.usefixtures("box")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tunewise.lab import machine
+from tunewise.lab.placement import Placement
 from tunewise.lab.train import meters
 
 
@@ -26,7 +27,7 @@ def test_others_have_what_the_machine_worked_and_the_run_did_not(
     monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
     others = machine.OthersMeter()
     clock.update(user=100 + 0.9 * busy, system=5 + 0.1 * busy, idle=8.0, iowait=4.0, own=3 + own, now=60.0)
-    assert others.share() == pytest.approx(share)
+    assert others.share(Placement()) == pytest.approx(share)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the peak of the whole process is known")

@@ -196,6 +196,7 @@ TABLE: dict[str, Row] = {
     "machine.slurm.memory": Row(submitted, "32G", JOBS),
     "machine.slurm.gpus_per_run": Row(submitted, 1, JOBS),
     "machine.workers": Row(placed, 3),
+    "machine.devices_per_run": Row(placed, 2, {"machine.workers": "auto", "machine.threads": 2}),
     "machine.exclusive_timing": Row(placed, True, {"machine.workers": 2}),
     "machine.test_set_ledger": Row(counted, False, {**SEARCH, "looks": [3]}),
     "machine.price_per_hour": Row(reported, 2.5),

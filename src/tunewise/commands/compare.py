@@ -16,6 +16,7 @@ from tunewise.commands.opening import (
 from tunewise.commands.planning import planned, room_of
 from tunewise.commands.report import StudyResult, written
 from tunewise.commands.running import Running
+from tunewise.commands.sharding import require_shardable
 from tunewise.desk.fairness import check_before
 from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.metrics.metrics import check_asked
@@ -66,6 +67,7 @@ def compare(
     """
     require_one_set(study)
     check_asked(study)
+    require_shardable(study)
     ledger = begin(study, out)
     study = of_its_time(study, ledger)
     with exclusive(ledger.folder) as lock:
@@ -128,6 +130,7 @@ def run_missing(
     inputs.require_same()
     declared = resolve.resolve(study, data)
     check_asked(declared)
+    require_shardable(declared)
     ledger.require_space(disk_needed(declared, data))
     listener(events.Findings(findings=tuple(_as_told(finding) for finding in check_before(declared, data))))
     # lost runs are tried again: the cause may be gone

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tunewise.commands.opening import begin, load_data, require_declarations, require_no_stale, require_one_set
 from tunewise.commands.planning import planned, timed
+from tunewise.commands.sharding import require_shardable
 from tunewise.desk.metrics.metrics import check_asked
 from tunewise.desk.protocol import resolve
 from tunewise.desk.protocol.resolve import settled
@@ -32,6 +33,7 @@ def check(
     """
     require_one_set(study)
     check_asked(study)
+    require_shardable(study)
     ledger = begin(study, out)
     missing: list[str] = []
 
@@ -45,6 +47,7 @@ def check(
         data = load_data(ledger, ask.prepare(executor, study, ledger.folder / "data"))
         resolved = resolve.resolve(study, data)
         check_asked(resolved)
+        require_shardable(resolved)
         listener(events.Checked(study=resolved, data=data, remarks=_would_be_lost(ledger, resolved, data)))
         plan = planned(executor, ledger, resolved, data, hear, probe=probe)
     return Checked(settled(resolved, plan), data, plan, tuple(missing))
@@ -74,6 +77,7 @@ def plan(
     `tell` receives a sentence for every arm whose speed could not be measured.
     """
     require_one_set(study)
+    require_shardable(study)
     with scratch_folder() as scratch, LocalExecutor() as executor:
         found = ask.plan(executor, study, scratch, request or PlanRequest())
         resolved = resolve.resolve_as_planned(study, found)

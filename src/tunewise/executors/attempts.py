@@ -64,6 +64,7 @@ class Attempts:
             checkpoint_seconds=self.machine.checkpoint_seconds,
             limit_seconds=self.machine.run_limit_seconds,
             max_tokens=max_tokens,
+            devices=spec.devices,
             lease=nonce_of(folder),
         )
         end = _End(kills_before=memory_kills())

@@ -49,6 +49,7 @@ class RunJob(Frozen):
     checkpoint_seconds: float
     limit_seconds: float | None
     max_tokens: int  # tokens per micro-batch
+    devices: int = 1  # processes that make the run together
     lease: str | None = None  # nonce of the run's lease, which its process adopts; None: there is none
 
     @property

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from tunewise.errors import SpecError
+from tunewise.lab.placement import Placement
 from tunewise.records import Environment
 from tunewise.records.worker import LIBRARIES, Worker, versions
 from tunewise.spec import Device
@@ -27,10 +28,10 @@ class OthersMeter:
     def __init__(self) -> None:
         self.machine_seconds, self.own_seconds, self.start = self._now()
 
-    def share(self) -> float:
-        """CPU seconds of other processes divided by those of all cores, in [0, 1]."""
+    def share(self, placement: Placement) -> float:
+        """CPU seconds of processes that do not make this run divided by those of all cores, in [0, 1]."""
         machine, own, now = self._now()
-        others = (machine - self.machine_seconds) - (own - self.own_seconds)
+        others = (machine - self.machine_seconds) - sum(placement.gathered(own - self.own_seconds))
         return min(max(others / ((now - self.start) * (os.cpu_count() or 1)), 0.0), 1.0)
 
     def _now(self) -> tuple[float, float, float]:

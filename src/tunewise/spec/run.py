@@ -52,6 +52,7 @@ class RunSpec(Frozen):
     attention: Attention | None = None
     select_by: MetricSpec | None = None  # chooses checkpoints on the validation set; None: the task's own
     scoring: Scoring = "exact"
+    devices: int = 1  # processes that make the run together, a device for each
     resample: bool = False  # train and valid are this seed's draw from the rows of both
     inputs: Inputs
     numerics: int = NUMERICS
@@ -70,6 +71,8 @@ class RunSpec(Frozen):
             del content["method"]["init_scale"]
         if content["scoring"] == "exact":
             del content["scoring"]
+        if content["devices"] == 1:
+            del content["devices"]
         for name in ("ranks", "resample", "select_by"):
             if not content[name]:
                 del content[name]

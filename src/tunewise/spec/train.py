@@ -165,6 +165,12 @@ class MachineSpec(Frozen):
         description="runs made at the same time: one per GPU, or as many as the cores have room for; auto: one for "
         "every GPU",
     )
+    devices_per_run: int = Field(
+        1,
+        ge=1,
+        description="devices that make one run together, each with a part of every weight (GPUs, or processes on the "
+        "CPU); part of a run's identity",
+    )
     exclusive_timing: bool = Field(
         False, description="make confirmation runs, whose times are reported, one at a time, with nothing beside them"
     )
@@ -176,6 +182,15 @@ class MachineSpec(Frozen):
         description="price of an hour of what makes a run: a GPU, or the machine with one worker; None: no cost shown",
     )
     currency: Currency | None = Field(None, description="currency of the price, such as EUR; None: bare numbers")
+
+    @model_validator(mode="after")
+    def _devices_of_one_machine(self) -> Self:
+        if self.devices_per_run > 1 and self.executor != "local":
+            raise ValueError(
+                f"devices_per_run: {self.devices_per_run} works on this machine only, not with executor: "
+                f"{self.executor}. Remove one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _currency_of_a_price(self) -> Self:

@@ -138,6 +138,7 @@ class Drafts:
             device=data.device,
             precision=data.precision,
             threads=data.threads,
+            devices=study.machine.devices_per_run,
             attention=study.machine.attention,
             select_by=study.selecting_metric if rate is not None or role == "base" else None,
             scoring="exact" if is_trial else study.machine.scoring,

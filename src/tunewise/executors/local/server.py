@@ -20,25 +20,31 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from tunewise.errors import MachineError, UserError, refusal
 from tunewise.executors.base import GreetJob, Job, PlanJob, PrepareJob, ProbeJob, RunJob
 from tunewise.executors.local.lifeline import watch
+from tunewise.executors.local.shares import VISIBLE, visible_gpus
+from tunewise.executors.local.together import Part, together
 from tunewise.inputs.import_path import PYTHON
 from tunewise.records import RunRecord, events
-from tunewise.records.events import Event
+from tunewise.records.events import Event, unheard
 from tunewise.spec import RunSpec
-from tunewise.storage.disk import make_folder, open_own
+from tunewise.storage.disk import delete, make_folder, open_own
 from tunewise.storage.files import reraise_as_study_error
 from tunewise.storage.lease import held
 from tunewise.text.safe import redacted
 
+if TYPE_CHECKING:
+    from tunewise.lab.placement import Placement
+
+ALONE = Part()
 CAN_FORK = sys.platform == "linux"  # elsewhere forking a process with loaded system libraries is not safe
 # pyarrow imports pandas when a table is made from Python lists: half a second, which every job would pay again
 PRELOADED = ("tunewise.lab.prepare", "tunewise.lab.run.story", "pandas", "pyarrow.compute")
@@ -80,14 +86,12 @@ def send(event: Event) -> None:
 
 
 def _in_fork(line: str) -> int:
+    job = JOB.validate_json(line)
     try:
-        child = os.fork()
+        return together(job.devices if isinstance(job, RunJob) else 1, lambda part: do(job, part))
     except OSError as error:
         send(events.Refused(kind=MachineError.__name__, message=refusal(error) or str(error)))
         return 2
-    if child == 0:
-        os._exit(do(JOB.validate_json(line)))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _in_fresh_process(line: str) -> int:
@@ -95,21 +99,26 @@ def _in_fresh_process(line: str) -> int:
     return subprocess.run(command, check=False, stdout=EVENTS, pass_fds=(EVENTS, LIFELINE)).returncode
 
 
-def do(job: Job) -> int:
-    """Do one job in this process and return the exit status. Its output goes to the log of the job."""
+def do(job: Job, part: Part = ALONE) -> int:
+    """Do one job, or a part of a run, in this process, with its output in a log; returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of a terminal; the parent tells us
     log = job.root / "log.txt" if job.root else None
     try:
         if log:
             _print_into(log)
-        JOBS[job.job](job)
+        if isinstance(job, RunJob):
+            run_job(job, part)
+        else:
+            JOBS[job.job](job)
     except UserError as error:
-        send(events.Refused(kind=type(error).__name__, message=redacted(str(error))))
+        if part.may_report():
+            send(events.Refused(kind=type(error).__name__, message=redacted(str(error))))
         return 2
     except Exception as error:  # the executor boundary: a crash costs only this job
         with suppress(OSError):  # a full disk has no room for the traceback either
             sys.stderr.write(redacted(traceback.format_exc()))
-        send(_told(error, str(log)))
+        if part.may_report():
+            send(_told(error, str(log)))
         return 1
     return 0
 
@@ -144,23 +153,39 @@ def prepare_job(job: PrepareJob) -> None:
     send(events.Prepared(key=prepare(job.study, job.root)))
 
 
-def run_job(job: RunJob) -> None:
-    """Execute one run."""
+def run_job(job: RunJob, part: Part = ALONE) -> None:
+    """Execute one run, or take part in it. Only its first process reports."""
     from tunewise.lab.run.story import Run
     from tunewise.lab.train.checkpoint import Checkpoints, StoppedError
 
     spec = RunSpec.model_validate_json((job.folder / "spec.json").read_text(encoding="utf-8"))
-    asked = watch(LIFELINE, job.limit_seconds, send)
+    report, lease, limit = (send, job.lease, job.limit_seconds) if part.rank == 0 else (unheard, None, None)
+    asked = watch(LIFELINE, limit, report)
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())  # batch systems send it to every process
-    checkpoints = Checkpoints(job.folder, job.checkpoint_seconds, asked.is_set)
     try:
-        with held(job.folder, job.lease) if job.lease else nullcontext() as lease:
-            run = Run(spec, job.folder, job.data, send, checkpoints, lease)
+        with _placed(spec, job.folder, part) as place, held(job.folder, lease) if lease else nullcontext() as adopted:
+            checkpoints = Checkpoints(job.folder, job.checkpoint_seconds, asked.is_set, place)
+            run = Run(spec, job.folder, job.data, report, checkpoints, adopted)
             record: RunRecord = run.execute(job.max_tokens)
     except StoppedError as stopped:
-        send(events.Stopped(message=str(stopped)))
+        report(events.Stopped(message=str(stopped)))
     else:
-        send(events.Done(run=record.run_id))
+        report(events.Done(run=record.run_id))
+
+
+@contextmanager
+def _placed(spec: RunSpec, folder: Path, part: Part) -> Iterator["Placement"]:
+    """Place of this process in the run, once all of them are there."""
+    from tunewise.lab.placement import Placement
+
+    if spec.devices == 1:
+        yield Placement()
+        return
+    if spec.device == "cuda":  # each sees one GPU, which it then calls the first
+        os.environ[VISIBLE] = visible_gpus()[part.rank]
+    meeting = folder / part.meeting
+    yield Placement.join(spec.device, part.rank, spec.devices, meeting)
+    delete(meeting)
 
 
 def plan_job(job: PlanJob) -> None:

@@ -7,7 +7,7 @@ Shapes: B examples of a batch, T tokens of the longest one (packed: one row of a
 import random
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from tunewise.lab.models.attention import common_size, pack_places
+from tunewise.lab.placement import Placement
 
 READ_TOGETHER = 5_000  # rows of a file
 
@@ -101,6 +102,11 @@ class Batch:
         is_padded = self.num_tokens < self.attention_mask_BT.numel()
         return {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT if is_padded else None}
 
+    def emptied(self) -> "Batch":
+        """The same input of a language model without rows and targets, which adds 0 to every sum."""
+        none = {name: getattr(self, name)[:0] for name in ("places_N", "targets_N", "example_of_N")}
+        return replace(self, rows=(), num_tokens=0, **none)
+
     def to(self, device: str) -> "Batch":
         """The same batch on another device."""
         if device == "cpu":
@@ -172,11 +178,20 @@ class Batching:
     max_tokens: int  # of a batch, padding included
     padding: int  # id that fills padded batches
     max_packed_length: int = 0  # longest example that is packed, in tokens; 0: all are padded
+    placement: Placement = Placement()
 
     def batches(self, examples: Sequence[Example], rows: Sequence[int]) -> Iterator[Batch]:
-        """Batches of the given rows, each row once, rows of similar length together."""
-        for piece in self.pieces(examples, rows):
+        """Batches of the given rows, each row once, rows of similar length together.
+
+        Rows are dealt out to the processes that make the run. Each gets as many batches as any other, because all must
+        run the model equally often; the missing ones are empty.
+        """
+        shares = [self.pieces(examples, share) for share in self.placement.dealt(_by_falling_length(examples, rows))]
+        own = shares[self.placement.rank]
+        for piece in own:
             yield self.batch(examples, piece)
+        for _ in range(max(map(len, shares)) - len(own)):
+            yield self.batch(examples, (own or shares[0])[-1][-1:]).emptied()
 
     def pieces(self, examples: Sequence[Example], rows: Sequence[int]) -> list[list[int]]:
         """Rows of every batch."""

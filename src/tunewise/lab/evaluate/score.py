@@ -37,7 +37,7 @@ def score(
                 "prediction": -1 if classes is None else int(classes[b].argmax()),
                 "class_log_probabilities": [] if classes is None else classes[b].tolist(),
             }
-    return rows
+    return compute.placement.merged(rows)
 
 
 def require_finite(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from tunewise.lab.evaluate.score import score
 from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import Base, inner_model, load_base, padding_id
 from tunewise.lab.models.packing import fit_attention
+from tunewise.lab.placement import Placement
 from tunewise.lab.train.memory import MemoryBudget
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.state import Training
@@ -37,9 +38,10 @@ class ReadyModel:
     padding: int  # id that fills padded batches
     max_packed_length: int  # longest example that is packed, in tokens; 0: all are padded
     budget: MemoryBudget
+    placement: Placement
 
     def batches(self, examples: Sequence[Example], rows: Sequence[int]) -> list[Batch]:
-        """The given rows, each once, in batches that fit the current memory budget."""
+        """The given rows, each once, in batches that fit the current memory budget; this process's share of them."""
         return list(self._batching().batches(examples, rows))
 
     def score(self, examples: Sequence[Example], compute: Compute) -> list[dict[str, Any]]:
@@ -47,7 +49,7 @@ class ReadyModel:
         return self.budget.within(lambda: score(self.model, examples, self._batching(), compute), examples)
 
     def _batching(self) -> Batching:
-        return Batching(self.budget.max_tokens, self.padding, self.max_packed_length)
+        return Batching(self.budget.max_tokens, self.padding, self.max_packed_length, self.placement)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class RunContext:
     """Context of one run in progress. `training`, `budget` and `meter` change; everything else is constant."""
 
     spec: RunSpec
-    folder: Path
+    folder: Path  # what this process writes
+    weights: Path  # the saved model
     data_folder: Path
     data: DataSummary
     tokenizer: PreTrainedTokenizerBase
@@ -63,11 +66,12 @@ class RunContext:
     budget: MemoryBudget
     meter: MemoryMeter
     training: Training
+    placement: Placement
 
     @property
     def compute(self) -> Compute:
         """Device and precision in which the run trains, and scores during training."""
-        return Compute(self.spec.device, self.spec.precision)
+        return Compute(self.spec.device, self.spec.precision, self.placement)
 
     def examples(self, split: str) -> list[Example]:
         """Prepared rows of a split; with `resample`, train and valid are the draw of the run's seed."""
@@ -111,7 +115,7 @@ class RunContext:
         fuse(model)
         max_packed_length = fit_attention(model.to(spec.device), spec.attention, spec.task)
         padding = padding_id(self.tokenizer, inner_model(model).get_input_embeddings().weight.shape[0])
-        return ReadyModel(model, padding, max_packed_length, self.budget)
+        return ReadyModel(model, padding, max_packed_length, self.budget, self.placement)
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:

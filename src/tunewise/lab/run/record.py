@@ -25,7 +25,7 @@ def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
         train_memory=run.meter.memory("train"),
         evaluate_memory=evaluate,
         saved_bytes=training.saved_bytes,
-        others_share=others.share(),
+        others_share=others.share(run.placement),
         num_continued=training.num_continued,
         micro_batch_tokens=run.budget.halved_to,
         started=started,
@@ -34,7 +34,10 @@ def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
 
 
 def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage, lease: Lease | None) -> RunRecord:
-    """Record of a run, stored in the ledger of its study. Raises LostLeaseError if another process makes the run."""
+    """Record of a run, stored by the first of its processes in the ledger of its study.
+
+    Raises LostLeaseError if another process makes the run.
+    """
     training = run.training
     record = RunRecord(
         run_id=run.spec.run_id,
@@ -52,5 +55,6 @@ def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage, lea
         usage=usage,
         environment=describe_environment(run.spec.device),
     )
-    Ledger(run.folder.parent.parent).finish(record, lease)
+    if run.placement.is_first:
+        Ledger(run.folder.parent.parent).finish(record, lease)
     return record

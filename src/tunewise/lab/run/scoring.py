@@ -1,6 +1,6 @@
 """Scoring stage of a run: every split, adapters extracted from the update, and written answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +36,8 @@ class Scoring:
         spec, training = self.run.spec, self.run.training
         is_trial = spec.role in ("short", "tune")
         splits = [name for name in spec.score_splits if not (is_trial or (name == "valid" and training.valid_rows))]
-        compute = self.run.compute if is_trial or spec.scoring == "stored" else Compute(spec.device, "fp32")
+        is_rounded = is_trial or spec.scoring == "stored"
+        compute = self.run.compute if is_rounded else replace(self.run.compute, precision="fp32")
         rows = _of_split("valid", training.valid_rows)
         if spec.ranks and training.valid_rows:
             rows += self._truncated()

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import set_seed
 
 from tunewise.lab.machine import OthersMeter
 from tunewise.lab.methods import Method
-from tunewise.lab.models.load import Base, load_config, load_tokenizer, load_tuned
+from tunewise.lab.models.load import Base, inner_model, load_config, load_tokenizer, load_tuned
 from tunewise.lab.run.context import ReadyModel, RunContext
 from tunewise.lab.run.record import store_record, usage_of
 from tunewise.lab.run.scoring import Scoring
@@ -36,7 +37,7 @@ class Run:
         folder: Path,
         data_folder: Path,
         listener: Listener,
-        checkpoints: Checkpoints | None = None,  # None: at the default interval, never asked to stop
+        checkpoints: Checkpoints | None = None,  # None: at the default interval, never asked to stop, in one process
         lease: Lease | None = None,  # None: no other process can make this run
     ) -> None:
         self.spec, self.folder, self.data_folder, self.listener = spec, folder, data_folder, listener
@@ -54,6 +55,7 @@ class Run:
         set_seed(self.spec.seed)  # before anything random: new heads and adapters are initialized from it
         run = self._context(meter, max_tokens)
         final = self._final_model(run)
+        run.placement.shard(inner_model(final.model))
         with run.evaluation():
             samples = Scoring(run, final).write()
         return store_record(run, samples, usage_of(run, others, started), self.lease)
@@ -63,14 +65,16 @@ class Run:
         config = load_config(spec.model, spec.task, spec.trust_remote_code)
         return RunContext(
             spec=spec,
-            folder=self.folder,
+            folder=self.checkpoints.run_folder,
+            weights=self.folder / "weights",
             data_folder=self.data_folder,
             data=self.data,
             tokenizer=load_tokenizer(spec.model, config, spec.trust_remote_code),
             listener=self.listener,
-            budget=MemoryBudget(spec.train.tokens_at_once, max_tokens),
+            budget=MemoryBudget(spec.train.tokens_at_once, max_tokens, self.checkpoints.placement),
             meter=meter,
             training=Training(),
+            placement=self.checkpoints.placement,
         )
 
     def _final_model(self, run: RunContext) -> ReadyModel:
@@ -85,10 +89,11 @@ class Run:
             method, selected = self._trained(run, base)
         if spec.role != "confirm":
             return selected
-        run.training.saved_bytes = save(run, method, selected.model)
+        # the first process saves, and the others wait until it has
+        run.training.saved_bytes, *_ = run.placement.gathered(save(run, method, selected.model))
         del base, method, selected  # otherwise two models would be in memory, and in the peak of the evaluation
         # score what the user gets: read back from disk, onto a fresh fp32 base
-        return run.as_scored(run.ready(load_tuned(run.load_base(), run.folder / "weights", spec.trust_remote_code)))
+        return run.as_scored(run.ready(load_tuned(run.load_base(), run.weights, spec.trust_remote_code)))
 
     def _trained(self, run: RunContext, base: Base) -> tuple[Method, ReadyModel]:
         """The model with the selected weights. The optimizer is released with the session."""
@@ -107,8 +112,11 @@ def load(run: RunContext) -> Base:
 
 
 def save(run: RunContext, method: Method, model: torch.nn.Module) -> int:
-    """Write the tuned model and its tokenizer; returns the bytes of the model."""
-    weights, tokenizer = run.folder / "weights", run.tokenizer
+    """Write the tuned model and its tokenizer; returns the bytes of the model. Only the first process writes."""
+    weights, tokenizer = run.weights, run.tokenizer
+    run.placement.gather(model, only_trained=isinstance(model, PeftModel))  # all that the file will hold
+    if not run.placement.is_first:
+        return 0
     if run.data.chat_template is not None:
         tokenizer.chat_template = run.data.chat_template
     delete(weights)

@@ -14,6 +14,7 @@ from tunewise.lab.evaluate.forgetting import ForgettingCurve
 from tunewise.lab.evaluate.score import summarise
 from tunewise.lab.methods import Method, build_method, describe
 from tunewise.lab.models.load import Base
+from tunewise.lab.placement import put
 from tunewise.lab.run.answers import evaluation
 from tunewise.lab.run.context import ReadyModel, RunContext
 from tunewise.lab.train.begin import make_trainable
@@ -40,6 +41,7 @@ def adapt(run: RunContext, base: Base, checkpoints: Checkpoints) -> "TrainingSes
     model = ready.model
     rates = LearningRates(spec.learning_rate, spec.head_learning_rate)
     optimizer = make_trainable((model, method), base.head_modules, spec.train, rates, run.compute)
+    run.placement.draw_apart(spec.seed)
     run.training.tuned = describe(model, method).replace(parameter_groups=describe_groups(optimizer))
     general = run.examples("general") if spec.forgetting_points else []
     curve = ForgettingCurve(forgetting_steps(spec.forgetting_points, num_steps), valid, general)
@@ -98,7 +100,8 @@ class TrainingSession:
         if selected is None:
             set_seed(self.run.spec.seed)
             return self.run.ready(self.method.prepare(self.run.load_base()))
-        self.ready.model.load_state_dict(self.checkpoints.selected(selected), strict=False)
+        found, learned = self.checkpoints.selected(selected), self.state.learned
+        put(self.ready.model, ((learned[name], tensor) for name, tensor in found.items()))
         return self.ready
 
     def _take_steps(self) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
+from tunewise.lab.placement import whole
 from tunewise.lab.train.dropout import quick_dropout
 from tunewise.lab.train.loss import add_gradient
 from tunewise.lab.train.memory import is_out_of_memory, release_memory
@@ -67,7 +68,7 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
         start = time.perf_counter()
         for group, rate in zip(loop.optimizer.param_groups, first_rates, strict=True):
             group["lr"] = rate * factor
-        num_targets = sum(batch.num_targets for batch in micro_batches)
+        num_targets = loop.compute.placement.total(sum(batch.num_targets for batch in micro_batches))
         assert num_targets, f"step {index + 1} has nothing to train on: none of its examples has a supervised token"
         gradient = gradient_in_memory(model, micro_batches, num_targets, loop)
         loss, norm = float(gradient.loss), float(gradient.norm)
@@ -80,7 +81,7 @@ def train(model: torch.nn.Module, steps: Iterable[list[Batch]], loop: Loop) -> I
             learning_rate=first_rates[0] * factor,
             gradient_norm=norm,
             num_targets=num_targets,
-            num_tokens=sum(batch.num_tokens for batch in micro_batches),
+            num_tokens=loop.compute.placement.total(sum(batch.num_tokens for batch in micro_batches)),
             seconds=time.perf_counter() - start,
         )
 
@@ -118,7 +119,8 @@ def compute_gradient(model: torch.nn.Module, micro_batches: Sequence[Batch], num
         for batch in micro_batches:
             loss += add_gradient(model, batch.to(device), num_targets, loop.compute)
     parameters = [p for group in loop.optimizer.param_groups for p in group["params"]]
-    return Gradient(loss, torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm))
+    norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm)
+    return Gradient(loop.compute.placement.sum(loss), whole(norm))
 
 
 def update(model: torch.nn.Module, index: int, loop: Loop) -> None:

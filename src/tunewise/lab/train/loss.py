@@ -81,11 +81,12 @@ def add_gradient(model: torch.nn.Module, batch: Batch, num_targets: int, compute
     with compute.autocast():
         forward = _Forward(model, batch, in_two_stages=True)
     loss = torch.zeros((), device=batch.targets_N.device)
-    for part in forward.parts:
-        with compute.autocast():
-            part_loss = forward.nll(part).sum() / num_targets
-        part_loss.backward()
-        loss += part_loss.detach()
+    with compute.placement.first_stage(forward.base):
+        for part in forward.parts:
+            with compute.autocast():
+                part_loss = forward.nll(part).sum() / num_targets
+            part_loss.backward()
+            loss += part_loss.detach()
     forward.end()
     return loss
 

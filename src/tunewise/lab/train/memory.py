@@ -6,8 +6,10 @@ from typing import TypeVar
 import torch
 
 from tunewise.lab.data.batching import Batch, Example
+from tunewise.lab.placement import Placement
 
 Found = TypeVar("Found")
+ALONE = Placement()
 PLAIN_ERRORS = ("DefaultCPUAllocator", "MPS backend out of memory")  # torch raises these as plain RuntimeErrors
 
 
@@ -20,8 +22,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 class MemoryBudget:
     """Tokens of a batch that are in memory at once: halved whenever memory runs out."""
 
-    def __init__(self, asked: int, allowed: int | None = None) -> None:
+    def __init__(self, asked: int, allowed: int | None = None, placement: Placement = ALONE) -> None:
         self.asked = asked
+        # several processes make the same batches in step, and one that ran out of memory has lost the step
+        self.is_fixed = placement.world > 1
         self.max_tokens = min(asked, allowed or asked)
 
     @property
@@ -35,7 +39,7 @@ class MemoryBudget:
 
     def lower_below(self, batches: Sequence[Batch]) -> bool:
         """True if the largest of these batches can be, and from now on is, split in two; one example stays whole."""
-        if all(len(batch.rows) == 1 for batch in batches):
+        if self.is_fixed or all(len(batch.rows) == 1 for batch in batches):
             return False
         self.lower(max(1, max(batch.input_ids_BT.numel() for batch in batches if len(batch.rows) > 1) // 2))
         return True
@@ -50,7 +54,7 @@ class MemoryBudget:
             try:
                 return work()
             except Exception as error:
-                if not is_out_of_memory(error) or self.max_tokens <= longest:
+                if self.is_fixed or not is_out_of_memory(error) or self.max_tokens <= longest:
                     raise
             # outside the handler: the error keeps everything that was in memory when it was raised
             self.max_tokens = max(1, self.max_tokens // 2)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tunewise.lab.methods import Method
+from tunewise.lab.placement import local, placed_like, put
 from tunewise.lab.train.meters import MemoryMeter
 from tunewise.lab.train.step_log import StepLog
 from tunewise.lab.train.updates import UpdateWatch
@@ -74,10 +75,10 @@ class TrainingState:
         self.learned = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Trained weights, buffers, the optimizer's moments, the method's state, random states."""
-        found: dict[str, torch.Tensor] = {f"model.{name}": tensor for name, tensor in self._of_model().items()}
+        """Trained weights, buffers, the optimizer's moments, the method's state, random states: this process's part."""
+        found = {f"model.{name}": local(tensor) for name, tensor in self._of_model().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+            found |= {f"optimizer.{index}.{name}": local(tensor) for name, tensor in moments.items()}
         found |= {f"method.{name}": tensor for name, tensor in self.method.state(self.model).items()}
         found["random.cpu"] = torch.get_rng_state()
         if self.meter.device != "cpu":
@@ -99,15 +100,15 @@ class TrainingState:
     def restore(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
         """Restore the results of `tensors` and `notes`."""
         own = _without_prefix(tensors, "model.")
-        with torch.no_grad():
-            for name, tensor in self._of_model().items():
-                tensor.copy_(own[name])
+        put(self.model, ((tensor, own[name]) for name, tensor in self._of_model().items()))
         for name, parameter in self.learned.items():
             parameter.requires_grad_(name in notes["still_learning"])
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _without_prefix(tensors, "optimizer.").items():
             index, _, kind = name.partition(".")
-            moments.setdefault(int(index), {})[kind] = tensor.clone()  # its file will be deleted
+            own_copy = tensor.clone()  # its file will be deleted
+            moments.setdefault(int(index), {})[kind] = placed_like(own_copy, trained[int(index)])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.method.restore(self.model, _without_prefix(tensors, "method."))
         self.training.take(notes["training"])

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from tunewise.lab.placement import local
+
 WATCHED_STEPS = range(2, 21)  # step 1 has the smallest warm-up rate; after step 20 nothing new is learned
 MAX_SAMPLED = 1024  # weights per tensor, evenly spaced
 
@@ -52,10 +54,10 @@ class UpdateWatch:
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
-    """At most MAX_SAMPLED values, at the same places every time."""
-    return tensor.detach().flatten()[:: _stride(tensor)]
+    """At most MAX_SAMPLED values, at the same places every time; of a sharded tensor, from this process's part."""
+    return local(tensor.detach()).flatten()[:: _stride(tensor)]
 
 
 def _stride(tensor: torch.Tensor) -> int:
-    size: int = tensor.numel()
+    size: int = local(tensor).numel()
     return max(1, math.ceil(size / MAX_SAMPLED))
