@@ -162,7 +162,7 @@ def test_it_is_the_last_section_of_every_output_and_the_command_prints_it_alone(
     report = write_report(ledger)
     advice = advice_of(report)
     page = (ledger.folder / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r"<h2>([^<]*)</h2>", page)[-1] == "Advice"
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", page)[-1] == "Advice"
     alone, whole = Console(record=True, width=80), Console(record=True, width=80)
     print_advice(report, alone)
     print_report(report, whole, ledger.folder)

@@ -106,7 +106,7 @@ def do(job: Job, part: Part = ALONE) -> int:
     try:
         if log:
             _print_into(log)
-        if isinstance(job, RunJob):
+        if isinstance(job, RunJob) and part != ALONE:
             run_job(job, part)
         else:
             JOBS[job.job](job)

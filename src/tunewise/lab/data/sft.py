@@ -99,7 +99,7 @@ class Pairs:
             example=row.example,
             unit=row.unit,
             input_ids=(read + learnt)[: self.max_length],
-            supervised=(bytes(len(read)) + b"\1" * len(learnt))[: self.max_length],
+            supervised=([False] * len(read) + [True] * len(learnt))[: self.max_length],
             num_bytes=len(row.text.answer[:last].encode()),
             label=-1,
             prompt=row.text.prompt,
