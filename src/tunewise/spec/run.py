@@ -69,12 +69,8 @@ class RunSpec(Frozen):
                 content["method"].pop(name, None)
         if content["method"].get("init_scale") == 1:
             del content["method"]["init_scale"]
-        if content["scoring"] == "exact":
-            del content["scoring"]
-        if content["devices"] == 1:
-            del content["devices"]
-        for name in ("ranks", "resample", "select_by"):
-            if not content[name]:
+        for name in ("ranks", "resample", "select_by", "scoring", "devices"):  # later fields, too
+            if getattr(self, name) == type(self).model_fields[name].default:
                 del content[name]
         content["train"].pop("head_learning_rate", None)
         content["train"]["evaluations"] = self.train.num_evaluations
