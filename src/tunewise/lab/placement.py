@@ -169,6 +169,9 @@ class Placement:
                 setattr(module, name, whole[parameter])
 
 
+ALONE = Placement()
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself, gathered if it is sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

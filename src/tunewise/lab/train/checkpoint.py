@@ -23,15 +23,13 @@ import torch
 from safetensors.torch import load_file
 
 from tunewise.errors import StudyError
-from tunewise.lab.placement import Placement, local
+from tunewise.lab.placement import ALONE, Placement, local
 from tunewise.lab.train.state import TrainingState
 from tunewise.lab.train.tensor_file import SUFFIX, bytes_as_tensor, write_tensors
 from tunewise.storage import disk
-from tunewise.storage.disk import make_folder
 from tunewise.storage.files import is_whole
 from tunewise.storage.ledger import CHECKPOINT
 
-ALONE = Placement()
 NAME = re.compile(rf"step-(\d+)-[0-9a-f]{{64}}{re.escape(SUFFIX)}")
 NOTES = "notes"  # tensor that holds everything else, as JSON
 PHASE = "save"  # of the memory meter: saving must not count as training
@@ -54,7 +52,7 @@ class Checkpoints:
     ) -> None:
         # below the checkpoints of the first process, and deleted with them
         is_first, others = placement.is_first, run_folder / CHECKPOINT / f"rank-{placement.rank}"
-        self.run_folder = run_folder if is_first else make_folder(others)
+        self.run_folder = run_folder if is_first else disk.make_folder(others)
         self.folder, self.seconds, self.should_stop = self.run_folder / CHECKPOINT, seconds, should_stop
         self.placement = placement
         self.last_time = time.monotonic()

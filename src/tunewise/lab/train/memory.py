@@ -6,10 +6,9 @@ from typing import TypeVar
 import torch
 
 from tunewise.lab.data.batching import Batch, Example
-from tunewise.lab.placement import Placement
+from tunewise.lab.placement import ALONE, Placement
 
 Found = TypeVar("Found")
-ALONE = Placement()
 PLAIN_ERRORS = ("DefaultCPUAllocator", "MPS backend out of memory")  # torch raises these as plain RuntimeErrors
 
 
