@@ -69,8 +69,9 @@ def margin_in(study: ResolvedStudy, metric: str) -> Margin:
 def _reference_loss(study: ResolvedStudy, records: Sequence[RunRecord]) -> float | None:
     """The selection loss that a gain is counted from: of the base, or of the best trial of the head arm.
 
-    Infinite before these have ended: then no trial is asked for that is not needed in any case. None if the base of an
-    older version left no such loss.
+    Infinite before these have ended, and minus infinite if the base is lost: the tolerance is largest in the first case
+    and 0 in the second, and a smaller one asks for all trials of a larger one, so what is asked for while the base is
+    awaited is needed in any case. None if the base of an older version left no such loss.
     """
     if study.reference_arm != "base":
         found = trial_losses(trials(records, study.reference_arm))
@@ -78,6 +79,8 @@ def _reference_loss(study: ResolvedStudy, records: Sequence[RunRecord]) -> float
     base = next((record for record in records if record.spec.arm == "base"), None)
     if base is None:
         return math.inf
+    if base.status in LOST:
+        return -math.inf
     return base.evaluations[0].selection_loss if base.evaluations else None
 
 
