@@ -127,14 +127,20 @@ def arm_colour(report: Report, shown: Sequence[str], legend: Any = alt.Undefined
 
 def styled(chart: Any, canvas: Canvas, height: int) -> Any:
     """The chart at its size, in the style of the report."""
+    fit = alt.AutoSizeParams(type="fit", contains="padding")
+    # all at once: every call copies the chart with its data
+    return chart.properties(width=canvas.width, height=height, autosize=fit, config=_style(canvas))
+
+
+def _style(canvas: Canvas) -> Any:
     size = canvas.font_size
-    return (
-        chart.properties(width=canvas.width, height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding"))
-        .configure(
-            font=FONT, background="transparent", aria=False, padding={"left": 6, "right": 14, "top": 6, "bottom": 4}
-        )
-        .configure_view(stroke=None)
-        .configure_axis(
+    return alt.Config(
+        font=FONT,
+        background="transparent",
+        aria=False,
+        padding={"left": 6, "right": 14, "top": 6, "bottom": 4},
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(
             labelColor=MUTED,
             labelFontSize=size,
             labelLimit=180,
@@ -146,11 +152,11 @@ def styled(chart: Any, canvas: Canvas, height: int) -> Any:
             domainColor=AXIS,
             tickColor=AXIS,
             gridColor=GRID,
-        )
-        .configure_axisY(
+        ),
+        axisY=alt.AxisConfig(
             domain=False, ticks=False, titleAngle=0, titleAlign="left", titleAnchor="start", titleY=-14, titleX=0
-        )
-        .configure_legend(
+        ),
+        legend=alt.LegendConfig(
             orient="top",
             direction="horizontal",
             columns=2 if canvas is PHONE else 4,
@@ -163,6 +169,6 @@ def styled(chart: Any, canvas: Canvas, height: int) -> Any:
             symbolStrokeWidth=0,
             offset=34,
             columnPadding=18,
-        )
-        .configure_text(font=FONT, fontSize=size)
+        ),
+        text=alt.MarkConfig(font=FONT, fontSize=size),
     )
