@@ -195,7 +195,7 @@ def test_from_ten_tasks_on_tasks_are_the_units(tmp_path: Path) -> None:
     assert (mean.are_new_tasks, mean.num_units, len(of_tasks)) == (True, 12, 12)
     table_ST = np.array([[verdict.difference for verdict in of_tasks]])
     assert mean.difference == pytest.approx(table_ST.mean())
-    assert report.headline.startswith("New tasks of this kind")
+    assert report.headline.startswith("New tasks like these 12: lora ")
 
 
 def test_unequal_numbers_of_seeds_are_judged_without_pairs(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def judge_page(report: JudgeReport) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("judge.html.j2")
-    figures = [figure_of(verdict, report.verdicts) for verdict in report.verdicts]
-    return template.render(report=report, words=wording, metric_named=metric_named, figures=figures)
+    cards = [(verdict, figure_of(verdict, report.verdicts)) for verdict in report.at_gate()]
+    return template.render(report=report, words=wording, metric_named=metric_named, cards=cards)
 
 
 def figure_of(verdict: JudgedVerdict, verdicts: Sequence[JudgedVerdict]) -> Figure | None:

@@ -4,8 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from tunewise.desk.fairness.finding import count, listed
 from tunewise.desk.judge.verdicts import FULL, Judged
-from tunewise.desk.report.sentences import HEADS, sentence, what_would_decide
+from tunewise.desk.report.sentences import sentence, what_would_decide
+from tunewise.desk.statistics.verdict import Outcome
 from tunewise.inputs.logs.log import RunLog
+
+MOST_PARTS = 6  # verdicts in the headline
+CLAUSES: dict[Outcome, str] = {
+    "better": "is better than full fine-tuning",
+    "as good": "is as good as full fine-tuning within the margin",
+    "worse": "is worse than full fine-tuning",
+    "undecided": "vs. full fine-tuning: inconclusive",
+}
 
 
 def question(arms: Sequence[str], tasks: Sequence[str]) -> str:
@@ -19,21 +28,24 @@ def question(arms: Sequence[str], tasks: Sequence[str]) -> str:
 def headline(means: Sequence[Judged], of_tasks: Sequence[Judged]) -> str:
     """The answer in one line: on the mean if there is one, else task by task."""
     asked = means or of_tasks
-    parts = []
-    for one in asked:
-        on = "" if means or len(asked[0].tasks) == len(of_tasks) == 1 else f" on {one.tasks[0].task}"
-        parts.append(f"{one.verdict.arm}{on}: {HEADS[one.verdict.outcome].lower()}")
-    scope = ""
+    is_one_task = bool(means) or len({one.tasks[0].task for one in asked}) == 1
+    parts = [
+        f"{one.verdict.arm} {'' if is_one_task else f'on {one.tasks[0].task} '}{CLAUSES[one.verdict.outcome]}"
+        for one in asked
+    ]
+    scope = "These checkpoints: " if all(one.seeds == "fixed" for one in asked) else ""
     if means:
         number = len(means[0].tasks)
-        scope = "New tasks of this kind: " if means[0].are_new_tasks else f"Mean of these {number} tasks: "
-    return f"{scope}{'; '.join(parts[:6])}{'; ...' if len(parts) > 6 else ''}."
+        scope += f"new tasks like these {number}: " if means[0].are_new_tasks else f"mean of {number} tasks: "
+    more = len(parts) - MOST_PARTS
+    stated = f"{scope}{'; '.join(parts[:MOST_PARTS])}{f'; and {more} more' if more > 0 else ''}."
+    return stated[0].upper() + stated[1:] if scope else stated
 
 
 def judged_sentence(one: Judged, runs: Mapping[str, Sequence[RunLog]]) -> str:
     """The verdict in sentences."""
-    on = one.tasks[0].task if len(one.tasks) == 1 else f"the mean of {len(one.tasks)} tasks"
-    return f"On {on}. {sentence(one.verdict, evidence(one, runs))}"
+    on = f"Task {one.tasks[0].task}" if len(one.tasks) == 1 else f"Mean of {len(one.tasks)} tasks"
+    return f"{on}. {sentence(one.verdict, evidence(one, runs))}"
 
 
 def evidence(one: Judged, runs: Mapping[str, Sequence[RunLog]]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tunewise.errors import DataError
 from tunewise.inputs.logs import lm_eval
-from tunewise.inputs.logs.log import RunLog
+from tunewise.inputs.logs.log import RunLog, TaskLog
 from tunewise.inputs.logs.rows import TABLES
 from tunewise.inputs.logs.tables import read_table_runs
 from tunewise.inputs.named_path import require_below
@@ -30,13 +30,31 @@ def read_arm(
         for files in _runs_in(path):
             name = str(files[0].parent if lm_eval.SAMPLES.fullmatch(files[0].name) else files[0])
             if lm_eval.SAMPLES.fullmatch(files[0].name):
-                found.append(lm_eval.read_run(files, name, metrics, unit))
+                read = [lm_eval.read_run(files, name, metrics, unit)]
             else:
-                found += read_table_runs(files[0], arm, name, metrics, unit, lower_is_better)
+                read = read_table_runs(files[0], arm, name, metrics, unit, lower_is_better)
+            found += [_sharing(run, found[0]) if found else run for run in read]
     if len({run.name for run in found}) < len(found):
         twice = next(run.name for place, run in enumerate(found) if run.name in [of.name for of in found[:place]])
         raise DataError(f"{arm}: {twice} is named twice. Name every run once.")
     return _with_labels(found, arm)
+
+
+def _sharing(run: RunLog, first: RunLog) -> RunLog:
+    """The run with the first one's ids, prompts and units where they are equal: a million hashes take 70 MB."""
+
+    def shared(log: TaskLog, other: TaskLog | None) -> TaskLog:
+        if other is None or not log.ids.equals(other.ids):
+            return log
+        same = {name: getattr(other, name) for name in ("prompts", "units") if _are_equal(log, other, name)}
+        return replace(log, ids=other.ids, **same)
+
+    return replace(run, tasks={name: shared(log, first.tasks.get(name)) for name, log in run.tasks.items()})
+
+
+def _are_equal(log: TaskLog, other: TaskLog, name: str) -> bool:
+    own, others = getattr(log, name), getattr(other, name)
+    return own is not None and others is not None and bool(own.equals(others))
 
 
 def _runs_in(path: Path) -> list[list[Path]]:
