@@ -57,6 +57,7 @@ lint: setup
 
 calibrate: setup
 	$(BIN)/python scripts/calibrate.py
+	$(BIN)/python scripts/calibrate_judged.py
 
 replicate: setup
 	$(BIN)/python scripts/replicate.py

@@ -40,6 +40,7 @@ MANY_PARAMETERS = {
     "tunewise.cli.app.check": "every parameter is an option of the command",
     "tunewise.cli.app.plan": "every parameter is an option of the command",
     "tunewise.cli.reports.report": "every parameter is an option of the command",
+    "tunewise.cli.judge.judge": "every parameter is an option of the command",
     "tunewise.cli.adapter.merge": "every parameter is an option of the command",
     "tunewise.cli.adapter.verify": "every parameter is an option of the command",
     "tunewise.commands.adapters.merge": "the options of the command",

@@ -10,12 +10,20 @@ from pathlib import Path
 import bad_adapters
 import bad_commands
 import bad_files
+import bad_logs
 import bad_rows
 import bad_studies
 from bad_input_case import Case, Outcome, outcome
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "appendices" / "bad-input.md"
-TOPICS = {**bad_files.TOPICS, **bad_rows.TOPICS, **bad_studies.TOPICS, **bad_commands.TOPICS, **bad_adapters.TOPICS}
+TOPICS = {
+    **bad_files.TOPICS,
+    **bad_rows.TOPICS,
+    **bad_studies.TOPICS,
+    **bad_commands.TOPICS,
+    **bad_adapters.TOPICS,
+    **bad_logs.TOPICS,
+}
 INTRODUCTION = """\
 # Bad input and its messages
 

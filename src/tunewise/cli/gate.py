@@ -11,7 +11,7 @@ from tunewise.cli.options import to_write
 from tunewise.text.output import say
 
 if TYPE_CHECKING:
-    from tunewise.desk.report.gate import FailOn
+    from tunewise.desk.report.gate import FailOn, GateResult
 
 CLOSED = 4  # exit status if an arm does not pass
 
@@ -49,9 +49,13 @@ class Gate:
     def lets_pass(self, report: Any, study: Any) -> bool:
         """Whether the report of a study passes; says so, and writes what was asked for."""
         from tunewise.desk.report.gate import arms_in_question, at_gate
+
+        return self.tell(at_gate(report, self.fail_on, self.arms or arms_in_question(report, study)))
+
+    def tell(self, result: "GateResult") -> bool:
+        """Say whether the arms pass, write what was asked for, and return whether all do."""
         from tunewise.storage.disk import write_output
 
-        result = at_gate(report, self.fail_on, self.arms or arms_in_question(report, study))
         if self.summary:
             write_output(self.summary, lambda temporary: temporary.write_text(result.markdown(), encoding="utf-8"))
         if self.junit:

@@ -25,6 +25,7 @@ __all__ = [
     "Metric",
     "check_asked",
     "compute",
+    "define_metric_of_logs",
     "judged_metrics",
     "measured_metric",
     "metric_named",
@@ -81,6 +82,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 )
 
 _REGISTERED: dict[str, tuple[Metric, Task]] = {}  # what `register_metric`, and nothing else, adds for this process
+_OF_LOGS: dict[str, Metric] = {}  # what `define_metric_of_logs` adds
 # What the statistics of a metric are counted with; the `metrics` extra brings it.
 _LIBRARIES = {"bleu": "sacrebleu", "chrf": "sacrebleu", "rouge_l": "rouge_score"}
 
@@ -92,13 +94,16 @@ def metric_named(name: str) -> Metric:
     """
     if name in _REGISTERED:
         return _REGISTERED[name][0]
+    if name in _OF_LOGS:
+        return _OF_LOGS[name]
     return METRICS[name] if name in METRICS else own_share(name)
 
 
 def measured_metric(name: str, scores: Scores) -> Metric:
     """The metric of this name. Raises SpecError if it is neither known nor a statistic of `scores`."""
     counted = scores.written.statistics if scores.written else ()
-    return metric_named(lookup({known: known for known in (*METRICS, *_REGISTERED, *counted)}, name, "metric"))
+    known = (*METRICS, *_REGISTERED, *_OF_LOGS, *counted)
+    return metric_named(lookup({metric: metric for metric in known}, name, "metric"))
 
 
 def compute(name: str, scores: Scores) -> float:
@@ -146,6 +151,15 @@ def register_metric(metric: Metric, task: Task) -> None:
             f"a metric named '{metric.name}' already exists. Known: {', '.join(known)}. Choose another name."
         )
     _REGISTERED[metric.name] = (metric, task)
+
+
+def define_metric_of_logs(metric: Metric) -> None:
+    """Make a metric of logs (desk/judge/) known by its name, in this process, in place of an earlier one of logs.
+
+    Its name is not that of a metric that tunewise computes.
+    """
+    assert metric.name not in METRICS, "a name of its own"
+    _OF_LOGS[metric.name] = metric
 
 
 def check_asked(study: StudySpec) -> None:

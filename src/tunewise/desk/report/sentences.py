@@ -18,14 +18,17 @@ LEANS: dict[Lean, str] = {
 SHOWN_UNITS = 3  # that carry the quality loss; report.json has ten
 
 
-def sentence(verdict: Verdict) -> str:
-    """The verdict in sentences: answer and size, meaning for the margin, evidence, runs that were lost."""
+def sentence(verdict: Verdict, evidence: str | None = None) -> str:
+    """The verdict in sentences: answer and size, meaning for the margin, evidence, runs that were lost.
+
+    `evidence`: what it rests on, if that is not a study.
+    """
     head = "Verdict withheld" if verdict.blocked_by else HEADS[verdict.outcome]
     meaning = _meaning(verdict)
     joint = ", " if meaning.startswith("and ") else ". "
     first = f"{head}: {_finding(verdict)}{joint}{meaning}."
     rest = (*_ended_early(verdict), *_lost_runs(verdict), *_reliability(verdict))
-    return " ".join((first, _evidence(verdict), *rest))
+    return " ".join((first, evidence or _evidence(verdict), *rest))
 
 
 def second_sentence(verdict: Verdict) -> str:

@@ -17,7 +17,7 @@ from tunewise.desk.statistics.gain import gain_kept
 from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
 from tunewise.desk.statistics.look import LAST, Look
 from tunewise.desk.statistics.margins import Claims, margin_parts, margin_test, margin_text, moved
-from tunewise.desk.statistics.paired import Contrast, PairedRuns, finite_exp
+from tunewise.desk.statistics.paired import Contrast, Contrasts, PairedRuns, finite_exp
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, ONE_SIDED_ERROR, Needed, needed
 from tunewise.desk.statistics.spread import ROUNDING
 from tunewise.desk.statistics.verdict import (
@@ -50,6 +50,8 @@ class ArmScores:
     full: tuple[Scores, ...]  # the same seeds in the same order
     base: tuple[Scores, ...]  # the reference of gain: one record (the base), or one per seed (the head arm)
     against: str = "full"  # the name of the full arm
+    contrasts: Contrasts | None = None  # None: the same seeds in both arms
+    are_seeds_drawn: bool = True  # False: a verdict on these very runs, whatever their number
 
 
 def decide(
@@ -92,14 +94,13 @@ class Comparison:
         search: RateSearch,
         look: Look = LAST,
     ) -> None:
-        assert len(runs.arm) == len(runs.full), "arm and full share their seeds"
         self.arm, self._runs, self._margin, self._search = arm, runs, margin, search
         self._look = look
         self._metric = measured_metric(metric, runs.full[0])
         sign = -1.0 if self._metric.higher_is_better else 1.0
-        self._paired = PairedRuns(
-            self._metric, {"arm": runs.arm, "full": runs.full, "base": runs.base}, look.most_freedom
-        )
+        assert runs.contrasts or len(runs.arm) == len(runs.full), "arm and full share their seeds"
+        of_arm = {"arm": runs.arm, "full": runs.full, "base": runs.base}
+        self._paired = runs.contrasts or PairedRuns(self._metric, of_arm, look.most_freedom)
         self.difference = self._paired.contrast({"arm": 1, "full": -1})
         self._harm = self._paired.contrast({"arm": sign, "full": -sign})
         self._gain = self._paired.contrast({"base": sign, "full": -sign}).interval()
@@ -160,7 +161,7 @@ class Comparison:
         confidence = 1 - 2 * levels.of(ruling.outcome)
         interval = self.difference.interval(confidence)
         share_excess = self._parts[-1].excess if self._margin.share_of_gain is not None else None
-        is_few = interval.num_seeds < MIN_SEEDS
+        is_few = self._runs.are_seeds_drawn and interval.num_seeds < MIN_SEEDS
         return Verdict(
             arm=self.arm,
             against=self._runs.against,
@@ -219,7 +220,7 @@ class Comparison:
     def _what_blocks(self) -> Reason | None:
         """The reason that prevents any outcome, whatever the interval."""
         interval = self._harm.interval()
-        if interval.num_seeds < MIN_SEEDS:
+        if self._runs.are_seeds_drawn and interval.num_seeds < MIN_SEEDS:
             return "seeds"
         if self._paired.effective_units < MIN_UNITS:
             return "units"
@@ -233,7 +234,7 @@ class Comparison:
 
     def _are_same_runs(self) -> bool:
         """Whether arm and full are the same runs under two names: an accuracy alone may agree by chance."""
-        pairs = zip(self._runs.arm, self._runs.full, strict=True)
+        pairs = zip(self._runs.arm, self._runs.full, strict=False)
         return not np.abs(self._harm.unit_means()).max() > ROUNDING and all(
             np.array_equal(arm.predictions, full.predictions) and np.allclose(arm.nll, full.nll, rtol=ROUNDING, atol=0)
             for arm, full in pairs

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tunewise.desk.metrics.metric import Metric
-from tunewise.desk.statistics.paired import Contrast, PairedRuns
+from tunewise.desk.statistics.paired import Contrast, Contrasts
 from tunewise.desk.statistics.verdict import Levels, MarginTest
 from tunewise.spec import Margin
 
@@ -37,7 +37,7 @@ def margin_test(part: MarginPart, num_parts: int, levels: Levels, guarded: bool)
     )
 
 
-def margin_parts(paired: PairedRuns, harm: Contrast, margin: Margin, sign: float) -> list[MarginPart]:
+def margin_parts(paired: Contrasts, harm: Contrast, margin: Margin, sign: float) -> list[MarginPart]:
     """Contrasts for every part of the margin; the share of the gain comes last.
 
     k times the gain is not a constant: it is estimated from the same runs, and its error is included.

@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import numpy as np
 
@@ -68,6 +68,19 @@ class Contrast:
         return means
 
 
+class Contrasts(Protocol):
+    """Where the contrasts of an arm and full come from: runs with the same seeds, or any others (desk/judge/)."""
+
+    @property
+    def effective_units(self) -> float:
+        """The number of equal units that weigh as much."""
+        ...
+
+    def contrast(self, weights: Mapping[str, float]) -> Contrast:
+        """A comparison of arms by weights that sum to 0."""
+        ...
+
+
 class PairedRuns:
     """The runs of several arms on the same rows, collapsed to units once, for any contrast.
 
@@ -85,20 +98,20 @@ class PairedRuns:
         assert all(len(of_arm) in (1, self.num_seeds) for of_arm in runs.values()), "arms share their seeds"
         self.units, unit_of_row = _units_and_rows(first.units)
         self._form, self._most_freedom = metric.form, most_freedom
-        self._values: dict[str, float] = {}  # the metric itself, mean over seeds
-        self._tables: dict[str, Floats] = {}  # (seeds of the arm, U): numerators, or pseudo-values
+        self.values: dict[str, float] = {}  # the metric itself, mean over seeds
+        self.tables: dict[str, Floats] = {}  # (seeds of the arm, U): numerators, or pseudo-values
         for arm, of_arm in runs.items():
             of_runs = [_of_run(metric, scores, unit_of_row) for scores in of_arm]
-            self._values[arm] = float(metric.value(np.stack([total_K for total_K, _ in of_runs])).mean())
-            self._tables[arm] = np.stack([table_U for _, table_U in of_runs])
-        self._denominators_U = np.ones(len(self.units))
+            self.values[arm] = float(metric.value(np.stack([total_K for total_K, _ in of_runs])).mean())
+            self.tables[arm] = np.stack([table_U for _, table_U in of_runs])
+        self.denominators_U = np.ones(len(self.units))
         if metric.form != "nonlinear":
-            self._denominators_U = np.concatenate([part[:, 1] for part in _by_unit(metric.sums(first), unit_of_row)])
+            self.denominators_U = np.concatenate([part[:, 1] for part in _by_unit(metric.sums(first), unit_of_row)])
 
     @property
     def effective_units(self) -> float:
         """The number of equal units that weigh as much: (sum of sizes)^2 / sum of squares (Kish 1965, section 8.2)."""
-        sizes_U = self._denominators_U
+        sizes_U = self.denominators_U
         return float(sizes_U.sum() ** 2 / (sizes_U**2).sum())
 
     def contrast(self, weights: Mapping[str, float]) -> Contrast:
@@ -119,15 +132,15 @@ class PairedRuns:
         return self._combine({arm: 1.0}, (1.0, 1.0, 0.0, 0.0))
 
     def _combine(self, weights: Mapping[str, float], pseudo_units: tuple[float, ...]) -> Contrast:
-        estimate = sum(weight * self._values[arm] for arm, weight in weights.items())
+        estimate = sum(weight * self.values[arm] for arm, weight in weights.items())
         table_SU: Floats = np.zeros((self.num_seeds, len(self.units)))
         for arm, weight in weights.items():
-            table_SU = table_SU + weight * self._tables[arm]
+            table_SU = table_SU + weight * self.tables[arm]
         if self._form == "nonlinear":
             return Contrast(estimate, table_SU, self.units, self._most_freedom)
-        denominators_U = self._denominators_U
+        denominators_U = self.denominators_U
         if self._form == "proportion":
-            table_SU, denominators_U = _with_pseudo_units(table_SU, denominators_U, pseudo_units)
+            table_SU, denominators_U = with_pseudo_units(table_SU, denominators_U, pseudo_units)
         return Contrast(estimate, linearise(table_SU, denominators_U), self.units, self._most_freedom)
 
 
@@ -143,7 +156,7 @@ def linearise(numerators_SN: Floats, denominators_N: Floats) -> Floats:
     return values_SN
 
 
-def _with_pseudo_units(
+def with_pseudo_units(
     numerators_SN: Floats, denominators_N: Floats, values: tuple[float, ...]
 ) -> tuple[Floats, Floats]:
     """The table with units added that have these values in every seed, each as large as the mean unit."""

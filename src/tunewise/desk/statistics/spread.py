@@ -3,6 +3,7 @@
 Shapes: S seeds; N columns of a table; `...` any number of tables.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -167,20 +168,82 @@ def spread_of(
     total = seed + unit - rest
     error = seed**2 / freedom_seed + unit**2 / freedom_unit + rest**2 / (freedom_seed * freedom_unit)
     smallest = ROUNDING * total
-    is_known = seed > rest + smallest  # else a / MS_rest is 1, or a quotient of rounding errors
-    apart = np.where(is_known, seed / np.where(rest > 0, rest, np.inf), 1)
-    most = np.where(is_known & (rest <= smallest), np.inf, FREEDOM_PER_SEED * freedom_seed * apart**2)
+    most = _most_freedom(seed, rest, smallest, freedom_seed)
     least = np.minimum(freedom_seed, freedom_unit)  # what Satterthwaite's formula gives for any sum, but not for - rest
     freedom = np.clip(total**2 / np.where(error > 0, error, 1), least, most)
     variance = np.asarray(total / (num_seeds * num_units))
     cubed = np.where(variance > 0, variance, 1) ** 1.5
-    units, both = third.units / cubed, third.both / cubed
     stretch = _stretch(squares, num_seeds, num_units, third)
+    return _spread(variance, freedom, ThirdMoments(third.units / cubed, third.both / cubed), stretch)
+
+
+def summed_spread(tables: Sequence[Floats]) -> Spread:
+    """Uncertainty of the sum of the means of tables (..., S_k, N) on the same units, each with seeds of its own.
+
+    Of one table it is `table_spread`. Of x and -y it is that of a difference of arms whose seeds are not paired or not
+    equally many. With a_k = max(MS_seed, MS_rest) / (S_k N) of table k, r the sum of all MS_rest / (S_k N) and V the
+    variance of the summed unit means, the variance is the sum of all a_k, plus max(V / N, r), minus r. Satterthwaite's
+    degrees of freedom are, for the seeds alone, those of Welch 1947 (Biometrika 34); they take the place of S - 1 in
+    the cap. Units are those of the sum, so their asymmetry is; the terms of seeds by units add.
+
+    Tables of one row are of fixed runs: if all are, only units vary, with N - 1 degrees of freedom.
+    """
+    num_units, nothing = tables[0].shape[-1], np.zeros(tables[0].shape[:-2])
+    unit = sum((_parts(table)[1] for table in tables), np.zeros(()))
+    of_units = (unit**2).sum(axis=(-2, -1)) / ((num_units - 1) * num_units)
+    drawn = [_drawn(table, unit) for table in tables if table.shape[-2] > 1]
+    seed, rest = sum((of.seed for of in drawn), nothing), sum((of.rest for of in drawn), nothing)
+    more = np.maximum(of_units, rest)
+    total = seed + more - rest
+    of_seeds = sum((of.seed**2 / of.freedom for of in drawn), nothing)
+    of_rest = sum((of.rest**2 / (of.freedom * (num_units - 1)) for of in drawn), nothing)
+    error = of_seeds + more**2 / (num_units - 1) + of_rest
+    least = min([num_units - 1, *(of.freedom for of in drawn)])
+    welch = seed**2 / np.where(of_seeds > 0, of_seeds, 1)
+    most = _most_freedom(seed, rest, ROUNDING * total, welch) if drawn else np.inf
+    freedom = np.clip(total**2 / np.where(error > 0, error, 1), least, np.maximum(most, least))
+    cubed = np.where(total > 0, total, 1) ** 1.5
+    third = ThirdMoments(
+        units=(unit**3).sum(axis=(-2, -1)) / (num_units * max((num_units - 1) * (num_units - 2), 1)),
+        both=sum((of.both for of in drawn), nothing),
+    )
+    stretch = _stretch(MeanSquares(seed * num_units, of_units * num_units, rest * num_units), 1, num_units, third)
+    return _spread(total, freedom, ThirdMoments(third.units / cubed, third.both / cubed), stretch)
+
+
+class _Drawn(NamedTuple):
+    """What one table of several seeds adds to the variance and the asymmetry of a sum of means."""
+
+    freedom: int
+    seed: Floats  # max(MS_seed, MS_rest) / (S N)
+    rest: Floats  # MS_rest / (S N)
+    both: Floats
+
+
+def _drawn(table_SN: Floats, unit: Floats) -> _Drawn:
+    """`unit`: the effects of the units of the sum, (..., 1, N)."""
+    num_seeds, num_units = table_SN.shape[-2:]
+    seed, _, rest = _parts(table_SN)
+    freedom, scale = num_seeds - 1, (num_seeds - 1) * (num_units - 1) * num_seeds * num_units
+    own = (rest**2).sum(axis=(-2, -1)) / scale
+    both = (np.swapaxes(seed, -1, -2) @ rest * unit).sum(axis=(-2, -1)) / scale
+    return _Drawn(freedom, np.maximum((seed**2).sum(axis=(-2, -1)) / (freedom * num_seeds), own), own, both)
+
+
+def _most_freedom(seed: Floats, rest: Floats, smallest: Floats, freedom_seed: int | Floats) -> Floats:
+    """The cap of the degrees of freedom; none if the seeds' part is known to be all, up to rounding (`smallest`)."""
+    is_known = seed > rest + smallest  # else a / MS_rest is 1, or a quotient of rounding errors
+    apart = np.where(is_known, seed / np.where(rest > 0, rest, np.inf), 1)
+    return np.where(is_known & (rest <= smallest), np.inf, FREEDOM_PER_SEED * freedom_seed * apart**2)
+
+
+def _spread(variance: Floats, freedom: Floats, third: ThirdMoments, stretch: Floats) -> Spread:
+    """A spread from its parts; the third moments are in standard errors."""
     return Spread(
         variance=variance,
         freedom=np.asarray(freedom, dtype=np.float64),
-        shift=np.asarray(units / 2 + 2 * both, dtype=np.float64),
-        bend=np.asarray(2 * units + 6 * both, dtype=np.float64),
+        shift=np.asarray(third.units / 2 + 2 * third.both, dtype=np.float64),
+        bend=np.asarray(2 * third.units + 6 * third.both, dtype=np.float64),
         stretch_below=np.where(third.units < 0, stretch, 1.0),
         stretch_above=np.where(third.units > 0, stretch, 1.0),
     )

@@ -1,0 +1,1 @@
+"""Verdicts on what others trained: per-sample logs of runs, paired, judged and shown."""

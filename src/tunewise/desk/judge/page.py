@@ -1,0 +1,68 @@
+"""judge.html: a single page that loads nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from tunewise.desk.judge.view import JudgedVerdict, JudgeReport
+from tunewise.desk.metrics.metrics import metric_named
+from tunewise.desk.report import wording
+from tunewise.text.safe import pictured
+
+ROOM = 0.08  # of the range, on both sides of a figure
+
+
+class Figure(NamedTuple):
+    """Places of one interval in percent of the width; a metric's verdicts share their scale."""
+
+    low: float
+    width: float
+    dot: float
+    zero: float
+    margin: float | None
+
+
+def judge_page(report: JudgeReport) -> str:
+    """The HTML page. All text from logs is escaped, and its control characters are replaced."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=lambda value: pictured(value) if isinstance(value, str) else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("judge.html.j2")
+    cards = [(verdict, figure_of(verdict, report.verdicts)) for verdict in report.at_gate()]
+    return template.render(report=report, words=wording, metric_named=metric_named, cards=cards)
+
+
+def figure_of(verdict: JudgedVerdict, verdicts: Sequence[JudgedVerdict]) -> Figure | None:
+    """Where to draw an interval; None: there is none."""
+    if verdict.low is None or verdict.high is None:
+        return None
+    of_metric = [of for of in verdicts if of.metric == verdict.metric]
+    ends = [end for of in of_metric for end in (of.low, of.high, 0.0, _margin(of)) if end is not None]
+    room = ROOM * (max(ends) - min(ends))
+    least, span = min(ends) - room, max(ends) - min(ends) + 2 * room
+
+    def place(value: float) -> float:
+        return round(100 * (value - least) / span, 2)
+
+    margin, low = _margin(verdict), place(verdict.low)
+    return Figure(
+        low=low,
+        width=round(place(verdict.high) - low, 2),
+        dot=place(verdict.difference),
+        zero=place(0.0),
+        margin=None if margin is None else place(margin),
+    )
+
+
+def _margin(verdict: JudgedVerdict) -> float | None:
+    """The margin on the side of a quality loss."""
+    if verdict.margin_absolute is None:
+        return None
+    return verdict.margin_absolute * (-1 if metric_named(verdict.metric).higher_is_better else 1)
