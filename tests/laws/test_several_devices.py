@@ -98,14 +98,25 @@ def relative(found: float, expected: float) -> float:
 
 # Bounds on the 2-norm of the difference in each tensor of weights. Measured in fp32: 3.5e-8 and 4.6e-7 untied, 5.3e-7
 # and 1.0e-5 tied, 1.9e-7 for DoRA.
-NOISE = "attn.c_attn.bias"  # of GPT-2: a key's bias has the true gradient 0, so AdamW moves it by rounding alone
+# A key's bias has the true gradient 0, so AdamW moves it by rounding alone. In bf16, losses of GPT-2 show that.
+NOISE = ("attn.c_attn.bias", "k_proj.bias", "attention.self.key.bias")
+# With mixed precision every process computes one row at a time, as one does: a weight's gradient is rounded for each
+# batch, and other batches would give other roundings.
+BF16: dict[str, Any] = {"precision": "bf16", "train": TRAIN.replace(micro_batch_tokens=1).model_dump()}
 CASES = {
     "untied full": ("llama", FULL, {}, 5e-6),
     "untied lora": ("llama", LORA, {}, 5e-6),
     "tied full": ("tiny", FULL, {}, 5e-6),
     "tied lora": ("tiny", LORA, {}, 5e-5),
+    "qwen2 full": ("qwen2", FULL, {}, 5e-6),
+    "qwen2 lora": ("qwen2", LORA, {}, 5e-6),
     "dora": ("llama", {**LORA, "variant": "dora"}, {}, 5e-6),
     "recomputed": ("llama", FULL, {"train": TRAIN.replace(gradient_checkpointing=True).model_dump()}, 5e-6),
+    "bf16 untied full": ("llama", FULL, BF16, 5e-6),
+    "bf16 untied lora": ("llama", LORA, BF16, 5e-6),
+    "bf16 tied full": ("gemma", FULL, BF16, 5e-6),
+    "bf16 tied lora": ("tiny", LORA, BF16, 5e-5),
+    "bf16 dora": ("llama", {**LORA, "variant": "dora"}, BF16, 5e-6),
 }
 
 
@@ -129,13 +140,13 @@ def test_law_57_two_processes_train_score_and_save_what_one_does(case: str, made
         assert row == other, "the same examples in the same order"
     weights = two.weights()
     for name, tensor in one.weights().items():
-        if NOISE not in name:
+        if not name.endswith(NOISE):
             worst["weights"] = max(worst["weights"], float((weights[name] - tensor).norm() / tensor.norm()))
+    print(case, worst)
     assert worst["loss"] < 2e-6, worst
     assert worst["norm"] < 2e-5, worst
     assert worst["score"] < 2e-6, worst
     assert worst["weights"] < bound, worst
-    print(case, worst)
     assert found["record"]["samples"] == expected["record"]["samples"]
     assert found["record"]["selected_step"] == expected["record"]["selected_step"]
 

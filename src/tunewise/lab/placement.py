@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from tunewise.errors import ModelError
 
@@ -102,11 +103,11 @@ class Placement:
 
     # --- the model
 
-    def shard(self, model: PreTrainedModel) -> None:
+    def shard(self, model: PreTrainedModel, *, is_autocast: bool = False) -> None:
         """Keep only this process's part of every parameter; the model's layers gather them when they compute.
 
         Call after everything that changes parameters as a whole, and before the optimizer is made. A second call does
-        nothing. Raises ModelError if the model does not mark its layers.
+        nothing. `is_autocast`: it computes in bf16. Raises ModelError if the model does not mark its layers.
         """
         if not self.mesh or isinstance(model, FSDPModule):
             return
@@ -118,6 +119,8 @@ class Placement:
                 "cannot be divided. Remove machine.devices_per_run, or choose another model."
             )
         for layer in layers:
+            if is_autocast:
+                self._gather_in_bf16(layer)
             fully_shard(layer, mesh=self.mesh)
         for child in decoder.children():
             # the final norm above all: the end of a backward pass frees what its group gathered, and the gradient of
@@ -136,6 +139,18 @@ class Placement:
         for module in _sharded(model):
             module.set_gradient_divide_factor(1.0)  # losses are divided by the targets of all processes already
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+    def _gather_in_bf16(self, layer: torch.nn.Module) -> None:
+        """Gather the linear weights of a layer that is trained as a whole in the precision in which it multiplies.
+
+        Autocast would round what was gathered in fp32 to the same numbers. But autograd would then keep its copies, so
+        that every process had all layers in bf16 when the backward pass begins. Norms stay in fp32, as in autocast.
+        """
+        assert self.mesh
+        linear = [module for module in layer.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+        if linear and all(parameter.requires_grad for parameter in layer.parameters()):
+            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+            fully_shard(linear, mesh=self.mesh, mp_policy=policy)
 
     @contextmanager
     def first_stage(self, model: PreTrainedModel) -> Iterator[None]:

@@ -28,5 +28,5 @@ def make_trainable(
     leave_inputs_as_they_are(model, compute.precision)
     return_freed_memory()  # otherwise the process keeps the fp32 weights that were just replaced
     assert_masters(model)
-    compute.placement.shard(inner_model(model))
+    compute.placement.shard(inner_model(model), is_autocast=compute.precision == "bf16")
     return make_optimizer(parameter_groups(model, heads, train, rates), train, compute.device)
