@@ -64,9 +64,8 @@ def main() -> None:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     peak, of_cpu = used.ru_maxrss / 2**20, used.ru_utime + used.ru_stime
     size = sum(path.stat().st_size for path in given.folder.rglob("samples_*")) / 2**30
-    print(
-        f"\n{2 * given.runs} runs of {given.items:,} items, {size:.1f} GiB: {seconds:.1f} s ({of_cpu:.1f} of CPU), {peak:.2f} GiB"
-    )
+    runs = f"{2 * given.runs} runs of {given.items:,} items, {size:.1f} GiB"
+    print(f"\n{runs}: {seconds:.1f} s, {of_cpu:.1f} s of CPU, {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,15 @@ LOGS = [
     command("logs of full alone", "judge --full f.jsonl", "nothing to judge", f__jsonl=lines(*GOOD)),
     command("an arm without a log", "judge --full f.jsonl --arm lora", "--arm needs NAME=PATH", "'lora'"),
     command("an arm that is named full", "judge --full f --arm full=l", "'full' is not the name of an arm"),
+    command(
+        "models without test rows", "judge --model tiny --full f --arm lora=l", "give at least --model BASE and --data"
+    ),
+    command(
+        "a tuned model that is not there",
+        "judge --model tiny --data t.jsonl --full f --arm lora=l",
+        "no such folder: f",
+        t__jsonl=lines(*GOOD),
+    ),
     command("a log that is not there", JUDGE, "no such file or folder: f.jsonl", "--output_path"),
     command(
         "a folder without logs", "judge --full f --arm lora=f", "f holds no logs", "notes.md", **{"f/notes__md": b"x"}

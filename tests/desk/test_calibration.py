@@ -15,6 +15,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 calibrate = importlib.import_module("calibrate")
 cells = importlib.import_module("calibrate_cells")
+calibrate_judged = importlib.import_module("calibrate_judged")
 calibrate_looks = importlib.import_module("calibrate_looks")
 SMALL = [cell for cell in cells.cells() if cell.num_units <= 300 and "500" not in cell.name]
 
@@ -66,6 +67,17 @@ def test_two_metrics_of_two_arms_share_one_error():
     )
     assert not misses(list(calibrate.of_two_metrics(shared)))
     assert max(apart.values()) > max(shared.values()) + 0.005, "the test would see it"
+
+
+def test_seeds_apart_fixed_checkpoints_and_means_over_tasks_hold_their_limits():
+    questions = calibrate_judged.questions()
+    small = [question for question in questions if question.num_cells < 3000]
+    rows = [row for q in small for row in calibrate_judged.measure(q, np.random.default_rng(3), 400)]
+    assert len(rows) >= 50
+    assert not misses(rows)
+    page = (SCRIPTS.parent / "docs" / calibrate_judged.PAGE).read_text(encoding="utf-8")
+    assert "**missed**" not in page
+    assert all(f"**{question.name}**" in page for question in questions)
 
 
 def test_the_fast_way_over_many_studies_is_the_products_own_interval():

@@ -153,7 +153,7 @@ def test_the_same_scores_get_the_same_verdict_from_every_format(tmp_path: Path) 
     found = []
     for suffix in ("csv", "jsonl", "parquet"):
         full, lora = (table(tmp_path / f"{arm}.{suffix}", scores(seed)) for seed, arm in enumerate(("full", "lora")))
-        found.append(judge([full], {"lora": [lora]}).verdicts[0])
+        found.append(judge({"full": [full], "lora": [lora]}).verdicts[0])
     assert found[0] == found[1] == found[2]
     assert found[0].seeds == "fixed"
     assert "these very checkpoints" in found[0].sentence
@@ -169,7 +169,7 @@ def test_one_file_may_hold_all_arms_seeds_and_tasks(tmp_path: Path) -> None:
     ]
     path = tmp_path / "all.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
-    report = judge([path], {"lora": [path]}, margin="20pp")
+    report = judge({"full": [path], "lora": [path]}, margin="20pp")
     assert [verdict.tasks for verdict in report.verdicts] == [("sums", "words"), ("sums",), ("words",)]
     assert {verdict.seeds for verdict in report.verdicts} == {"paired"}
     mean, *of_tasks = report.verdicts
@@ -190,7 +190,7 @@ def test_from_ten_tasks_on_tasks_are_the_units(tmp_path: Path) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return path
 
-    report = judge([folder("full", s) for s in (1, 2, 3)], {"lora": [folder("lora", s) for s in (1, 2, 3)]})
+    report = judge({"full": [folder("full", s) for s in (1, 2, 3)], "lora": [folder("lora", s) for s in (1, 2, 3)]})
     mean, *of_tasks = report.verdicts
     assert (mean.are_new_tasks, mean.num_units, len(of_tasks)) == (True, 12, 12)
     table_ST = np.array([[verdict.difference for verdict in of_tasks]])
@@ -201,7 +201,7 @@ def test_from_ten_tasks_on_tasks_are_the_units(tmp_path: Path) -> None:
 def test_unequal_numbers_of_seeds_are_judged_without_pairs(tmp_path: Path) -> None:
     full = [table(tmp_path / f"full-{seed}.csv", scores(seed)) for seed in range(5)]
     lora = [table(tmp_path / f"lora-{seed}.csv", scores(seed + 50)) for seed in range(3)]
-    (verdict,) = judge(full, {"lora": lora}, margin="30pp").verdicts
+    (verdict,) = judge({"full": full, "lora": lora}, margin="30pp").verdicts
     assert (verdict.seeds, verdict.num_runs) == ("apart", {"lora": 3, "full": 5})
     means = [np.mean([scores(seed) for seed in seeds]) for seeds in (range(50, 53), range(5))]
     assert verdict.difference == pytest.approx(means[0] - means[1])
@@ -234,7 +234,7 @@ def test_a_real_log_gives_the_means_that_its_results_file_states() -> None:
 
 def test_a_log_judged_against_itself_is_identical_and_says_that_the_models_are_one(tmp_path: Path) -> None:
     report = judge(
-        [REAL], {"lora": [copy_of(tmp_path)]}, metrics=["bits_per_byte", "acc", "exact_match"], margin="0.01"
+        {"full": [REAL], "lora": [copy_of(tmp_path)]}, metrics=["bits_per_byte", "acc", "exact_match"], margin="0.01"
     )
     assert {verdict.reason for verdict in report.verdicts} <= {"identical", "units"}
     assert "same-model" in {finding.id for finding in report.findings}
@@ -254,7 +254,7 @@ def test_a_link_out_of_a_folder_of_logs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "a.csv").symlink_to(elsewhere)
     with pytest.raises(DataError, match="is a link to .*secret.csv, outside"):
-        judge([tmp_path / "logs"], {"lora": [elsewhere]})
+        judge({"full": [tmp_path / "logs"], "lora": [elsewhere]})
 
 
 # --- what a user sees
@@ -264,7 +264,7 @@ def test_items_that_changed_come_with_their_texts_and_no_text_is_markup(tmp_path
     hostile = "<script>alert(1)</script>\x1b[31m"
     full = table(tmp_path / "full.jsonl", [1.0] * 20 + [0.0] * 20, prompt=hostile, target="t")
     lora = table(tmp_path / "lora.jsonl", [0.0] * 5 + [1.0] * 15 + [0.0] * 20, prompt=hostile, target="t")
-    report = judge([full], {"lora": [lora]})
+    report = judge({"full": [full], "lora": [lora]})
     (flips,) = report.flips
     assert (flips.num_lost, flips.num_won, flips.num_equal) == (5, 0, 35)
     assert [item.id for item in flips.lost] == [f"q{place}" for place in range(5)]

@@ -16,7 +16,6 @@ PAGE, PLAIN = "judge.html", "judge.json"
 
 
 def judge(
-    full: Sequence[Path],
     arms: Mapping[str, Sequence[Path]],
     *,
     margin: str | None = None,
@@ -24,22 +23,12 @@ def judge(
     unit: str | None = None,
     lower_is_better: bool = False,
 ) -> JudgeReport:
-    """The report on per-sample logs: a file or folder for every run of full and of each arm.
+    """The report on per-sample logs: for `full` and each other arm, a file or folder for every run.
 
     `metrics`: the first of them that a task has is judged; (): the task's own first one. `unit`: a column whose equal
-    values mark items that belong together. Raises SpecError or DataError.
+    values mark items that belong together. Raises DataError or SpecError.
     """
-    if not full or not arms:
-        raise SpecError(
-            "nothing to judge. Give the logs of full fine-tuning and of another arm: --full DIR --arm lora=DIR."
-        )
-    for name in arms:
-        if not re.fullmatch(ARM_NAME, name) or name == FULL:
-            raise SpecError(f"--arm {name}=...: '{name}' is not the name of an arm. Write letters, digits, - and _.")
-    runs = {
-        arm: read_arm(expanded(paths), arm, metrics, unit, lower_is_better)
-        for arm, paths in {FULL: full, **arms}.items()
-    }
+    runs = {arm: read_arm(paths, arm, metrics, unit, lower_is_better) for arm, paths in arms.items()}
     return build_judgment(runs, margin)
 
 
@@ -63,12 +52,16 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def arms_of(texts: Sequence[str]) -> dict[str, list[Path]]:
-    """Turn ['lora=a', 'lora=b'] into {'lora': [a, b]}. Raises SpecError."""
-    found: dict[str, list[Path]] = {}
+def arms_of(full: Sequence[Path], texts: Sequence[str]) -> dict[str, list[Path]]:
+    """Turn [f] and ['lora=a', 'lora=b'] into {'full': [f], 'lora': [a, b]}. Raises SpecError."""
+    found: dict[str, list[Path]] = {FULL: expanded(full)}
     for text in texts:
         name, _, path = text.partition("=")
         if not path:
             raise SpecError(f"--arm needs NAME=PATH, for example lora=runs/lora, but got '{text}'.")
-        found.setdefault(name, []).append(Path(path))
+        if not re.fullmatch(ARM_NAME, name) or name == FULL:
+            raise SpecError(f"--arm {text}: '{name}' is not the name of an arm. Write letters, digits, - and _.")
+        found.setdefault(name, []).extend(expanded([Path(path)]))
+    if not full or len(found) < 2:
+        raise SpecError("nothing to judge. Give what was fully fine-tuned and another arm: --full DIR --arm lora=DIR.")
     return found

@@ -10,6 +10,7 @@ from tunewise.inputs.logs.log import RunLog
 from tunewise.text import suggest
 
 Arms = Mapping[str, Sequence[RunLog]]
+AMOUNTS, RATE = ("steps", "epochs", "batch size", "accumulation"), "learning rate"
 SHOWN = 5  # ids and names in a sentence
 
 
@@ -27,6 +28,7 @@ def require_not_swapped(arms: Arms) -> None:
 def findings_on(arms: Arms, tasks: Sequence[PairedTask], lacking: Mapping[str, Sequence[str]]) -> tuple[Finding, ...]:
     """All findings, warnings first."""
     found = [*_unpaired(tasks), *_lacking(lacking), *_settings(arms), *_same_model(arms), *_elsewhere(arms)]
+    found += _other_training(arms)
     found += [*_few_runs(arms), *_prompts(tasks), *_metrics(tasks)]
     return tuple(sorted(found, key=lambda finding: finding.severity != "warns"))
 
@@ -86,13 +88,57 @@ def _same_model(arms: Arms) -> Iterator[Finding]:
 
 
 def _elsewhere(arms: Arms) -> Iterator[Finding]:
+    known = {arm: _trained(runs) for arm, runs in arms.items()}
     yield Finding(
         id="trained-elsewhere",
         severity="warns",
-        sentence="Nobody knows from logs which learning rates, seeds and checkpoints were tried for each arm. An arm "
-        "that was searched longer, or selected on these items, looks better than it is.",
-        evidence="; ".join(f"{arm}: {count(len(runs), 'run')}" for arm, runs in arms.items()),
+        sentence="Nobody knows which learning rates, seeds and checkpoints were tried for each arm. An arm that was "
+        "searched longer, or selected on these items, looks better than it is.",
+        evidence="; ".join(f"{arm}: {of or 'nothing known'}" for arm, of in known.items()),
     )
+
+
+def _trained(runs: Sequence[RunLog]) -> str:
+    """'learning rate 0.0002, steps 300' of the settings that trainers left, each value once."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, value in run.training.settings.items():
+            found.setdefault(name, {})[value] = None
+    return ", ".join(f"{name} {'/'.join(list(values)[:SHOWN])}" for name, values in found.items())
+
+
+def _other_training(arms: Arms) -> Iterator[Finding]:
+    """Amounts of training that differ from those of full, and a learning rate that is the same."""
+
+    def values(arm: str, name: str) -> set[str]:
+        return {run.training.settings[name] for run in arms[arm] if name in run.training.settings}
+
+    for arm in arms:
+        both = {name: (values(arm, name), values(FULL, name)) for name in (*AMOUNTS, RATE)}
+        differing = [name for name in AMOUNTS if all(both[name]) and both[name][0] != both[name][1]]
+        if differing:
+            shown = [f"{name}: {_listed(both[name][0])} against {_listed(both[name][1])}" for name in differing]
+            yield Finding(
+                id="other-training",
+                severity="warns",
+                sentence=f"{arm} was not trained as long or in the same batches as full, which could explain a "
+                "difference.",
+                evidence="; ".join(shown),
+                arms=(arm,),
+            )
+        if arm != FULL and all(both[RATE]) and both[RATE][0] == both[RATE][1]:
+            yield Finding(
+                id="same-rate",
+                severity="warns",
+                sentence=f"{arm} and full were trained at the same learning rate. The best rates of LoRA and of full "
+                "fine-tuning differ, often tenfold, so this rate puts one of the two at a disadvantage.",
+                evidence=f"learning rate {_listed(both[RATE][0])}",
+                arms=(arm,),
+            )
+
+
+def _listed(values: set[str]) -> str:
+    return "/".join(sorted(values)[:SHOWN])
 
 
 def _few_runs(arms: Arms) -> Iterator[Finding]:

@@ -54,6 +54,8 @@ def _largest(gain: Floats) -> Integers:
 
 def _rows(task: PairedTask, arm: str, places: Sequence[int]) -> dict[int, Mapping[str, Any]]:
     """The rows of the log of an arm's first run, by place of the item."""
+    if not task.logs[arm][0].has_texts:
+        return {int(place): {} for place in places}
     in_file = {int(place): int(task.rows[arm][place]) for place in places}
     found = rows_at(task.logs[arm][0].path, list(in_file.values()))
     return {place: found[row] for place, row in in_file.items()}

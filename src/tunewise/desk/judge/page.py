@@ -36,7 +36,15 @@ def judge_page(report: JudgeReport) -> str:
     )
     template = environment.get_template("judge.html.j2")
     cards = [(verdict, figure_of(verdict, report.verdicts)) for verdict in report.at_gate()]
-    return template.render(report=report, words=wording, metric_named=metric_named, cards=cards)
+    return template.render(report=report, words=wording, metric_named=metric_named, cards=cards, curve=curve_of)
+
+
+def curve_of(losses: Sequence[tuple[int, float]]) -> str:
+    """The points of a loss curve in a picture of 300 by 60, by step."""
+    steps, values = zip(*losses, strict=True)
+    across, up = max(steps) - min(steps) or 1, max(values) - min(values) or 1.0
+    places = ((300 * (step - min(steps)) / across, 58 - 56 * (value - min(values)) / up) for step, value in losses)
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
 
 
 def figure_of(verdict: JudgedVerdict, verdicts: Sequence[JudgedVerdict]) -> Figure | None:

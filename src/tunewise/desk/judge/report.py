@@ -23,13 +23,17 @@ def build_judgment(runs: Mapping[str, Sequence[RunLog]], margin: str | None) -> 
         name=f"{', '.join(arms)} against full",
         question=question(arms, [task.task for task in tasks]),
         headline=headline(means, of_tasks),
-        runs=tuple(
-            RunView(arm=arm, name=run.name, seed=run.seed, model=run.model) for arm, of in runs.items() for run in of
-        ),
+        runs=tuple(_run(arm, run) for arm, of in runs.items() for run in of),
         verdicts=tuple(_shown(one, runs) for one in (*means, *of_tasks)),
         flips=tuple(flips_of(task, arm) for task in tasks for arm in arms),
         findings=findings_on(runs, tasks, lacking),
     )
+
+
+def _run(arm: str, run: RunLog) -> RunView:
+    left = run.training
+    training = dict(left.settings)
+    return RunView(arm=arm, name=run.name, seed=run.seed, model=run.model, training=training, losses=left.losses)
 
 
 def _shown(one: Judged, runs: Mapping[str, Sequence[RunLog]]) -> JudgedVerdict:

@@ -73,7 +73,7 @@ def metric_of(tasks: Sequence[PairedTask]) -> Metric:
         unit = "" if first.per is None else f"{'bits' if bits else 'nats'} per {first.per}"
         found = Metric(
             name=name,
-            label=shown if bits or first.per is None else f"log {shown}",
+            label=f"log {shown}" if "perplexity" in shown else METRICS[shown].label if shown in METRICS else shown,
             higher_is_better=first.higher_is_better,
             form="ratio",
             sums=_sums,
@@ -91,10 +91,12 @@ def _sums(scores: Scores) -> np.ndarray:
 
 
 def margin_of(text: str | None, metric: Metric) -> Margin:
-    """The declared margin, or one percentage point for a share. Raises SpecError if another metric has none."""
+    """The declared margin, or that of a study. Raises SpecError if the metric has none."""
     if text is None:
         if metric.form == "proportion":
             return DEFAULT_MARGINS["accuracy"]
+        if metric.name == "nll,none":
+            return Margin(absolute=DEFAULT_MARGINS["nll"].absolute)
         raise SpecError(
             f"{metric.label} is not a share of right answers, so its margin has no default. Add the quality loss that "
             "you accept, for example --margin 0.02."

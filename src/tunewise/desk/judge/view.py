@@ -56,6 +56,8 @@ class RunView(Frozen):
     name: str
     seed: str | None
     model: str | None
+    training: dict[str, str] = {}  # settings that its trainer left
+    losses: tuple[tuple[int, float], ...] = ()  # training loss by step, as its trainer logged it
 
 
 class JudgeReport(Frozen):

@@ -37,7 +37,7 @@ def read_arm(
     if len({run.name for run in found}) < len(found):
         twice = next(run.name for place, run in enumerate(found) if run.name in [of.name for of in found[:place]])
         raise DataError(f"{arm}: {twice} is named twice. Name every run once.")
-    return _with_labels(found, arm)
+    return with_labels(found, arm)
 
 
 def _sharing(run: RunLog, first: RunLog) -> RunLog:
@@ -97,13 +97,15 @@ def _readable(path: Path) -> Path:
     raise DataError(f"{path} is not a log. Allowed: files that end in {', '.join(TABLES)}.")
 
 
-def _with_labels(runs: list[RunLog], arm: str) -> list[RunLog]:
+def with_labels(runs: list[RunLog], arm: str) -> list[RunLog]:
     """The runs with labels of their seeds: the numbers at the ends of the parts of their paths that differ.
 
     Raises DataError if these are checkpoints of one training: they are not independent.
     """
     if len(runs) < 2 or any(run.seed is not None for run in runs):
         return runs
+    if of_training := _of_training(runs):
+        return of_training
     parts = [Path(run.name).parts for run in runs]
     for places in zip(*parts, strict=False):
         if len(set(places)) < len(runs):
@@ -118,3 +120,11 @@ def _with_labels(runs: list[RunLog], arm: str) -> list[RunLog]:
         if len(set(labels)) == len(runs):
             return [replace(run, seed=label) for run, label in zip(runs, labels, strict=True)]
     return runs
+
+
+def _of_training(runs: list[RunLog]) -> list[RunLog]:
+    """The runs with the seeds that their trainers left; [] if one is not known, or two are equal."""
+    seeds = [run.training.settings.get("seed") for run in runs]
+    if None in seeds or len(set(seeds)) < len(runs):
+        return []
+    return [replace(run, seed=seed) for run, seed in zip(runs, seeds, strict=True)]

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from tunewise.errors import DataError, clause
 from tunewise.inputs.logs.log import RunLog, TaskLog
 from tunewise.inputs.logs.rows import first_row, numbers, read_columns, texts
+from tunewise.inputs.training import NOTHING_LEFT, training_of
 from tunewise.text.suggest import listed
 
 SAMPLES = re.compile(r"samples_(.+?)(?:_(\d{4}-\d\d-\d\dT[\d.:-]+))?\.jsonl")
@@ -53,9 +54,11 @@ def read_run(paths: Sequence[Path], name: str, metrics: Sequence[str], unit: str
     adapter = of_model.get("peft")
     settings = {key: found.get(key) for key in SETTINGS} | {"model_dtype": _at(found, "config", "model_dtype")}
     shown = f"{model} with {adapter}" if adapter else model
+    place = Path(str(adapter or of_model.get("pretrained") or ""))
     return RunLog(
         name=name,
         seed=None,
+        training=training_of(place) if place.is_absolute() and place.is_dir() else NOTHING_LEFT,
         tasks=tasks,
         model=None if shown is None else str(shown)[:200],
         is_adapter=bool(adapter) if of_model else None,

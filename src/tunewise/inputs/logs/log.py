@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tunewise.inputs.training import NOTHING_LEFT, Training
+
 
 @dataclass(frozen=True)
 class TaskLog:
@@ -28,6 +30,7 @@ class TaskLog:
     units: pa.Array | None  # N texts; None: every item is a unit of its own
     prompts: pa.Array | None  # N hashes or texts; None: not known
     rows: npt.NDArray[np.int64]  # N; places in the file, from 0
+    has_texts: bool = True  # False: the file holds no questions or answers
     facts: Mapping[str, Any] = field(default_factory=dict)  # that must be the same in all runs: version, shots
 
 
@@ -41,3 +44,4 @@ class RunLog:
     model: str | None = None
     is_adapter: bool | None = None  # None: not known
     settings: Mapping[str, str] = field(default_factory=dict)  # that should be the same in all runs
+    training: Training = NOTHING_LEFT  # what its trainer left, if the model's folder is here
