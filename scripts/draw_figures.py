@@ -175,7 +175,7 @@ def spectrum() -> str:
     )
 
 
-def learning_and_forgetting() -> str:
+def what_is_forgotten() -> str:
     """Loss on general text against validation loss during training."""
     names = {"full": BLUE, "lora-r8": ORANGE, "lora-r16-all": GREEN}
     x = alt.X(
@@ -224,7 +224,7 @@ DRAWN: Sequence[Callable[[], str]] = (
     learning_rates,
     loss_by_rank,
     spectrum,
-    learning_and_forgetting,
+    what_is_forgotten,
     margin,
 )
 

@@ -171,7 +171,6 @@ def phrases() -> Iterator[str]:
     tables = ((Outcome, wording.OUTCOMES), (Reason, wording.REASONS), (Remark, wording.REMARKS))
     for values, shown in tables:
         yield from (f"{value} -> {shown[value]}" for value in get_args(values))
-    yield from (f"{term}: {meaning}" for term, meaning in wording.TERMS.items())
     yield from (wording.recommendation("lora-r8", cost) for cost in get_args(CostName))
     yield wording.sized(verdict(outcome="worse"))
     yield wording.sized_estimate("nll", Estimate(estimate=0.004, low=-0.0112, high=0.019))

@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference/, and the file tree in docs/explanation/design.md.
+"""Writes the generated pages of docs/reference/, the glossary, and the file tree in docs/explanation/design.md.
 
 python scripts/write_reference.py            (make reference)
 
@@ -21,6 +21,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+
+from tunewise.desk.report.glossary import terms
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "reference"
@@ -341,7 +343,24 @@ def signature(name: str, thing: Any) -> str:
     return f"tunewise.{name}{shown}"
 
 
+def glossary_page() -> str:
+    """Every term in alphabetical order, with a link to the page that says more."""
+    parts = [WRITTEN_BY, data("meanings.yaml")["introduction of glossary"]]
+    for term in sorted(terms().values(), key=lambda term: term.name.lower()):
+        also = f" Also: {', '.join(f'`{name}`' for name in term.also)}." if term.also else ""
+        parts.append(f"**{term.name}**\n:   {term.meaning}{also} [More](../{term.page})\n")
+    return "\n".join(parts)
+
+
+def abbreviations() -> str:
+    """Tooltips of the documentation site."""
+    marked = ((spelling, term.meaning) for term in terms().values() for spelling in term.tooltip)
+    return "\n".join(f"*[{spelling}]: {meaning}" for spelling, meaning in sorted(marked))
+
+
 PAGES = {
+    "../explanation/glossary.md": glossary_page,
+    "../abbreviations.md": abbreviations,
     "cli.md": cli_page,
     "study.md": study_page,
     "report-json.md": report_page,

@@ -10,6 +10,7 @@ from learn import PAGES, ROOT, blocks_of, run
 
 FIGURES = ROOT / "docs" / "figures"
 NOTES = [path for path in PAGES if re.match(r"0\d-", path.name)]
+SKILLS = ROOT / "docs" / "learn" / "skills.md"
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -29,6 +30,17 @@ def test_a_note_has_a_picture_and_three_exercises_with_solutions(path: Path) -> 
     lesson = text.partition("## Exercises")[0]
     words = len(re.sub(r"```.*?```|!\[.*?\)", "", lesson, flags=re.S).split())
     assert 500 <= words <= 1000, f"{words} words; a note has about 800"
+
+
+def test_each_of_fifteen_skills_has_a_proof_and_a_page() -> None:
+    rows = re.findall(r"^\| +(\d+) \| (.+?) \| (.+?) \| (\[.+?\]\(.+?\)) \|$", SKILLS.read_text(encoding="utf-8"), re.M)
+    assert [int(number) for number, *_ in rows] == list(range(1, 16))
+    for _, skill, proof, _ in rows:
+        assert re.search(r"exercise|`|compute|checks|sentences", proof), skill
+    exercises = {
+        (int(e), note) for e, note in re.findall(r"exercise (\d) of note (0\d)", " ".join(row[2] for row in rows))
+    }
+    assert all(number <= 3 and any(path.name.startswith(note) for path in NOTES) for number, note in exercises)
 
 
 def test_every_figure_is_shown_with_a_text_for_those_who_do_not_see_it() -> None:

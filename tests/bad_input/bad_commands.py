@@ -16,6 +16,7 @@ COMMANDS = [
     command("a study file that is not there", "compare missing.yaml", "no such study file", "tunewise init"),
     command("a folder as a study file", "compare .", "no such study file", "tunewise init"),
     command("an unknown command", "comprae study.yaml", "No such command 'comprae'"),
+    command("a term that is not in the glossary", "explain perplexty", "unknown term", "Did you mean 'perplexity'?"),
     command("an unknown option", "compare --modle tiny", "No such option: --modle", "--model"),
     command("an option without its value", "compare --model", "requires an argument"),
     command("a job file that is not there", "worker runs/s/jobs/x.json", "is not a job file", "folder jobs"),

@@ -255,7 +255,7 @@ def test_ids_on_the_page_are_unique(page: str) -> None:
 
 def test_the_page_says_every_verdict_in_words_and_every_arm_by_name(report: Report, page: str) -> None:
     for verdict in report.verdicts:
-        assert f"{wording.OUTCOMES[verdict.outcome]}</span>" in page
+        assert f"{wording.OUTCOMES[verdict.outcome]}</abbr></span>" in page
     for arm in report.arms:
         assert f"</span>{arm.name}" in page
 

@@ -11,6 +11,7 @@ import typer
 
 from tunewise.assets import ASSETS
 from tunewise.cli.adapter import adapter_app
+from tunewise.cli.explain import explain
 from tunewise.cli.gate import CLOSED, FailOnOption, Gate, Junit, Summary, gate_of, require_arms
 from tunewise.cli.judge import SeveralPaths, judge
 from tunewise.cli.options import (
@@ -251,6 +252,7 @@ def init(
 app.command()(report)
 app.command(cls=SeveralPaths)(judge)
 app.command(name="list")(list_studies)
+app.command()(explain)
 
 
 @app.command()

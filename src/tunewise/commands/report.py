@@ -12,13 +12,23 @@ from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import reporting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyResult:
     """A finished study: its report as typed objects, and its folder."""
 
     folder: Path
     report: Report
     unfinished: tuple[str, ...] = ()  # a line for every requested run that was lost; (): none was
+
+    def __repr__(self) -> str:
+        verdicts = "".join(f"\n- {verdict.sentence}" for verdict in self.report.verdicts)
+        return f"StudyResult of {self.folder}: {self.report.headline}{verdicts}"
+
+    def _repr_html_(self) -> str:
+        """Verdicts, intervals and charts, as Jupyter shows the value of a cell."""
+        from tunewise.desk.report.pages.notebook import to_notebook  # loads the charts' libraries
+
+        return to_notebook(self.report, str(self.folder))
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per arm, ready for `pandas.DataFrame`."""

@@ -91,13 +91,6 @@ REMARKS: dict[Remark, str] = {
     "worse than full, by how much is open": "worse than full, but perhaps within the margin",
 }
 
-# tooltips of the page
-TERMS = {
-    "NLL": "negative log-likelihood: the loss, in nats (natural logarithm)",
-    "CI": "confidence interval, for new seeds and new test data of the same kind",
-    "Holm": "a correction that keeps the chance of any wrong verdict among several arms at that of one arm",
-}
-
 
 def side(metric: str, value: float) -> str | None:
     """'better' or 'worse' for a difference of a metric from full; None: 0 as it is shown."""

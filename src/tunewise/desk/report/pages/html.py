@@ -13,6 +13,7 @@ from tunewise.desk.report import rows, search_words, wording
 from tunewise.desk.report.charts.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts.charts import Figure, figures
 from tunewise.desk.report.compose.build import build_report
+from tunewise.desk.report.glossary import meaning
 from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.intervals import Estimate
@@ -59,9 +60,9 @@ def write_pages(study_folder: Path, report: Report) -> None:
     write_atomically(study_folder / "report.html", page)
 
 
-def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
-    """The HTML page. All text from study, data and models is escaped."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Settings of every template: text is escaped, and its control characters become visible signs."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         finalize=_shown,
@@ -69,7 +70,12 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(
+
+
+def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
+    """The HTML page. All text from study, data and models is escaped."""
+    template = environment().get_template(TEMPLATE)
+    return template.render(
         report=report,
         headline=_keep_names(report),
         cards=[v for v in report.verdicts if v.arm != report.study.reference_arm] or report.verdicts,
@@ -80,10 +86,11 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         others=_other_metrics(report),
         badges=BADGES,
         colours=colours(report),
-        figures={figure.name: _inline(figure) for figure in drawn},
+        figures={figure.name: inline(figure) for figure in drawn},
         theme=THEME,
         bars=_bars(report),
         words=wording,
+        meaning=meaning,
         searches=search_words,
         numbers=numbers,
         rows=rows,
@@ -102,7 +109,7 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, Markup) or not isinstance(value, str) else pictured(value)
 
 
-def _inline(figure: Figure) -> dict[str, Any]:
+def inline(figure: Figure) -> dict[str, Any]:
     """A figure for the page; its SVG is generated here, so it is not escaped."""
     label = Markup('<svg role="img" aria-label="{}" ').format(f"{figure.title}. {figure.caption}")
     sizes = {size: Markup(getattr(figure, size).replace("<svg ", label, 1)) for size in ("wide", "narrow")}

@@ -1,16 +1,12 @@
 """Write sets.json and sets.html, a single page that loads nothing and links to the report of each set."""
 
-from pathlib import Path
-
-import jinja2
-
 from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import wording
 from tunewise.desk.report.compose.sets import build_sets_report
+from tunewise.desk.report.pages.html import environment
 from tunewise.desk.report.views.sets_view import SetsReport
 from tunewise.storage.disk import write_atomically
 from tunewise.storage.ledger import Ledger
-from tunewise.text.safe import pictured
 
 
 def write_sets_report(ledger: Ledger) -> SetsReport:
@@ -23,12 +19,5 @@ def write_sets_report(ledger: Ledger) -> SetsReport:
 
 def sets_page(report: SetsReport) -> str:
     """The HTML page. All text from study, data and models is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=lambda value: pictured(value) if isinstance(value, str) else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("sets.html.j2").render(report=report, words=wording, metric_named=metric_named)
+    template = environment().get_template("sets.html.j2")
+    return template.render(report=report, words=wording, metric_named=metric_named)
