@@ -79,6 +79,7 @@ def by_script(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dic
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["sft", "lm", "classify"])
 def test_the_script_and_tunewise_end_at_the_same_test_loss(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
