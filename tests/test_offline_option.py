@@ -16,6 +16,7 @@ LOADING = {
     "check": "absent.yaml",
     "plan": "absent.yaml",
     "generate": "absent",
+    "judge": "--model tiny --data absent --full absent --arm lora=absent",
     "worker": "absent.json",
     "adapter merge": "absent --out absent --onto nf4",
     "adapter verify": "absent --set x",

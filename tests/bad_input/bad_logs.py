@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from bad_input_case import Case, command, lines
+from bad_input_case import Case, command, lines, taken
 
 JUDGE = "judge --full f.jsonl --arm lora=l.jsonl"
 SAMPLES = "samples_arc_2026-11-30T10-00-00.000001.jsonl"
@@ -34,6 +34,7 @@ def with_args(args: dict[str, str]) -> dict[str, Any]:
 
 
 LOGS = [
+    taken(table("one item", lines(GOOD[0]), lines(GOOD[0]), "inconclusive", "at least 10 independent test rows")),
     command("no logs", "judge", "nothing to judge", "--full DIR --arm lora=DIR"),
     command("logs of full alone", "judge --full f.jsonl", "nothing to judge", f__jsonl=lines(*GOOD)),
     command("an arm without a log", "judge --full f.jsonl --arm lora", "--arm needs NAME=PATH", "'lora'"),

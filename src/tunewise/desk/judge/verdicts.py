@@ -17,6 +17,7 @@ from tunewise.desk.metrics.metric import Metric, pair, ratio, share
 from tunewise.desk.metrics.metrics import METRICS, define_metric_of_logs
 from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
+from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.multiplicity import decide_together
 from tunewise.desk.statistics.paired import Contrasts, PairedRuns
 from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_UNITS, POWER
@@ -184,6 +185,7 @@ def _decided(asked: Sequence[_Asked]) -> list[Judged]:
 
 def _judged(one: _Asked, verdict: Verdict) -> Judged:
     are_new = len(one.tasks) > 1 and one.mean.are_new
+    verdict = verdict.replace(gain=Estimate(estimate=0.0, low=None, high=None))  # logs hold no base
     if len(one.tasks) > 1 and not are_new:  # without the pseudo-units of the tasks
         verdict = verdict.replace(num_units=sum(len(np.unique(task.runs[FULL][0].units)) for task in one.tasks))
     needed = None
