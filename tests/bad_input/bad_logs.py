@@ -88,7 +88,7 @@ LOGS = [
         "a log without a score", lines({"id": "a", "acc": 1}), lines(*GOOD), "needs", "`score`", "id, acc", "--metric"
     ),
     table(
-        "a unit that is no column",
+        "a unit that is not a column",
         lines(*GOOD),
         lines(*GOOD),
         "f.jsonl, line 1",
