@@ -22,7 +22,7 @@ def spec() -> RunSpec:
     return make_run_spec(arm="base", role="base", method=BaseMethod(), learning_rate=None, score_splits=("test",))
 
 
-def run(ledger: Ledger, *told: Event, asked: list[int] | None = None) -> RunRecord:
+def run(ledger: Ledger, *told: Event, asked: list[int] | None = None, devices: int = 1) -> RunRecord:
     """The record of a run whose processes report these events and write no record; `asked` gets their max_tokens."""
     waiting = iter(told)
 
@@ -33,7 +33,7 @@ def run(ledger: Ledger, *told: Event, asked: list[int] | None = None) -> RunReco
                 return
 
     executor = FakeExecutor(answer)
-    record = Attempts(executor, ledger, MachineSpec()).run(spec(), Path("data"))
+    record = Attempts(executor, ledger, MachineSpec()).run(spec().replace(devices=devices), Path("data"))
     if asked is not None:
         asked += [job.max_tokens for job in executor.jobs if isinstance(job, RunJob)]
     return record
@@ -71,6 +71,15 @@ def test_a_run_that_the_system_kills_for_memory_is_tried_with_half_the_tokens_do
     ledger.create()
     asked: list[int] = []
     record = run(ledger, *[KILLED] * 5, asked=asked)
+    assert asked == [2048, 1024, 512, 256]
+    assert (record.status, record.attempts) == ("out-of-memory", 4)
+
+
+def test_a_run_on_several_devices_is_tried_with_half_the_tokens_when_memory_runs_out_on_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    asked: list[int] = []
+    record = run(ledger, *[MEMORY, events.End(code=1)] * 5, asked=asked, devices=2)
     assert asked == [2048, 1024, 512, 256]
     assert (record.status, record.attempts) == ("out-of-memory", 4)
 

@@ -264,6 +264,49 @@ def test_tied_weights_stay_tied_when_they_are_given_storage() -> None:
 # --- what fits
 
 
+@pytest.mark.parametrize(("family", "is_tied"), [("llama", False), ("gemma", True)])
+def test_what_several_devices_divide_is_counted_once(family: str, is_tied: bool) -> None:
+    examples = make_examples((9, 7))
+    found = plan(family, examples, 10**9, FullMethod()).shards
+    assert found is not None
+    model = blank_base(small_config(family), "sft", 3, None).model
+    all_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    of, head = found.training, model.get_output_embeddings().weight.nbytes
+    layer = sum(parameter.nbytes for parameter in model.get_decoder().layers[0].parameters())
+    assert (of.stored, of.all, of.trained, of.head, of.head_gradient) == (all_bytes, all_bytes, all_bytes, head, head)
+    assert (of.layer, of.layer_gradient) == (layer, layer)
+    assert of.other == (model.get_decoder().norm.weight.nbytes if is_tied else head)
+    assert found.scoring == of
+    assert found.step_data > found.scoring_data > 0
+    lora = plan(family, examples, 10**9).shards
+    assert lora is not None
+    assert 0 < lora.training.trained < of.trained
+    assert lora.training.head_gradient == 0
+
+
+def test_full_fine_tuning_in_bf16_gathers_linear_weights_in_bf16_and_a_cast_of_the_head() -> None:
+    of = setting("llama", precision="bf16")
+    examples = make_examples((9, 7))
+    kernels = try_kernels(of, FullMethod())
+    assert kernels is not None
+    work = workload(examples, of.train, 0, kernels.batching(of.train))
+    wide, narrow = (
+        plan("llama", examples, 10**9, FullMethod()).shards,
+        plan_arm(of, work, FullMethod(), kernels, 10**9).shards,
+    )
+    assert wide is not None
+    assert narrow is not None
+    norms = 2 * 32 * 4
+    assert narrow.training.layer - norms == (wide.training.layer - norms) / 2
+    assert narrow.training.head == 1.5 * wide.training.head
+    assert narrow.training.stored == wide.training.stored
+
+
+def test_arms_that_several_devices_cannot_make_have_no_shards() -> None:
+    assert plan("bert", make_examples((9, 7), classify=True), 10**9).shards is None
+    assert plan("llama", make_examples((9, 7)), 10**9, LoraMethod(rank=2, variant="pissa")).shards is None
+
+
 def test_checkpointing_is_planned_only_for_a_step_that_does_not_fit() -> None:
     roomy, small = (plan("llama", make_examples([30] * 8), memory) for memory in (2**40, 2**16))
     assert roomy.checkpointed is None

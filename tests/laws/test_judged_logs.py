@@ -1,4 +1,4 @@
-"""Laws 65 and 66: logs of others are judged as our own runs are, and only items that belong together are compared."""
+"""Laws 62 and 63: logs of others are judged as our own runs are, and only items that belong together are compared."""
 
 import json
 import random
@@ -60,7 +60,7 @@ def exported(ledger: Ledger, folder: Path, metric: str) -> dict[str, list[Path]]
 
 
 @pytest.mark.parametrize("metric", STUDIES)
-def test_law_65_logs_of_a_study_get_the_verdict_of_its_report(tmp_path: Path, metric: str) -> None:
+def test_law_62_logs_of_a_study_get_the_verdict_of_its_report(tmp_path: Path, metric: str) -> None:
     ledger = write_study(tmp_path / "study", **STUDIES[metric])
     report, logs = build_report(ledger), exported(ledger, tmp_path / "logs", metric)
     for arm, paths in logs.items():
@@ -96,7 +96,7 @@ def of_logs(folder: Path, full: list[dict[str, Any]], lora: list[dict[str, Any]]
     return judge({"full": [write_log(folder / "full", full)], "lora": [write_log(folder / "lora", lora)]})
 
 
-def test_law_66_neither_the_order_of_a_log_nor_what_does_not_pair_changes_a_verdict(tmp_path: Path) -> None:
+def test_law_63_neither_the_order_of_a_log_nor_what_does_not_pair_changes_a_verdict(tmp_path: Path) -> None:
     full, lora = rows(200, 1), rows(200, 2, -0.1)
     one = of_logs(tmp_path / "a", full, lora)
     extra = [{**row, "doc_id": row["doc_id"] + 1000} for row in rows(7, 3)]
@@ -110,7 +110,7 @@ def test_law_66_neither_the_order_of_a_log_nor_what_does_not_pair_changes_a_verd
     assert "200 items paired" in unpaired.evidence
 
 
-def test_law_66_the_sign_turns_if_the_arms_do(tmp_path: Path) -> None:
+def test_law_63_the_sign_turns_if_the_arms_do(tmp_path: Path) -> None:
     full, lora = rows(200, 1), rows(200, 2, -0.1)
     one, other = of_logs(tmp_path / "a", full, lora), of_logs(tmp_path / "b", lora, full)
     mine, theirs = one.verdicts[0], other.verdicts[0]

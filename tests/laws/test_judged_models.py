@@ -41,7 +41,7 @@ def test_rows(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_law_67_tuned_models_are_scored_once_each_and_judged_by_the_seeds_of_their_trainers(
+def test_law_64_tuned_models_are_scored_once_each_and_judged_by_the_seeds_of_their_trainers(
     tmp_path: Path, test_rows: Path
 ) -> None:
     full = [tuned(tmp_path / f"full-{'abc'[seed - 1]}", 0.001, seed) for seed in SEEDS]

@@ -1,4 +1,4 @@
-"""Laws 57 to 59: a run over several devices (`machine.devices_per_run`), here two processes of one CPU."""
+"""Laws 57 to 59, and 61: a run over several devices (`machine.devices_per_run`), here two processes of one CPU."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -24,7 +25,9 @@ from lab_fixtures import VOCABULARY
 from tunewise.executors.base import RunJob
 from tunewise.executors.local.client import LocalExecutor
 from tunewise.executors.local.together import Part, together
-from tunewise.records import events
+from tunewise.lab.placement import HANG_SECONDS, Placement
+from tunewise.lab.run.record import _largest_memory
+from tunewise.records import Memory, events
 from tunewise.records.events import Event
 from tunewise.spec import SamplesSpec
 from tunewise.storage.files import files_below
@@ -334,3 +337,73 @@ def tensor_files(folder: Path) -> set[str]:
             assert path.suffix in KINDS, path
             assert path.read_bytes()[:2] != b"PK", path
     return found
+
+
+# --- a process that does not answer, or has no memory left
+
+# As a server does. The second process does not answer when the third step begins, or cannot hold more than 10 tokens.
+ILL = """
+import os, sys, time
+from tunewise.executors.local import server, together
+from tunewise.lab import placement
+from tunewise.lab.run import training
+from tunewise.lab.train import loop
+job, illness = server.JOB.validate_json(sys.argv[1]), sys.argv[2]
+placement.HANG_SECONDS = float(sys.argv[3])
+server.EVENTS = os.dup(1)
+server.LIFELINE, _ = os.pipe()
+add_gradient = loop.add_gradient
+
+def work(part):
+    def ill(model, batch, num_targets, compute):
+        if part.rank == 1 and illness == "hangs":
+            time.sleep(600)
+        if part.rank == 1 and illness == "is full" and batch.input_ids_BT.numel() > 10:
+            raise MemoryError("no room")
+        return add_gradient(model, batch, num_targets, compute)
+
+    loop.add_gradient = ill
+    return server.do(job, part)
+
+sys.exit(abs(together.together(job.devices, work)))
+"""
+
+
+def ended(of: RunJob, illness: str, hang_seconds: float) -> tuple[int, list[str]]:
+    """Exit status of the job, and what was reported beside steps."""
+    command = [sys.executable, "-P", "-c", ILL, of.model_dump_json(), illness, str(hang_seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return done.returncode, [line["event"] for line in lines if line["event"] != "step"]
+
+
+def test_law_61_when_one_process_hangs_all_end_after_a_limit(study: Make) -> None:
+    assert HANG_SECONDS == 600, "as the how-to says"
+    code, told = ended(study("llama", LORA, 2).job(), "hangs", 3)
+    assert code != 0
+    assert told == ["crash"], "one of them says why"
+
+
+def test_law_61_a_run_without_memory_on_one_device_can_be_made_with_fewer_tokens_at_once(
+    study: Make, made: Callable[..., Sharded]
+) -> None:
+    full = study("llama", LORA, 2)
+    assert ended(full.job(), "is full", 60) == (1, ["memory"])
+    whole = made("llama", LORA, 1)
+    code, told = ended(full.job().model_copy(update={"max_tokens": 5}), "is not ill", 60)
+    assert (code, told[-1]) == (0, "done")
+    for step, same in zip(full.result()["steps"], whole.result()["steps"], strict=True):
+        assert relative(step["loss"], same["loss"]) < 2e-6
+
+
+def test_law_61_the_memory_of_a_record_is_that_of_the_process_that_needed_most() -> None:
+    class Others(Placement):
+        def gathered(self, plain: Any) -> list[Any]:
+            return [plain, {"peak_bytes": 9, "above_start_bytes": 4}]
+
+    own = {"train": Memory(peak_bytes=7, above_start_bytes=5)}
+    run: Any = SimpleNamespace(placement=Others(), meter=SimpleNamespace(memory=own.get))
+    assert _largest_memory(run, "train") == Memory(peak_bytes=9, above_start_bytes=4)
+    run.placement = Placement()
+    assert _largest_memory(run, "train") == own["train"]
+    assert _largest_memory(run, "load") is None

@@ -20,6 +20,7 @@ from tunewise.cli.options import (
     Arms,
     Budget,
     Data,
+    Devices,
     ExecutorOption,
     Folder,
     Model,
@@ -199,6 +200,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
         str | None,
         typer.Option(metavar="TEXT", help="Plan for this GPU instead of this machine, for example A100-80GB."),
     ] = None,
+    devices: Devices = None,
     prices: Prices = None,
     probe: Probe = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -211,13 +213,16 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
     """
     from tunewise.cli.terminal import Terminal
     from tunewise.commands.plan import plan as plan_study
+    from tunewise.desk.planning.devices import parse_devices
     from tunewise.desk.planning.prices import card_and_price, with_costs
+    from tunewise.desk.report.terminal.devices import print_devices
     from tunewise.desk.report.terminal.plan import chart, print_plan
     from tunewise.spec import NO_DATA
     from tunewise.storage.disk import require_output, write_output
 
     if svg:
         require_output(svg, ".svg")
+    numbers = parse_devices(devices) if devices else ()
     asked = _study(study, model, data or (None if study else NO_DATA), arm, sets)
     card, price = card_and_price(asked.machine, gpu, prices)
     missing: list[str] = []
@@ -230,6 +235,7 @@ def plan(  # noqa: PLR0913 - every parameter is an option of the command
         say_json(found.model_dump_json(indent=1))
     else:
         print_plan(asked, found, card, Terminal())
+        print_devices(found, numbers, Terminal())
     for message in missing:
         say(f"- {message}", error=True)
 

@@ -126,6 +126,10 @@ Prices = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="Your price per hour of each card (YAML), for the cost on --gpu."),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Also plan runs on several devices of a machine together, for example 1,2,4,8."),
+]
 Records = Annotated[
     Path | None,
     typer.Option(parser=to_write, metavar="PATH", help="Also write one row per run to this .csv or .parquet file."),

@@ -2,7 +2,7 @@
 
 from tunewise.errors import SpecError
 from tunewise.executors.local.shares import shared
-from tunewise.spec import TASKS, FullMethod, LoraMethod, Method, StudySpec
+from tunewise.spec import TASKS, StudySpec, whole_because
 
 
 def require_shardable(study: StudySpec) -> None:
@@ -14,7 +14,7 @@ def require_shardable(study: StudySpec) -> None:
         return
     key = f"machine.devices_per_run: {study.machine.devices_per_run}"
     for name, arm in study.arms.items():
-        if instead := _alternative(arm):
+        if instead := whole_because(arm):
             raise SpecError(f"{key} is not possible with arms.{name}: {instead}, or remove machine.devices_per_run.")
     if study.task and TASKS[study.task].has_classes:
         raise SpecError(
@@ -22,21 +22,3 @@ def require_shardable(study: StudySpec) -> None:
             "Remove machine.devices_per_run."
         )
     shared(study.machine)
-
-
-def _alternative(arm: Method) -> str | None:
-    """What does not work with shards, and the nearest that does; None: it works."""
-    match arm:
-        case FullMethod(extract=extract) if extract:
-            return "extract needs whole weights in one process. Remove extract"
-        case FullMethod():
-            return None
-        case LoraMethod(variant="pissa" | "olora" as variant):
-            return f"{variant} rewrites the weights of the base, which was not tried in parts. Use variant: rslora"
-        case LoraMethod(base=str() as base):
-            return f"base: {base} stores weights in packed form, which cannot be divided. Remove base"
-        case LoraMethod(rank="auto"):
-            return "rank: auto truncates whole adapters. Set a rank, such as 8"
-        case LoraMethod():
-            return None
-    return f"method {arm.method} was not tried in parts. Use method lora or full"

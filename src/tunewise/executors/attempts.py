@@ -67,7 +67,7 @@ class Attempts:
             devices=spec.devices,
             lease=nonce_of(folder),
         )
-        end = _End(kills_before=memory_kills())
+        end = _End(kills_before=memory_kills(), is_divided=spec.devices > 1)
         for event in self.executor.submit([job]):
             end.hear(event)
             self.listener(of_run(event, spec.run_id))
@@ -102,6 +102,7 @@ class _End:
     """How a run ended, from the last events of its process."""
 
     kills_before: int | None  # number of processes killed for memory before the run began
+    is_divided: bool  # several processes made the run, which cannot halve a batch: they are in step no more
     message: str = "the process ended without a message"
     is_wordless: bool = False  # it ended with the exit status of success
     is_short_of_memory: bool = False
@@ -135,8 +136,9 @@ class _End:
 
     @property
     def has_too_many_tokens(self) -> bool:
-        """Whether the run alone needed more memory than there is."""
-        return self.is_killed_for_memory and not self.is_crowded
+        """Whether the run alone needed more memory than there is, and fewer tokens at once were not tried."""
+        ran_out = self.is_killed_for_memory or (self.is_divided and self.is_short_of_memory)
+        return ran_out and not self.is_crowded
 
     def status(self, attempts: int) -> Status:
         """Status of a run that left no record."""

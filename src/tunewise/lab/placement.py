@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,9 @@ from transformers.pytorch_utils import Conv1D
 from tunewise.errors import ModelError
 
 Item = TypeVar("Item")
+# After so many seconds without the others, a process fails, and all end. The longest that they wait for each other is
+# while the first one saves: 600 s are 120 GB at 200 MB/s.
+HANG_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,9 @@ class Placement:
         """Place of a process that meets the others through the file `meeting`, which must be new."""
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, "lo")  # all are on this machine, and nobody else may connect
-        store = dist.FileStore(str(meeting), world)
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=world)
+        store, limit = dist.FileStore(str(meeting), world), timedelta(seconds=HANG_SECONDS)
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
         return cls(rank, world, init_device_mesh(device, (world,)))
 
     @property
@@ -111,46 +116,21 @@ class Placement:
         """
         if not self.mesh or isinstance(model, FSDPModule):
             return
-        decoder, embedding, head = model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings()
-        layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
-        if not layers:
-            raise ModelError(
-                f"{type(model).__name__} does not mark its layers as transformers' own models do, so its weights "
-                "cannot be divided. Remove machine.devices_per_run, or choose another model."
-            )
-        for layer in layers:
-            if is_autocast:
-                self._gather_in_bf16(layer)
+        groups = Groups.of(model)
+        for layer in groups.layers:
+            if is_autocast and (linear := gathered_in_bf16(layer)):
+                policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+                fully_shard(linear, mesh=self.mesh, mp_policy=policy)
             fully_shard(layer, mesh=self.mesh)
-        for child in decoder.children():
-            # the final norm above all: the end of a backward pass frees what its group gathered, and the gradient of
-            # the logits ends before the norm, which needs its weights afterwards
-            is_large = any(part in layers for part in child.modules())
-            if not is_large and child is not embedding and any(True for _ in child.parameters()):
-                fully_shard(child, mesh=self.mesh)
+        for module in groups.others:
+            fully_shard(module, mesh=self.mesh)
         # The head keeps what it gathered until the backward pass has ended: it computes the logits part by part, and
         # processes have different numbers of parts.
-        if head.weight is embedding.weight:
-            fully_shard([embedding, head], mesh=self.mesh, reshard_after_forward=False)
-        else:
-            fully_shard(embedding, mesh=self.mesh)
-            fully_shard(head, mesh=self.mesh, reshard_after_forward=False)
+        fully_shard(groups.head, mesh=self.mesh, reshard_after_forward=False)
         fully_shard(model, mesh=self.mesh)
-        for module in _sharded(model):
-            module.set_gradient_divide_factor(1.0)  # losses are divided by the targets of all processes already
-            module.set_force_sum_reduction_for_comms(True)  # gloo has no other
-
-    def _gather_in_bf16(self, layer: torch.nn.Module) -> None:
-        """Gather the linear weights of a layer that is trained as a whole in the precision in which it multiplies.
-
-        Autocast would round what was gathered in fp32 to the same numbers. But autograd would then keep its copies, so
-        that every process had all layers in bf16 when the backward pass begins. Norms stay in fp32, as in autocast.
-        """
-        assert self.mesh
-        linear = [module for module in layer.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-        if linear and all(parameter.requires_grad for parameter in layer.parameters()):
-            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-            fully_shard(linear, mesh=self.mesh, mp_policy=policy)
+        for part in _sharded(model):
+            part.set_gradient_divide_factor(1.0)  # losses are divided by the targets of all processes already
+            part.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
     @contextmanager
     def first_stage(self, model: PreTrainedModel) -> Iterator[None]:
@@ -185,6 +165,43 @@ class Placement:
 
 
 ALONE = Placement()
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Modules of a model whose parameters are gathered together, in the order in which they are divided."""
+
+    layers: list[torch.nn.Module]  # each a group
+    # Each a group, the final norm above all: the end of a backward pass frees what its group gathered, and the gradient
+    # of the logits ends before the norm, which needs its weights afterwards.
+    others: list[torch.nn.Module]
+    head: list[torch.nn.Module]  # one group, with the embedding if the two are tied
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "Groups":
+        """Groups of the model. Raises ModelError if it does not mark its layers."""
+        decoder, embedding, head = model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings()
+        layers = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers:
+            raise ModelError(
+                f"{type(model).__name__} does not mark its layers as transformers' own models do, so its weights "
+                "cannot be divided. Remove machine.devices_per_run, or choose another model."
+            )
+        is_tied = head.weight is embedding.weight
+        small = [child for child in decoder.children() if not any(part in layers for part in child.modules())]
+        others = [child for child in small if child is not embedding and any(True for _ in child.parameters())]
+        return cls(layers, others if is_tied else [*others, embedding], [embedding, head] if is_tied else [head])
+
+
+def gathered_in_bf16(layer: torch.nn.Module) -> list[torch.nn.Module]:
+    """Linear modules of a layer that is trained as a whole, which are gathered in the precision of their products.
+
+    Autocast would round what was gathered in fp32 to the same numbers. But autograd would then keep its copies, so
+    that every process had all layers in bf16 when the backward pass begins. Norms stay in fp32, as in autocast.
+    """
+    if not all(parameter.requires_grad for parameter in layer.parameters()):
+        return []
+    return [module for module in layer.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,33 @@ class Checkpointed(Frozen):
     flops_per_token: int
 
 
+class Gathered(Frozen):
+    """Bytes of the weights of one phase if several devices divide them (FSDP2): each gathers a group when it computes.
+
+    `layer`, `other` and `head` are what the largest group of each kind takes once gathered.
+    """
+
+    stored: int  # all parameters, which are divided
+    whole: int  # buffers, which every device has
+    layer: int
+    layer_gradient: int  # of its trained parameters, in fp32
+    other: int  # an embedding that is not tied to the head, a norm
+    other_gradient: int
+    head: int  # until the backward pass has ended, with autocast's bf16 copy
+    head_gradient: int
+    all: int  # what one pass over the model gathers
+    trained: int  # of the parameters that are trained, in fp32
+
+
+class Shards(Frozen):
+    """What an arm needs on one of several devices, beside its `step`: see desk/planning/devices.py."""
+
+    training: Gathered
+    scoring: Gathered
+    step_data: int  # activations and logits of a step, at their largest together
+    scoring_data: int
+
+
 class ArmPlan(Frozen):
     """Needs of one arm."""
 
@@ -69,6 +96,7 @@ class ArmPlan(Frozen):
     step: PeakMemory | None  # of an optimizer step; None: this model's step cannot be traced
     evaluation: PeakMemory | None  # of scoring in fp32
     checkpointed: Checkpointed | None = None  # None: the step fits as asked, or was asked with it
+    shards: Shards | None = None  # None: several devices cannot make its runs together
     loading: int | None = None  # bytes on the device while the base is loaded and stored; None: not known
     flops_per_token: int | None  # of a training step, forward and backward; only matrix products
     scoring_flops_per_token: int | None

@@ -15,7 +15,7 @@ from tunewise.spec.methods import (
 )
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, Price, parse_budget, parse_margin
-from tunewise.spec.run import Inputs, RunSpec, forgetting_steps
+from tunewise.spec.run import Inputs, RunSpec, forgetting_steps, whole_because
 from tunewise.spec.study import (
     ARM_NAME,
     DEFAULT_LOOKS,
@@ -91,4 +91,5 @@ __all__ = [
     "parse_budget",
     "parse_margin",
     "same_arm",
+    "whole_because",
 ]

@@ -4,7 +4,7 @@ import hashlib
 from typing import Literal
 
 from tunewise.spec.frozen import Frozen, canonical_json
-from tunewise.spec.methods import Method
+from tunewise.spec.methods import FullMethod, LoraMethod, Method
 from tunewise.spec.metrics import MetricSpec, SamplesSpec
 from tunewise.spec.tasks import Task
 from tunewise.spec.train import TrainSpec
@@ -25,6 +25,24 @@ class Inputs(Frozen):
 def forgetting_steps(points: int, num_steps: int) -> frozenset[int]:
     """Steps of a run at which forgetting is measured: 0, the last one, and evenly spaced between; () for 0 points."""
     return frozenset(round(num_steps * i / points) for i in range(points + 1)) if points else frozenset()
+
+
+def whole_because(arm: Method) -> str | None:
+    """Why several devices cannot make a run of this arm together, and the nearest arm that they can; None: they can."""
+    match arm:
+        case FullMethod(extract=extract) if extract:
+            return "extract needs whole weights in one process. Remove extract"
+        case FullMethod():
+            return None
+        case LoraMethod(variant="pissa" | "olora" as variant):
+            return f"{variant} rewrites the weights of the base, which was not tried in parts. Use variant: rslora"
+        case LoraMethod(base=str() as base):
+            return f"base: {base} stores weights in packed form, which cannot be divided. Remove base"
+        case LoraMethod(rank="auto"):
+            return "rank: auto truncates whole adapters. Set a rank, such as 8"
+        case LoraMethod():
+            return None
+    return f"method {arm.method} was not tried in parts. Use method lora or full"
 
 
 class RunSpec(Frozen):

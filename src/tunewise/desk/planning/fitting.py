@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tunewise.desk.planning.devices import fewest_devices
 from tunewise.desk.planning.estimates import fit, quantized
 from tunewise.records.plan import ArmPlan, StudyPlan
 from tunewise.text.numbers import duration, size
@@ -14,6 +15,8 @@ def what_fits(plan: StudyPlan) -> Iterator[str]:
         if arm.step is None or fit(arm, plan.memory_bytes) != "does not fit":
             continue
         ways = list(_ways(arm, plan.memory_bytes))
+        if (devices := fewest_devices(arm, plan)) and devices > 1:
+            ways.append(f"machine.devices_per_run: {devices} (see --devices)")
         if ways:
             yield f"{name} does not fit in {room}. It does with {'; or with '.join(ways)}."
         else:

@@ -12,13 +12,13 @@ from tunewise.lab.methods import describe
 from tunewise.lab.models.load import LINEAR, inner_model
 from tunewise.lab.plan import fake_step
 from tunewise.lab.plan.kernels import REFUSALS, is_followed
-from tunewise.lab.plan.memory import StepMeter
+from tunewise.lab.plan.memory import StepMeter, gathered
 from tunewise.lab.plan.meta_model import give_storage, without_values
 from tunewise.lab.plan.setting import Kernels, PlanContext, PlannedModel, begin_training, build
 from tunewise.lab.plan.workload import Workload
 from tunewise.lab.weights.quantized import stored_bytes
-from tunewise.records.plan import ArmPlan, Checkpointed, PeakMemory
-from tunewise.spec import Device, Quantization
+from tunewise.records.plan import ArmPlan, Checkpointed, Gathered, PeakMemory, Shards
+from tunewise.spec import TASKS, Device, Precision, Quantization, whole_because
 from tunewise.spec import Method as MethodSpec
 
 TRIED_FIRST = 1_024  # examples
@@ -47,7 +47,13 @@ def plan_arm(
         is_checked=False,
     )
     try:
-        memory = _Memory(memory_bytes, setting.device, spec.quantized, is_narrow=setting.is_narrow_for(spec))
+        memory = _Memory(
+            memory_bytes,
+            setting.device,
+            spec.quantized,
+            is_narrow=setting.is_narrow_for(spec),
+            is_divided=not (whole_because(spec) or TASKS[setting.task].has_classes),
+        )
         found = _followed(plan, subject, setting, work, memory)
         if found.step and found.step.total > memory_bytes and not setting.train.gradient_checkpointing:
             less = replace(setting, train=setting.train.replace(gradient_checkpointing=True))
@@ -73,6 +79,13 @@ class _Memory(NamedTuple):
     device: Device
     quantized: Quantization | None  # None: whole
     is_narrow: bool  # as in the checkpoint, in bf16
+    is_divided: bool  # several devices can make a run together
+
+    def gathered(self, model: torch.nn.Module, precision: Precision) -> Gathered | None:
+        """Bytes of the weights on several devices; None: they cannot make a run together."""
+        if not self.is_divided:
+            return None
+        return gathered(inner_model(model), is_autocast=precision == "bf16", is_narrow=self.is_narrow)
 
     def saved(self, weights: Sequence[torch.Tensor]) -> int:
         """Bytes that the storage saves of `weights`, of which the largest is unpacked to fp32 at any time."""
@@ -106,10 +119,12 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
         evaluation, batch = StepMeter(vocabulary), fake_step.bare(work.candidates[0].batch, mode)
         is_exact = setting.scoring == "exact"
         if is_exact:
+            scoring = memory.gathered(subject.model, "fp32")
             fake_step.meter_score(subject.model, batch, "fp32", evaluation)
             saved_in_scoring = memory.saved(_frozen_linear(subject.model))
         loop = begin_training(subject, setting)
         if not is_exact:
+            scoring = memory.gathered(subject.model, setting.precision)
             fake_step.meter_score(subject.model, batch, setting.precision, evaluation)
             saved_in_scoring = memory.saved(_frozen_linear(subject.model))
         fake_step.begin(loop)
@@ -126,6 +141,7 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
 
         frozen = _frozen_linear(subject.model)
         saved = memory.saved(frozen)
+        training = memory.gathered(subject.model, setting.precision)
         loading = memory.loading(subject.model, frozen, saved)
         stays = fake_step.stays(subject.model, loop)
         num_examples = largest(peak_bytes, setting.train.batch_size, memory.capacity + saved, stays)
@@ -133,6 +149,7 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
         step=_less(PeakMemory(**max(steps, key=lambda step: step.peak_total).peak), saved),
         evaluation=_less(PeakMemory(**evaluation.peak), saved_in_scoring),
         loading=loading,
+        shards=_shards(training, scoring, max(step.peak_data for step in steps), evaluation.peak_data),
         note="memory in 4 bits is derived from the same arm on the whole base" if memory.quantized else None,
         flops_per_token=round(sum(step.flops for step in steps) / sum(of.batch.num_tokens for of in work.candidates)),
         scoring_flops_per_token=round(evaluation.flops / work.candidates[0].batch.num_tokens),
@@ -140,6 +157,12 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
         frozen_linear_bytes=0 if memory.quantized else sum(weight.nbytes for weight in frozen),
         largest_micro_batch=num_examples * len(work.longest.input_ids) or None,
     )
+
+
+def _shards(training: Gathered | None, scoring: Gathered | None, step_data: int, scoring_data: int) -> Shards | None:
+    if training is None or scoring is None:
+        return None
+    return Shards(training=training, scoring=scoring, step_data=step_data, scoring_data=scoring_data)
 
 
 def _less(peak: PeakMemory, saved: int) -> PeakMemory:

@@ -6,7 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import PreTrainedModel
 
+from tunewise.errors import ModelError
+from tunewise.lab.models.load import LINEAR
+from tunewise.lab.placement import Groups, gathered_in_bf16
 from tunewise.lab.private import (
     FLASH_ATTENTION_ON_CPU,
     FLASH_ATTENTION_ON_CPU_BACKWARD,
@@ -17,6 +21,7 @@ from tunewise.lab.private import (
     overloads_of,
     tree_iter,
 )
+from tunewise.records.plan import Gathered
 
 Use = Literal["weights", "gradients", "optimizer", "logits", "activations"]
 USES: tuple[Use, ...] = ("weights", "gradients", "optimizer", "logits", "activations")
@@ -61,6 +66,7 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
         self.live: dict[Use, int] = dict.fromkeys(USES, 0)
         self.peak: dict[Use, int] = dict(self.live)
         self.total = self.peak_total = 0
+        self.peak_data = 0  # of activations and logits together
         self.flops = 0
         self._known: dict[int, tuple[Use, int]] = {}
         self._hooks: list[Any] = []
@@ -119,6 +125,7 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
     def _change(self, use: Use, size: int) -> None:
         self.live[use] += size
         self.total += size
+        self.peak_data = max(self.peak_data, self.live["activations"] + self.live["logits"])
         if self.total > self.peak_total:
             self.peak_total, self.peak = self.total, dict(self.live)
 
@@ -129,3 +136,43 @@ class StepMeter(TorchDispatchMode):  # type: ignore[misc]  # torch has no types 
         self._known[key] = ("gradients", size)
         self.live[use] -= size
         self.live["gradients"] += size
+
+
+def gathered(model: PreTrainedModel, *, is_autocast: bool, is_narrow: bool) -> Gathered | None:
+    """Bytes of the model's weights if several devices divide them; None: they cannot.
+
+    `is_narrow`: frozen linear weights take two bytes each, whatever they take here.
+    """
+    try:
+        groups = Groups.of(model)
+    except ModelError:
+        return None
+    linear = [module for module in model.modules() if isinstance(module, LINEAR)]
+    frozen = {id(m.weight) for m in linear if is_narrow and isinstance(m.weight, torch.nn.Parameter)}
+    in_bf16 = [p for layer in groups.layers if is_autocast for m in gathered_in_bf16(layer) for p in m.parameters()]
+    rounded = {id(parameter) for parameter in in_bf16}
+
+    def stored(parameter: torch.Tensor) -> int:
+        is_halved = id(parameter) in frozen and not parameter.requires_grad
+        return int(2 * parameter.numel() if is_halved else parameter.nbytes)
+
+    def whole(*modules: torch.nn.Module) -> int:
+        parameters = {id(p): p for module in modules for p in module.parameters()}
+        return sum(2 * p.numel() if key in rounded else stored(p) for key, p in parameters.items())
+
+    def trained(*modules: torch.nn.Module) -> int:
+        return sum(p.nbytes for p in {p for module in modules for p in module.parameters()} if p.requires_grad)
+
+    casts = [p for module in groups.head for p in module.parameters() if p.dtype == torch.float32 and is_autocast]
+    return Gathered(
+        stored=sum(stored(parameter) for parameter in model.parameters()),
+        whole=sum(buffer.nbytes for buffer in model.buffers()),
+        layer=max(whole(layer) for layer in groups.layers),
+        layer_gradient=max(trained(layer) for layer in groups.layers),
+        other=max((whole(module) for module in groups.others), default=0),
+        other_gradient=max((trained(module) for module in groups.others), default=0),
+        head=whole(*groups.head) + max((2 * parameter.numel() for parameter in casts), default=0),
+        head_gradient=trained(*groups.head),
+        all=sum(whole(*modules) for modules in [*([m] for m in groups.layers + groups.others), groups.head]),
+        trained=trained(model),
+    )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from tunewise.lab.machine import OthersMeter, describe_environment
 from tunewise.lab.run.context import RunContext
-from tunewise.records import RunRecord, Sample, Usage
+from tunewise.records import Memory, RunRecord, Sample, Usage
 from tunewise.storage.lease import Lease
 from tunewise.storage.ledger import Ledger
 
@@ -12,7 +12,7 @@ from tunewise.storage.ledger import Ledger
 def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
     """Time, tokens and memory of a run that ends now."""
     training = run.training
-    load, evaluate = run.meter.memory("load"), run.meter.memory("evaluate")
+    load, evaluate = _largest_memory(run, "load"), _largest_memory(run, "evaluate")
     assert load is not None, "every run loads a model"
     assert evaluate is not None, "every run scores it"
     return Usage(
@@ -22,7 +22,7 @@ def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
         num_tokens=training.num_tokens,
         num_supervised_tokens=training.num_supervised_tokens,
         load_memory=load,
-        train_memory=run.meter.memory("train"),
+        train_memory=_largest_memory(run, "train"),
         evaluate_memory=evaluate,
         saved_bytes=training.saved_bytes,
         others_share=others.share(run.placement),
@@ -31,6 +31,13 @@ def usage_of(run: RunContext, others: OthersMeter, started: datetime) -> Usage:
         started=started,
         ended=datetime.now(UTC),
     )
+
+
+def _largest_memory(run: RunContext, phase: str) -> Memory | None:
+    """Memory of the process that needed most in this phase; None: there was no such phase."""
+    own = run.meter.memory(phase)
+    found = [Memory(**of) for of in run.placement.gathered(own and own.model_dump()) if of]
+    return max(found, key=lambda memory: memory.peak_bytes or 0, default=None)
 
 
 def store_record(run: RunContext, samples: tuple[Sample, ...], usage: Usage, lease: Lease | None) -> RunRecord:
