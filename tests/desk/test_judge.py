@@ -210,6 +210,24 @@ def test_unequal_numbers_of_seeds_are_judged_without_pairs(tmp_path: Path) -> No
     assert verdict.degrees_of_freedom != pytest.approx(paired.degrees_of_freedom)
 
 
+def test_copies_of_a_run_are_named_because_they_are_not_seeds(tmp_path: Path) -> None:
+    full = [table(tmp_path / f"full-{seed}.csv", scores(seed)) for seed in range(3)]
+    lora = [table(tmp_path / f"lora-{seed}.csv", scores(50 if seed < 2 else 51)) for seed in range(3)]
+    (copies,) = [found for found in judge({"full": full, "lora": lora}).findings if found.id == "same-scores"]
+    assert copies.arms == ("lora",)
+    assert copies.evidence == f"{lora[0]}, {lora[1]}"
+
+
+def test_only_a_judgment_is_replaced_by_one(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "judge.html").write_text("mine")
+    refused = call(tmp_path)
+    assert "holds other files than those of a judgment: judge.html" in str(refused.exception)
+    assert (tmp_path / "out" / "judge.html").read_text() == "mine"
+    (tmp_path / "out" / "judge.html").unlink()
+    assert [call(tmp_path).exit_code for _ in range(2)] == [0, 0]
+
+
 # --- lm-evaluation-harness
 
 

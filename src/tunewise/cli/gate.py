@@ -66,9 +66,10 @@ class Gate:
 
 def gate_of(fail_on: str | None, arms: Sequence[str], summary: Path | None, junit: Path | None) -> Gate | None:
     """The gate that options ask for, before anything is trained; None: none. Raises SpecError or StudyError."""
-    from tunewise.desk.report.gate import FAIL_ON
+    from tunewise.desk.report.gate import FAIL_ON, HEADING
     from tunewise.errors import SpecError
     from tunewise.storage.disk import require_output
+    from tunewise.storage.files import read_text
     from tunewise.text.suggest import lookup
 
     if fail_on is None:
@@ -77,6 +78,8 @@ def gate_of(fail_on: str | None, arms: Sequence[str], summary: Path | None, juni
         return None
     if summary:
         require_output(summary)
+        if summary.is_file() and (content := read_text(summary)) and not content.startswith(HEADING):
+            raise SpecError(f"--summary {summary} holds something else than a summary. Give the name of a new file.")
     if junit:
         require_output(junit, ".xml")
     return Gate(lookup({word: word for word in FAIL_ON}, fail_on, "word of --fail-on"), arms, summary, junit)

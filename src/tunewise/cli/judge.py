@@ -91,13 +91,14 @@ def judge(  # noqa: PLR0913 - every parameter is an option of the command
     scores the adapters or models in the folders instead.
     """
     from tunewise.cli.terminal import Terminal
-    from tunewise.commands.judge import arms_of, write_judgment
+    from tunewise.commands.judge import arms_of, require_own, write_judgment
     from tunewise.desk.judge.gate import judgment_at_gate
     from tunewise.desk.judge.terminal import print_judgment
 
     logs = [text for text in arm or [] if "=" in text or fail_on is None]
     gate = gate_of(fail_on, [text for text in arm or [] if text not in logs], summary, junit)
     arms = arms_of(full or [], logs)
+    require_own(out)
     if model or data or sets:
         report = _scored(arms, (model, data, sets or []), out, margin)
     else:
@@ -115,6 +116,7 @@ def _scored(arms: Any, of: tuple[str | None, str | None, list[str]], out: Path, 
     from tunewise.cli.progress import StudyProgress
     from tunewise.cli.terminal import Terminal
     from tunewise.cli.words import absolute_model, parse_options
+    from tunewise.commands.judge import SCORED
     from tunewise.commands.judge_models import Asked, judge_models
     from tunewise.errors import SpecError
 
@@ -123,4 +125,4 @@ def _scored(arms: Any, of: tuple[str | None, str | None, list[str]], out: Path, 
         raise SpecError("--model, --data and --set score models: give at least --model BASE and --data TEST.")
     asked = Asked(absolute_model(model), data, arms, parse_options(sets))
     with StudyProgress(Terminal()) as progress:
-        return judge_models(asked, out / "scored", margin, progress.on)
+        return judge_models(asked, out / SCORED, margin, progress.on)

@@ -11,8 +11,11 @@ from tunewise.errors import SpecError
 from tunewise.inputs.logs.find import read_arm
 from tunewise.spec import ARM_NAME
 from tunewise.storage.disk import make_folder, write_atomically
+from tunewise.storage.files import read_text
+from tunewise.text.suggest import listed
 
-PAGE, PLAIN = "judge.html", "judge.json"
+PAGE, PLAIN, SCORED = "judge.html", "judge.json", "scored"
+OWN = '"tunewise_version"'  # one of the first keys of our judge.json
 
 
 def judge(
@@ -30,6 +33,16 @@ def judge(
     """
     runs = {arm: read_arm(paths, arm, metrics, unit, lower_is_better) for arm, paths in arms.items()}
     return build_judgment(runs, margin)
+
+
+def require_own(folder: Path) -> None:
+    """Raise SpecError if a folder holds anything but an earlier judgment."""
+    names = sorted(child.name for child in folder.iterdir()) if folder.is_dir() else []
+    is_whole = PLAIN in names and OWN in read_text(folder / PLAIN)[:200]
+    if not {*names} <= ({PAGE, PLAIN, SCORED} if is_whole else {SCORED}):
+        raise SpecError(
+            f"--out {folder} holds other files than those of a judgment: {listed(names)}. Name a new folder."
+        )
 
 
 def write_judgment(report: JudgeReport, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from tunewise.desk.fairness.finding import Finding, count, listed
 from tunewise.desk.judge.pairing import PairedTask
 from tunewise.desk.judge.verdicts import FULL, matched
@@ -28,7 +30,7 @@ def require_not_swapped(arms: Arms) -> None:
 def findings_on(arms: Arms, tasks: Sequence[PairedTask], lacking: Mapping[str, Sequence[str]]) -> tuple[Finding, ...]:
     """All findings, warnings first."""
     found = [*_unpaired(tasks), *_lacking(lacking), *_settings(arms), *_same_model(arms), *_elsewhere(arms)]
-    found += _other_training(arms)
+    found += [*_copies(arms, tasks), *_other_training(arms)]
     found += [*_few_runs(arms), *_prompts(tasks), *_metrics(tasks)]
     return tuple(sorted(found, key=lambda finding: finding.severity != "warns"))
 
@@ -83,6 +85,26 @@ def _same_model(arms: Arms) -> Iterator[Finding]:
                 severity="warns",
                 sentence=f"The logs of {arm} and of full name the same model. Are they logs of one model?",
                 evidence=suggest.listed(sorted(map(str, same)), SHOWN),
+                arms=(arm,),
+            )
+
+
+def _copies(arms: Arms, tasks: Sequence[PairedTask]) -> Iterator[Finding]:
+    """Runs of one arm with the same score in every item of every task: copies are not seeds."""
+    for arm, runs in arms.items():
+        scores = [np.concatenate([task.runs[arm][place].nll for task in tasks]) for place in range(len(runs))]
+        copies = [
+            run.name
+            for place, run in enumerate(runs)
+            if any(np.array_equal(scores[place], other) for other in (*scores[:place], *scores[place + 1 :]))
+        ]
+        if copies:
+            yield Finding(
+                id="same-scores",
+                severity="warns",
+                sentence=f"{count(len(copies), 'run')} of {arm} have the same score in every item as another. Are "
+                "they copies? Copies are not seeds, and an interval over them is too short.",
+                evidence=suggest.listed(copies, SHOWN),
                 arms=(arm,),
             )
 

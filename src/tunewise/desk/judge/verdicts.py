@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from scipy import special
 
 from tunewise.desk.judge.contrasts import MeanOfTasks, Seeds, TaskRuns
@@ -104,8 +105,15 @@ def margin_of(text: str | None, metric: Metric) -> Margin:
         )
     try:
         margin = parse_margin(text)
+    except ValidationError as error:
+        raise SpecError(f"--margin {text}: {error.errors()[0]['msg']}. Write '0.02' or '1pp'.") from error
     except ValueError as error:
         raise SpecError(str(error)) from error
+    if text.strip().endswith("pp") and metric.form != "proportion":
+        raise SpecError(
+            f"--margin {text}: {metric.label} is not a share of right answers, so it has no percentage points. Write "
+            "the margin in its own units, for example --margin 0.02."
+        )
     if margin.absolute is None:
         raise SpecError(
             f"--margin {text}: logs hold no base, so a share of the gain is not known. Write '0.02' or '1pp'."
@@ -189,6 +197,8 @@ def _judged(one: _Asked, verdict: Verdict) -> Judged:
     if len(one.tasks) > 1 and not are_new:  # without the pseudo-units of the tasks
         verdict = verdict.replace(num_units=sum(len(np.unique(task.runs[FULL][0].units)) for task in one.tasks))
     needed = None
+    if one.seeds == "fixed":
+        verdict = verdict.replace(would_decide=None)  # it counts seeds
     if one.seeds == "fixed" and verdict.reason == "interval" and verdict.standard_error:
         level = (1 - verdict.confidence) / 2
         needed = items_needed(verdict.standard_error, verdict.num_units, one.margin.absolute or 0.0, level)

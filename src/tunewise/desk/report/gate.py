@@ -19,6 +19,7 @@ from tunewise.text.suggest import listed
 
 FailOn = Literal["worse", "undecided", "not-as-good"]
 FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
+HEADING = "### tunewise"  # how every summary begins
 FAILING: dict[FailOn, tuple[Outcome, ...]] = {
     "worse": ("worse",),
     "undecided": ("undecided",),
@@ -57,7 +58,7 @@ class GateResult:
 
     def markdown(self) -> str:
         """A summary for the page of a pipeline's job."""
-        lines = [f"### tunewise {_cell(self.study)}: {self._word()} (`--fail-on {self.fail_on}`)", ""]
+        lines = [f"{HEADING} {_cell(self.study)}: {self._word()} (`--fail-on {self.fail_on}`)", ""]
         lines += [_cell(self.headline), "", "| arm | gate | verdict | reason |", "| --- | --- | --- | --- |"]
         for arm in self.arms:
             gate = "passed" if arm.passes else "**failed**"

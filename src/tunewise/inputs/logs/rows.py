@@ -23,6 +23,7 @@ from tunewise.text.suggest import listed
 TABLES = (".jsonl", ".csv", ".parquet")
 BLOCK = 32 * 2**20  # bytes; a line must fit
 FIRST_LINE = {".jsonl": 1, ".csv": 2}  # of the first row
+LARGEST = 1e100  # of a score; sums and squares of larger ones are not finite
 
 
 def first_row(path: Path) -> dict[str, Any]:
@@ -53,7 +54,10 @@ def texts(column: pa.ChunkedArray, path: Path, name: str) -> pa.Array:
     """A column as texts. Raises DataError at a missing value."""
     _require_all(column, path, name)
     found = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return found if pa.types.is_string(found.type) else pc.cast(found, pa.string())
+    try:
+        return found if pa.types.is_string(found.type) else pc.cast(found, pa.string())
+    except pa.ArrowException:
+        raise DataError(f"{path}: {name} holds {found.type}, which is not text. Save the file as UTF-8 text.") from None
 
 
 def numbers(column: pa.ChunkedArray, path: Path, name: str) -> npt.NDArray[np.float64]:
@@ -65,9 +69,10 @@ def numbers(column: pa.ChunkedArray, path: Path, name: str) -> npt.NDArray[np.fl
         for place, value in enumerate(column.to_pylist()):
             _require_number(value, path, name, place)
         raise DataError(f"{path}: {name} holds {column.type}, not numbers.") from None
-    if not np.isfinite(values).all():
-        place = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise DataError(f"{_line(path, place)}: {name} is {values[place]}, not a finite number. Score that item again.")
+    if len(wrong := np.flatnonzero(~(np.abs(values) <= LARGEST))):
+        place = int(wrong[0])
+        what = f"larger than {LARGEST:g}" if np.isfinite(values[place]) else "not a finite number"
+        raise DataError(f"{_line(path, place)}: {name} is {values[place]}, {what}. Score that item again.")
     return np.asarray(values, dtype=np.float64)
 
 
@@ -95,9 +100,13 @@ def _line(path: Path, place: int) -> str:
 def _whole(path: Path) -> pa.Table:
     """The table of a CSV or Parquet file."""
     try:
-        return read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+        table = read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path}: {clause(error)}.") from error
+    names = table.column_names
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise DataError(f"{path} has the column {listed(twice)} more than once. Give every column a name of its own.")
+    return table
 
 
 def _read_json(path: Path, names: Sequence[str]) -> pa.Table:
@@ -155,7 +164,7 @@ def _from_objects(values: list[Any], path: Path, name: str) -> pa.ChunkedArray:
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and content of every line that is not empty."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # some editors begin a file with a mark
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
@@ -180,7 +189,7 @@ def rows_at(path: Path, places: Sequence[int]) -> dict[int, dict[str, Any]]:
         return {place: table.slice(place, 1).to_pylist()[0] for place in sorted(wanted)}
     found: dict[int, dict[str, Any]] = {}
     place = 0
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for line in file:
             if not line.strip():
                 continue

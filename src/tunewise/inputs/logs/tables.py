@@ -21,15 +21,15 @@ def read_table_runs(
 ) -> list[RunLog]:
     """The runs of an arm in a table: one for each value of its column `seed`, or one. Raises DataError.
 
-    Columns: id, the score (`score`, or the first of `metrics` that the table has), and if there are any: task, seed,
-    arm, prompt. With a column `arm`, only rows of this arm are read.
+    Columns: id, the score (the first of `metrics` that the table has; without `metrics`, `score`), and if there are
+    any: task, seed, arm, prompt. With a column `arm`, only rows of this arm are read.
     """
     columns = column_names(path)
     own = next((column for column in IDS if column in columns), None)
-    score = next((column for column in (*metrics, "score") if column in columns), None)
+    score = next((column for column in metrics or ("score",) if column in columns), None)
     if own is None or score is None:
         raise DataError(
-            f"{path} needs a column `id` and a column `{metrics[0] if metrics else 'score'}`. It has: "
+            f"{path} needs a column `id` and a column `{' or '.join(metrics) or 'score'}`. It has: "
             f"{listed(columns)}. Name the column of the scores with --metric."
         )
     optional = [column for column in ("task", "seed", "arm", "prompt") if column in columns]
