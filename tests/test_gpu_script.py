@@ -32,7 +32,9 @@ def written(out: Path, *sections: str) -> str:
         "--only",
         *sections,
     ]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    # a Ray cluster that another test left in this process has put PYTHONSAFEPATH into the environment
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     text = out.read_text(encoding="utf-8")
     assert text.strip() == done.stdout.strip()
