@@ -21,7 +21,7 @@ from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.multiplicity import decide_together
 from tunewise.desk.statistics.paired import Contrasts, PairedRuns
-from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_UNITS, POWER
+from tunewise.desk.statistics.power import MIN_SEEDS, MIN_UNITS, MOST_UNITS, POWER, smallest
 from tunewise.desk.statistics.verdict import NOTHING_LEFT_OPEN, Verdict
 from tunewise.errors import SpecError
 from tunewise.inputs.logs.log import RunLog
@@ -215,10 +215,4 @@ def items_needed(error: float, num_units: int, margin: float, level: float) -> i
         freedom, at = units - 1, margin / (error * np.sqrt(num_units / units))
         return bool(1 - np.nan_to_num(special.nctdtr(freedom, at, special.stdtrit(freedom, 1 - level))) >= POWER)
 
-    low, high = MIN_UNITS, MOST_UNITS
-    if not suffices(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if suffices(middle) else (middle + 1, high)
-    return low
+    return smallest(suffices, MIN_UNITS, MOST_UNITS)

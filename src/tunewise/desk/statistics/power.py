@@ -139,17 +139,17 @@ def _seeds_needed(parts: Components, num_seeds: int, num_units: int, margin: flo
     def suffices(seeds: int) -> bool:
         return bool(power(_at(parts, num_seeds / seeds, 1.0), seeds, num_units, margin, level) >= POWER)
 
-    return _smallest(suffices, MIN_SEEDS, MOST_SEEDS)
+    return smallest(suffices, MIN_SEEDS, MOST_SEEDS)
 
 
 def _units_needed(parts: Components, num_seeds: int, num_units: int, margin: float, level: float) -> int | None:
     def suffices(units: int) -> bool:
         return bool(power(_at(parts, 1.0, num_units / units), num_seeds, units, margin, level) >= POWER)
 
-    return _smallest(suffices, MIN_UNITS, MOST_UNITS)
+    return smallest(suffices, MIN_UNITS, MOST_UNITS)
 
 
-def _smallest(suffices: Callable[[int], bool], low: int, high: int) -> int | None:
+def smallest(suffices: Callable[[int], bool], low: int, high: int) -> int | None:
     """The smallest sufficient number, by bisection (`suffices` is monotone); None: not even `high` is sufficient."""
     if not suffices(high):
         return None
