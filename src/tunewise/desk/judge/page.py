@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-
 from tunewise.desk.judge.view import JudgedVerdict, JudgeReport
 from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import wording
-from tunewise.text.safe import pictured
+from tunewise.desk.report.pages.templates import environment
 
 ROOM = 0.08  # of the range, on both sides of a figure
 
@@ -26,15 +24,7 @@ class Figure(NamedTuple):
 
 def judge_page(report: JudgeReport) -> str:
     """The HTML page. All text from logs is escaped, and its control characters are replaced."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=lambda value: pictured(value) if isinstance(value, str) else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("judge.html.j2")
+    template = environment(Path(__file__).parent).get_template("judge.html.j2")
     cards = [(verdict, figure_of(verdict, report.verdicts)) for verdict in report.at_gate()]
     return template.render(report=report, words=wording, metric_named=metric_named, cards=cards, curve=curve_of)
 

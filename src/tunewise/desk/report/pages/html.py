@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from tunewise.desk.analysis.costs import COST_NAMES
@@ -14,6 +13,7 @@ from tunewise.desk.report.charts.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts.charts import Figure, figures
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.glossary import meaning
+from tunewise.desk.report.pages.templates import environment
 from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.intervals import Estimate
@@ -22,7 +22,6 @@ from tunewise.spec import ARM_NAME
 from tunewise.storage.disk import delete, make_folder, sweep, write_atomically
 from tunewise.storage.ledger import Ledger
 from tunewise.text import numbers
-from tunewise.text.safe import pictured
 
 TEMPLATE = "report.html.j2"
 GAIN_TRACK = 1.2  # of full's gain; leaves room for an arm that gains more
@@ -60,21 +59,9 @@ def write_pages(study_folder: Path, report: Report) -> None:
     write_atomically(study_folder / "report.html", page)
 
 
-def environment() -> jinja2.Environment:
-    """Settings of every template: text is escaped, and its control characters become visible signs."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
     """The HTML page. All text from study, data and models is escaped."""
-    template = environment().get_template(TEMPLATE)
+    template = environment(Path(__file__).parent).get_template(TEMPLATE)
     return template.render(
         report=report,
         headline=_keep_names(report),
@@ -102,11 +89,6 @@ def _other_metrics(report: Report) -> list[Metric]:
     measured = dict.fromkeys(report.arms[0].metrics)
     names = [name for name in (*METRICS, *measured) if name in measured and name != report.study.primary_metric]
     return [metric_named(name) for name in dict.fromkeys(names)]
-
-
-def _shown(value: Any) -> Any:
-    """A value as shown on the page; control characters such as bidi overrides become visible signs."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else pictured(value)
 
 
 def inline(figure: Figure) -> dict[str, Any]:
