@@ -1,6 +1,7 @@
 """What a reader must know of logs before believing a verdict on them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -92,12 +93,14 @@ def _same_model(arms: Arms) -> Iterator[Finding]:
 def _copies(arms: Arms, tasks: Sequence[PairedTask]) -> Iterator[Finding]:
     """Runs of one arm with the same score in every item of every task: copies are not seeds."""
     for arm, runs in arms.items():
-        scores = [np.concatenate([task.runs[arm][place].nll for task in tasks]) for place in range(len(runs))]
-        copies = [
-            run.name
-            for place, run in enumerate(runs)
-            if any(np.array_equal(scores[place], other) for other in (*scores[:place], *scores[place + 1 :]))
-        ]
+        of_tasks = [task.runs[arm] for task in tasks]
+        same = {
+            place
+            for pair in combinations(range(len(runs)), 2)
+            if all(np.array_equal(of_runs[pair[0]].nll, of_runs[pair[1]].nll) for of_runs in of_tasks)
+            for place in pair
+        }
+        copies = [runs[place].name for place in sorted(same)]
         if copies:
             yield Finding(
                 id="same-scores",
