@@ -1,14 +1,16 @@
 """Print CPU seconds and peak memory of whole commands on large inputs, as a Markdown table.
 
-PYTHONPATH=src python scripts/load.py [--only "list, 500 studies"] [--keep FOLDER]
+PYTHONPATH=src python scripts/load.py [--only "list, 500 studies"] [--keep FOLDER] [--beside OTHER/src]
 
 CPU seconds include all processes that the command waited for. The peak is the resident memory of the largest process.
-"Before" and "aim" are from the issue that asked for this. Takes some minutes and 1 GB of disk.
+"Before" and "aim" are from the issue that asked for this, seen on another machine. So `--beside` runs each case with
+the sources of another version, too, and prints the ratio. Takes some minutes and 1 GB of disk.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -127,13 +129,14 @@ CASES = (
 )
 
 
-def measured(arguments: Arguments) -> Cost:
-    """Cost of `tunewise` with these arguments. Prints its output if it fails."""
+def measured(arguments: Arguments, sources: str = "") -> Cost:
+    """Cost of `tunewise` with these arguments, of the version in a folder. Prints its output if it fails."""
+    environment = {**os.environ, "COLUMNS": "80", **({"PYTHONPATH": sources} if sources else {})}
     with tempfile.TemporaryFile() as said:
         child = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "tunewise", *arguments],
-            {**os.environ, "COLUMNS": "80"},
+            environment,
             file_actions=[(os.POSIX_SPAWN_DUP2, said.fileno(), 1), (os.POSIX_SPAWN_DUP2, said.fileno(), 2)],
         )
         _, status, usage = os.wait4(child, 0)
@@ -149,20 +152,45 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", action="append", choices=[case.name for case in CASES], help="measure this case")
     options.add_argument("--keep", type=Path, help="build the inputs in this folder, and leave them there")
+    options.add_argument("--beside", type=Path, help="folder `src` of another version, which is measured too")
     asked = options.parse_args()
-    print("| what | before | aim | seen |\n| --- | --- | --- | --- |", flush=True)
+    beside = ["beside, CPU", "ratio", "aim of the ratio"] if asked.beside else []
+    print(_row("what", "before", "aim", "seen", *beside), _row(*["---"] * (4 + len(beside))), sep="\n", flush=True)
     for case in CASES:
         if asked.only and case.name not in asked.only:
             continue
-        folder = Path(tempfile.mkdtemp(dir=asked.keep))
-        cost = measured(case.build(folder))
-        failed = f", exit status {cost.status}" if cost.status else ""
-        seen = f"{cost.cpu_seconds:.1f} s, {cost.peak_gigabytes:.2f} GB{failed}"
-        print(f"| {case.name} | {case.before} | {case.aim} | {seen} |", flush=True)
-        if asked.keep:
-            print(f"({case.name}: {folder})", file=sys.stderr)
-        else:
-            shutil.rmtree(folder)
+        cells = [case.name, case.before, case.aim]
+        if asked.beside:
+            other = _measured_in_folder(case, asked.keep, str(asked.beside.resolve()))
+        cost = _measured_in_folder(case, asked.keep)
+        cells.append(_shown(cost))
+        if asked.beside:
+            cells += [_shown(other), f"{other.cpu_seconds / cost.cpu_seconds:.1f}"]
+            cells.append(f"{_seconds(case.before) / _seconds(case.aim):.1f}")
+        print(_row(*cells), flush=True)
+
+
+def _measured_in_folder(case: Case, keep: Path | None, sources: str = "") -> Cost:
+    folder = Path(tempfile.mkdtemp(dir=keep))
+    cost = measured(case.build(folder), sources)
+    if keep:
+        print(f"({case.name}: {folder})", file=sys.stderr)
+    else:
+        shutil.rmtree(folder)
+    return cost
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(cost: Cost) -> str:
+    failed = f", exit status {cost.status}" if cost.status else ""
+    return f"{cost.cpu_seconds:.1f} s, {cost.peak_gigabytes:.2f} GB{failed}"
+
+
+def _seconds(words: str) -> float:
+    return float(re.search(r"[\d.]+", words)[0])
 
 
 if __name__ == "__main__":

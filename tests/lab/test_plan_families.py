@@ -26,20 +26,21 @@ def test_an_arm_between_two_ranks_needs_what_a_plan_of_its_own_says() -> None:
         precision="fp32",
         attention=None,
     )
-    followed: list[Method] = []
+    followed: list[tuple[int | None, bool]] = []  # ranks, and whether a real step was made beside the planned one
 
-    def plan(arm: Method) -> ArmPlan:
-        followed.append(arm)
+    def plan(arm: Method, check: bool = True) -> ArmPlan:
+        followed.append((getattr(arm, "rank", None), check))
         kernels = try_kernels(setting, arm)
         batching = (kernels or Kernels(None, 0)).batching(train)
         work = workload(assumed_examples("sft", 2, 16), train, 0, batching)
-        return plan_arm(setting, work, arm, kernels, 10**9)
+        return plan_arm(setting, work, arm, kernels, 10**9, check)
 
     ranks = (1, 2, 5, 8, 16)
     arms: dict[str, Method] = {"full": FullMethod(), **{f"r{rank}": LoraMethod(rank=rank) for rank in ranks}}
     found = families.plan_arms(arms, plan)
     assert list(found) == list(arms)
-    assert [getattr(arm, "rank", None) for arm in followed] == [1, 16, None], "the ends of the family, and full"
+    assert followed == [(16, True), (1, False), (None, True)], "the ends of the family, and full"
+    assert all(of.is_checked for of in found.values()), "the operations of a step do not depend on the rank"
     own = plan(arms["r5"])
     assert found["r5"].tuned == own.tuned
     assert found["r5"].saved_bytes == own.saved_bytes

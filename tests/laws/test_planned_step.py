@@ -1,5 +1,6 @@
 """Law 37: the plan's step and the real step do the same operations on the same shapes."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedTokenizerFast
 
 import tunewise.lab.models.load
+import tunewise.lab.train.cross_entropy
 import tunewise.lab.train.loop
 import tunewise.lab.train.loss
 from lab_fixtures import ENCODERS, VOCABULARY, make_examples, small_config
@@ -25,9 +27,10 @@ from tunewise.lab.plan.meta_model import give_storage, with_small_values, withou
 from tunewise.lab.plan.operators import Operators
 from tunewise.lab.plan.setting import PlanContext, begin_training, build
 from tunewise.lab.plan.workload import workload
+from tunewise.lab.train.cross_entropy import target_nll
 from tunewise.lab.train.updates import UpdateWatch
 from tunewise.records.plan import ArmPlan
-from tunewise.spec import FullMethod, LoraMethod, Method, TrainSpec
+from tunewise.spec import Device, FullMethod, LoraMethod, Method, TrainSpec
 
 FAMILIES = ("gpt2", "llama", "qwen2", "mistral", "gemma", "bert", "roberta", "distilbert")
 ARMS = {"full": {"method": "full"}, "lora": {"method": "lora", "rank": 2}}
@@ -137,7 +140,7 @@ def test_law_37_a_step_without_storage_needs_the_same_bytes(
         subject = build(of, method).take_up(kernels)
         examples = make_examples(lengths, classify=family == "bert")
         (batches,) = workload(examples, of.train, 0, Batching(512, 0, max_packed_length)).first
-        with fake_step.no_storage() if not is_real else torch.enable_grad() as mode:
+        with fake_step.no_storage("cpu") if not is_real else torch.enable_grad() as mode:
             give_storage(subject.model, with_small_values if is_real else without_values)
             loop = begin_training(subject, of)
             fake_step.begin(loop)
@@ -148,6 +151,25 @@ def test_law_37_a_step_without_storage_needs_the_same_bytes(
     real, planned = meter(is_real=True), meter(is_real=False)
     assert planned.peak == real.peak
     assert planned.flops == real.flops > 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_law_37_logits_are_planned_as_on_the_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU treats a few rows of logits at a time, and a GPU all: so does the real step that stands for one here."""
+    monkeypatch.setattr(tunewise.lab.train.cross_entropy, "CACHED_LOGITS", 2 * VOCABULARY)
+    logits = torch.zeros(600, VOCABULARY, requires_grad=True)
+    targets = torch.zeros(600, dtype=torch.long)
+
+    def peak(logits: torch.Tensor, targets: torch.Tensor) -> int:
+        with StepMeter(VOCABULARY) as meter:
+            target_nll(logits, targets).sum().backward()
+        return meter.peak_total
+
+    with fake_step.no_storage(device) as mode:
+        planned = peak(mode.from_tensor(logits), mode.from_tensor(targets))
+    if device == "cuda":
+        monkeypatch.setattr(tunewise.lab.train.cross_entropy, "CACHED_LOGITS", sys.maxsize)
+    assert planned == peak(logits, targets)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -174,7 +196,7 @@ def test_law_37_a_plan_that_differs_is_not_called_checked(monkeypatch: pytest.Mo
     that no real step builds."""
 
     @contextmanager
-    def left_to_itself() -> Iterator[FakeTensorMode]:
+    def left_to_itself(device: Device) -> Iterator[FakeTensorMode]:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             yield mode
 

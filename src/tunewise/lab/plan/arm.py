@@ -25,11 +25,17 @@ TRIED_FIRST = 1_024  # examples
 
 
 def plan_arm(
-    setting: PlanContext, work: Workload, spec: MethodSpec, kernels: Kernels | None, memory_bytes: int
+    setting: PlanContext,
+    work: Workload,
+    spec: MethodSpec,
+    kernels: Kernels | None,
+    memory_bytes: int,
+    check: bool = True,
 ) -> ArmPlan:
     """Needs of the arm, and the largest micro-batch that fits in `memory_bytes`. Raises SpecError.
 
-    `kernels`: those of a run (`try_kernels`); None: the model's own, and the plan is an estimate.
+    `kernels`: those of a run (`try_kernels`); None: the model's own, and the plan is an estimate. `check`: compare a
+    planned step with a real one of a small model.
     """
     subject = build(setting, spec).take_up(kernels or Kernels(None, 0))
     plan = ArmPlan(
@@ -59,9 +65,9 @@ def plan_arm(
             less = replace(setting, train=setting.train.replace(gradient_checkpointing=True))
             subject = build(less, spec).take_up(kernels or Kernels(None, 0))
             found = found.replace(checkpointed=_checkpointed(_followed(plan, subject, less, work, memory)))
-        return found.replace(
-            is_checked=kernels is not None and spec.quantized is None and is_followed(setting, spec, kernels)
-        )
+        if not check or kernels is None or spec.quantized is not None:
+            return found
+        return found.replace(is_checked=is_followed(setting, spec, kernels))
     except REFUSALS as error:
         return plan.replace(note=f"the step of this model cannot be traced without running it: {error}"[:300])
 
@@ -114,7 +120,7 @@ class _Memory(NamedTuple):
 
 def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: Workload, memory: _Memory) -> ArmPlan:
     vocabulary = setting.config.get_text_config().vocab_size
-    with fake_step.no_storage() as mode:
+    with fake_step.no_storage(setting.device) as mode:
         give_storage(subject.model, without_values)
         evaluation, batch = StepMeter(vocabulary), fake_step.bare(work.candidates[0].batch, mode)
         is_exact = setting.scoring == "exact"

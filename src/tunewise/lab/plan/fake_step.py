@@ -3,6 +3,7 @@
 The training code runs on tensors without storage (torch's FakeTensorMode), on a fake CPU even for a GPU.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,16 +13,23 @@ import torch
 from tunewise.lab.compute import Compute
 from tunewise.lab.data.batching import Batch
 from tunewise.lab.plan.memory import StepMeter
-from tunewise.lab.private import FakeTensorMode, grouped_products_in_fp32, one_text_a_row
+from tunewise.lab.private import FakeTensorMode, grouped_products_in_fp32, one_text_a_row, replaced
+from tunewise.lab.train import cross_entropy
 from tunewise.lab.train.loop import Loop, compute_gradient, update
 from tunewise.lab.train.loss import example_losses
-from tunewise.spec import Precision
+from tunewise.spec import Device, Precision
 
 
 @contextmanager
-def no_storage() -> Iterator[FakeTensorMode]:
-    """Inside the block, new tensors have shapes but no memory."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, one_text_a_row(), grouped_products_in_fp32():
+def no_storage(device: Device) -> Iterator[FakeTensorMode]:
+    """Inside the block, new tensors have shapes but no memory. `device`: the one that is planned for."""
+    at_once = cross_entropy.CACHED_LOGITS if device == "cpu" else sys.maxsize
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+        one_text_a_row(),
+        grouped_products_in_fp32(),
+        replaced(cross_entropy, "CACHED_LOGITS", at_once),
+    ):
         yield mode
 
 

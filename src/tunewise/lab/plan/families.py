@@ -4,7 +4,8 @@ Weights, gradients, optimizer state, activations and FLOPs of LoRA grow linearly
 several such sums, so between two ranks it is at most the interpolated value.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from tunewise.records import TrainableSummary
 from tunewise.records.plan import ArmPlan, PeakMemory
@@ -14,8 +15,15 @@ FEWEST = 5  # arms of a family; fewer are all traced
 BESIDES_RANK = {"rank", "max_rank", "alpha", "init_scale", "learning_rate", "rates"}
 
 
-def plan_arms(arms: Mapping[str, Method], plan: Callable[[Method], ArmPlan]) -> dict[str, ArmPlan]:
-    """Plans of all arms, by name; `plan` traces one."""
+class Tracer(Protocol):
+    """Plans one arm."""
+
+    def __call__(self, arm: Method, check: bool = True) -> ArmPlan:
+        """`check`: also compare a planned step with a real one of a small model."""
+
+
+def plan_arms(arms: Mapping[str, Method], plan: Tracer) -> dict[str, ArmPlan]:
+    """Plans of all arms, by name."""
     families: dict[str, dict[str, LoraMethod]] = {}
     for name, arm in arms.items():
         if isinstance(arm, LoraMethod):
@@ -28,10 +36,11 @@ def plan_arms(arms: Mapping[str, Method], plan: Callable[[Method], ArmPlan]) -> 
     return {name: found.get(name) or plan(arm) for name, arm in arms.items()}
 
 
-def _between(family: Mapping[str, LoraMethod], plan: Callable[[Method], ArmPlan]) -> dict[str, ArmPlan]:
+def _between(family: Mapping[str, LoraMethod], plan: Tracer) -> dict[str, ArmPlan]:
     lowest, highest = (end(family.values(), key=lambda arm: arm.top_rank) for end in (min, max))
-    low = plan(lowest)
-    high = plan(highest) if highest.top_rank > lowest.top_rank else low
+    high = plan(highest)
+    low = plan(lowest, check=False) if lowest.top_rank < highest.top_rank else high
+    low = low.replace(is_checked=high.is_checked)  # the operations of a step do not depend on the rank
     width = max(1, highest.top_rank - lowest.top_rank)
     return {
         name: _at(low, high, (arm.top_rank - lowest.top_rank) / width).replace(tuned=_tuned(low, lowest, arm))
@@ -67,7 +76,6 @@ def _at(low: ArmPlan, high: ArmPlan, share: float) -> ArmPlan:
         evaluation=_peak(low.evaluation, high.evaluation, share) if low.evaluation and high.evaluation else None,
         **{name: between(name) for name in names},
         largest_micro_batch=min(filter(None, batches)) if all(batches) else None,
-        is_checked=low.is_checked and high.is_checked,
     )
 
 

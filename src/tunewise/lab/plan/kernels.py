@@ -62,7 +62,7 @@ def operators(
 ) -> list[str]:
     """Operations of one step of a run, executed or traced."""
     subject, seen = build(setting, spec).take_up(kernels), Operators()
-    with nullcontext() if is_real else fake_step.no_storage() as mode:
+    with nullcontext() if is_real else fake_step.no_storage("cpu") as mode:
         give_storage(subject.model, with_small_values if is_real else without_values)
         loop = begin_training(subject, setting)
         fake_step.begin(loop)

@@ -39,9 +39,9 @@ def _plan(study: StudySpec, folder: Path, request: PlanRequest) -> StudyPlan:
     lengths = [len(example.input_ids) for example in basis.train]
     workload_of = cache(basis.workload)
 
-    def plan(arm: Method) -> ArmPlan:
+    def plan(arm: Method, check: bool = True) -> ArmPlan:
         kernels = try_kernels(setting, arm)
-        return plan_arm(setting, workload_of(kernels), arm, kernels, int(TIGHT * memory_bytes))
+        return plan_arm(setting, workload_of(kernels), arm, kernels, int(TIGHT * memory_bytes), check)
 
     return StudyPlan(
         model=study.model,
