@@ -1,7 +1,8 @@
 # make demo   a real comparison in a few minutes (installs what it needs, and nothing else)
 # make docs   the documentation site, in site/: strict, and without a network once its tools are installed
 # make reference   writes the generated pages of docs/reference/ again
-# make test   lint, types and tests
+# make test   lint, types, and the tests that are not slow: under ten minutes on two cores
+# make test-all   lint, types and all tests
 # make calibrate   are the verdicts true? simulates studies and writes docs/explanation/statistics.md (a few minutes)
 # make replicate   the same on recorded trainings: writes docs/explanation/replication.md, fails where a limit is missed (seconds)
 # make oldest   the tests with the oldest versions that pyproject.toml allows
@@ -15,7 +16,7 @@ SUITE := -m pytest -q -n logical --maxprocesses 4
 MESSAGE := tests/bad_input/test_bad_input_table.py::test_bad_input_ends_in_one_message_and_good_input_is_taken
 RESULT := bench/results/$(shell date +%F)-$(shell uname -n).md
 
-.PHONY: demo docs reference setup test lint calibrate replicate fuzz chaos bench oldest clean
+.PHONY: demo docs reference setup test test-all lint calibrate replicate fuzz chaos bench oldest clean
 
 # a virtual environment of its own, without linters, tests or the encoder that tests use
 demo: .demo/.installed
@@ -48,7 +49,10 @@ setup: .venv/.installed
 	touch $@
 
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
+	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE) -m 'not slow'
+
+test-all: setup lint
+	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE) --durations=25
 
 lint: setup
 	$(BIN)/ruff check .

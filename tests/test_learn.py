@@ -14,6 +14,7 @@ SKILLS = ROOT / "docs" / "learn" / "skills.md"
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_block_prints_what_the_page_shows(path: Path) -> None:
     for block, printed in zip(blocks_of(path), run(path), strict=True):

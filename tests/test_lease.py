@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from builders import make_run_spec
@@ -118,7 +119,8 @@ def test_a_process_of_this_machine_that_is_dead_is_not_waited_for(ledger: Ledger
         dead.wait()
     (folder / LEASE).write_text(json.dumps({**this_process(), "process": dead.pid, "nonce": "n"}), encoding="utf-8")
     assert not wait_until_free(folder)
-    (folder / LEASE).write_text(json.dumps({**this_process(), "process": os.getppid(), "nonce": "n"}), encoding="utf-8")
+    parent = {"process": os.getppid(), "born": psutil.Process(os.getppid()).create_time()}
+    (folder / LEASE).write_text(json.dumps({**this_process(), **parent, "nonce": "n"}), encoding="utf-8")
     assert wait_until_free(folder) != wait_until_free(folder.parent), "a living one is, until its lease expires"
 
 

@@ -32,6 +32,7 @@ def require_in_page(script: Any, name: str) -> None:
     assert short == ([f"- {name}: {row.problem}"] if row.problem else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_a_row_of_the_table_is_what_is_found_today(script: Any, name: str) -> None:
     require_in_page(script, name)

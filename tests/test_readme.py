@@ -65,6 +65,7 @@ def test_every_local_link_leads_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", BLOCKS)
 def test_every_python_block_runs(code: str, tmp_path: Path) -> None:
     result = subprocess.run(

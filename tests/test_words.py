@@ -14,6 +14,7 @@ def found_in(text: str) -> list[str]:
     return [offender.found for offender in words.offenders_in("a page", words.prose_of_markdown(text))]
 
 
+@pytest.mark.slow
 def test_no_text_breaks_a_rule_of_the_word_list() -> None:
     found = words.offenders()
     by_file = Counter(offender.path for offender in found)

@@ -175,6 +175,7 @@ def kinds(executor: Executor, jobs: Sequence[Job]) -> list[str]:
 ENDS = {"good": 0, "refused": 2, "crash": 1, "killed": -9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_a_job_is_told_to_its_end_and_the_end_says_how_it_went(executor: Executor, name: str, tmp_path: Path) -> None:
     told = list(executor.submit([prepare(tmp_path / name)]))
@@ -184,6 +185,7 @@ def test_a_job_is_told_to_its_end_and_the_end_says_how_it_went(executor: Executo
     assert kinds(executor, [prepare(tmp_path / "good")]) == ["prepared", "end"], "the next job has its own events alone"
 
 
+@pytest.mark.slow
 def test_jobs_come_in_their_order_each_with_its_own_end(executor: Executor, tmp_path: Path) -> None:
     jobs = [prepare(tmp_path / name) for name in ("good", "crash", "killed", "other", "refused")]
     told = list(executor.submit(jobs))
@@ -193,6 +195,7 @@ def test_jobs_come_in_their_order_each_with_its_own_end(executor: Executor, tmp_
     assert kinds(executor, []) == []
 
 
+@pytest.mark.slow
 def test_what_a_job_failed_of_is_told_by_its_kind(executor: Executor, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
         ask.prepare(executor, study_spec(), tmp_path / "refused")

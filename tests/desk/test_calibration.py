@@ -50,6 +50,7 @@ def test_selection_by_noisy_texts_makes_no_wrong_words():
     assert 0.01 < np.std(shares) < 0.04, "noise of the size of the margin or more"
 
 
+@pytest.mark.slow
 def test_looks_that_stop_early_save_runs_and_err_as_seldom_unless_ended_arms_give_up_their_level():
     fixed, _, adaptive, broken = calibrate_looks.designs(np.random.default_rng(2), 600)
     assert adaptive.resolved.runs < 0.87 * fixed.resolved.runs
@@ -61,6 +62,7 @@ def test_looks_that_stop_early_save_runs_and_err_as_seldom_unless_ended_arms_giv
     assert max(broken.wrong.values()) > max(adaptive.wrong.values()) + 0.005, "the test would see it"
 
 
+@pytest.mark.slow
 def test_two_metrics_of_two_arms_share_one_error():
     shared, apart = (
         calibrate_looks.two_metrics(np.random.default_rng(5), 200, one_family=is_one) for is_one in (True, False)

@@ -90,6 +90,7 @@ def run(ledger: Ledger) -> Callable[..., Result]:
     return lambda *options: CliRunner().invoke(app, ["report", str(ledger.folder), *options])
 
 
+@pytest.mark.slow
 def test_the_exit_status_and_the_files_are_those_of_the_gate(
     run: Callable[..., Result], report: Report, tmp_path: Path
 ) -> None:

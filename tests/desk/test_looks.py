@@ -198,6 +198,7 @@ TUNINGS = (
 )
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32),
     tuning=st.sampled_from(TUNINGS),

@@ -12,6 +12,7 @@ from tunewise.desk.protocol import confirmations, schedule, trials
 from tunewise.records import DataSummary
 
 
+@pytest.mark.slow
 @given(
     order=st.randoms(use_true_random=False),
     keep=st.floats(0, 1),

@@ -154,6 +154,7 @@ def summary_of(name: str, task: str = "sft") -> DataSummary:
     return found.replace(inputs={**found.inputs.model_dump(), "data": name * 64})
 
 
+@pytest.mark.slow
 def test_every_set_is_a_study_with_seeds_of_its_own_and_the_mean_has_one_verdict(finished: SetsResult) -> None:
     result, report = finished, finished.report
     assert report.is_complete
@@ -217,6 +218,7 @@ def test_what_withholds_the_verdict_of_a_set_withholds_that_of_the_mean(run: Com
     assert "Verdict withheld for lora-r8: see a and b" in report.headline
 
 
+@pytest.mark.slow
 def test_a_set_left_out_makes_all_of_it_exploratory_and_a_lost_run_is_made_again(run: CompareSets) -> None:
     result = run(NAMES[:3])
     ledger = Ledger(result.folder / "sets" / "c")

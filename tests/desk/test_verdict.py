@@ -360,6 +360,7 @@ def test_two_parts_halve_the_error_of_worse_in_each_and_leave_as_good_as_it_is()
     assert decide("lora", runs, "nll", Margin(absolute=just_above, share_of_gain=0.9)).outcome == "as good"
 
 
+@pytest.mark.slow
 def test_at_the_edge_of_both_parts_each_word_is_wrong_in_few_studies():
     wrong = dict.fromkeys(["as good", "worse"], 0)
     for seed in range(300):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 GPT2 = ("plan", "--model", "gpt2", "--arm", "lora=lora,rank=8,targets=qkv")
 SMALL = ("--set", "data.max_length=8", "--set", "train.batch_size=2")
 
@@ -14,6 +16,7 @@ def tunewise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_well_known_model_is_planned_by_its_name_and_nothing_is_left_behind(tmp_path: Path) -> None:
     done = tunewise(*GPT2, *SMALL, "--gpu", "l4", "--svg", "memory.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -23,6 +26,7 @@ def test_a_well_known_model_is_planned_by_its_name_and_nothing_is_left_behind(tm
     assert [path.name for path in tmp_path.iterdir()] == ["memory.svg"]
 
 
+@pytest.mark.slow
 def test_a_study_of_data_is_planned_from_its_examples_as_json(tmp_path: Path) -> None:
     rows = "".join(json.dumps({"text": f"text {n} " * (n % 4 + 1), "label": "ab"[n % 2]}) + "\n" for n in range(60))
     (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")

@@ -57,6 +57,7 @@ def test_a_well_known_model_is_asked_what_it_can_do_like_any_other() -> None:
         configuration("bert-base-uncased", "sft", False)
 
 
+@pytest.mark.slow
 def test_gpt2_with_lora_on_qkv_trains_what_peft_counts(tmp_path: Path) -> None:
     content = {"name": "n", "model": "gpt2", "data": {"train": NO_DATA, "max_length": 8}, "train": {"batch_size": 1}}
     study = StudySpec.model_validate({**content, "arms": {"lora": {"method": "lora", "rank": 8, "targets": "qkv"}}})
@@ -91,6 +92,7 @@ def test_few_steps_are_followed_to_find_the_largest_micro_batch() -> None:
     assert largest(peak_bytes, 100_000, 10**9, 1000) == 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), [("gpt2", FullMethod()), ("bert", PeftMethod(type="IA3"))])
 def test_the_largest_micro_batch_of_a_plan_is_that_of_steps_that_were_followed(family: str, method: Method) -> None:
     is_classified = family in ENCODERS
@@ -141,6 +143,7 @@ def classified(folder: Path, arms: dict[str, dict[str, object]]) -> StudyPlan:
     return plan_study(StudySpec.model_validate(content), folder, PlanRequest(device="cpu", precision="fp32"))
 
 
+@pytest.mark.slow
 def test_the_head_arm_that_a_classification_gets_is_planned_like_the_others(model_folder: Any, tmp_path: Path) -> None:
     (tmp_path / "bert").symlink_to(model_folder("bert"))
     found = classified(tmp_path, {"lora": LORA.model_dump()})
@@ -166,6 +169,7 @@ def study_on(folder: Path, **train: object) -> StudySpec:
     )
 
 
+@pytest.mark.slow
 def test_automatic_micro_batches_are_the_largest_that_fit(tmp_path: Path) -> None:
     def peak(found: StudyPlan) -> int:
         assert found.arms["lora"].step is not None
@@ -302,11 +306,13 @@ def test_full_fine_tuning_in_bf16_gathers_linear_weights_in_bf16_and_a_cast_of_t
     assert narrow.training.stored == wide.training.stored
 
 
+@pytest.mark.slow
 def test_arms_that_several_devices_cannot_make_have_no_shards() -> None:
     assert plan("bert", make_examples((9, 7), classify=True), 10**9).shards is None
     assert plan("llama", make_examples((9, 7)), 10**9, LoraMethod(rank=2, variant="pissa")).shards is None
 
 
+@pytest.mark.slow
 def test_checkpointing_is_planned_only_for_a_step_that_does_not_fit() -> None:
     roomy, small = (plan("llama", make_examples([30] * 8), memory) for memory in (2**40, 2**16))
     assert roomy.checkpointed is None
@@ -317,6 +323,7 @@ def test_checkpointing_is_planned_only_for_a_step_that_does_not_fit() -> None:
     assert small.checkpointed.flops_per_token > small.flops_per_token
 
 
+@pytest.mark.slow
 def test_a_narrow_or_quantized_base_arrives_in_its_final_form() -> None:
     """Loading: 4 bytes a weight for a base that is whole in fp32 first; final size and one tensor for a narrow one."""
     examples = make_examples([30] * 8)

@@ -1,5 +1,6 @@
 """Arms that differ in rank alone: what lies between two planned ranks is what a plan of its own would say."""
 
+import pytest
 import torch
 
 from lab_fixtures import small_config
@@ -12,6 +13,7 @@ from tunewise.records.plan import ArmPlan
 from tunewise.spec import FullMethod, LoraMethod, Method, TrainSpec
 
 
+@pytest.mark.slow
 def test_an_arm_between_two_ranks_needs_what_a_plan_of_its_own_says() -> None:
     torch.set_num_threads(1)
     train = TrainSpec(batch_size=2)

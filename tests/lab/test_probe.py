@@ -46,6 +46,7 @@ def speed_of(planned: tuple[StudySpec, StudyPlan, Path], arm: str = "lora") -> S
     return timing.probe_arm(study, folder, arm, plan.arms[arm])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["full", "lora"])
 def test_the_steps_of_an_arm_are_done_where_they_fit(planned: Any, arm: str) -> None:
     speed = speed_of(planned, arm)
@@ -56,6 +57,7 @@ def test_the_steps_of_an_arm_are_done_where_they_fit(planned: Any, arm: str) -> 
     assert speed.peak_above_start_bytes is not None
 
 
+@pytest.mark.slow
 def test_nothing_is_built_where_a_step_would_not_fit_in_the_free_memory(
     planned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
         yield started
 
 
+@pytest.mark.slow
 def test_law_48_a_job_that_fails_is_read_to_its_end(lab: LocalExecutor, tmp_path: Path) -> None:
     """Law 48: what follows a job that crashed, was killed within a line or was refused something is its own."""
     study = study_spec()

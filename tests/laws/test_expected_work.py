@@ -101,6 +101,7 @@ def test_every_step_and_scoring_of_a_head_arm_is_expected(
     )
 
 
+@pytest.mark.slow
 def test_every_step_and_scoring_of_short_trials_is_expected(
     tmp_path: Path, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_law_64_tuned_models_are_scored_once_each_and_judged_by_the_seeds_of_the
     assert again == report
 
 
+@pytest.mark.slow
 def test_what_cannot_be_scored_is_refused(tmp_path: Path, test_rows: Path) -> None:
     one, other = (tuned(tmp_path / name, 0.001, 1) for name in ("one", "other"))
     with pytest.raises(SpecError, match=r"one and .*other hold the same weights"):

@@ -83,6 +83,7 @@ class SecondStep:
         monkeypatch.setattr(UpdateWatch, "remember", lambda self, step: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "precision"), [*((family, "bf16") for family in FAMILIES), ("gpt2", "fp32"), ("bert", "fp32")]
 )

@@ -98,6 +98,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.parent.name: file_hash(path) for path in folder.glob("runs/*/scores.parquet")}
 
 
+@pytest.mark.slow
 def test_law_35_the_next_steps_of_init_and_check_run_as_printed(at: Path, give: Give, folder_of: FolderOf) -> None:
     """Law 35: `init` says how to check, `check` says how to run, each with the names and options that were given; at
     the end of that road stands a finished study."""
@@ -125,6 +126,7 @@ def test_law_35_init_needs_no_option_and_refuses_data_that_is_not_there(at: Path
     assert not Path("other.yaml").exists()
 
 
+@pytest.mark.slow
 def test_law_35_the_command_of_the_report_makes_the_study_again(at: Path, give: Give, folder_of: FolderOf) -> None:
     """Law 35: the command under 'make it again' makes the same runs with the same scores, in a folder beside the first,
     which it leaves alone."""
@@ -168,6 +170,7 @@ def test_law_35_the_same_command_continues_after_an_interruption(
 CARDS = [("llama", "sft"), ("tiny", "sft"), ("bert", "classify"), ("llama", "classify")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), CARDS)
 def test_law_35_the_code_of_the_model_card_loads_the_model_of_its_figures(
     name: str, task: str, at: Path, give: Give, folder_of: FolderOf
@@ -241,6 +244,7 @@ def printed_commands() -> set[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_law_35_every_command_in_messages_and_documents_is_one_that_the_program_takes() -> None:
     """Law 35: command and options exist, wherever they are written; with `--help` they are read, and nothing runs."""
     commands = printed_commands()

@@ -58,6 +58,7 @@ def nll_of(study: SmallStudy, record: RunRecord, split: str) -> list[float]:
 # --- law 31
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), MODELS)
 def test_law_31_test_is_scored_once_per_confirmed_run_and_the_ledger_shows_it(
     name: str, task: str, folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -93,6 +94,7 @@ def test_law_31_test_is_scored_once_per_confirmed_run_and_the_ledger_shows_it(
     assert sets_of_scores == dict.fromkeys({("base", seeds[0]), *trained}, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), MODELS)
 def test_law_31_selection_is_the_same_whatever_test_holds(
     name: str, task: str, folder_of: FolderOf, tmp_path: Path
@@ -150,6 +152,7 @@ def mixed(waiting: list[RunSpec]) -> list[RunSpec]:
     return random.Random(5).sample(waiting, len(waiting))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), MODELS)
 def test_law_33_records_and_report_do_not_depend_on_the_order_of_the_runs(
     name: str, task: str, folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,6 +190,7 @@ def test_law_33_records_do_not_depend_on_the_number_of_workers(folder_of: Folder
     assert content(shared) == content(alone)
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.integers(1, 4))
 @settings(max_examples=25, deadline=None, derandomize=True)
 def test_law_33_the_runs_of_a_study_do_not_depend_on_which_worker_is_done_first(

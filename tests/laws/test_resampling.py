@@ -46,6 +46,7 @@ def by_role(study: SmallStudy) -> tuple[list[RunRecord], list[RunRecord]]:
     return confirmed, [run for run in study.records() if run.spec.role != "confirm"]
 
 
+@pytest.mark.slow
 def test_law_53_arms_of_one_seed_share_a_draw_and_seeds_do_not(resampled: SmallStudy) -> None:
     confirmed, others = by_role(resampled)
     valid_of = {(run.spec.arm, run.spec.seed): scored(resampled, run, "valid") for run in confirmed}

@@ -123,6 +123,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_law_57_two_processes_train_score_and_save_what_one_does(case: str, made: Callable[..., Sharded]) -> None:
     """Law 57: rows of steps do not divide by two, and their lengths differ, so one process often has an empty batch."""
@@ -168,6 +169,7 @@ sys.exit(abs(together.together(job.devices, lambda part: server.do(job, part))))
 """
 
 
+@pytest.mark.slow
 def test_law_57_processes_may_have_different_numbers_of_parts_of_logits(
     study: Make, made: Callable[..., Sharded]
 ) -> None:
@@ -210,6 +212,7 @@ def heard(server: LocalExecutor, job: RunJob, kill: tuple[int, int] | None = Non
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama", "tiny"])
 def test_law_58_a_run_of_which_one_process_is_killed_resumes_to_the_same_bits(
     model: str, study: Make, made: Callable[..., Sharded], server: LocalExecutor
@@ -231,6 +234,7 @@ def test_law_58_a_run_of_which_one_process_is_killed_resumes_to_the_same_bits(
     assert not (broken.folder / CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 def test_law_58_a_step_counts_only_if_all_processes_stored_it(
     study: Make, made: Callable[..., Sharded], server: LocalExecutor
 ) -> None:
@@ -316,6 +320,7 @@ def test_law_59_the_model_of_two_processes_is_whole_for_plain_transformers(made:
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_law_59_no_file_of_such_a_run_holds_a_pickle(study: Make, server: LocalExecutor) -> None:
     """Neither when it ended, nor while it has checkpoints."""
     broken = study("llama", LORA, 2)
@@ -378,6 +383,7 @@ def ended(of: RunJob, illness: str, hang_seconds: float) -> tuple[int, list[str]
     return done.returncode, [line["event"] for line in lines if line["event"] != "step"]
 
 
+@pytest.mark.slow
 def test_law_61_when_one_process_hangs_all_end_after_a_limit(study: Make) -> None:
     assert HANG_SECONDS == 600, "as the how-to says"
     code, told = ended(study("llama", LORA, 2).job(), "hangs", 3)
@@ -385,6 +391,7 @@ def test_law_61_when_one_process_hangs_all_end_after_a_limit(study: Make) -> Non
     assert told == ["crash"], "one of them says why"
 
 
+@pytest.mark.slow
 def test_law_61_a_run_without_memory_on_one_device_can_be_made_with_fewer_tokens_at_once(
     study: Make, made: Callable[..., Sharded]
 ) -> None:

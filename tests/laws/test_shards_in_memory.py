@@ -101,6 +101,7 @@ def whole_bytes(model_folder: Callable[[str], Path], tmp_path_factory: pytest.Te
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_law_60_no_layer_is_whole_between_forward_and_backward_pass(case: str, whole_bytes: dict[str, float]) -> None:
     """Law 60: autocast keeps casts of fp32 weights for the backward pass, unless they are gathered in bf16.

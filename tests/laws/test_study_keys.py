@@ -282,6 +282,7 @@ def unread(key: str, study: StudySpec) -> Iterator[None]:
 _read = object.__getattribute__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", TABLE)
 def test_law_34_another_value_of_a_key_changes_what_happens(key: str, bench: Bench) -> None:
     """Law 34: with another value the probe sees something else; and not so if the code were given the first value

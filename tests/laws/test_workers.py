@@ -91,6 +91,7 @@ def finished(name: str, folder: Path, workers: int, choose: Callable[[list[str]]
 COUNTER = itertools.count()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 @given(st.randoms(use_true_random=False), st.integers(2, 9), st.sampled_from(["", "1", "b"]))
 @settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate])

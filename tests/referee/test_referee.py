@@ -161,6 +161,7 @@ def test_no_referee_script_imports_tunewise(script: Path) -> None:
     assert len(source.splitlines()) < 80
 
 
+@pytest.mark.slow
 def test_a_script_runs_as_its_first_lines_say(written: tuple[str, Finished]) -> None:
     model, study = written
     command = [sys.executable, HERE / "trainable_parameters.py", study.weights("lora"), model]
@@ -231,6 +232,7 @@ def test_a_truncated_adapter_scores_what_the_referee_finds(written: tuple[str, F
         assert abs(found["nll"] - study.metric("lora", "nll")) > 1e-4, "the cut shows"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_optimizer_steps_are_those_of_the_referee(model: str, finish: Finish) -> None:
     """Three steps of all rows: micro-batches of unequal length, clipping, decay, warm-up, moments of two steps.
@@ -265,6 +267,7 @@ def test_optimizer_steps_are_those_of_the_referee(model: str, finish: Finish) ->
 # --- classifiers
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(MINILM is None, reason="the package with MiniLM is not installed")
 def test_accuracy_and_trainable_parameters_of_classifiers_are_what_the_referee_finds(finish: Finish) -> None:
     assert MINILM is not None

@@ -50,6 +50,7 @@ def test_pairs_are_signatures_and_clean_docstrings(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_running_python_has_thousands_of_short_distinct_pairs() -> None:
     rows = list(stdlib_pairs())
     assert len(rows) > 3_000

@@ -95,6 +95,7 @@ def test_a_group_column_is_the_unit(tmp_path: Path, prepare: Callable[..., Prepa
     assert any("same author" in note for note in prepared.summary.notes)
 
 
+@pytest.mark.slow
 def test_the_unit_of_the_standard_library_is_the_module(prepare: Callable[..., Prepared]) -> None:
     prepared = prepare(make_study({"train": "builtin:stdlib", "limit": {"train": 50, "valid": 20, "test": 20}}))
     units = {split: {row["unit"] for row in table} for split, table in prepared.tables.items()}
