@@ -15,6 +15,7 @@ from tunewise.desk.report.terminal.text import print_advice, print_report
 from tunewise.desk.report.views.advice_view import Advice, AdviceItem
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.report.wording import OUTCOMES
+from tunewise.records import RunRecord
 from tunewise.storage.ledger import Ledger
 
 StudyWriter = Callable[..., Ledger]
@@ -75,6 +76,18 @@ def test_the_arm_that_the_verdicts_recommend_is_named_with_its_own_runs_and_figu
         assert (one.peak_memory_bytes, one.saved_bytes) == (view.peak_memory_bytes, view.saved_bytes)
     assert any("targets: auto" in text for text in advice.missing)
     assert any("rank: auto" in text for text in advice.missing)
+
+
+def test_rank_auto_is_not_recommended_to_arms_on_experts_which_cannot_have_it(make_study: StudyWriter) -> None:
+    def on_experts(record: RunRecord) -> RunRecord:
+        if record.tuned is None or record.tuned.scale is None:
+            return record
+        return record.replace(tuned=record.tuned.replace(num_expert_tensors=4))
+
+    missing = advice_of(build_report(make_study(change=on_experts))).missing
+    assert [text for text in missing if "Lower ranks" in text] == [
+        "Lower ranks were not tested. Add an arm with a lower rank: `rank: auto` cannot truncate adapters on experts."
+    ]
 
 
 def test_before_a_look_is_complete_nothing_is_recommended(make_study: StudyWriter) -> None:

@@ -346,12 +346,12 @@ def test_a_narrow_or_quantized_base_arrives_in_its_final_form() -> None:
     head = small_config("llama").vocab_size * small_config("llama").hidden_size
     assert loading(LORA, device="cuda") == 4 * (sum(counts) + adapter) + 2 * 32 * 48
     final = 4 * (sum(counts) - linear - head + adapter) + 2 * (linear + head)
-    assert loading(LORA, is_narrow=True) == final + 4 * max(counts)
+    assert loading(LORA, stored="bf16") == final + 4 * max(counts)
     dora = LORA.replace(variant="dora")
-    assert loading(dora, is_narrow=True, device="cuda") > loading(LORA, is_narrow=True, device="cuda")
+    assert loading(dora, stored="bf16", device="cuda") > loading(LORA, stored="bf16", device="cuda")
     packed = LORA.replace(base="nf4")
-    assert loading(packed, is_narrow=True) < loading(LORA, is_narrow=True)
-    whole, kept = planned(LORA).evaluation, planned(LORA, is_narrow=True).evaluation
+    assert loading(packed, stored="bf16") < loading(LORA, stored="bf16")
+    whole, kept = planned(LORA).evaluation, planned(LORA, stored="bf16").evaluation
     assert whole is not None
     assert kept is not None
     assert 0 < whole.weights - kept.weights <= 2 * linear

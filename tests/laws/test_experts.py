@@ -123,6 +123,7 @@ def test_law_45_every_expert_has_an_update_of_its_own_with_rank_and_scale_of_the
 def test_law_45_factors_of_experts_count_as_often_as_there_are_experts(name: str) -> None:
     model, method = adapted(name)
     tuned = describe(model, method)
+    assert tuned.num_expert_tensors == len(experts_of(base(name).model))
     assert tuned.rank_parameters is not None
     assert tuned.trainable_parameters == RANK * tuned.rank_parameters
     assert placement_costs(base(name))["all-linear"] == tuned.rank_parameters
@@ -253,6 +254,28 @@ def test_law_22_a_linear_module_whose_update_is_added_to_its_weight_stays_in_fp3
     assert kinds["model.layers.0.self_attn.o_proj.base_layer.weight"] == torch.bfloat16
     dense = [kind for n, kind in kinds.items() if n.startswith("model.layers.0.mlp")]
     assert dense == [torch.float32] * 3
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("targets", ["attention", "all-linear"])
+def test_law_36_at_step_0_full_and_lora_are_one_function_in_bf16(name: str, targets: str) -> None:
+    """Autocast leaves grouped products in the type of the weights, so frozen experts must stay in fp32."""
+
+    def begun(method: Method) -> torch.nn.Module:
+        model = method.prepare(base(name))
+        store_frozen_weights(model, "bf16", method.fp32_modules)
+        return model
+
+    def in_bf16(model: torch.nn.Module) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return logits(model)
+
+    lora = begun(build_method(LoraMethod(rank=RANK, targets=targets), "lm", 1))
+    expected = in_bf16(begun(build_method(FullMethod(), "lm", 1)))
+    assert torch.equal(in_bf16(lora), expected)
+    for parameter in experts_of(lora).values():
+        parameter.data = parameter.data.bfloat16()
+    assert torch.equal(in_bf16(lora), expected) == (name == "Llama 4"), "its experts alone are multiplied by autocast"
 
 
 @pytest.mark.parametrize("name", ["Mixtral", "gpt-oss", "DeepSeek-V3"])

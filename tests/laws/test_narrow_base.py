@@ -1,20 +1,29 @@
 """Law 56: a base whose checkpoint is bf16 keeps its linear weights so, and computes what it computes in fp32."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lab.test_run import Laboratory
 from lab_fixtures import make_examples
 from tunewise.errors import ModelError
+from tunewise.lab.compute import Compute
+from tunewise.lab.data.batching import Batching
+from tunewise.lab.methods import build_method
 from tunewise.lab.models import load
 from tunewise.lab.models.load import load_base
+from tunewise.lab.plan.arm import plan_arm
+from tunewise.lab.plan.setting import PlanContext
+from tunewise.lab.plan.workload import workload
 from tunewise.lab.run import context
+from tunewise.lab.train.begin import make_trainable
+from tunewise.lab.train.optim import LearningRates
 from tunewise.lab.weights.narrow import NarrowLinear, is_stored_in_bf16, keep_narrow
-from tunewise.spec import BaseMethod, FullMethod, LoraMethod
+from tunewise.spec import BaseMethod, FullMethod, LoraMethod, Precision, TrainSpec
 
 FAMILIES = ("llama", "qwen2", "mistral", "gemma", "phi3", "gpt-neox", "opt", "gpt2")
 Folder = Callable[[str], Path]
@@ -98,6 +107,55 @@ def test_law_56_only_a_checkpoint_of_bf16_alone_is_kept(model_folder: Folder, na
     assert not is_stored_in_bf16("a/hub-id", "m")
     with pytest.raises(ModelError, match="no safetensors"):
         is_stored_in_bf16(str(narrow_folder("opt").parent), "m")
+
+
+def bytes_in_file(model: torch.nn.Module) -> int:
+    """Of the frozen weights, those that lie in a mapped safetensors file."""
+    mapped = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(".safetensors"):
+            begin, end = (int(address, 16) for address in line.split()[0].split("-"))
+            mapped.append(range(begin, end))
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    return sum(p.nbytes for p in frozen if any(p.data_ptr() in pages for pages in mapped))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the pages of a process")
+@pytest.mark.parametrize(
+    ("stored", "precision", "method", "is_mapped"),
+    [
+        ("bf16", "bf16", LoraMethod(rank=2), True),
+        ("fp32", "fp32", LoraMethod(rank=2), True),
+        ("fp32", "fp32", LoraMethod(rank=2, variant="pissa"), True),
+        ("fp32", "bf16", LoraMethod(rank=2), False),
+        ("bf16", "fp32", LoraMethod(rank=2), False),
+        ("bf16", "bf16", LoraMethod(rank=2, variant="dora"), False),
+        ("fp32", "fp32", FullMethod(), False),
+    ],
+)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma"])
+def test_law_56_the_plan_says_which_weights_stay_in_the_file(  # noqa: PLR0913, PLR0917 - the cases
+    family: str,
+    stored: Precision,
+    precision: Precision,
+    method: LoraMethod | FullMethod,
+    is_mapped: bool,
+    model_folder: Folder,
+    narrow_folder: Folder,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    folder = narrow_folder(family) if stored == "bf16" else model_folder(family)
+    setting = PlanContext(
+        AutoConfig.from_pretrained(folder), "sft", 0, (), TrainSpec(), 10, "cpu", precision, None, stored=stored
+    )
+    base = load_base(str(folder), "sft", (), tokenizer, False, setting.is_narrow_for(method))
+    own = build_method(method, "sft", 10)
+    model = own.prepare(base)
+    make_trainable((model, own), (), TrainSpec(), LearningRates(1e-4, None), Compute("cpu", precision))
+    work = workload(make_examples([9, 7]), setting.train, 0, Batching(2048, 0, 0))
+    planned = plan_arm(setting, work, method, None, 2**40).mapped
+    assert planned == bytes_in_file(model)
+    assert bool(planned) == (is_mapped and not (family == "gpt2" and stored == "bf16"))
 
 
 def test_law_56_scoring_as_stored_is_another_run_and_says_so(

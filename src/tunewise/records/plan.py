@@ -97,6 +97,7 @@ class ArmPlan(Frozen):
     evaluation: PeakMemory | None  # of scoring in fp32
     checkpointed: Checkpointed | None = None  # None: the step fits as asked, or was asked with it
     shards: Shards | None = None  # None: several devices cannot make its runs together
+    mapped: int = 0  # of the weights of a step: pages of the checkpoint's file, which every step reads
     loading: int | None = None  # bytes on the device while the base is loaded and stored; None: not known
     flops_per_token: int | None  # of a training step, forward and backward; only matrix products
     scoring_flops_per_token: int | None

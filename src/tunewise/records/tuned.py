@@ -10,6 +10,7 @@ class TrainableSummary(Frozen):
     total_parameters: int
     scale: float | None  # effective LoRA scale; None: not LoRA
     num_target_modules: int | None  # None: no target modules
+    num_expert_tensors: int = 0  # of these, tensors with the weights of several experts; 0 in records from before
     linear_share: float | None  # share of the base body's weights inside the targets
     rank_parameters: int | None = None  # parameters added by one more rank in every target; None: not LoRA
     parameter_groups: tuple[str, ...]  # one line each: names, count, rate, decay

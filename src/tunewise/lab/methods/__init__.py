@@ -31,6 +31,7 @@ def describe(model: torch.nn.Module, method: Method) -> TrainableSummary:
         total_parameters=sum(num_weights(p) for p in model.parameters()),
         scale=method.scale,
         num_target_modules=None if method.targets is None else len(method.targets.names),
+        num_expert_tensors=0 if method.targets is None else len(method.targets.experts),
         linear_share=None if method.targets is None else method.targets.linear_share,
         rank_parameters=rank_parameters(model) or None,
         parameter_groups=(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -155,6 +155,7 @@ def _followed(plan: ArmPlan, subject: PlannedModel, setting: PlanContext, work: 
         step=_less(PeakMemory(**max(steps, key=lambda step: step.peak_total).peak), saved),
         evaluation=_less(PeakMemory(**evaluation.peak), saved_in_scoring),
         loading=loading,
+        mapped=0 if memory.quantized else _mapped(subject, setting, is_narrow=memory.is_narrow),
         shards=_shards(training, scoring, max(step.peak_data for step in steps), evaluation.peak_data),
         note="memory in 4 bits is derived from the same arm on the whole base" if memory.quantized else None,
         flops_per_token=round(sum(step.flops for step in steps) / sum(of.batch.num_tokens for of in work.candidates)),
@@ -169,6 +170,25 @@ def _shards(training: Gathered | None, scoring: Gathered | None, step_data: int,
     if training is None or scoring is None:
         return None
     return Shards(training=training, scoring=scoring, step_data=step_data, scoring_data=scoring_data)
+
+
+def _mapped(subject: PlannedModel, setting: PlanContext, *, is_narrow: bool) -> int:
+    """Bytes of frozen weights that a run on a CPU leaves in the checkpoint's file, which is mapped into its memory.
+
+    Those that stay as they are stored: no type is changed, nothing is added to them, and transformers does not put
+    them together from several tensors, as it does for experts.
+    """
+    if setting.device != "cpu":
+        return 0
+    if is_narrow:
+        linear = _frozen_linear(subject.model, torch.nn.Linear)
+        tied = inner_model(subject.model).get_input_embeddings().weight
+        return sum(2 * weight.numel() for weight in linear if weight is not tied)
+    if not setting.stored == setting.precision == "fp32":
+        return 0
+    changed = {subject.model.get_submodule(name).weight for name in subject.method.fp32_modules}
+    frozen = [p for p in subject.model.parameters() if not p.requires_grad and p not in changed]
+    return sum(parameter.nbytes for parameter in frozen if parameter.ndim < 3)
 
 
 def _less(peak: PeakMemory, saved: int) -> PeakMemory:
@@ -208,7 +228,7 @@ def saved_bytes(model: torch.nn.Module) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
-def _frozen_linear(model: torch.nn.Module) -> Sequence[torch.Tensor]:
+def _frozen_linear(model: torch.nn.Module, kinds: Any = LINEAR) -> Sequence[torch.Tensor]:
     """Weights that a quantized base would store in fewer bits: all of frozen linear modules, except the head."""
     head = inner_model(model).get_output_embeddings()
-    return [m.weight for m in model.modules() if isinstance(m, LINEAR) and m is not head and not m.weight.requires_grad]
+    return [m.weight for m in model.modules() if isinstance(m, kinds) and m is not head and not m.weight.requires_grad]

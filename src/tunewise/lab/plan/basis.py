@@ -17,11 +17,11 @@ from tunewise.lab.plan.configurations import configuration
 from tunewise.lab.plan.meta_model import blank_base
 from tunewise.lab.plan.setting import Kernels, PlanContext
 from tunewise.lab.plan.workload import Workload, assumed_examples, workload
-from tunewise.lab.weights.narrow import is_stored_in_bf16
+from tunewise.lab.weights.narrow import stored_precision
 from tunewise.lab.weights.precision import pick_precision
 from tunewise.records import DataSummary, SplitSummary
 from tunewise.records.plan import PlanRequest
-from tunewise.spec import NO_DATA, TASKS, Frozen, Method, StudySpec, Task
+from tunewise.spec import NO_DATA, Frozen, Method, Precision, StudySpec, Task
 from tunewise.spec.expand import with_head_arm
 from tunewise.storage.disk import write_atomically
 
@@ -76,19 +76,20 @@ def basis_of(study: StudySpec, folder: Path, request: PlanRequest) -> Basis:
         precision=request.precision or study.machine.precision or pick_precision(device),
         attention=study.machine.attention,
         scoring=study.machine.scoring,
-        is_narrow=not TASKS[known.task].has_classes and _is_narrow(study, config),
+        stored=_stored(study, config),
     )
     if any(arm.has_open_targets for arm in study.arms.values()):
         study = expand_placements(study, blank_base(setting.config, setting.task, setting.num_labels, setting.heads))
     return Basis(with_head_arm(study, known.task), setting, known, train, num_rows)
 
 
-def _is_narrow(study: StudySpec, config: PreTrainedConfig) -> bool:
-    """Whether the checkpoint is bf16: as its files say, or without them its configuration."""
+def _stored(study: StudySpec, config: PreTrainedConfig) -> Precision | None:
+    """Type of the checkpoint's tensors: as its files say, or without them its configuration."""
     source = model_source(study.model)
     if Path(source).is_dir() and any(Path(source).glob("*.safetensors")):
-        return is_stored_in_bf16(source, study.model)
-    return bool(config.dtype == torch.bfloat16)
+        return stored_precision(source, study.model)
+    of: dict[torch.dtype | None, Precision] = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+    return of.get(config.dtype)
 
 
 def _known(study: StudySpec, config: PreTrainedConfig, folder: Path) -> tuple[Known, list[Example]]:

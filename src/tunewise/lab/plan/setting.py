@@ -17,7 +17,7 @@ from tunewise.lab.train.loop import Loop
 from tunewise.lab.train.optim import LearningRates
 from tunewise.lab.weights.narrow import keeps_weights
 from tunewise.lab.weights.quantized import quantize
-from tunewise.spec import Attention, Device, Precision, Scoring, Task, TrainSpec
+from tunewise.spec import TASKS, Attention, Device, Precision, Scoring, Task, TrainSpec
 from tunewise.spec import Method as MethodSpec
 
 RATE = 1e-5  # any value: it changes no shape
@@ -37,11 +37,12 @@ class PlanContext:
     precision: Precision
     attention: Attention | None
     scoring: Scoring = "exact"
-    is_narrow: bool = False  # the checkpoint is bf16: see weights/narrow.py
+    stored: Precision | None = None  # of the checkpoint's tensors; None: others, several or not known
 
     def is_narrow_for(self, method: MethodSpec) -> bool:
-        """Whether a run of the method keeps linear weights in the bf16 of the checkpoint."""
-        return self.is_narrow and self.precision == "bf16" and keeps_weights(method)
+        """Whether a run of the method keeps linear weights in the bf16 of the checkpoint (weights/narrow.py)."""
+        is_possible = self.stored == self.precision == "bf16" and not TASKS[self.task].has_classes
+        return is_possible and keeps_weights(method)
 
     @property
     def small(self) -> "PlanContext":

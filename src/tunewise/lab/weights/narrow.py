@@ -15,7 +15,9 @@ from transformers import PreTrainedModel
 
 from tunewise.lab.models.folder import checkpoint
 from tunewise.lab.weights.stored import StoredLinear, linear_of_body, replace_module
-from tunewise.spec import BaseMethod, LoraMethod, Method
+from tunewise.spec import BaseMethod, LoraMethod, Method, Precision
+
+PRECISIONS: dict[str, Precision] = {"BF16": "bf16", "F32": "fp32"}  # as safetensors names them
 
 
 class NarrowLinear(StoredLinear):
@@ -36,13 +38,21 @@ def keeps_weights(method: Method) -> bool:
     return isinstance(method, BaseMethod) or (isinstance(method, LoraMethod) and method.variant in ("plain", "rslora"))
 
 
-def is_stored_in_bf16(source: str, name: str) -> bool:
-    """True if every tensor of the model's checkpoint is bf16. Raises ModelError if it has no such files."""
+def stored_precision(source: str, name: str) -> Precision | None:
+    """Type of the tensors in the model's checkpoint; None: another one, or several.
+
+    Raises ModelError if it has no such files.
+    """
     found = set()
     for file in checkpoint(source, name):
         with safe_open(file, framework="pt") as tensors:
             found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
-    return found == {"BF16"}
+    return PRECISIONS.get(found.pop()) if len(found) == 1 else None
+
+
+def is_stored_in_bf16(source: str, name: str) -> bool:
+    """True if every tensor of the model's checkpoint is bf16. Raises ModelError if it has no such files."""
+    return stored_precision(source, name) == "bf16"
 
 
 def keep_narrow(model: PreTrainedModel, kind: Any, trust_remote_code: bool) -> None:

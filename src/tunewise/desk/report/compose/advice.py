@@ -211,6 +211,14 @@ def _standing(verdict: VerdictView) -> str:
     return f"{outcome}{withheld}, {wording.sized(verdict)}"
 
 
+def _lower_ranks(state: StudyState) -> str:
+    """How to test lower ranks. An adapter on experts cannot be truncated (lab/methods/experts.py)."""
+    tuned = [run.tuned for arm in state.study.lora_arms for run in state.confirmed.get(arm, ()) if run.tuned]
+    if tuned and all(of.num_expert_tensors for of in tuned):
+        return "Add an arm with a lower rank: `rank: auto` cannot truncate adapters on experts."
+    return "`rank: auto` truncates one adapter to every lower rank."
+
+
 def _missing(state: StudyState, report: Report, arm: str | None) -> Iterator[str]:
     yield from (f"{f.sentence} ({f.evidence})" for f in report.warnings if f.severity == "blocks")
     if report.no_verdict and not report.is_complete:
@@ -230,7 +238,7 @@ def _not_asked(state: StudyState, report: Report, arm: str | None) -> Iterator[s
         yield "No LoRA arm was trained. Add one with `method: lora`."
         return
     if not report.capacity.ranks:
-        yield "Lower ranks were not tested. `rank: auto` truncates one adapter to every lower rank."
+        yield f"Lower ranks were not tested. {_lower_ranks(state)}"
     if not report.capacity.placements:
         yield "Other target modules were not compared. `targets: auto` compares them at equal parameter budget."
     worse = [v.arm for v in report.verdicts if v.outcome == "worse" and v.arm in state.study.lora_arms]

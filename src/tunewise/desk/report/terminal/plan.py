@@ -91,6 +91,7 @@ def _rows(plan: StudyPlan, card: Card) -> list[tuple[str, Callable[[ArmPlan], st
         ("share of all", lambda arm: f"{100 * arm.tuned.trainable_parameters / arm.tuned.total_parameters:.4f}%"),
         ("LoRA scale", lambda arm: MISSING if arm.tuned.scale is None else f"{arm.tuned.scale:g}"),
         *((f"  {use}", _part(use)) for use in USES),
+        *([("  mapped weights", lambda arm: size(arm.mapped))] if any(a.mapped for a in plan.arms.values()) else []),
         ("peak of a step", lambda arm: _total(arm.step)),
         ("peak of scoring", lambda arm: _total(arm.evaluation)),
         ("peak of loading", lambda arm: MISSING if arm.loading is None else size(arm.loading)),
@@ -149,6 +150,12 @@ def _remarks(study: ResolvedStudy, plan: StudyPlan, card: Card) -> list[str]:
         "Memory counts tensors alive at the peak; the process holds more (libraries, cached blocks). FLOPs count the "
         "matrix products of a training step, forward and backward."
     )
+    if any(arm.mapped for arm in plan.arms.values()):
+        remarks.append(
+            "Mapped weights are the part of the weights that stays in the checkpoint's file. They are counted, because "
+            "every step reads them, but several workers share them. Short of memory, the system reads them again from "
+            "disk for every step, which is slow."
+        )
     if not all(arm.is_checked or arm.note for arm in plan.arms.values()):
         remarks.append("estimate: a real step of a small model of this architecture ran different operations.")
     if card:
