@@ -36,6 +36,7 @@ NOT_IN_THE_ID = {
     ("method", "learning_rate"),
     ("method", "rates"),
     ("method", "path"),
+    ("method", "paths"),
     ("train", "head_learning_rate"),
 }
 METHODS = {

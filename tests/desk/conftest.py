@@ -142,12 +142,14 @@ class FakeLab:
         before = self.ledger.record(spec.run_id)
         folder = self.ledger.begin(spec)
         # not of the id, which every new field of a spec changes
-        rng = np.random.default_rng(list(f"{spec.arm} {spec.role} {spec.seed} {spec.learning_rate}".encode()))
+        name = f"{spec.arm} {spec.role} {spec.seed} {spec.learning_rate}"
+        rng = np.random.default_rng(list((spec.inputs.existing or name).encode()))
         distance = self._distance(spec)
         trained = spec.learning_rate is not None
         diverged = distance > 2.5
         distance = abs(distance)
-        gain = GAINS.get(spec.arm, 0.5) * math.exp(-0.25 * distance**2) + (rng.normal(0, 0.0015) if trained else 0)
+        gain = GAINS.get(spec.arm, 0.5) * math.exp(-0.25 * distance**2)
+        gain += rng.normal(0, 0.0015) if self._varies(spec) else 0
         pq.write_table(self._scores(spec, gain, rng), folder / "scores.parquet")
         if trained:
             self._write_steps(folder / "steps.jsonl", spec, gain, rng)
@@ -188,6 +190,10 @@ class FakeLab:
         best = centres.centre(self.study, self.data, spec.method)
         return math.log(spec.learning_rate / best, self.study.tuning.spacing)
 
+    def _varies(self, spec: RunSpec) -> bool:
+        """Whether the seeds of the arm differ: it is trained, here or elsewhere."""
+        return spec.learning_rate is not None or isinstance(self.data.existing.get(spec.arm), tuple)
+
     def _scores(self, spec: RunSpec, gain: float, rng: np.random.Generator) -> pa.Table:
         splits = [*spec.score_splits, *(["general"] if spec.inputs.general else [])]
         columns: dict[str, list[Any]] = {name: [] for name in SCORES_SCHEMA.names if name not in WRITTEN_COLUMNS}
@@ -195,7 +201,7 @@ class FakeLab:
             forgotten = {"full": 0.09, "base": 0.0}.get(spec.arm, 0.03)
             shift = forgotten if split == "general" else -gain
             mean_nll = self.difficulty[split] * (1 + shift / 3.1)
-            if spec.learning_rate is not None:
+            if self._varies(spec):
                 mean_nll = mean_nll + rng.normal(0, 0.03, ROWS[split])
             for row in range(ROWS[split]):
                 self._add_row(columns, split, row, float(mean_nll[row]))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tunewise.desk.judge.means import by_tasks, of_tasks
 from tunewise.desk.judge.verdicts import items_needed, matched
 from tunewise.desk.judge.view import JudgeReport
 from tunewise.desk.statistics.intervals import two_way_interval
+from tunewise.desk.statistics.paired import Contrast
 from tunewise.desk.statistics.spread import summed_spread, table_spread
 from tunewise.errors import DataError
 from tunewise.inputs.logs.find import read_arm
@@ -114,6 +116,30 @@ def test_the_items_needed_would_be_enough() -> None:
     reach = stats.t.ppf(0.975, found - 1) * error * np.sqrt(number / found)
     assert np.mean(means + reach < margin) == pytest.approx(0.8, abs=0.03)
     assert items_needed(1e6, 10, 1e-6, 0.025) is None
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_beside_runs_that_do_not_differ_the_chance_at_the_last_look_is_that_of_one_table(sign: float) -> None:
+    rng = np.random.default_rng(8)
+    x = sign * 0.03 + 0.05 * rng.standard_normal((4, 1)) + 0.3 * rng.standard_normal((1, 60))
+    x = x + 0.1 * rng.standard_normal((4, 60))
+    both, one = contrast(x, np.zeros((4, 60))), Contrast(float(x.mean()), x, contrast(x).units)
+    for seeds in (5, 10):
+        assert both.chance_of_negative(seeds, 0.025) == pytest.approx(one.chance_of_negative(seeds, 0.025))
+        assert both.chance_of_positive(seeds, 0.025) == pytest.approx(one.chance_of_positive(seeds, 0.025))
+    assert both.over_units(0.95).as_estimate() == one.over_units(0.95).as_estimate()
+    fewer = replace(both, most_freedom=2.0).interval()
+    assert fewer.degrees_of_freedom == 2
+    assert 0 < both.chance_of_negative(10, 0.025) < 1
+
+
+def test_of_two_arms_the_chance_is_about_that_of_pairs() -> None:
+    rng = np.random.default_rng(9)
+    units = 0.3 * rng.standard_normal((1, 200))
+    x, y = (0.05 * rng.standard_normal((40, 1)) + 0.1 * rng.standard_normal((40, 200)) + units for _ in range(2))
+    x = x - 0.012 + 0.05 * rng.standard_normal((1, 200))
+    paired = Contrast(float((x - y).mean()), x - y, contrast(x).units)
+    assert contrast(x, -y).chance_of_negative(60, 0.025) == pytest.approx(paired.chance_of_negative(60, 0.025), abs=0.1)
 
 
 # --- which runs belong together

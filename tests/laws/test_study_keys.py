@@ -155,6 +155,11 @@ TABLE: dict[str, Row] = {
     "arms.peft.type": Row(described, "LOHA", IA3),
     "arms.peft.options": Row(described, {"target_modules": "qkv"}, IA3),
     "arms.existing.path": Row(confirmed, "@drawn again", {"arms": {"arm": {"method": "existing", "path": "@llama"}}}),
+    "arms.existing.paths": Row(
+        confirmed,
+        ["@drawn again", "@llama"],
+        {"arms": {"arm": {"method": "existing", "paths": ["@llama", "@drawn again"]}}, "looks": [2]},
+    ),
     "train.epochs": Row(trained, 2, {"train": {"epochs": 1, "evaluations": 1}}),
     "train.max_steps": Row(trained, 5),
     "train.batch_size": Row(trained, 3),
@@ -247,6 +252,8 @@ def study_of(bench: Bench, key: str, value: Any, given: dict[str, Any]) -> Study
 def _with_paths(bench: Bench, value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_paths(bench, inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_paths(bench, inner) for inner in value]
     return bench.path(value[1:]) if isinstance(value, str) and value.startswith("@") else value
 
 

@@ -100,9 +100,9 @@ def _study(asked: Asked) -> tuple[StudySpec, dict[tuple[str, Path], str]]:
 
 def _require_different(places: Mapping[tuple[str, Path], str], state: StudyState) -> None:
     """Raise SpecError if two folders hold the same weights."""
-    seen: dict[str, Path] = {}
+    seen: dict[str | None, Path] = {}
     for (_, path), name in places.items():
-        weights = state.data.existing[name]
+        weights = state.data.weights_of(name, 0)
         if weights in seen:
             raise SpecError(f"{seen[weights]} and {path} hold the same weights. Name every model once.")
         seen[weights] = path

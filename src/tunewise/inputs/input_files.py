@@ -52,7 +52,7 @@ class InputFiles:
         runs = [*_of_model(Path(study.model))]
         for arm in study.arms.values():
             if isinstance(arm, ExistingMethod):
-                runs += _of_model(Path(arm.path))
+                runs += [path for folder in arm.folders for path in _of_model(Path(folder))]
         data = study.data
         sources = (data.train, data.valid, data.test, data.chat_template, study.forgetting.text)
         read = [path for source in sources if source for path in _of_source(Path(source))]

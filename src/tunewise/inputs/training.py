@@ -12,16 +12,17 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewise.errors import DataError, clause
+from tunewise.records.data import LeftByTrainer
 from tunewise.text.plain_yaml import YamlError, load_yaml
 
 STATE = "trainer_state.json"
 ARGUMENTS = re.compile(r"(?:args|training_args|axolotl_config)\.(?:json|ya?ml)")
 MOST_BYTES = 64 * 2**20  # of one file
+MOST_POINTS = 60  # of a loss curve that a study keeps
 # our name -> the names of the trainers, in the order in which they are asked
 NAMES: dict[str, tuple[str, ...]] = {
     "learning rate": ("learning_rate",),
@@ -35,19 +36,10 @@ NAMES: dict[str, tuple[str, ...]] = {
 OF_ADAPTER = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
 
 
-@dataclass(frozen=True)
-class Training:
-    """Settings by name, and the training loss by step. Empty: nothing was left."""
-
-    settings: Mapping[str, str]
-    losses: tuple[tuple[int, float], ...]
-    sources: tuple[str, ...]  # the files that were read
+NOTHING_LEFT = LeftByTrainer()
 
 
-NOTHING_LEFT = Training({}, (), ())
-
-
-def training_of(folder: Path) -> Training:
+def training_of(folder: Path) -> LeftByTrainer:
     """What a trainer left in the folder of a model. Raises DataError for a file that is damaged."""
     settings: dict[str, str] = {}
     losses: tuple[tuple[int, float], ...] = ()
@@ -62,7 +54,14 @@ def training_of(folder: Path) -> Training:
             settings |= {name: _text(content[key]) for name, key in OF_ADAPTER.items() if content.get(key) is not None}
         else:
             settings |= dict(_arguments(content))
-    return Training(settings, losses, tuple(sources))
+    return LeftByTrainer(settings=settings, losses=losses, sources=tuple(sources))
+
+
+def thinned(left: LeftByTrainer) -> LeftByTrainer:
+    """The same with at most MOST_POINTS points of the loss: means of neighboring ones, at the last of their steps."""
+    width = math.ceil(len(left.losses) / MOST_POINTS) or 1
+    groups = [left.losses[begin : begin + width] for begin in range(0, len(left.losses), width)]
+    return left.replace(losses=[(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups])
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ Mistakes are reported here, in the first seconds of a study.
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from tunewise.adapter.config import CONFIG
 from tunewise.errors import DataError, ModelError, SpecError
+from tunewise.inputs.training import thinned, training_of
 from tunewise.lab.data.chat.template import read_template
 from tunewise.lab.data.column_names import label_advice
 from tunewise.lab.data.prepare import PreparedExamples, data_key, prepare_examples
@@ -38,7 +40,8 @@ from tunewise.lab.models.usable import enough_memory, require_usable, unnamed_cl
 from tunewise.lab.plan.setting import PlanContext, build
 from tunewise.lab.weights.precision import pick_precision
 from tunewise.records import DataSummary, TrainableSummary
-from tunewise.spec import Inputs, Method, StudySpec, Task, canonical_json
+from tunewise.records.data import LeftByTrainer
+from tunewise.spec import ExistingMethod, Inputs, Method, StudySpec, Task, canonical_json
 from tunewise.storage.disk import delete, make_folder, write_atomically
 from tunewise.storage.seal import DATA_HASHES, data_is_whole, seal_data
 
@@ -55,11 +58,12 @@ def prepare(study: StudySpec, root: Path) -> str:
     tokenizer = load_tokenizer(study.model, config, study.trust_remote_code)
     tokens_by = tokenizer_fingerprint(tokenizer)
     base_hash = hashes.of_model(study.model, config)
-    existing = {name: hashes.of_weights(Path(arm.path)) for name, arm in study.existing_arms.items()}
+    existing = {name: _weights_of(name, arm, hashes) for name, arm in study.existing_arms.items()}
+    left = {name: _left_in(arm.folders) for name, arm in study.existing_arms.items()}
     arms = {name: arm.model_dump(mode="json") for name, arm in study.arms.items()}
     of_machine = study.machine.model_dump(include={"device", "precision", "threads", "attention"})
     machine = [of_machine, pick_device(), torch.get_num_threads()]
-    asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions()])
+    asked = canonical_json([arms, existing, machine, study.model, study.task, minor_versions(), *_any_left(left)])
     data = data_key(study, tokens_by)
     key = text_fingerprint(asked, base_hash, data)[:16]
     folder = root / key
@@ -88,10 +92,38 @@ def prepare(study: StudySpec, root: Path) -> str:
     chosen = study.data.chat_template
     template = read_template(chosen, tokenizer) if chosen else None
     summary = _summary(study, config, base, replace(examples, notes=notes), inputs, template)
-    write_atomically(folder / "data.json", summary.replace(key=key, existing=existing).model_dump_json(indent=1))
+    summary = summary.replace(key=key, existing=existing, left=left)
+    write_atomically(folder / "data.json", summary.model_dump_json(indent=1))
     seal_data(folder)
     _make_newest(folder / "data.json")
     return key
+
+
+def _weights_of(name: str, arm: ExistingMethod, hashes: FileHashes) -> str | tuple[str, ...]:
+    """Fingerprint of an arm trained elsewhere, or of each of its seeds. Raises SpecError if two of them are copies."""
+    found = tuple(hashes.of_weights(Path(folder)) for folder in arm.folders)
+    if not arm.paths:
+        return found[0]
+    seen: dict[tuple[str, ...], str] = {}
+    for folder in arm.paths:
+        weights = hashes.of_tensors(Path(folder))
+        if weights in seen:
+            raise SpecError(
+                f"arms.{name}.paths: {seen[weights]} and {folder} hold the same weights, but copies are not seeds. "
+                "Name the folder of every seed once."
+            )
+        seen[weights] = folder
+    return found
+
+
+def _left_in(folders: Sequence[str]) -> tuple[LeftByTrainer, ...]:
+    return tuple(thinned(training_of(Path(folder))) for folder in folders)
+
+
+def _any_left(left: Mapping[str, Sequence[LeftByTrainer]]) -> list[object]:
+    """What trainers left, as part of the key of the data; empty if they left nothing, so that old keys stay valid."""
+    content = {arm: [of.model_dump(mode="json") for of in folders] for arm, folders in left.items()}
+    return [content] if any(of.sources for folders in left.values() for of in folders) else []
 
 
 def _require_task(study: StudySpec, task: Task) -> None:
@@ -126,14 +158,14 @@ def _try_existing(
 ) -> list[str]:
     """Remarks on models that were trained elsewhere. Raises ModelError for one that cannot be scored."""
     notes = []
-    for arm in study.existing_arms.values():
-        with enough_memory(arm.path):
+    for path in (path for arm in study.existing_arms.values() for path in arm.folders):
+        with enough_memory(path):
             base = load_base(study.model, examples.task, examples.labels, tokenizer, study.trust_remote_code)
-            tuned = load_tuned(base, Path(arm.path), study.trust_remote_code)
-            if (Path(arm.path) / CONFIG).is_file():
-                require_complete(Path(arm.path), study.model, base.new_parameters)
-            require_usable(arm.path, tuned, folder, tokenizer)
-        notes += unnamed_classes(arm.path, examples.labels)
+            tuned = load_tuned(base, Path(path), study.trust_remote_code)
+            if (Path(path) / CONFIG).is_file():
+                require_complete(Path(path), study.model, base.new_parameters)
+            require_usable(path, tuned, folder, tokenizer)
+        notes += unnamed_classes(path, examples.labels)
     return notes
 
 

@@ -40,6 +40,14 @@ class LawCount(Frozen):
     examples: tuple[str, ...]  # ids of the first such rows, at most three
 
 
+class LeftByTrainer(Frozen):
+    """What a trainer left beside a model: settings by name, and the training loss by step. Empty: nothing."""
+
+    settings: dict[str, str] = {}  # by name: learning rate, steps, epochs, batch size, seed, rank and others
+    losses: tuple[tuple[int, float], ...] = ()  # step and training loss, as the trainer logged it
+    sources: tuple[str, ...] = ()  # the files that were read
+
+
 class DataSummary(Frozen):
     """data.json: what the preparation found in the user's data, model and machine before training."""
 
@@ -57,7 +65,8 @@ class DataSummary(Frozen):
     test_set: str | None = None  # SHA-256 of the texts of its rows, in any order; None: not recorded
     exact_duplicates: int | None = None  # test inputs that are also a training input; None: not counted
     inputs: Inputs
-    existing: dict[str, str] = {}  # arm -> SHA-256 of its weights
+    existing: dict[str, str | tuple[str, ...]] = {}  # arm -> SHA-256 of its weights, or one for every seed
+    left: dict[str, tuple[LeftByTrainer, ...]] = {}  # arm -> what trainers left in its folders, in the same order
     model_type: str
     hidden_size: int
     num_new_parameters: int  # weights that the checkpoint did not provide (a new head)
@@ -70,6 +79,11 @@ class DataSummary(Frozen):
     def split(self, name: Split) -> SplitSummary:
         """Summary of one split."""
         return next(s for s in self.splits if s.split == name)
+
+    def weights_of(self, arm: str, place: int) -> str | None:
+        """SHA-256 of the weights that an arm trained elsewhere has for the seed at this place; None: trained here."""
+        found = self.existing.get(arm)
+        return found[place] if isinstance(found, tuple) else found
 
 
 def num_steps(study: StudySpec, data: DataSummary) -> int:

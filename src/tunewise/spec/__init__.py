@@ -13,14 +13,13 @@ from tunewise.spec.methods import (
     PeftMethod,
     TrainedArm,
 )
-from tunewise.spec.metrics import MetricSpec, SamplesSpec
+from tunewise.spec.metrics import ForgettingSpec, MetricSpec, SamplesSpec
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, Price, parse_budget, parse_margin
 from tunewise.spec.run import Inputs, RunSpec, forgetting_steps, whole_because
 from tunewise.spec.study import (
     ARM_NAME,
     DEFAULT_LOOKS,
     MAX_SEEDS,
-    ForgettingSpec,
     StudySpec,
     same_arm,
 )

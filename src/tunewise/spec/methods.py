@@ -2,64 +2,18 @@
 
 import json
 import math
-from abc import abstractmethod
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tunewise.spec.frozen import Frozen
-from tunewise.spec.words import REFUSED, Quantization, Source
+from tunewise.spec.frozen import AnyMethod, Frozen
+from tunewise.spec.words import REFUSED, Quantization, Source, Sources
 
 DEFAULT_MAX_RANK = 64
 LORA_NAMES = {"plain": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 Rank = Annotated[int, Field(ge=1)]
 Ranks = Annotated[tuple[Rank, ...], Field(min_length=1)]
 HIGHEST_RANK = 65_536  # no weight matrix of these models has a higher rank
-
-
-class AnyMethod(Frozen):
-    """Interface of every method. Callers use it instead of testing for a method's class."""
-
-    is_trained: ClassVar[bool] = False
-
-    @property
-    def has_open_rank(self) -> bool:
-        """True if the arm's own trials choose its rank (`rank: auto`)."""
-        return False
-
-    @property
-    def quantized(self) -> Quantization | None:
-        """How the base of the arm is stored; None: whole, as it is."""
-        return getattr(self, "base", None)
-
-    @property
-    def has_open_targets(self) -> bool:
-        """True if one arm per placement replaces this one (`targets: auto`)."""
-        return False
-
-    @property
-    def truncations(self) -> tuple[int, ...]:
-        """Lower ranks to which the adapter of a full-length trial is truncated for scoring."""
-        return ()
-
-    @property
-    def num_truncated(self) -> int:
-        """Number of scorings that `truncations` cost: uniform and spread ranks, which are the same at rank 1."""
-        return 2 * len(self.truncations) - (1 in self.truncations)
-
-    @property
-    def num_extracted(self) -> int:
-        """Number of scorings of adapters extracted from a confirmed run."""
-        return 0
-
-    def as_trained(self, *, is_confirmed: bool) -> Self:
-        """The method as one run trains it: with a definite rank, extracting only from a confirmed run."""
-        return self
-
-    @abstractmethod
-    def in_words(self) -> str:
-        """The method in words, such as 'LoRA r=8, alpha=32 (scale 4), qkv'."""
 
 
 class TrainedMethod(AnyMethod):
@@ -80,17 +34,13 @@ class TrainedMethod(AnyMethod):
 class OnStoredBase(AnyMethod):
     """Options of methods whose base can be stored in fewer bits."""
 
+    left_out: ClassVar[tuple[str, ...]] = ("base",)
+
     base: Quantization | None = Field(
         None,
         description="QLoRA (arXiv 2305.14314): nf4 stores the base's frozen linear weights in 4 bits, nf4-double also "
         "their scales in 8 bits; None: whole",
     )
-
-    @model_serializer(mode="wrap")
-    def _left_out_if_whole(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Plain data without `base` at its default, so that hashes and folders from before it existed stay valid."""
-        content = dump(self)
-        return content if self.base else {name: value for name, value in content.items() if name != "base"}
 
 
 def _on_all_linear(value: object) -> object:
@@ -268,14 +218,40 @@ class PeftMethod(TrainedMethod):
 
 
 class ExistingMethod(AnyMethod):
-    """An adapter or a model trained elsewhere: scored, never trained."""
+    """An adapter or a model trained elsewhere, or one for every seed: scored, never trained."""
+
+    left_out: ClassVar[tuple[str, ...]] = ("path", "paths")
 
     method: Literal["existing"] = "existing"
-    path: Source
+    path: Source | None = Field(None, description="folder of an adapter or a model, which counts for every seed")
+    paths: Sources = Field((), description="a folder for every seed, in the place of `path`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, content: object) -> object:
+        if isinstance(content, dict) and bool(content.get("path")) == bool(content.get("paths")):
+            given = "both are given" if content.get("path") else "none is given"
+            raise ValueError(f"name one folder in path, or a folder for every seed in paths, but {given}")
+        return content
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders in order of seed, or the one that counts for every seed."""
+        return self.paths or (self.path or "",)
+
+    @property
+    def has_seeds(self) -> bool:
+        """True if every seed has a folder of its own."""
+        return bool(self.paths)
+
+    def of_seed(self, place: int) -> Self:
+        """The arm as the run of the seed at this place scores it: with one folder."""
+        return self.replace(path=self.folders[place if self.paths else 0], paths=())
 
     def in_words(self) -> str:
         """The method in words."""
-        return f"trained elsewhere: {self.path}"
+        more = f" and {len(self.paths) - 1} more" if self.paths else ""
+        return f"trained elsewhere: {self.folders[0]}{more}"
 
 
 class BaseMethod(OnStoredBase):

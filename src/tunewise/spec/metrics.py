@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from tunewise.spec.frozen import Frozen
 from tunewise.spec.quantities import DEFAULT_MARGINS, MarginText
+from tunewise.spec.words import Source
 from tunewise.text.regex import compiled
 from tunewise.text.suggest import near_miss
 
@@ -121,3 +122,18 @@ def _check_judged(key: str, name: str, metrics: Sequence[MetricSpec]) -> None:
     if name not in allowed:
         hint = near_miss(name, allowed)
         raise ValueError(f"{key}: '{name}' is not measured.{hint} Known: {', '.join(allowed)}.")
+
+
+def text_alone(value: object) -> object:
+    """Turn `forgetting: FILE` into `forgetting: {text: FILE}`."""
+    return {"text": value} if isinstance(value, str) else value
+
+
+class ForgettingSpec(Frozen):
+    """General text on which tuned models are compared with the base (causal language models only)."""
+
+    text: Source = Field("builtin:pydoc-topics", description="text file, or builtin:pydoc-topics")
+    tokens: int = Field(20_000, ge=0, description="tokens of general text; 0: forgetting is not measured")
+    points: int = Field(
+        10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: only at its end"
+    )

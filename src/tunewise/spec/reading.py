@@ -77,7 +77,10 @@ def resolve_paths(study: StudySpec, folder: Path) -> StudySpec:
         files = ("train", "valid", "test", "chat_template")
         return data.replace(**{key: beside(getattr(data, key)) for key in files})
 
-    existing = {name: arm.replace(path=beside(arm.path)) for name, arm in study.existing_arms.items()}
+    existing = {
+        name: arm.replace(path=beside(arm.path), paths=tuple(beside(path) for path in arm.paths))
+        for name, arm in study.existing_arms.items()
+    }
     return study.replace(
         model=study.model if study.model == "tiny" else beside(study.model),
         data=located(study.data),

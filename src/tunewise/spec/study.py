@@ -13,12 +13,14 @@ from tunewise.spec.data import LOOKS_OF_SETS, MAX_SEED, MAX_SETS, DataSpec, Stud
 from tunewise.spec.frozen import Frozen, canonical_json
 from tunewise.spec.methods import ArmMethod, ExistingMethod, LoraMethod, Method, TrainedArm, TrainedMethod
 from tunewise.spec.metrics import (
+    ForgettingSpec,
     MetricSpec,
     SamplesSpec,
     SecondarySpec,
     check_primary,
     check_secondary,
     check_selection,
+    text_alone,
 )
 from tunewise.spec.quantities import DEFAULT_MARGINS, Margin, MarginText, parse_budget, parse_margin
 from tunewise.spec.tasks import TASKS, Task
@@ -26,21 +28,6 @@ from tunewise.spec.train import MachineSpec, TrainSpec, TuningSpec
 from tunewise.spec.words import BASES, CostName, Quantization, Source
 
 # --- the sections of a study ----------------------------------------------------------------------
-
-
-def text_alone(value: object) -> object:
-    """Turn `forgetting: FILE` into `forgetting: {text: FILE}`."""
-    return {"text": value} if isinstance(value, str) else value
-
-
-class ForgettingSpec(Frozen):
-    """General text on which tuned models are compared with the base (causal language models only)."""
-
-    text: Source = Field("builtin:pydoc-topics", description="text file, or builtin:pydoc-topics")
-    tokens: int = Field(20_000, ge=0, description="tokens of general text; 0: forgetting is not measured")
-    points: int = Field(
-        10, ge=0, description="measurements during every confirmed run, evenly spaced; 0: only at its end"
-    )
 
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -205,6 +192,16 @@ class StudySpec(Frozen):
                 f"arms.{extracting[0]}.extract compares runs on one validation set, but with data.resample every seed "
                 "has its own. Remove one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_folder_for_every_seed(self) -> Self:
+        for name, arm in self.existing_arms.items():
+            if arm.paths and (folders := len(arm.paths)) < self.looks[-1]:
+                raise ValueError(
+                    f"arms.{name}.paths: {folders} folders for the {self.looks[-1]} seeds of the last look. Write "
+                    f"looks: [{folders}], or name a folder for every seed"
+                )
         return self
 
     def of_set(self, name: str) -> Self:

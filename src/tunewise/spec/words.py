@@ -63,3 +63,14 @@ NUMERICS = 7
 
 # Name of a file, folder, hub id or bundled item: no control characters, no secrets.
 Source = Annotated[str, AfterValidator(check_source)]
+
+
+def _several(sources: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := [source for source in sources if sources.count(source) > 1]:
+        raise ValueError(f"{twice[0]} is named twice, but copies are not seeds. Name the folder of every seed once")
+    if len(sources) == 1:
+        raise ValueError(f"{sources[0]} is only one folder. Write path: {sources[0]}, or name a folder for every seed")
+    return sources
+
+
+Sources = Annotated[tuple[Source, ...], AfterValidator(_several)]

@@ -7,7 +7,7 @@ reported. Some rules run before the study, on what is declared and prepared; the
 from collections.abc import Iterable, Sequence
 
 from tunewise.desk.fairness import data as data_rules
-from tunewise.desk.fairness import invariance, machine, protocol, strength, training, tuning
+from tunewise.desk.fairness import elsewhere, invariance, machine, protocol, strength, training, tuning
 from tunewise.desk.fairness.blocking import hold_back as hold_back
 from tunewise.desk.fairness.case import Case as Case
 from tunewise.desk.fairness.case import Rule
@@ -20,7 +20,10 @@ from tunewise.spec.resolved import ResolvedStudy
 RULES_BEFORE: tuple[Rule, ...] = (
     tuning.unequal_rule,
     tuning.shared_rate_untuned,
-    tuning.trained_elsewhere,
+    elsewhere.trained_elsewhere,
+    elsewhere.seeds_not_paired,
+    elsewhere.not_seeds,
+    elsewhere.other_training,
     data_rules.leakage,
     data_rules.few_units,
     data_rules.truncated_rows,
@@ -40,6 +43,7 @@ RULES_ON_RECORDS: tuple[Rule, ...] = (
     tuning.head_rate_differs,
     tuning.no_finished_rate,
     tuning.unequal_trials,
+    elsewhere.same_rate,
     training.different_training,
     training.different_precision,
     training.different_regularisation,

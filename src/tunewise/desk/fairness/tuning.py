@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tunewise.desk.fairness.case import Case, unlike
-from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, count, listed
+from tunewise.desk.fairness.finding import WORDS, Finding, by_arm, listed
 from tunewise.desk.protocol import trials
 from tunewise.spec.quantities import HEADROOM_SHARE
 
@@ -147,17 +147,4 @@ def unequal_trials(case: Case) -> Iterator[Finding]:
             severity="note",
             sentence="The same tuning rule needed more learning-rate trials for some arms than for others.",
             evidence=", ".join(f"{arm}: {number}" for arm, number in counts.items()),
-        )
-
-
-def trained_elsewhere(case: Case) -> Iterator[Finding]:
-    """Arms that were trained elsewhere, under a protocol that cannot be checked here."""
-    others = [arm for arm in case.study.arms if arm not in case.trained_arms()]
-    if others:
-        yield Finding(
-            id="trained-elsewhere",
-            severity="warns",
-            sentence="Arms trained elsewhere are scored as they are. How they were tuned, and on which "
-            "data, is not known.",
-            evidence=count(len(others), "arm") + ": " + ", ".join(others),
         )

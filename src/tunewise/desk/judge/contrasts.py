@@ -14,9 +14,10 @@ from tunewise.desk.arrays import Floats, Texts
 from tunewise.desk.judge.means import MIN_TASKS, by_tasks, of_tasks
 from tunewise.desk.metrics.metric import Metric
 from tunewise.desk.metrics.scores import Scores
-from tunewise.desk.statistics.intervals import Components, Interval
+from tunewise.desk.statistics.intervals import Components, Interval, unit_interval
 from tunewise.desk.statistics.paired import Contrast, Contrasts, PairedRuns, linearise, with_pseudo_units
-from tunewise.desk.statistics.spread import ROUNDING, Spread, summed_spread
+from tunewise.desk.statistics.power import predictive_chance
+from tunewise.desk.statistics.spread import ROUNDING, MeanSquares, Spread, summed_spread
 
 Seeds = Literal[
     "paired",  # the same seeds in both arms
@@ -38,7 +39,7 @@ class SummedContrast(Contrast):
         num_seeds, num_units = _common_number([len(table) for table in tables]), len(self.units)
         if not self._has_interval():
             return Interval(self.estimate, None, None, None, None, None, num_seeds, num_units)
-        spread = summed_spread(tables)
+        spread = summed_spread(tables).at_most(self.most_freedom)
         if not guarded:
             spread = replace(spread, stretch_below=np.ones(()), stretch_above=np.ones(()))
         below, above = spread.reach(confidence)
@@ -61,17 +62,44 @@ class SummedContrast(Contrast):
         """The one-sided p-value of "the sum is above 0"; 1 if there is no interval."""
         return self._probability(-1.0)
 
+    def chance_of_negative(self, num_seeds: int, level: float) -> float:
+        """The predictive chance that the upper end is below 0 after `num_seeds` seeds in every table."""
+        return self._chance(1.0, num_seeds, level)
+
+    def chance_of_positive(self, num_seeds: int, level: float) -> float:
+        """The predictive chance that the lower end is above 0 after `num_seeds` seeds in every table."""
+        return self._chance(-1.0, num_seeds, level)
+
+    def over_units(self, confidence: float) -> Interval:
+        """The interval of these very runs, for new units."""
+        return unit_interval(self._unit_sums()[None], confidence)
+
     def unit_means(self) -> Floats:
         """The sum of the tables' means of every real unit, shape (U,)."""
+        return self._unit_sums()[: len(self.units)]
+
+    def _unit_sums(self) -> Floats:
+        """The sum of the tables' means of every column, shape (N,)."""
         found: Floats = sum((of.mean(axis=0) for of in self.others), self.values_SN.mean(axis=0))
-        return found[: len(self.units)]
+        return found
 
     def _probability(self, sign: float) -> float:
         if not self._has_interval():
             return 1.0
         tables = [sign * table for table in (self.values_SN, *self.others)]
-        spread: Spread = summed_spread(tables)
+        spread: Spread = summed_spread(tables).at_most(self.most_freedom)
         return float(spread.probability_of_negative(sum(table.mean() for table in tables)))
+
+    def _chance(self, sign: float, num_seeds: int, level: float) -> float:
+        """That of one table of paired seeds with the same variance components; degrees of freedom are its S - 1."""
+        if not self._has_interval():
+            return 0.0
+        tables = (self.values_SN, *self.others)
+        parts, shape = _components(tables), (_common_number([len(of) for of in tables]), tables[0].shape[1])
+        seed, unit, rest = (part * shape[0] * shape[1] for part in (parts.seed, parts.unit, parts.rest))
+        mean = sign * sum(float(of.mean()) for of in tables)
+        squares = MeanSquares(np.array(seed + rest), np.array(unit + rest), np.array(rest))
+        return float(predictive_chance(mean, squares, shape, num_seeds, level))
 
     def _has_interval(self) -> bool:
         tables = (self.values_SN, *self.others)
@@ -98,28 +126,48 @@ def _components(tables: Sequence[Floats]) -> Components:
 
 
 class TaskRuns:
-    """The runs of an arm and of full on one task, seeds apart or fixed, for the contrasts of a verdict."""
+    """The runs of an arm and of full on one task, seeds apart or fixed, for the contrasts of a verdict.
 
-    def __init__(self, metric: Metric, arm: Sequence[Scores], full: Sequence[Scores], seeds: Seeds) -> None:
+    `base`: the reference of gain, one run or a run for every seed of full; (): there is none, and full takes its place.
+    `most_freedom` limits the degrees of freedom of all intervals.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        arm: Sequence[Scores],
+        full: Sequence[Scores],
+        seeds: Seeds,
+        base: Sequence[Scores] = (),
+        most_freedom: float = math.inf,
+    ) -> None:
         assert seeds != "paired", "paired seeds are compared by PairedRuns"
-        self._metric, self._is_fixed = metric, seeds == "fixed"
-        self._of = {"arm": PairedRuns(metric, {"arm": arm}), "full": PairedRuns(metric, {"full": full})}
+        self._metric, self._is_fixed, self._most_freedom = metric, seeds == "fixed", most_freedom
+        of_full = {"full": full, "base": base} if base else {"full": full}
+        self._of = {"arm": PairedRuns(metric, {"arm": arm}), "full": PairedRuns(metric, of_full)}
 
     @property
     def effective_units(self) -> float:
         """The number of equal units that weigh as much."""
         return self._of["arm"].effective_units
 
+    def are_on_same_units(self) -> bool:
+        """Whether arm and full were scored on the same units, each of the same size."""
+        arm, full = self._of["arm"], self._of["full"]
+        return np.array_equal(arm.units, full.units) and np.array_equal(arm.denominators_U, full.denominators_U)
+
     def contrast(self, weights: Mapping[str, float]) -> Contrast:
-        """A comparison of arm and full. There is no base; full takes its place."""
-        arm, full = weights.get("arm", 0.0), weights.get("full", 0.0) + weights.get("base", 0.0)
-        of_arm, of_full = self._of["arm"], self._of["full"]
-        estimate = arm * of_arm.values["arm"] + full * of_full.values["full"]
-        tables = [arm * of_arm.tables["arm"], full * of_full.tables["full"]]
+        """A comparison of arm, full and base by weights that sum to 0."""
+        of_arm, of_full, own = self._of["arm"], self._of["full"], weights.get("arm", 0.0)
+        full, base = weights.get("full", 0.0), weights.get("base", 0.0)
+        others = {"full": full, "base": base} if "base" in of_full.tables else {"full": full + base}
+        estimate = own * of_arm.values["arm"] + sum(weight * of_full.values[name] for name, weight in others.items())
+        of_others: Floats = sum((weight * of_full.tables[name] for name, weight in others.items()), np.zeros(()))
+        tables = [own * of_arm.tables["arm"], of_others]
         if self._is_fixed:
             tables = [sum(table.mean(axis=0, keepdims=True) for table in tables)]
-        first, *others = self._values(tables)
-        return SummedContrast(estimate, first, of_arm.units, others=tuple(others))
+        first, *rest = self._values(tables)
+        return SummedContrast(estimate, first, of_arm.units, self._most_freedom, others=tuple(rest))
 
     def _values(self, tables: Sequence[Floats]) -> list[Floats]:
         """The tables as linearized ratios; of a proportion, pseudo-units are added to the first."""

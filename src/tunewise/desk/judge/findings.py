@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
+from tunewise.desk.fairness import elsewhere
 from tunewise.desk.fairness.finding import Finding, count, listed
 from tunewise.desk.judge.pairing import PairedTask
 from tunewise.desk.judge.verdicts import FULL, matched
@@ -13,7 +14,6 @@ from tunewise.inputs.logs.log import RunLog
 from tunewise.text import suggest
 
 Arms = Mapping[str, Sequence[RunLog]]
-AMOUNTS, RATE = ("steps", "epochs", "batch size", "accumulation"), "learning rate"
 SHOWN = 5  # ids and names in a sentence
 
 
@@ -113,7 +113,7 @@ def _copies(arms: Arms, tasks: Sequence[PairedTask]) -> Iterator[Finding]:
 
 
 def _elsewhere(arms: Arms) -> Iterator[Finding]:
-    known = {arm: _trained(runs) for arm, runs in arms.items()}
+    known = {arm: elsewhere.in_words(_settings_left(runs)) for arm, runs in arms.items()}
     yield Finding(
         id="trained-elsewhere",
         severity="warns",
@@ -123,47 +123,20 @@ def _elsewhere(arms: Arms) -> Iterator[Finding]:
     )
 
 
-def _trained(runs: Sequence[RunLog]) -> str:
-    """'learning rate 0.0002, steps 300' of the settings that trainers left, each value once."""
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        for name, value in run.training.settings.items():
-            found.setdefault(name, {})[value] = None
-    return ", ".join(f"{name} {'/'.join(list(values)[:SHOWN])}" for name, values in found.items())
+def _settings_left(runs: Sequence[RunLog]) -> list[elsewhere.Settings]:
+    return [run.training.settings for run in runs]
 
 
 def _other_training(arms: Arms) -> Iterator[Finding]:
     """Amounts of training that differ from those of full, and a learning rate that is the same."""
-
-    def values(arm: str, name: str) -> set[str]:
-        return {run.training.settings[name] for run in arms[arm] if name in run.training.settings}
-
-    for arm in arms:
-        both = {name: (values(arm, name), values(FULL, name)) for name in (*AMOUNTS, RATE)}
-        differing = [name for name in AMOUNTS if all(both[name]) and both[name][0] != both[name][1]]
-        if differing:
-            shown = [f"{name}: {_listed(both[name][0])} against {_listed(both[name][1])}" for name in differing]
-            yield Finding(
-                id="other-training",
-                severity="warns",
-                sentence=f"{arm} was not trained as long or in the same batches as full, which could explain a "
-                "difference.",
-                evidence="; ".join(shown),
-                arms=(arm,),
-            )
-        if arm != FULL and all(both[RATE]) and both[RATE][0] == both[RATE][1]:
-            yield Finding(
-                id="same-rate",
-                severity="warns",
-                sentence=f"{arm} and full were trained at the same learning rate. The best rates of LoRA and of full "
-                "fine-tuning differ, often tenfold, so this rate puts one of the two at a disadvantage.",
-                evidence=f"learning rate {_listed(both[RATE][0])}",
-                arms=(arm,),
-            )
-
-
-def _listed(values: set[str]) -> str:
-    return "/".join(sorted(values)[:SHOWN])
+    full = _settings_left(arms[FULL])
+    for arm, runs in arms.items():
+        own = _settings_left(runs)
+        if differing := elsewhere.unlike_amounts(own, full):
+            yield elsewhere.amount_finding(arm, FULL, differing)
+        rates = elsewhere.values(own, elsewhere.RATE)
+        if arm != FULL and rates and rates == elsewhere.values(full, elsewhere.RATE):
+            yield elsewhere.rate_finding(arm, FULL, elsewhere.either(rates))
 
 
 def _few_runs(arms: Arms) -> Iterator[Finding]:

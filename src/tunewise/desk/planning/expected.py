@@ -77,8 +77,8 @@ def _one_search(study: ResolvedStudy, arm: TrainedArm, extent: Extent) -> Trials
 
 
 def num_scored(study: ResolvedStudy) -> int:
-    """Number of runs that only score: the bases, and arms trained elsewhere."""
-    return len(study.bases) + len(study.arms) - len(study.trained_arms)
+    """Number of runs up to the first look that only score: the bases, and arms trained elsewhere."""
+    return len(study.bases) + sum(study.looks[0] if arm.has_seeds else 1 for arm in study.existing_arms.values())
 
 
 def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Iterator[Runs]:
@@ -86,12 +86,11 @@ def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Itera
 
     With `least`, an arm with `rank: auto` ends with its first search if it may become identical to another arm.
     """
-    held_out = ("test", "general") if length.has_general else ("test",)
-    selects = study.select_by is not None
-    yield Runs("base", "base", len(study.bases), in_fp32=("valid", *held_out), written=int(selects))
+    held_out, writes = _held_out(length), int(study.select_by is not None)
+    yield Runs("base", "base", len(study.bases), in_fp32=held_out, written=writes)
     for name, arm in study.arms.items():
         if not arm.is_trained:
-            yield Runs(name, "confirm", 1, in_fp32=("valid", *held_out))
+            yield Runs(name, "confirm", study.looks[0] if arm.has_seeds else 1, in_fp32=held_out)
             continue
         yield from _search(study, name, length, extent, arm.num_truncated)
         if arm.has_open_rank and extent == "least" and _may_leave(study, name):
@@ -103,8 +102,17 @@ def expected_runs(study: ResolvedStudy, length: Length, extent: Extent) -> Itera
 
 def later_looks(study: ResolvedStudy, length: Length) -> Iterator[Runs]:
     """Runs that later looks add if every arm continues to the last; none if there is only one look."""
-    for name in study.trained_arms if study.looks[1:] else ():
-        yield confirmations(study, name, length, study.looks[-1] - study.looks[0])
+    more = study.looks[-1] - study.looks[0]
+    for name, arm in study.arms.items() if more else ():
+        if arm.is_trained:
+            yield confirmations(study, name, length, more)
+        elif arm.has_seeds:
+            yield Runs(name, "confirm", more, in_fp32=_held_out(length))
+
+
+def _held_out(length: Length) -> tuple[str, ...]:
+    """What a run that only scores is scored on."""
+    return ("valid", "test", "general") if length.has_general else ("valid", "test")
 
 
 def _search(study: ResolvedStudy, name: str, length: Length, extent: Extent, truncated: int) -> Iterator[Runs]:

@@ -15,13 +15,13 @@ def confirmed(study: ResolvedStudy, records: Sequence[RunRecord]) -> dict[str, l
     """Confirmation runs per arm in order of seed, from the `records` that `asked_for` keeps.
 
     A seed lost in one arm is left out of all arms that ran it: all arms, or at a later look those that continued to
-    it. An `existing` arm has one deterministic record, which counts for every seed.
+    it. An `existing` arm with one folder has one deterministic record, which counts for every seed.
     """
     runs = _confirmations_by_seed(study, records)
     found: dict[str, list[RunRecord]] = {
         arm: [] for arm in study.arms if any(run.status not in LOST for run in runs.get(arm, {}).values())
     }
-    existing = [arm for arm in found if not study.arms[arm].is_trained]
+    existing = [arm for arm in found if not study.arms[arm].has_seeds]
     for look, seeds in enumerate(seeds_by_look(study)):
         took_part = [arm for arm in found if arm not in existing and runs[arm].keys() & set(seeds)]
         if look > 0 and not took_part:

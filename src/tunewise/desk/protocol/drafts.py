@@ -10,6 +10,7 @@ from tunewise.spec import (
     BASES,
     NUMERICS,
     BaseMethod,
+    ExistingMethod,
     Method,
     Role,
     RunSpec,
@@ -103,11 +104,15 @@ class Drafts:
         return runs if role == "short" else tuple(run.replace(ranks=method.truncations) for run in runs)
 
     def confirm(self, arm: str, rate: float | None, head_rate: float | None, seed: int) -> RunSpec:
-        """A confirmation run; an `existing` arm has one, whatever the seed."""
-        method = self.study.arms[arm]
-        if not method.is_trained:
-            seed = self.study.confirmation_seeds()[0]
-        return self._run(arm, "confirm", method, seed, rate, head_rate)
+        """A confirmation run; an `existing` arm scores the folder of the seed, or has one run, whatever the seed."""
+        method, seeds = self.study.arms[arm], self.study.confirmation_seeds()
+        if not method.has_seeds:
+            seed = seeds[0]
+        if not isinstance(method, ExistingMethod):
+            return self._run(arm, "confirm", method, seed, rate, head_rate)
+        place = seeds.index(seed)
+        run = self._run(arm, "confirm", method.of_seed(place), seed, rate, head_rate)
+        return run.replace(inputs=run.inputs.replace(existing=self.data.weights_of(arm, place)))
 
     def _run(  # noqa: PLR0913 - the one place where a run spec is put together
         self, arm: str, role: Role, method: Method, seed: int, rate: float | None, head_rate: float | None
@@ -143,5 +148,5 @@ class Drafts:
             select_by=study.selecting_metric if rate is not None or role == "base" else None,
             scoring="exact" if is_trial else study.machine.scoring,
             resample=study.data.resample and role == "confirm" and rate is not None,
-            inputs=data.inputs.replace(general=general, existing=data.existing.get(arm)),
+            inputs=data.inputs.replace(general=general),
         )

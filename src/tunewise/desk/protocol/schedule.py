@@ -99,5 +99,5 @@ def _confirmations(
         turn = block % len(arms) if arms else 0
         for arm in arms[turn:] + arms[:turn]:
             runs.append(draft.confirm(arm, rates[arm], head_rate, seed))
-    unique = {run.run_id: run for run in runs}  # an `existing` arm has no seeds: one run
+    unique = {run.run_id: run for run in runs}  # an `existing` arm with one folder: one run
     return list(unique.values())

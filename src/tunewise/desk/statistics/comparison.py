@@ -14,7 +14,7 @@ import numpy as np
 from tunewise.desk.metrics.metrics import measured_metric
 from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.statistics.gain import gain_kept
-from tunewise.desk.statistics.intervals import Estimate, Interval, unit_interval
+from tunewise.desk.statistics.intervals import Estimate, Interval
 from tunewise.desk.statistics.look import LAST, Look
 from tunewise.desk.statistics.margins import Claims, margin_parts, margin_test, margin_text, moved
 from tunewise.desk.statistics.paired import Contrast, Contrasts, PairedRuns, finite_exp
@@ -207,7 +207,7 @@ class Comparison:
         return self._gain.low is not None and self._gain.low > 0
 
     def _gain_kept(self, confidence: float) -> Estimate | None:
-        if not self._gain_is_measurable():
+        if self._runs.contrasts or not self._gain_is_measurable():  # its Fieller set needs paired seeds
             return None
         return gain_kept(self._paired.contrast({"arm": 1, "base": -1}), self.difference, confidence)
 
@@ -284,7 +284,7 @@ def _extreme_units(harm: Contrast, sign: float) -> tuple[str, ...]:
 
 def _lean(harm: Contrast, confidence: float) -> Lean:
     """The direction of these runs alone, by the interval over units."""
-    interval = unit_interval(harm.values_SN, confidence)
+    interval = harm.over_units(confidence)
     if interval.high is not None and interval.high < 0:
         return "leans better"
     if interval.low is not None and interval.low > 0:

@@ -62,6 +62,10 @@ class Contrast:
         """The predictive chance that the lower end is above 0 after `num_seeds` seeds."""
         return chance_of_negative(-self.values_SN, num_seeds, level)
 
+    def over_units(self, confidence: float) -> Interval:
+        """The interval of these very runs, for new units."""
+        return unit_interval(self.values_SN, confidence)
+
     def unit_means(self) -> Floats:
         """The mean over seeds of every real unit, shape (U,)."""
         means: Floats = self.values_SN[:, : len(self.units)].mean(axis=0)
@@ -92,7 +96,7 @@ class PairedRuns:
 
     def __init__(self, metric: Metric, runs: Mapping[str, Sequence[Scores]], most_freedom: float = math.inf) -> None:
         assert metric.form != "exponential", "perplexities are compared through nll"
-        _check_same_rows(runs)
+        require_same_rows(runs)
         first = next(iter(runs.values()))[0]
         self.num_seeds = max(len(of_arm) for of_arm in runs.values())
         assert all(len(of_arm) in (1, self.num_seeds) for of_arm in runs.values()), "arms share their seeds"
@@ -216,7 +220,8 @@ def _by_unit(sums_NK: Sums, unit_of_row: Integers) -> Iterator[Floats]:
         yield sums.reshape(size, num_sums)
 
 
-def _check_same_rows(runs: Mapping[str, Sequence[Scores]]) -> None:
+def require_same_rows(runs: Mapping[str, Sequence[Scores]]) -> None:
+    """Raise StudyError if not all runs were scored on the same rows."""
     flat = [(arm, scores) for arm, of_arm in runs.items() for scores in of_arm]
     first_arm, first = flat[0]
     for arm, scores in flat[1:]:

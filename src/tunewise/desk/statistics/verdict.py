@@ -86,7 +86,7 @@ class Verdict(Frozen):
     smallest_margin_as_good: float | None  # absolute, above which the arm is as good; None: a verdict is blocked
     share_excess: Estimate | None  # quality loss minus that share of the gain: within the margin if high < 0
     gain: Estimate  # of full over the base with its 95% interval, positive: full is better
-    gain_kept: Estimate | None  # share of the gain that the arm keeps; None: the gain is not measurable
+    gain_kept: Estimate | None  # share of the gain that the arm keeps; None: not measurable
     perplexity_ratio: Estimate | None  # arm / full; None: the metric is not nll, or too large to write
     outcome: Outcome
     remark: Remark | None

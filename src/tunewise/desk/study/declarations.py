@@ -28,7 +28,7 @@ def declarations(study: ResolvedStudy, data: DataSummary) -> dict[str, Any]:
     metric = primary_metric(data.task, study.primary)
     margin = study.margin_in(metric)
     arms = [
-        {"method": "existing", "weights": data.existing.get(name)}
+        {"method": "existing", "weights": list(of) if isinstance(of := data.existing.get(name), tuple) else of}
         if method.method == "existing"
         else method.model_dump(mode="json", exclude={"learning_rate", "max_rank"})
         for name, method in study.arms.items()

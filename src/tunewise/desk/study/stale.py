@@ -30,7 +30,7 @@ def find_stale(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRec
     accepting = Drafts(study.replace(accept_stale=True), data)
     lost = []
     for record in records:
-        today = as_today(record.spec, data)
+        today = as_today(record.spec, study, data)
         if record.status in LOST or today.run_id in ids or draft.match(record):
             continue
         if draft.match(record.replace(run_id=today.run_id, spec=today)):
@@ -48,11 +48,13 @@ def find_stale(study: ResolvedStudy, data: DataSummary, records: Sequence[RunRec
     )
 
 
-def as_today(spec: RunSpec, data: DataSummary) -> RunSpec:
+def as_today(spec: RunSpec, study: ResolvedStudy, data: DataSummary) -> RunSpec:
     """The same run with today's base, data, libraries and machine."""
     general = data.inputs.general if spec.inputs.general else None
+    seeds = study.confirmation_seeds()
+    place = seeds.index(spec.seed) if spec.seed in seeds else 0
     return spec.replace(
-        inputs=data.inputs.replace(general=general, existing=data.existing.get(spec.arm)),
+        inputs=data.inputs.replace(general=general, existing=data.weights_of(spec.arm, place)),
         numerics=NUMERICS,
         threads=data.threads,
         device=data.device,

@@ -5,16 +5,19 @@ from dataclasses import replace
 
 from tunewise.desk.analysis.failures import failing_share_bound, far_runs
 from tunewise.desk.fairness import Case, Finding, check, hold_back, listed
-from tunewise.desk.metrics.metrics import compute, judged_metrics, selection_metric
+from tunewise.desk.judge.contrasts import TaskRuns
+from tunewise.desk.metrics.metrics import compute, judged_metrics, measured_metric, selection_metric
 from tunewise.desk.protocol import trials
 from tunewise.desk.statistics.comparison import ArmScores, Comparison
 from tunewise.desk.statistics.look import Look
 from tunewise.desk.statistics.multiplicity import decide_together
+from tunewise.desk.statistics.paired import require_same_rows
 from tunewise.desk.statistics.verdict import RateSearch, Verdict, margin_in_units
 from tunewise.desk.study.looks import read_looks
 from tunewise.desk.study.state import StudyState
 from tunewise.records import LOST_SEED
 from tunewise.spec import TASKS
+from tunewise.spec.resolved import ResolvedStudy
 
 
 def going_on(state: StudyState) -> tuple[tuple[str, ...], ...]:
@@ -130,9 +133,20 @@ def comparison(state: StudyState, arm: str, metric: str, look: Look) -> Comparis
         base=tuple(state.scores(state.confirmed.get(study.reference_arm) or [state.base])),
         against=full,
     )
+    if are_seeds_apart(study, arm):
+        require_same_rows({arm: runs.arm, full: runs.full})
+        measured = measured_metric(metric, runs.full[0])
+        apart = TaskRuns(measured, runs.arm, runs.full, "apart", runs.base, look.most_freedom)
+        runs = replace(runs, contrasts=apart)
     edges = tuple(name for name in (arm, full) if not trials.is_bracketed(study, state.records, name))
     search = RateSearch(edges, _headroom(state, arm, metric), _headroom(state, full, metric))
     return Comparison(arm, runs, metric, study.margin_in(metric), search, look)
+
+
+def are_seeds_apart(study: ResolvedStudy, arm: str) -> bool:
+    """Whether runs of the arm were trained elsewhere, so that their seeds have nothing in common with those of full."""
+    method = study.arms[arm]
+    return method.has_seeds and not method.is_trained
 
 
 def _headroom(state: StudyState, arm: str, metric: str) -> float | None:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tunewise.inputs.training import NOTHING_LEFT, Training
+from tunewise.inputs.training import NOTHING_LEFT
+from tunewise.records.data import LeftByTrainer
 
 
 @dataclass(frozen=True)
@@ -44,4 +45,4 @@ class RunLog:
     model: str | None = None
     is_adapter: bool | None = None  # None: not known
     settings: Mapping[str, str] = field(default_factory=dict)  # that should be the same in all runs
-    training: Training = NOTHING_LEFT  # what its trainer left, if the model's folder is here
+    training: LeftByTrainer = NOTHING_LEFT  # what its trainer left, if the model's folder is here

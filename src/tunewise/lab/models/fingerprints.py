@@ -74,6 +74,10 @@ class FileHashes:
             require_safe(folder)
         return text_fingerprint(*self._files(folder, str(folder)))
 
+    def of_tensors(self, folder: Path) -> tuple[str, ...]:
+        """SHA-256 of each file of weights alone: equal for copies, whatever their configuration says."""
+        return tuple(self.of(path) for path in weight_files(folder, str(folder)))
+
     def _files(self, folder: Path, name: str) -> list[str]:
         read = [*configuration_files(folder), *weight_files(folder, name)]
         return [f"{path.relative_to(folder)} {self.of(path)}" for path in read]

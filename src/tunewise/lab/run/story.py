@@ -82,6 +82,7 @@ class Run:
         spec = run.spec
         base = load(run)
         if isinstance(spec.method, ExistingMethod):
+            assert spec.method.path is not None, "a run scores the folder of its seed"
             return run.ready(load_tuned(base, Path(spec.method.path), spec.trust_remote_code))
         if not spec.method.is_trained:
             return run.ready(base.model)

@@ -80,6 +80,8 @@ def _plans(report: Report) -> Iterator[Plan]:
         yield Plan("difference-to-full", "Difference from full fine-tuning", words, forest, FULL_WIDTH)
     if any(curve.train for arm in report.arms for curve in arm.learning_curves):
         words = "Line: mean over seeds. Band: range of all seeds."
+        if any(arm.learning_curves and arm.learning_rate is None for arm in report.arms):
+            words += " Arms trained elsewhere: as their trainers logged it."
         yield Plan("training-loss", "Training loss", words, training_loss, HALF_WIDTH)
     if any(curve.valid for arm in report.arms for curve in arm.learning_curves):
         words = "Line: mean over seeds. Dots: seeds, filled at the selected checkpoint."

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tunewise.desk.analysis.costs import Cost, cost_of, ratios
 from tunewise.desk.analysis.forgetting import mean_curve
@@ -65,7 +65,7 @@ def _arm(evidence: Evidence, name: str, method: Method, runs: Sequence[RunRecord
         num_steps=trained[0].num_steps if trained else None,
         selected_steps=tuple(run.selected_step for run in trained),
         learning_rate_curve=_rate_curve(state, name),
-        learning_curves=tuple(_learning_curve(state, run) for run in trained),
+        learning_curves=tuple(_learning_curve(state, run) for run in trained) or tuple(_curves_left(state, name, runs)),
     )
 
 
@@ -106,7 +106,7 @@ def _metrics(state: StudyState, method: Method, runs: Sequence[RunRecord]) -> di
     names = metrics_of(state.data.task, [metric.name for metric in state.study.metrics])
     if not runs:
         return {}
-    if method.is_trained:
+    if method.has_seeds:
         scores = state.scores(runs)
         return {name: mean_interval(name, scores) for name in names}
     scores = state.scores(runs[:1])
@@ -118,10 +118,10 @@ def _forgetting(state: StudyState, method: Method, runs: Sequence[RunRecord]) ->
     measured = [run for run in runs if run.spec.inputs.general]
     if state.base is None or not measured or runs[0] is state.base:
         return None
-    scores = state.scores(measured if method.is_trained else measured[:1], "general")
+    scores = state.scores(measured if method.has_seeds else measured[:1], "general")
     base = state.scores([state.base], "general")
     change = PairedRuns(METRICS["nll"], {"arm": scores, "base": base}).contrast({"arm": 1, "base": -1})
-    interval = change.interval() if method.is_trained else unit_interval(change.values_SN)
+    interval = change.interval() if method.has_seeds else unit_interval(change.values_SN)
     return Estimate(estimate=change.estimate, low=interval.low, high=interval.high)
 
 
@@ -160,6 +160,15 @@ def _learning_curve(state: StudyState, run: RunRecord) -> LearningCurve:
         valid=tuple(ValidPoint(step=e.step, nll=e.nll, accuracy=e.accuracy) for e in run.evaluations),
         selected_step=run.selected_step,
     )
+
+
+def _curves_left(state: StudyState, arm: str, runs: Sequence[RunRecord]) -> Iterator[LearningCurve]:
+    """The training losses that trainers elsewhere left, of the runs that were scored."""
+    left, seeds = state.data.left.get(arm, ()), state.study.confirmation_seeds()
+    for run in {run.run_id: run for run in runs}.values() if left else ():
+        if points := left[seeds.index(run.spec.seed)].losses:
+            train = tuple(TrainPoint(step=step, nll=loss) for step, loss in points)
+            yield LearningCurve(seed=run.spec.seed, train=train, valid=(), selected_step=None)
 
 
 def thinned(steps: Sequence[Mapping[str, float]], num_steps: int) -> tuple[TrainPoint, ...]:

@@ -27,7 +27,7 @@ from tunewise.desk.study.looks import Reading, read_looks
 from tunewise.desk.study.prospects import prospects
 from tunewise.desk.study.state import StudyState
 from tunewise.desk.study.test_set import findings_on_test_set, recorded_uses
-from tunewise.desk.study.verdicts import case_of, findings_of, why_no_verdict, words_at
+from tunewise.desk.study.verdicts import are_seeds_apart, case_of, findings_of, why_no_verdict, words_at
 from tunewise.records.plan import StudyPlan
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.storage.ledger import Ledger
@@ -155,15 +155,16 @@ def _why_not_yet(reading: Reading) -> str | None:
 
 
 def _cross_checks(reading: Reading) -> dict[str, Estimate | None]:
-    """Arm -> its interval by another method, at the confidence of its verdict."""
+    """Arm -> its interval by another method, at the confidence of its verdict; None: its seeds are not paired."""
+    paired = [verdict for verdict in reading.verdicts if not are_seeds_apart(reading.state.study, verdict.arm)]
     asked = []
-    for verdict in reading.verdicts:
+    for verdict in paired:
         state = reading.read_in[verdict.arm]
         runs = {arm: state.scores(state.confirmed[arm]) for arm in (verdict.arm, verdict.against)}
         difference = PairedRuns(metric_named(verdict.metric), runs).contrast({verdict.arm: 1, verdict.against: -1})
         asked.append((difference, verdict.confidence))
-    arms = (verdict.arm for verdict in reading.verdicts)
-    return dict(zip(arms, pigeonhole_intervals(asked), strict=True))
+    found = dict(zip((verdict.arm for verdict in paired), pigeonhole_intervals(asked), strict=True))
+    return {verdict.arm: found.get(verdict.arm) for verdict in reading.verdicts}
 
 
 def _far_runs(verdicts: Sequence[Verdict]) -> tuple[Finding, ...]:
@@ -184,8 +185,14 @@ def _far_runs(verdicts: Sequence[Verdict]) -> tuple[Finding, ...]:
 
 
 def _by_seed(state: StudyState, verdict: Verdict) -> tuple[float, ...]:
-    pairs = zip(*(state.scores(state.confirmed[arm]) for arm in (verdict.arm, verdict.against)), strict=True)
-    return tuple(compute(verdict.metric, a) - compute(verdict.metric, b) for a, b in pairs)
+    """The arm's metric minus that of full with the same seed, or minus the mean of full if the seeds are not paired."""
+    own, full = (
+        [compute(verdict.metric, scores) for scores in state.scores(state.confirmed[arm])]
+        for arm in (verdict.arm, verdict.against)
+    )
+    if are_seeds_apart(state.study, verdict.arm):
+        full = [sum(full) / len(full)] * len(own)
+    return tuple(a - b for a, b in zip(own, full, strict=True))
 
 
 def _recommendation(evidence: Evidence, verdicts: Sequence[Verdict]) -> str | None:

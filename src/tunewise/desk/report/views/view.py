@@ -66,7 +66,7 @@ class RatePoint(Frozen):
 
 
 class TrainPoint(Frozen):
-    """Training loss of a few neighboring steps, weighted by their targets."""
+    """Training loss of a few neighboring steps, weighted by their targets; of an arm trained elsewhere, as logged."""
 
     step: int  # the last of them
     nll: float
@@ -155,7 +155,7 @@ class VerdictView(Verdict):
     needs: str | None  # what would settle it, as text; None: decided, shown to be worse, or more data would not help
     pigeonhole: Estimate | None  # the interval by bootstrap, not used for the verdict; None: fewer than 5 seeds
     look: int  # number of seeds of the look at which it was given
-    seed_differences: tuple[float, ...]  # the arm's metric minus full's, in order of seed
+    seed_differences: tuple[float, ...]  # by seed: the metric minus full's; minus full's mean if seeds are not paired
 
 
 class ProspectView(Prospect):
