@@ -120,6 +120,7 @@ COMMANDS = [
         "a report of one's own study file", "report p", "no study in p", "tunewise compare", **{"p/study__yaml": STUDY}
     ),
     command("no study in a folder", "report nowhere", "no study in nowhere", "tunewise list"),
+    command("lessons on two reports", "report a b --learn", "one study", "--advice"),
     command("no studies below a folder", "list nowhere", "no studies under nowhere"),
     command("an answer from no study", "generate nowhere --prompt x", "no study in nowhere"),
     command(
