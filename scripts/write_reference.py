@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference/, the glossary, and the file tree in docs/explanation/design.md.
+"""Writes the pages of docs/reference/, the glossary, the skills, and the file tree in docs/explanation/design.md.
 
 python scripts/write_reference.py            (make reference)
 
@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from tunewise.commands.learn.skills import skills
 from tunewise.desk.report.glossary import terms
 
 ROOT = Path(__file__).parents[1]
@@ -358,7 +359,24 @@ def abbreviations() -> str:
     return "\n".join(f"*[{spelling}]: {meaning}" for spelling, meaning in sorted(marked))
 
 
+def skills_page() -> str:
+    """Every skill with its proof and its exercise."""
+    known: Any = skills().values()
+    rows = ["| | you can | proof | read |", "| ---: | --- | --- | --- |"]
+    rows += [f"| {one.number} | {one.can} | {one.proof} | [{page_name(one.read)}]({one.read}) |" for one in known]
+    tasks = [f"{one.number}. {one.task}\n    *Answer: {', '.join(one.answer)}.*" for one in known]
+    texts = [data("meanings.yaml")[f"{part} of skills"] for part in ("introduction", "exercises", "end")]
+    return "\n".join([WRITTEN_BY, texts[0], "\n".join(rows) + "\n", texts[1], "\n".join(tasks) + "\n", texts[2]])
+
+
+def page_name(link: str) -> str:
+    """'01' of a note, else the name of the page in words: 'your own data'."""
+    stem = Path(link.partition("#")[0]).stem
+    return stem[:2] if stem[0].isdigit() else {"gpt2": "GPT-2"}.get(stem, stem.replace("-", " "))
+
+
 PAGES = {
+    "../learn/skills.md": skills_page,
     "../explanation/glossary.md": glossary_page,
     "../abbreviations.md": abbreviations,
     "cli.md": cli_page,

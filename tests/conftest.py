@@ -1,4 +1,4 @@
-"""A data folder of the tests' own: none of them writes into the home of whoever runs them."""
+"""A data and a state folder of the tests' own: none of them writes into the home of whoever runs them."""
 
 import os
 import tempfile
@@ -10,5 +10,6 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def _own_data_folder() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "XDG_DATA_HOME", folder)  # processes of the tests inherit it
+        for name in ("XDG_DATA_HOME", "XDG_STATE_HOME"):
+            patch.setitem(os.environ, name, folder)  # processes of the tests inherit it
         yield

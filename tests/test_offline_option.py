@@ -21,7 +21,7 @@ LOADING = {
     "adapter merge": "absent --out absent --onto nf4",
     "adapter verify": "absent --set x",
 }
-READING = ("report", "list", "init", "explain", "adapter inspect", "adapter shrink", "adapter diff")
+READING = ("report", "list", "init", "explain", "learn", "adapter inspect", "adapter shrink", "adapter diff")
 
 
 @pytest.mark.parametrize("command", LOADING)

@@ -17,6 +17,9 @@ COMMANDS = [
     command("a folder as a study file", "compare .", "no such study file", "tunewise init"),
     command("an unknown command", "comprae study.yaml", "No such command 'comprae'"),
     command("a term that is not in the glossary", "explain perplexty", "unknown term", "Did you mean 'perplexity'?"),
+    command("a skill that is not there", "learn --skill 16", "no skill 16", "1 to 15", "--list"),
+    command("an answer of one part to three questions", "learn --skill 6 --answer 8", "3 parts", "NLL", "Given: 1"),
+    command("a study that is not there", "learn --skill 7 --answer=nowhere,_", "4 parts", "study folder"),
     command("an unknown option", "compare --modle tiny", "No such option: --modle", "--model"),
     command("an option without its value", "compare --model", "requires an argument"),
     command("a job file that is not there", "worker runs/s/jobs/x.json", "is not a job file", "folder jobs"),
@@ -117,6 +120,7 @@ COMMANDS = [
         "a report of one's own study file", "report p", "no study in p", "tunewise compare", **{"p/study__yaml": STUDY}
     ),
     command("no study in a folder", "report nowhere", "no study in nowhere", "tunewise list"),
+    command("lessons on two reports", "report a b --learn", "one study", "--advice"),
     command("no studies below a folder", "list nowhere", "no studies under nowhere"),
     command("an answer from no study", "generate nowhere --prompt x", "no study in nowhere"),
     command(

@@ -14,6 +14,7 @@ from tunewise.cli.adapter import adapter_app
 from tunewise.cli.explain import explain
 from tunewise.cli.gate import CLOSED, FailOnOption, Gate, Junit, Summary, gate_of, require_arms
 from tunewise.cli.judge import SeveralPaths, judge
+from tunewise.cli.learn import learn
 from tunewise.cli.options import (
     AcceptStale,
     Again,
@@ -259,6 +260,7 @@ app.command()(report)
 app.command(cls=SeveralPaths)(judge)
 app.command(name="list")(list_studies)
 app.command()(explain)
+app.command()(learn)
 
 
 @app.command()

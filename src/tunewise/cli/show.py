@@ -2,19 +2,19 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunewise.text.output import say
 
 
-def show_report(result: Any) -> None:
-    """Print a report."""
+def show_report(result: Any, lessons: Mapping[str, str] | None = None) -> None:
+    """Print a report; `lessons` explain its sections."""
     from tunewise.cli.terminal import Terminal
     from tunewise.desk.report.terminal.text import print_report
 
-    print_report(result.report, Terminal(), result.folder)
+    print_report(result.report, Terminal(), result.folder, lessons or {})
 
 
 def show_sets(result: Any) -> None:

@@ -1,12 +1,13 @@
 """Read a study folder and build its report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.export import check_path, export_records
+from tunewise.desk.report.lessons import NONE
 from tunewise.desk.report.views.view import Report
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import reporting
@@ -72,12 +73,12 @@ def read_reports(folders: Sequence[Path | str], records: Path | None = None) -> 
     return [StudyResult(ledger.folder, build_report(ledger)) for ledger in ledgers]
 
 
-def write_files(result: StudyResult) -> None:
+def write_files(result: StudyResult, lessons: Mapping[str, str] = NONE) -> None:
     """Write the report into its study folder: report.json, report.html and figures/. Raises StudyError."""
     from tunewise.desk.report.pages import html
 
     with reporting(result.folder):
-        html.write_pages(result.folder, result.report)
+        html.write_pages(result.folder, result.report, lessons)
 
 
 def export(folders: Sequence[Path | str], path: Path | str) -> int:

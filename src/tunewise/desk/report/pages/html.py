@@ -1,6 +1,7 @@
 """Write report.json, figures/*.svg and report.html, a single page that loads nothing."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tunewise.desk.report.charts.canvas import THEME, colours, standalone
 from tunewise.desk.report.charts.charts import Figure, figures
 from tunewise.desk.report.compose.build import build_report
 from tunewise.desk.report.glossary import meaning
+from tunewise.desk.report.lessons import NONE
 from tunewise.desk.report.pages.templates import environment
 from tunewise.desk.report.stored import REPORT, report_text
 from tunewise.desk.report.views.view import Report
@@ -44,10 +46,10 @@ def write_report(ledger: Ledger) -> Report:
     return report
 
 
-def write_pages(study_folder: Path, report: Report) -> None:
-    """Write figures/, report.json and report.html into the study's folder."""
+def write_pages(study_folder: Path, report: Report, lessons: Mapping[str, str] = NONE) -> None:
+    """Write figures/, report.json and report.html into the study's folder; `lessons` explain the page's sections."""
     drawn = figures(report)
-    page = to_html(report, drawn)
+    page = to_html(report, drawn, lessons)
     folder = make_folder(study_folder / "figures")
     sweep([*folder.iterdir(), *study_folder.glob("report.*")])
     for figure in drawn:
@@ -59,7 +61,7 @@ def write_pages(study_folder: Path, report: Report) -> None:
     write_atomically(study_folder / "report.html", page)
 
 
-def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
+def to_html(report: Report, drawn: tuple[Figure, ...], lessons: Mapping[str, str] = NONE) -> str:
     """The HTML page. All text from study, data and models is escaped."""
     template = environment(Path(__file__).parent).get_template(TEMPLATE)
     return template.render(
@@ -81,6 +83,7 @@ def to_html(report: Report, drawn: tuple[Figure, ...]) -> str:
         searches=search_words,
         numbers=numbers,
         rows=rows,
+        lessons=lessons,
     )
 
 

@@ -1,7 +1,8 @@
 """The report in the terminal: answer, evidence, arms, a sample, warnings, advice. Fits 80 columns or fewer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,6 +14,7 @@ from tunewise.desk.fairness.finding import Finding
 from tunewise.desk.metrics.metrics import metric_named
 from tunewise.desk.report import rows as rows_module
 from tunewise.desk.report import wording
+from tunewise.desk.report.lessons import NONE
 from tunewise.desk.report.terminal.tables import MAX_NAME_WIDTH, print_table
 from tunewise.desk.report.views.advice_view import Alternative
 from tunewise.desk.report.views.capacity_view import LowRankView, PlacementView, RankView
@@ -27,12 +29,21 @@ MAX_SAMPLE_CHARACTERS = 400
 MAX_SAMPLE_LINES = 6
 
 
-def print_report(report: Report, console: Console, folder: Path) -> None:
-    """Print the report of the study in `folder`. Text from data and models is printed as it is, never as markup."""
+def print_report(report: Report, console: Console, folder: Path, lessons: Mapping[str, str] = NONE) -> None:
+    """Print the report of the study in `folder`, with the `lessons` that explain its sections.
+
+    Text from data and models is printed as it is, never as markup.
+    """
+
+    def explain(section: str) -> None:
+        if section in lessons:
+            console.print(Padding(Text(lessons[section], style="cyan"), (1, 0, 1, 2)))
+
     console.print(Text(f"\n{report.study.question}", style="dim"))
     console.print(Text(report.headline, style="bold"))
     if report.recommended_arm:
         console.print(Text(wording.recommendation(report.recommended_arm, report.study.cost)))
+    explain("answer")
     for verdict in report.verdicts:
         if verdict.arm != report.study.reference_arm:
             console.print(Padding(Text(f"- {verdict.sentence}"), (0, 0, 0, 2)))
@@ -40,19 +51,26 @@ def print_report(report: Report, console: Console, folder: Path) -> None:
                 console.print(Padding(Text(verdict.secondary_sentence, style="dim"), (0, 0, 0, 4)))
     if report.verdicts:
         _print_verdicts(report, console)
-    if any(arm.metrics for arm in report.arms):
-        _print_arms(report, console)
-    for view in report.capacity.ranks:
-        _print_ranks(view, console)
-    for placements in report.capacity.placements:
-        _print_placements(placements, console)
-    if report.capacity.low_rank:
-        _print_low_rank(report.capacity.low_rank, console)
-    for sample in report.samples[:MAX_SAMPLES]:
-        _print_sample(sample, console)
-    print_findings(report.warnings, console)
-    print_advice(report, console)
+    for section, view, draw in _sections(report):
+        explain(section)
+        draw(view, console)
+    if report.advice:
+        explain("advice")
+        print_advice(report, console)
     console.print(Text.assemble("\nreport: ", (str(folder / "report.html"), "bold")), soft_wrap=True)
+
+
+def _sections(report: Report) -> Iterator[tuple[str, Any, Callable[[Any, Console], None]]]:
+    """What follows the verdicts, in order: the lesson's name, what is shown, and the function that prints it."""
+    if any(arm.metrics for arm in report.arms):
+        yield "arms", report, _print_arms
+    yield from (("ranks", view, _print_ranks) for view in report.capacity.ranks)
+    yield from (("placements", view, _print_placements) for view in report.capacity.placements)
+    if report.capacity.low_rank:
+        yield "low_rank", report.capacity.low_rank, _print_low_rank
+    yield from (("samples", sample, _print_sample) for sample in report.samples[:MAX_SAMPLES])
+    if report.warnings:
+        yield "findings", report.warnings, print_findings
 
 
 def _print_verdicts(report: Report, console: Console) -> None:
