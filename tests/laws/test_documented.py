@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 LAWS = Path(__file__).parent
-NUM_LAWS = 67
+NUM_LAWS = 68
 DOCS = LAWS.parents[1] / "docs"
 TABLE, OPEN = re.split(r"^## .*$", (DOCS / "explanation" / "laws.md").read_text(encoding="utf-8"), flags=re.M)
 DETAILS = (DOCS / "appendices" / "laws-turned-red.md").read_text(encoding="utf-8")

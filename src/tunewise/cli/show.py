@@ -38,13 +38,19 @@ def show_advice(results: list[Any]) -> None:
 
 def placed_together(results: list[Any], peft_results: list[Path]) -> Any:
     """Table of several studies and of results of peft's suite. Raises StudyError if they measured different things."""
-    from tunewise.desk.report.across import SideBySide, side_by_side
+    from tunewise.desk.report.across import side_by_side
+    from tunewise.desk.report.bases import between_bases, have_other_bases
     from tunewise.desk.report.peft_results import peft_result
+    from tunewise.storage.ledger import Ledger
 
     others = [peft_result(path) for path in peft_results]
-    together = side_by_side({str(result.folder): result.report for result in results})
+    reports = {str(result.folder): result.report for result in results}
+    if have_other_bases(reports):
+        together = between_bases({str(result.folder): Ledger.open(result.folder) for result in results}, reports)
+    else:
+        together = side_by_side(reports)
     rows, remarks = [row for row, _ in others], [remark for _, remark in others]
-    return SideBySide(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks))
+    return together.replace(rows=(*together.rows, *rows), remarks=(*together.remarks, *remarks))
 
 
 def show_side_by_side(together: Any) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from rich.console import Console
@@ -32,11 +32,33 @@ class Row(Frozen):
     saved_bytes: int | None
 
 
+class BaseVerdict(Frozen):
+    """Whether a base with its best method is better than another one with its own, in units of the metric."""
+
+    source: str  # the study's folder
+    against: str
+    base: str
+    against_base: str
+    arm: str  # the best one on the validation set
+    against_arm: str
+    metric: str
+    difference: float  # the first minus the second, each the mean over seeds
+    low: float | None  # of the two-sided interval at `confidence`, for new seeds and new units
+    high: float | None
+    confidence: float
+    num_seeds: tuple[int, int]
+    num_units: int
+    outcome: Literal["better", "worse", "undecided"]
+    withheld_by: tuple[str, ...]  # fairness rules that block one of the arms, by study
+    sentence: str
+
+
 class SideBySide(Frozen):
     """Rows that may be compared, and remarks on their limits."""
 
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
+    bases: tuple[BaseVerdict, ...] = ()  # of studies with different bases (`bases.py`)
 
 
 # What must be equal for two scores to be comparable.
@@ -65,17 +87,17 @@ def side_by_side(reports: Mapping[str, Report]) -> SideBySide:
 
     Raises StudyError naming every difference that makes the scores incomparable.
     """
-    if reasons := _differences(reports, SAME_MEASUREMENT):
+    if reasons := differences(reports, SAME_MEASUREMENT):
         raise StudyError(
             f"these studies cannot be compared, because they differ in what they measure: {'; '.join(reasons)}. "
             "Report them one by one, or run all arms on the same data and base."
         )
-    remarks = [f"The studies differ in {reason}." for reason in _differences(reports, SAME_TREATMENT)]
-    rows = [row for source, report in reports.items() for row in _rows(source, report)]
+    remarks = [f"The studies differ in {reason}." for reason in differences(reports, SAME_TREATMENT)]
+    rows = [row for source, report in reports.items() for row in rows_of(source, report, report.study.primary_metric)]
     return SideBySide(rows=tuple(rows), remarks=tuple(remarks))
 
 
-def _differences(reports: Mapping[str, Report], aspects: Mapping[str, Callable[[Report], Any]]) -> list[str]:
+def differences(reports: Mapping[str, Report], aspects: Mapping[str, Callable[[Report], Any]]) -> list[str]:
     """'metric (a: nll, b: accuracy)' for every aspect that differs between reports."""
     found = []
     for name, of in aspects.items():
@@ -103,8 +125,8 @@ def _short(value: Any) -> str:
     return text[:8] if is_hash else text
 
 
-def _rows(source: str, report: Report) -> list[Row]:
-    metric = report.study.primary_metric
+def rows_of(source: str, report: Report, metric: str) -> list[Row]:
+    """A row for every arm of a study, with its quality in a metric."""
     outcomes = {verdict.arm: verdict.outcome for verdict in report.verdicts}
     return [
         Row(
@@ -132,6 +154,8 @@ def print_side_by_side(together: SideBySide, console: Console) -> None:
     print_rows(
         console, "comparison of studies", columns, [_cells(row) for row in together.rows], _caption(together.rows)
     )
+    for verdict in together.bases:
+        console.print(Text(verdict.sentence, style="bold"))
     for remark in together.remarks:
         console.print(Text(f"- {remark}"))
 
