@@ -1,6 +1,7 @@
 """Laws of trackers: every one takes every event, costs the study nothing, and may be closed twice."""
 
 import io
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -20,6 +21,7 @@ from tunewise.records.worker import Worker
 from tunewise.spec.resolved import ResolvedStudy
 from tunewise.trackers.base import Tracker
 from tunewise.trackers.jsonl import JsonlTracker
+from tunewise.trackers.notebook import NotebookTracker
 
 REMARK = events.Remark(id="x", severity="note", sentence="[b]so", evidence="1 < 2", arms=(), forbids=())
 RESOLVED = ResolvedStudy.model_validate({**study_spec().model_dump(), "task": "sft"})
@@ -66,8 +68,28 @@ EVERY: list[Event] = [
     events.Done(run="r"),
     events.End(run="r", code=0),
 ]  # fmt: skip
+
+
+class FakeDisplay:
+    """Stands for IPython.display: keeps the newest HTML of its only output."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    HTML = str
+
+    def display(self, content: str, *, display_id: bool) -> "FakeDisplay":
+        assert display_id
+        self.shown.append(content)
+        return self
+
+    def update(self, content: str) -> None:
+        self.shown[-1] = content
+
+
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "jsonl": lambda folder: JsonlTracker(folder / "events.jsonl"),
+    "notebook": lambda folder: NotebookTracker(FakeDisplay()),
     "progress": lambda folder: StudyProgress(Terminal(file=io.StringIO(), width=100)),
 }
 
@@ -112,6 +134,8 @@ def test_a_tracker_whose_output_fails_costs_the_study_nothing(
     monkeypatch.setattr("os.dup2", lambda old, new: None)
     if isinstance(tracker, StudyProgress):
         monkeypatch.setattr(tracker.console, "print", gone)
+    elif isinstance(tracker, NotebookTracker):
+        monkeypatch.setattr(tracker, "_display", types.SimpleNamespace(HTML=str, display=gone))
     elif isinstance(tracker, JsonlTracker):
         monkeypatch.setattr(tracker, "_file", Full())
     for event in EVERY:

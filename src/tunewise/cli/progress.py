@@ -13,17 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 from rich.text import Text
 
-from tunewise.errors import clause
 from tunewise.records import events
 from tunewise.records.events import Event
 from tunewise.spec import RunSpec
+from tunewise.trackers.lines import ROLES, lines_of
 
-ROLES = {
-    "base": "scoring",
-    "short": "short trial",
-    "tune": "trial",
-    "confirm": "confirmation",
-}
 NAME_WIDTH = 16  # columns of an arm name in the bars, so that a line fits 80 columns
 
 
@@ -81,25 +75,6 @@ class StudyProgress:
                 self.bars.update(self.study, detail="loading model and data")
             case events.Planning():
                 self._plan("planning: some steps of each arm are timed")
-            case events.Findings():
-                for finding in event.findings:
-                    self.console.print(Text(f"{finding.severity}: {finding.sentence} ({finding.evidence})"))
-            case events.NextSet():
-                self._say(f"set {event.name} ({event.number} of {event.total})")
-            case events.TooLong():
-                self._say(event.sentence)
-                for version in event.versions:
-                    self._say(f"  {version}")
-            case events.Prospects():
-                self._say("after the search, before any test score:")
-                for sentence in event.sentences:
-                    self._say(f"  {sentence}")
-                if event.is_hopeless:
-                    self._say("ending here, as --stop-if-hopeless asks: no arm was scored on the test set")
-            case events.Unplanned():
-                self._say(f"note: {clause(event.message)}. The study continues without it.")
-            case events.Crowded():
-                self._say(f"note: {event.message}.")
             case events.Begin():
                 self._begin(event.spec, event.done, event.expected)
             case events.Step(run=str() as run) if run in self.runs:
@@ -108,23 +83,15 @@ class StudyProgress:
                 self._done(self.runs[run])
             case events.End(run=str() as run) if run in self.runs:
                 self.bars.update(self.runs[run].task, visible=False)
-            case events.Moved(run=str() as run):
-                self._say(f"{clause(event.message)}. Its run starts again at another place")
             case events.Stopping() if not self.is_stopping:
                 self.is_stopping = True  # several runs say it
                 self._say("stopping after this step (Ctrl-C again: stop now)")
-            case events.Stopped():
-                self._say(event.message)
-            case events.Halved():
-                self._say(f"out of memory: retrying with {event.max_tokens:,} tokens per micro-batch")
-            case events.TimedOut():
-                self._say("run timed out: it exceeded machine.run_limit_seconds")
             case events.Refused() | events.Crashed() | events.OutOfMemory():
-                self.console.print(
-                    Text.assemble(("run failed: ", "red"), event.message)
-                )  # no markup: the text comes from outside
-            case _:  # results of jobs, which the driver reports itself
-                pass
+                for line in lines_of(event):  # no markup: the text comes from outside
+                    self.console.print(Text(line, style="red"))
+            case _:
+                for line in lines_of(event):
+                    self._say(line)
 
     def _plan(self, detail: str) -> None:
         """Tell what goes on before the first run; also where no bars are drawn, for it can take minutes."""

@@ -30,6 +30,8 @@ def report(  # noqa: PLR0913 - every parameter is an option of the command
     from tunewise.commands.sets import report_sets
     from tunewise.desk.report.lessons import NONE, lessons
 
+    if learn and (len(folders) > 1 or peft_results or advice):
+        raise SpecError("--learn explains the whole report of one study. Give one folder, without --advice and others.")
     gate = gate_of(fail_on, arm or [], summary, junit)
     study = gated_study(gate, folders)
     if of_sets := report_sets(folders, is_plain=not (records or peft_results or advice or learn)):
@@ -37,8 +39,6 @@ def report(  # noqa: PLR0913 - every parameter is an option of the command
         if gate and not gate.lets_pass(of_sets.report, study):
             raise typer.Exit(CLOSED)
         return
-    if learn and (len(folders) > 1 or peft_results or advice):
-        raise SpecError("--learn explains the whole report of one study. Give one folder, without --advice and others.")
     explained = lessons() if learn else NONE
     results = read_reports(folders, records)
     is_alone = len(results) == 1 and not peft_results

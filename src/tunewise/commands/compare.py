@@ -45,6 +45,7 @@ from tunewise.spec import StudySpec
 from tunewise.storage import test_sets
 from tunewise.storage.ledger import Ledger
 from tunewise.storage.lock import exclusive
+from tunewise.trackers.notebook import followed
 
 
 def compare(
@@ -60,14 +61,15 @@ def compare(
 
     `out` is the study folder (default `runs/<name>`). The same call resumes an interrupted study. `again`: repeat
     finished runs that were made with other inputs, libraries or threads; without it they are an error. `listener`
-    receives every event. `least_chance`: end after the search if no arm has this chance of an answer. `ray_address`:
-    of the cluster for `machine.executor: ray`; None: this machine alone. Raises UserError
-    before training if the study cannot run, and KeyboardInterrupt after a Ctrl-C or SIGTERM, once the current run is
-    saved.
+    receives every event; without one, a Jupyter notebook shows live progress. `least_chance`: end after the search if
+    no arm has this chance of an answer. `ray_address`: of the cluster for `machine.executor: ray`; None: this machine
+    alone. Raises UserError before training if the study cannot run, and KeyboardInterrupt after a Ctrl-C or SIGTERM,
+    once the current run is saved.
     """
     require_one_set(study)
     check_asked(study)
     require_shardable(study)
+    listener = followed(listener)
     ledger = begin(study, out)
     study = of_its_time(study, ledger)
     with exclusive(ledger.folder) as lock:
