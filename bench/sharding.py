@@ -45,6 +45,7 @@ from tunewise.lab.data.batching import Batching, Example
 from tunewise.lab.methods import build_method
 from tunewise.lab.models.fusing import fuse
 from tunewise.lab.models.load import Base, inner_model
+from tunewise.lab.models.packing import fit_attention
 from tunewise.lab.placement import Placement, local
 from tunewise.lab.train.begin import make_trainable
 from tunewise.lab.train.loop import Loop, compute_gradient, update
@@ -78,13 +79,14 @@ def work(part):
     compute = Compute("cpu", given["precision"], place)
     model = built.prepare(Base(model, (), ()))
     fuse(model)
+    packed_length = fit_attention(model, None, "sft")  # rows are packed as in a run, and so as planned
     optimizer = make_trainable((model, built), (), TrainSpec(), LearningRates(1e-4, None), compute)
     place.shard(inner_model(model))
     loop = Loop(optimizer, [1.0] * 99, 1.0, compute, lambda model, step: None)
     rows, length = given["rows"], given["length"]
     ids = [5 + i % 90 for i in range(length)]
     examples = [Example(str(i), str(i), ids, [False] + [True] * (length - 1), 0, -1, "", "") for i in range(rows)]
-    batches = list(Batching(rows * length, 0, 0, place).batches(examples, range(rows)))
+    batches = list(Batching(rows * length, 0, packed_length, place).batches(examples, range(rows)))
     seconds = []
     measured = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
     for step in range(given["steps"]):

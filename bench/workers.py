@@ -29,6 +29,8 @@ from tunewise.spec import MachineSpec, RunSpec
 from tunewise.storage.ledger import Ledger
 
 WORKERS = (1, 2, 8, 64, 512)
+STAGES = ("base", "tune", "confirm")
+Span = tuple[datetime, datetime, int]  # start and end of a run, and its stage
 
 
 # --- simulated
@@ -146,14 +148,28 @@ def _seconds_of_runs(out: Path, workers: int, executor: str) -> float:
     begin = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     total = time.monotonic() - begin
-    spans = [(r.usage.started, r.usage.ended) for r in Ledger(out).records() if r.usage]
-    known: list[tuple[datetime, datetime]] = [(a, b) for a, b in spans if a and b]
-    runs = (max(b for _, b in known) - min(a for a, _ in known)).total_seconds()
-    inside = sum((b - a).total_seconds() for a, b in known) / workers
-    print(
-        json.dumps({"command": round(total, 1), "per_run_overhead": round((runs - inside) * workers / len(known), 2)})
-    )
+    spans = [(r.usage.started, r.usage.ended, r.spec.role) for r in Ledger(out).records() if r.usage]
+    known: list[Span] = sorted((a, b, STAGES.index(role)) for a, b, role in spans if a and b)
+    runs = (max(b for _, b, _ in known) - known[0][0]).total_seconds()
+    inside = sum((b - a).total_seconds() for a, b, _ in known) / workers
+    beside = {"beside": (runs - inside) * workers / len(known), "of_it_between": _between(known, workers) / len(known)}
+    print(json.dumps({"command": round(total, 1), "per_run": {of: round(each, 2) for of, each in beside.items()}}))
     return runs
+
+
+def _between(known: Sequence[Span], workers: int) -> float:
+    """Seconds from the moment at which a run could start to its start, of all runs.
+
+    It could start when a place was free and all runs of the stages before had ended. The rest of the time beside runs
+    is that of places without a run to make.
+    """
+    free, seconds = [known[0][0]] * workers, 0.0
+    for start, end, stage in known:
+        place = free.index(min(free))
+        could = max([free[place], *(b for _, b, before in known if before < stage)])
+        seconds += (start - could).total_seconds()
+        free[place] = end
+    return seconds
 
 
 def main() -> None:
