@@ -350,7 +350,7 @@ def test_a_metric_that_cannot_be_counted_is_refused(metrics: list[dict[str, str]
     ("changes", "message"),
     [
         ({"primary": "perplexity"}, "perplexity is exp\\(nll\\)"),
-        ({"primary": "bleu", "margin": "1pp"}, "'bleu' is not measured. Known: nll, "),
+        ({"primary": "bleu", "margin": "1pp"}, "'bleu' is not measured. Add {name: bleu} to metrics, .* Known: nll, "),
         ({"primary": "acuracy"}, "Did you mean 'accuracy'"),
         ({"primary": "bleu", "metrics": [{"name": "bleu"}]}, "bleu needs a margin"),
     ],

@@ -120,7 +120,8 @@ def _check_judged(key: str, name: str, metrics: Sequence[MetricSpec]) -> None:
         )
     allowed = ("nll", "bits_per_byte", "accuracy", "macro_f1", "mcc", *(metric.name for metric in metrics))
     if name not in allowed:
-        hint = near_miss(name, allowed)
+        written = f" Add {{name: {name}}} to metrics, so that the test answers are written."
+        hint = written if name in TEXT_METRICS else near_miss(name, allowed)
         raise ValueError(f"{key}: '{name}' is not measured.{hint} Known: {', '.join(allowed)}.")
 
 
