@@ -8,7 +8,6 @@ import datetime
 import json
 import os
 import stat
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunewise.errors import StudyError
 from tunewise.storage.disk import write_atomically
 from tunewise.storage.files import read_text, reraise_as_study_error
+from tunewise.storage.own_folder import own_folder
 
 NAME = "learn.json"
 LARGEST = 65_536  # bytes; fifteen dates have 400
@@ -24,16 +24,9 @@ Learned = TypeAdapter(dict[int, datetime.date])
 
 
 def learned_path() -> Path:
-    """The file, which may not exist. Its folder is that of the XDG base directory specification, or of macOS.
-
-    Raises StudyError if this user has no home folder.
-    """
-    named = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if named.is_absolute():  # the specification says to ignore other values
-        return named / "tunewise" / NAME
-    place = ("Library", "Application Support") if sys.platform == "darwin" else (".local", "state")
+    """The file, which may not exist. Raises StudyError if this user has no home folder."""
     try:
-        return Path.home().joinpath(*place, "tunewise", NAME)
+        return own_folder("XDG_STATE_HOME") / NAME
     except RuntimeError as error:
         raise StudyError("this user has no home folder. Set XDG_STATE_HOME to a folder of your own.") from error
 

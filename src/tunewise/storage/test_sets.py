@@ -7,7 +7,6 @@ by one system call, so that commands on several folders can write at the same ti
 import datetime
 import json
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationError
 from tunewise.spec import Frozen
 from tunewise.spec.study import STUDY_NAME
 from tunewise.storage.disk import open_own
+from tunewise.storage.own_folder import own_folder
 
 NAME = "test-sets.jsonl"
 
@@ -43,15 +43,8 @@ class TestSetView(Frozen):
 
 
 def ledger_path() -> Path:
-    """The file, which may not exist. Its folder is that of the XDG base directory specification, or of macOS.
-
-    Raises RuntimeError if this user has no home folder.
-    """
-    named = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if named.is_absolute():  # the specification says to ignore other values
-        return named / "tunewise" / NAME
-    place = ("Library", "Application Support") if sys.platform == "darwin" else (".local", "share")
-    return Path.home().joinpath(*place, "tunewise", NAME)
+    """The file, which may not exist. Raises RuntimeError if this user has no home folder."""
+    return own_folder("XDG_DATA_HOME") / NAME
 
 
 def uses_of(test_set: str) -> tuple[Use, ...]:
