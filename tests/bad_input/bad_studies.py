@@ -294,6 +294,12 @@ TEXTS = [
         "primary: 'f1' is not measured",
         "Known:",
     ),
+    key(
+        "a primary metric of written text that is not measured",
+        "primary: exact_match\n",
+        "primary: 'exact_match' is not measured",
+        "Add {name: exact_match} to metrics",
+    ),
     study(
         "a misspelled column",
         "data: {train: t.jsonl, columns: {promt: q}}\narms: {f: {method: full}}",
