@@ -409,7 +409,11 @@ TEMPLATES = [
     template("a chat template without end", "{{ 'a' * 10**18 }}", "line 1", "rejects this conversation"),
     template("a chat template that divides by zero", "{{ 1 // 0 }}", "line 1", "rejects this conversation"),
     template(
-        "a chat template that refuses", "{{ raise_exception('no') }}", "line 1", "rejects this conversation", "no"
+        "a chat template that refuses",
+        "{{ raise_exception('no') }}",
+        "line 1",
+        "rejects this conversation: no",
+        "another template",
     ),
     template(
         "a chat template that wants turns to alternate",

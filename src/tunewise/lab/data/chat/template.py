@@ -55,7 +55,8 @@ class ChatTemplate:
             roles = ", ".join(str(message["role"]) for message in messages[:8])
             raise DataError(
                 f"{place}: the chat template rejects this conversation{begins}: {reason}. Roles of its turns: "
-                f"{roles}{', ...' if len(messages) > 8 else ''}."
+                f"{roles}{', ...' if len(messages) > 8 else ''}. Drop or change the row, or name a file with another "
+                "template in data.chat_template."
             ) from error
 
     def tokens_and_marks(self, conversations: Sequence[Messages], tools: Messages) -> Any:
