@@ -5,6 +5,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,3 +122,19 @@ def test_an_example_is_short_and_does_without_tunewise(path: Path) -> None:
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     assert not {name for name in imported if name.startswith("tunewise")}
+
+
+def test_scores_of_inspect_are_means_over_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for its samples: its package is not needed for tests."""
+    worth = {"C": 1.0, "P": 0.5, "I": 0.0}
+    monkeypatch.setitem(sys.modules, "inspect_ai", ModuleType("inspect_ai"))
+    monkeypatch.setitem(sys.modules, "inspect_ai.scorer", SimpleNamespace(value_to_float=lambda: worth.__getitem__))
+    scores = runpy.run_path(str(EXAMPLES / "inspect_scores.py"))["scores"]
+    tried = [("q1", 1, "C"), ("q2", 1, "I"), ("q1", 2, "I"), ("q2", 2, "P")]
+    samples = [
+        SimpleNamespace(id=item, epoch=epoch, scores={"match": SimpleNamespace(value=value)})
+        for item, epoch, value in tried
+    ]
+    assert scores(samples, "match") == {"q1": 0.5, "q2": 0.25}
+    with pytest.raises(SystemExit, match="item q1, epoch 1: no score includes. It has: match"):
+        scores(samples, "includes")

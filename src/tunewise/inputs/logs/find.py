@@ -93,7 +93,7 @@ def _readable(path: Path) -> Path:
     if path.suffix in ARCHIVES:
         raise DataError(f"{path} is an archive, which is not read. Unpack it first.")
     if path.suffix == ".eval":
-        raise DataError(f"{path} is a log of Inspect. Write its scores as a CSV table of id and score, and give that.")
+        raise DataError(f"{path} is a log of Inspect. Convert the log with examples/inspect_scores.py.")
     raise DataError(f"{path} is not a log. Allowed: files that end in {', '.join(TABLES)}.")
 
 
