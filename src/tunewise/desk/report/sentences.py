@@ -132,7 +132,7 @@ def _evidence(verdict: Verdict) -> str:
     if verdict.num_rows != verdict.num_units:
         rows += f" in {count(verdict.num_units, 'group')}"
     holm = f"; Holm-adjusted for {verdict.num_compared} comparisons" if verdict.num_compared > 1 else ""
-    return f"Based on {count(verdict.num_seeds, 'seed')} and {rows}, at the learning rates found{holm}."
+    return f"Based on {count(verdict.num_seeds, 'seed')} and {rows}, at the learning rates used{holm}."
 
 
 def _lost_runs(verdict: Verdict) -> list[str]:
