@@ -188,6 +188,11 @@ def test_few_files_are_long() -> None:
     assert len(long := {module: n for module, n in lengths.items() if n > LONG_FILE}) <= MOST_LONG_FILES, long
 
 
+def test_a_run_is_told_on_one_screen() -> None:
+    """From loading to the record, in the order in which it happens."""
+    assert len((ROOT / "lab" / "run" / "story.py").read_text(encoding="utf-8").splitlines()) <= 120
+
+
 def test_every_exception_is_still_needed() -> None:
     there = {name: function.args for module in FILES for name, function in functions(module)}
     for name in MANY_PARAMETERS:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from transformers import set_seed
 
 from tunewise.lab.machine import OthersMeter
@@ -13,6 +12,7 @@ from tunewise.lab.methods import Method
 from tunewise.lab.models.load import Base, inner_model, load_config, load_tokenizer, load_tuned
 from tunewise.lab.run.context import ReadyModel, RunContext
 from tunewise.lab.run.record import store_record, usage_of
+from tunewise.lab.run.saving import save
 from tunewise.lab.run.scoring import Scoring
 from tunewise.lab.run.training import adapt
 from tunewise.lab.train.checkpoint import Checkpoints
@@ -22,10 +22,7 @@ from tunewise.lab.train.state import Training
 from tunewise.records import DataSummary, RunRecord
 from tunewise.records.events import Listener
 from tunewise.spec import ExistingMethod, MachineSpec, RunSpec
-from tunewise.storage.disk import delete, set_modes
-from tunewise.storage.files import files_below, reraise_as_study_error
 from tunewise.storage.lease import Lease
-from tunewise.storage.seal import CARD
 
 
 class Run:
@@ -110,21 +107,3 @@ def load(run: RunContext) -> Base:
         base = run.load_base()
     run.training.load_seconds = time.perf_counter() - start
     return base
-
-
-def save(run: RunContext, method: Method, model: torch.nn.Module) -> int:
-    """Write the tuned model and its tokenizer; returns the bytes of the model. Only the first process writes."""
-    weights, tokenizer = run.weights, run.tokenizer
-    run.placement.gather(model, only_trained=isinstance(model, PeftModel))  # all that the file will hold
-    if not run.placement.is_first:
-        return 0
-    if run.data.chat_template is not None:
-        tokenizer.chat_template = run.data.chat_template
-    delete(weights)
-    with reraise_as_study_error(weights):
-        weights.mkdir()  # a new folder, so that nothing in it can be a link
-        method.save(model, weights)
-        saved_bytes = sum(path.stat().st_size for path in files_below(weights) if path.name != CARD)
-        tokenizer.save_pretrained(weights)
-    set_modes(weights)
-    return saved_bytes
