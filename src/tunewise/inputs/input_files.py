@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 from tunewise.errors import StudyError
-from tunewise.spec import ExistingMethod, StudySpec
+from tunewise.spec import StudySpec
 from tunewise.storage.files import file_hash, files_below
 
 # In a model's folder: configuration, weights, tokenizer, templates, code. Others (README.md, logs) are not read.
@@ -50,9 +50,8 @@ class InputFiles:
     def of(cls, study: StudySpec, out: Path) -> Self:
         """Files of a study, without those below its own folder `out`. The preparation reports missing ones."""
         runs = [*_of_model(Path(study.model))]
-        for arm in study.arms.values():
-            if isinstance(arm, ExistingMethod):
-                runs += [path for folder in arm.folders for path in _of_model(Path(folder))]
+        for arm in study.existing_arms.values():
+            runs += [path for folder in arm.folders for path in _of_model(Path(folder))]
         data = study.data
         sources = (data.train, data.valid, data.test, data.chat_template, study.forgetting.text)
         read = [path for source in sources if source for path in _of_source(Path(source))]

@@ -10,7 +10,6 @@ from tunewise.spec import (
     BASES,
     NUMERICS,
     BaseMethod,
-    ExistingMethod,
     Method,
     Role,
     RunSpec,
@@ -108,10 +107,11 @@ class Drafts:
         method, seeds = self.study.arms[arm], self.study.confirmation_seeds()
         if not method.has_seeds:
             seed = seeds[0]
-        if not isinstance(method, ExistingMethod):
+        existing = self.study.existing_arms.get(arm)
+        if existing is None:
             return self._run(arm, "confirm", method, seed, rate, head_rate)
         place = seeds.index(seed)
-        run = self._run(arm, "confirm", method.of_seed(place), seed, rate, head_rate)
+        run = self._run(arm, "confirm", existing.of_seed(place), seed, rate, head_rate)
         return run.replace(inputs=run.inputs.replace(existing=self.data.weights_of(arm, place)))
 
     def _run(  # noqa: PLR0913 - the one place where a run spec is put together
