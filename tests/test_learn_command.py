@@ -186,7 +186,8 @@ def test_two_results_of_the_script_are_compared_by_what_they_hold(tmp_path: Path
     assert "of the method 'LoRA r=2'" in refused(10, f"{lora} {full} full 28")
     assert "did not fall" in refused(10, f"{results(tmp_path / 'flat', 'full', 1.0, (1.0, 1.0))} {lora} full 28")
     assert "no result.json" in refused(10, f"{tmp_path} {lora} full 28")
-    for damaged in ("[]", "{", "[" * 100_000, '{"nll": "x"}', '{"nll": 1, "losses": [], "method": "full"}'):
+    huge = '{"nll": 1%s, "losses": [2, 1], "method": "full"}' % ("0" * 400)  # a whole number that no float holds
+    for damaged in ("[]", "{", "[" * 100_000, '{"nll": "x"}', '{"nll": 1, "losses": [], "method": "full"}', huge):
         (full / "result.json").write_text(damaged)
         assert "is not a result of the example script" in refused(10, f"{full} {lora} full 28")
 

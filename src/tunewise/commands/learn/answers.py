@@ -200,7 +200,7 @@ def _nll(folder: str, method: str) -> float:
         content = json.loads(path.read_text(encoding="utf-8"))
         nll, losses, trained_by = float(content["nll"]), content["losses"], str(content["method"])
         fell = float(losses[-1]) < float(losses[0])
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise StudyError(f"{path} is not a result of the example script. {again}") from error
     if not trained_by.startswith(method):
         raise StudyError(f"{path} is of the method '{trained_by:.40}', and not of {method}. {again}")
