@@ -65,6 +65,10 @@ def test_steps_rates_batches_seeds_and_the_loss_curve_are_read(tmp_path: Path) -
             "learning_rate: 2.0e-4\nper_device_train_batch_size: 2\nnum_train_epochs: 4\nseed: 42\n",
         ),
         (
+            "axolotl_config__yml",
+            "learning_rate: 2e-4\nmicro_batch_size: 2\nnum_epochs: 4\nseed: 42\n",
+        ),  # a word in YAML
+        (
             "args__json",
             '{"learning_rate": 0.0002, "per_device_train_batch_size": 2, "num_train_epochs": 4, "seed": 42}',
         ),
@@ -99,6 +103,22 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
 def test_odd_values_are_left_out(tmp_path: Path) -> None:
     state = {"global_step": True, "log_history": [1, {"step": "x", "loss": 1}, {"step": 1, "loss": float("nan")}]}
     assert training_of(left(tmp_path, trainer_state__json=state)).settings == {}
+
+
+HUGE = "1" + "0" * 400  # a whole number that no float holds
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("trainer_state__json", f'{{"global_step": {HUGE}, "log_history": [{{"step": {HUGE}, "loss": {HUGE}}}]}}'),
+        ("args__json", f'{{"learning_rate": {HUGE}, "seed": true, "num_train_epochs": NaN}}'),
+        ("args__yaml", f"seed: 0x{'f' * 4000}\nlearning_rate: .inf\n"),
+    ],
+)
+def test_a_number_that_is_too_large_is_left_out(tmp_path: Path, name: str, text: str) -> None:
+    found = training_of(left(tmp_path, **{name: text}))
+    assert (found.settings, found.losses) == ({}, ())
 
 
 def run_of(tmp_path: Path, name: str, **arguments: Any) -> RunLog:

@@ -8,6 +8,7 @@
 `training_args.bin` is a pickle, which can run code. It is never read.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -87,7 +88,7 @@ def _plain(path: Path) -> dict[str, Any]:
 def _arguments(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, keys in NAMES.items():
         value = next((content[key] for key in keys if content.get(key) is not None), None)
-        if isinstance(value, str | int | float):
+        if isinstance(value, str) or _number(value) is not None:
             yield name, _text(value)
 
 
@@ -114,9 +115,18 @@ def _history(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number and isinstance(value, int | float) else None
+    """A finite number; None: another value, or a whole number that no float holds."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _text(value: object) -> str:
+    if isinstance(value, str):  # YAML 1.1 reads 2e-4 as a word, because it has no point
+        with contextlib.suppress(ValueError):
+            value = float(value)
     return f"{value:g}" if isinstance(value, float) else str(value)[:60]
