@@ -23,6 +23,7 @@ VALUES = [
     rows("a row that lacks a column", [pair(), {"prompt": "p"}], "t.jsonl, line 2", "'completion'", "prompt"),
     rows("null", [pair(), pair(completion=None)], "line 2", "'completion'", "null", "drop the row"),
     rows("NaN", ['{"prompt": "p", "completion": NaN}'], "line 1", "'completion'", "null"),
+    rows("a number of 401 digits", [f'{{"prompt": "p", "completion": 1{"0" * 400}}}'], "too few"),
     rows("an infinite number", ['{"prompt": "p", "completion": 1e999}'], "line 1", "'completion'", "text", "inf"),
     rows("a blank completion", [pair(completion=" \n")], "line 1", "'completion'", "empty", "drop the row"),
     rows("a blank prompt", [pair("")], "line 1", "prompt", "empty"),

@@ -101,7 +101,8 @@ class Cells:
     def text(self, column: str, needed_by: str) -> str:
         """The cell as text, possibly empty; numbers as Python writes them. Raises DataError for anything else."""
         value = self.value(column, needed_by)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        is_whole = isinstance(value, int) and not isinstance(value, bool)  # of any length: no float may hold it
+        if is_whole or (isinstance(value, float) and math.isfinite(value)):
             return str(value)
         return checked_text(value, f"{self.place}: '{self.columns.get(column, column)}'")
 
