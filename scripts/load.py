@@ -159,12 +159,10 @@ def main() -> None:
     for case in CASES:
         if asked.only and case.name not in asked.only:
             continue
-        cells = [case.name, case.before, case.aim]
+        cost = _measured_in_folder(case, asked.keep)
+        cells = [case.name, case.before, case.aim, _shown(cost)]
         if asked.beside:
             other = _measured_in_folder(case, asked.keep, str(asked.beside.resolve()))
-        cost = _measured_in_folder(case, asked.keep)
-        cells.append(_shown(cost))
-        if asked.beside:
             cells += [_shown(other), f"{other.cpu_seconds / cost.cpu_seconds:.1f}"]
             cells.append(f"{_seconds(case.before) / _seconds(case.aim):.1f}")
         print(_row(*cells), flush=True)

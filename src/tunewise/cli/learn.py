@@ -66,8 +66,7 @@ def _show(one: "Skill") -> bool:
     """Print an exercise; in a terminal, ask until the answer is right. True if it is, False if the learner stops."""
     import textwrap
 
-    read = f"docs/learn/{one.read}".replace("learn/../", "")
-    say(f"\nSkill {one.number}: you can {one.can}.\n\n{textwrap.fill(one.task, WIDTH)}\n\nread: {read}")
+    say(f"\nSkill {one.number}: you can {one.can}.\n\n{textwrap.fill(one.task, WIDTH)}\n\nread: {one.page}")
     say(textwrap.fill(f"answer: {', '.join(one.answer)}", WIDTH, subsequent_indent=" " * 8))
     if not sys.stdin.isatty():
         parts = " ".join(name.upper().replace(" ", "_") for name in one.answer)
@@ -98,7 +97,7 @@ def _is_right(one: "Skill", answer: str) -> bool:
     from tunewise.storage.learned import keep
 
     if wrong := wrong_parts(one, answer):
-        say(f"not yet: {', '.join(wrong)}. Read docs/learn/{one.read}".replace("learn/../", ""))
+        say(f"not yet: {', '.join(wrong)}. Read {one.page}")
         return False
     say(f"right: skill {one.number} is shown.")
     keep(one.number)

@@ -16,7 +16,7 @@ from rich.text import Text
 from tunewise.records import events
 from tunewise.records.events import Event
 from tunewise.spec import RunSpec
-from tunewise.trackers.lines import ROLES, lines_of
+from tunewise.trackers.lines import PLANNING, PREPARING, in_words, lines_of
 
 NAME_WIDTH = 16  # columns of an arm name in the bars, so that a line fits 80 columns
 
@@ -72,9 +72,9 @@ class StudyProgress:
     def _show(self, event: Event) -> None:
         match event:
             case events.Preparing():
-                self.bars.update(self.study, detail="loading model and data")
+                self.bars.update(self.study, detail=PREPARING)
             case events.Planning():
-                self._plan("planning: some steps of each arm are timed")
+                self._plan(PLANNING)
             case events.Begin():
                 self._begin(event.spec, event.done, event.expected)
             case events.Step(run=str() as run) if run in self.runs:
@@ -109,10 +109,9 @@ class StudyProgress:
                 self.console.print(f"resuming: {done} runs are already done")
         for run in [run for run, bar in self.runs.items() if not self.bars.tasks[bar.task].visible]:
             del self.runs[run]
-        rate = f", rate {spec.learning_rate:.3g}, seed {spec.seed}" if spec.learning_rate else ""
         name = spec.arm
         self.runs[spec.run_id] = _Bar(self._hidden_bar(), time.monotonic())
-        detail = f"{ROLES[spec.role]}{rate}"
+        detail = in_words(spec)
         self.bars.reset(self.runs[spec.run_id].task, description=name, total=None, visible=True, detail=detail)
         self.bars.update(self.study, completed=done, total=expected, detail=self._left(expected - done))
         if not self.console.is_interactive:

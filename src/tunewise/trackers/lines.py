@@ -5,13 +5,22 @@ from collections.abc import Sequence
 from tunewise.errors import clause
 from tunewise.records import events
 from tunewise.records.events import Event
+from tunewise.spec import RunSpec
 
+PREPARING = "loading model and data"
+PLANNING = "planning: some steps of each arm are timed"
 ROLES = {
     "base": "scoring",
     "short": "short trial",
     "tune": "trial",
     "confirm": "confirmation",
 }
+
+
+def in_words(run: RunSpec) -> str:
+    """'trial, rate 0.001, seed 3'."""
+    rate = f", rate {run.learning_rate:.3g}, seed {run.seed}" if run.learning_rate else ""
+    return f"{ROLES[run.role]}{rate}"
 
 
 def lines_of(event: Event) -> Sequence[str]:

@@ -12,7 +12,7 @@ from tunewise.records import events
 from tunewise.records.events import Event, Listener, unheard
 from tunewise.spec import RunSpec
 from tunewise.text.safe import pictured
-from tunewise.trackers.lines import ROLES, lines_of
+from tunewise.trackers.lines import PLANNING, PREPARING, in_words, lines_of
 
 REFRESH_SECONDS = 0.25  # between two drawings of steps; every drawing is a message to the browser
 MOST_LINES = 20  # of messages; the newest
@@ -46,9 +46,9 @@ class NotebookTracker:
         """Draw what an event changes. A notebook that cannot show it costs the study nothing."""
         match event:
             case events.Preparing():
-                self.status = "loading model and data"
+                self.status = PREPARING
             case events.Planning():
-                self.status = "planning: some steps of each arm are timed"
+                self.status = PLANNING
             case events.Begin():
                 self.done, self.expected, self.status = event.done, event.expected, ""
                 self.runs[event.spec.run_id] = _Run(event.spec)
@@ -94,8 +94,7 @@ class _Run:
 
     def row(self) -> str:
         """Its bar and what it does."""
-        rate = f", rate {self.spec.learning_rate:.3g}, seed {self.spec.seed}" if self.spec.learning_rate else ""
-        says = f"{ROLES[self.spec.role]}{rate}"
+        says = in_words(self.spec)
         if self.step is None:
             return _row(self.spec.arm, 0, 0, says)
         says += f": step {self.step.step} of {self.step.num_steps}, loss {self.step.loss:.3f}"

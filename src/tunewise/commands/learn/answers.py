@@ -23,7 +23,7 @@ from tunewise.text.suggest import lookup
 Value = str | int | float
 Words = Sequence[str]
 
-BILLION, MILLION = 10**9, 10**6
+MILLION = 10**6
 MARGIN = 0.02
 INTERVALS = ((-0.015, -0.002), (0.004, 0.018), (0.015, 0.031), (0.024, 0.040))
 DIFFERENCES = (0.010, 0.014, 0.006, 0.012)
@@ -36,7 +36,7 @@ def costs_of_full(_: Words) -> Sequence[Value]:
     from tunewise.lab import exercises
 
     stored, trained = exercises.memory_of_full()
-    return stored * BILLION / BILLION, trained * BILLION / BILLION, 10
+    return stored, trained, 10  # a billion parameters of so many bytes take as many GB
 
 
 def shapes(_: Words) -> Sequence[Value]:
@@ -133,7 +133,7 @@ def interval(_: Words) -> Sequence[Value]:
 def verdicts(_: Words) -> Sequence[Value]:
     """Skill 13: by the function that decides in every report."""
     tests = [MarginTest(low - MARGIN, high - MARGIN, low + MARGIN) for low, high in INTERVALS]
-    return [_said(judge(*ends, [test]).outcome) for ends, test in zip(INTERVALS, tests, strict=True)]
+    return [OUTCOMES[judge(*ends, [test]).outcome] for ends, test in zip(INTERVALS, tests, strict=True)]
 
 
 def memory(_: Words) -> Sequence[Value]:
@@ -152,7 +152,7 @@ def own_verdict(words: Words) -> Sequence[Value]:
     if report.no_verdict:
         raise StudyError(f"the study in {folder} has no verdicts: {report.no_verdict}")
     verdict = lookup({verdict.arm: verdict for verdict in report.verdicts}, name, "arm with a verdict")
-    return folder, name, _said(verdict.outcome)
+    return folder, name, OUTCOMES[verdict.outcome]
 
 
 ANSWERS: Mapping[int, Callable[[Words], Sequence[Value]]] = {
@@ -172,10 +172,6 @@ ANSWERS: Mapping[int, Callable[[Words], Sequence[Value]]] = {
     14: memory,
     15: own_verdict,
 }
-
-
-def _said(outcome: str) -> str:
-    return OUTCOMES[outcome]
 
 
 def _report(folder: str) -> Any:

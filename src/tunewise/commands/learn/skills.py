@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
-import yaml
-
-from tunewise.assets import ASSETS
+from tunewise.assets import table
 from tunewise.commands.learn.answers import ANSWERS, Value
 from tunewise.errors import SpecError
 
@@ -30,16 +28,20 @@ class Skill(NamedTuple):
     answer: tuple[str, ...]  # what to give, in order
     tolerance: float
 
+    @property
+    def page(self) -> str:
+        """The page to read, below the repository."""
+        return f"docs/learn/{self.read}".replace("learn/../", "")
+
 
 @functools.cache
 def skills() -> Mapping[int, Skill]:
     """Every skill by its number."""
-    table = yaml.safe_load((ASSETS / "skills.yaml").read_text(encoding="utf-8"))
     found = {
         number: Skill(
             number, of["can"], of["proof"], of["read"], of["task"], tuple(of["answer"]), of.get("tolerance", TOLERANCE)
         )
-        for number, of in table.items()
+        for number, of in table("skills.yaml").items()
     }
     return MappingProxyType(found)
 

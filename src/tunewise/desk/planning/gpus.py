@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-import yaml
-
-from tunewise.assets import ASSETS
+from tunewise.assets import table
 from tunewise.errors import SpecError
 from tunewise.records.plan import PlanRequest
 from tunewise.spec import Precision
@@ -37,8 +35,7 @@ class Gpu(NamedTuple):
 @functools.cache
 def known_gpus() -> Mapping[str, Gpu]:
     """Every card by name, in the order of the file."""
-    table = yaml.safe_load((ASSETS / "gpus.yaml").read_text(encoding="utf-8"))
-    return MappingProxyType({name: Gpu(**card) for name, card in table.items()})
+    return MappingProxyType({name: Gpu(**card) for name, card in table("gpus.yaml").items()})
 
 
 MAKERS = re.compile("nvidia|amd|geforce|instinct|tesla")

@@ -12,7 +12,7 @@ from tunewise.desk.metrics.metrics import measured_metric, metric_named
 from tunewise.desk.metrics.scores import Scores
 from tunewise.desk.protocol.trials import selection_loss
 from tunewise.desk.report import wording
-from tunewise.desk.report.across import SAME_TREATMENT, BaseVerdict, SideBySide, differences, rows_of
+from tunewise.desk.report.across import SAME_MEASUREMENT, SAME_TREATMENT, BaseVerdict, SideBySide, differences, rows_of
 from tunewise.desk.report.views.view import Report
 from tunewise.desk.statistics.intervals import Estimate
 from tunewise.desk.statistics.multiplicity import holm_levels
@@ -30,10 +30,10 @@ OF_TOKENS = {"nll", "perplexity"}  # metrics that count tokens, of which each to
 
 # What must be equal for two bases to be comparable: not the tokens, but the rows.
 SAME_ROWS: dict[str, Callable[[Report], Any]] = {
-    "task": lambda report: report.study.task,
-    "metric": lambda report: report.study.primary_metric,
+    "task": SAME_MEASUREMENT["task"],
+    "metric": SAME_MEASUREMENT["metric"],
     "test set": lambda report: report.data.test_set,
-    "library versions": lambda report: report.data.inputs.versions,
+    "library versions": SAME_MEASUREMENT["library versions"],
 }
 SAME_DATA: dict[str, Callable[[Report], Any]] = {
     "training rows": lambda report: report.data.split("train").rows,

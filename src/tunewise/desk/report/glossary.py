@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-import yaml
-
-from tunewise.assets import ASSETS
+from tunewise.assets import table
 from tunewise.errors import SpecError
 from tunewise.text.suggest import near_miss
 
@@ -25,10 +23,9 @@ class Term(NamedTuple):
 @functools.cache
 def terms() -> Mapping[str, Term]:
     """Every term by name, in the order of the file."""
-    table = yaml.safe_load((ASSETS / "glossary.yaml").read_text(encoding="utf-8"))
     found = (
         Term(name, of["meaning"], of["page"], tuple(of.get("also", ())), tuple(of.get("tooltip", ())))
-        for name, of in table.items()
+        for name, of in table("glossary.yaml").items()
     )
     return MappingProxyType({term.name: term for term in found})
 

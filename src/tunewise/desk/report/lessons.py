@@ -4,9 +4,7 @@ import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import yaml
-
-from tunewise.assets import ASSETS
+from tunewise.assets import table
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -14,5 +12,4 @@ NONE: Mapping[str, str] = MappingProxyType({})
 @functools.cache
 def lessons() -> Mapping[str, str]:
     """The paragraphs of assets/lessons.yaml by section, in the order of the page."""
-    table: dict[str, str] = yaml.safe_load((ASSETS / "lessons.yaml").read_text(encoding="utf-8"))
-    return MappingProxyType(table)
+    return MappingProxyType(table("lessons.yaml"))

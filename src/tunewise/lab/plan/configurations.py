@@ -4,10 +4,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import AutoConfig, PreTrainedConfig
 
-from tunewise.assets import ASSETS
+from tunewise.assets import table
 from tunewise.lab.models.limits import require_unrounded
 from tunewise.lab.models.load import BUNDLED, check_config, load_config, model_source
 from tunewise.spec import Task
@@ -18,8 +17,8 @@ FACTS_ABOUT_THE_TABLE = ("parameters", "same_as")
 @cache
 def known_configurations() -> dict[str, dict[str, Any]]:
     """Name on the hub -> its config.json, and `parameters`, the size of the published checkpoint."""
-    table: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / "configurations.yaml").read_text(encoding="utf-8"))
-    return table | {other: facts for facts in table.values() for other in facts.get("same_as", ())}
+    named: dict[str, dict[str, Any]] = table("configurations.yaml")
+    return named | {other: facts for facts in named.values() for other in facts.get("same_as", ())}
 
 
 def configuration(name: str, task: Task | None, trust_remote_code: bool) -> PreTrainedConfig:
